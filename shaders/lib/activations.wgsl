@@ -1,0 +1,159 @@
+// Activations: each function gives vec2f(value, derivative) at z. Needs special.wgsl; functions only.
+//
+// Finite for any finite z. At a kink the derivative is PyTorch's. Parameters are those that src/model/activation.ts admits.
+// Errors are in float32 and for both numbers: with v the exact value or derivative, 1e-6 (1 + |v|) unless stated otherwise,
+// and "exact" means one or two roundings. Functions through 0 also hold a relative error of 1e-6 in the value near z = 0.
+// A value that would overflow stops within a part in 1e6 of the largest float32. A driver may take |z| < 2^-126 for 0.
+
+// z. Exact.
+fn identity(z: f32) -> vec2f {
+  return vec2f(z, 1.0);
+}
+
+// max(z, 0); the derivative at 0 is 0. Exact.
+fn relu(z: f32) -> vec2f {
+  return vec2f(max(z, 0.0), select(0.0, 1.0, z > 0.0));
+}
+
+// z where z > 0, else slope z; the derivative at 0 is slope. Exact.
+fn leaky_relu(z: f32, slope: f32) -> vec2f {
+  return select(vec2f(bounded_product(slope, z), slope), vec2f(z, 1.0), z > 0.0);
+}
+
+// min(max(z, 0), 6); the derivative at 0 and 6 is 0. Exact.
+fn relu6(z: f32) -> vec2f {
+  return vec2f(clamp(z, 0.0, 6.0), select(0.0, 1.0, z > 0.0 && z < 6.0));
+}
+
+// z where z > 0, else alpha (e^z - 1); the derivative at 0 is alpha. Error times max(1, |alpha|).
+fn elu(z: f32, alpha: f32) -> vec2f {
+  let x = min(z, 0.0);
+  let e = bounded_exp(x);
+  return select(alpha * vec2f(expm1(x, e), e), vec2f(z, 1.0), z > 0.0);
+}
+
+// scale z where z > 0, else scale alpha (e^z - 1), with the scale and alpha that keep mean 0 and variance 1; the
+// derivative at 0 is scale alpha.
+fn selu(z: f32) -> vec2f {
+  const scale = 1.0507009873554805;
+  const scale_alpha = 1.7580993408473766;
+  let x = min(z, 0.0);
+  let e = bounded_exp(x);
+  return select(scale_alpha * vec2f(expm1(x, e), e), vec2f(bounded_product(scale, z), scale), z > 0.0);
+}
+
+// z where z > 0, else alpha (e^(z/alpha) - 1). Error times max(1, |alpha|); but for alpha < 0 both grow like e^|z/alpha|,
+// with the relative error of exponential().
+fn celu(z: f32, alpha: f32) -> vec2f {
+  let limit = 100.0 * abs(alpha); // beyond it bounded_exp is constant
+  let x = clamp(z, -limit, 0.0) / alpha;
+  let e = bounded_exp(x);
+  return select(vec2f(bounded_product(alpha, expm1(x, e)), e), vec2f(z, 1.0), z > 0.0);
+}
+
+// z Φ(z) with Φ the standard normal distribution; derivative Φ(z) + z e^(-z²/2) / sqrt(2 pi).
+// With Q = Φ(-|z|) the value is max(z, 0) - |z| Q; exactly 0 or z for |z| >= 13.2.
+fn gelu(z: f32) -> vec2f {
+  let x = min(abs(z), 15.0); // keeps x^2 small; g is exactly 0 from 13.2 on
+  let g = bounded_exp(-0.5 * x * x);
+  let q = normal_tail(x, g);
+  let below = select(q, 1.0 - q, z > 0.0);
+  return vec2f(max(z, 0.0) - abs(z) * q, below + 0.3989422804014327 * clamp(z, -15.0, 15.0) * g);
+}
+
+// z (1 + tanh u) / 2 = z S(2u) with u = sqrt(2/pi) (z + 0.044715 z³) and S the logistic function;
+// derivative S(2u) + 2 z S(2u) S(-2u) u'.
+// With t = e^(-2|u|) the value is max(z, 0) - |z| t / (1 + t); exactly 0 or z for large |z|.
+fn gelu_tanh(z: f32) -> vec2f {
+  let x = min(abs(z), 15.0); // keeps x^3 small; t is exactly 0 from 9.3 on
+  let t = bounded_exp(-1.5957691216057308 * x * (1.0 + 0.044715 * x * x));
+  let q = t / (1.0 + t);
+  let slope = 1.5957691216057308 * (1.0 + 0.134145 * x * x);
+  let below = select(q, 1.0 / (1.0 + t), z > 0.0);
+  return vec2f(max(z, 0.0) - abs(z) * q, below + clamp(z, -15.0, 15.0) * slope * q / (1.0 + t));
+}
+
+// z S(z) with S the logistic function; derivative S(z) + z S(z) S(-z).
+// With t = e^(-|z|) the value is max(z, 0) - |z| t / (1 + t).
+fn silu(z: f32) -> vec2f {
+  let t = bounded_exp(-abs(z));
+  let q = t / (1.0 + t);
+  let below = select(q, 1.0 / (1.0 + t), z > 0.0);
+  return vec2f(max(z, 0.0) - abs(z) * q, below + z * q / (1.0 + t));
+}
+
+// z w with w = tanh(log(1 + e^z)); derivative w + z (1 - w²) S(z) with S the logistic function.
+// With t = e^(-|z|) both are quotients of polynomials with positive coefficients: nothing overflows or cancels.
+fn mish(z: f32) -> vec2f {
+  let t = bounded_exp(-abs(z));
+  let t2 = t * t;
+  let positive = z > 0.0;
+  let denominator = select(t2 + 2.0 * t + 2.0, 1.0 + 2.0 * t + 2.0 * t2, positive);
+  let w = select(t2 + 2.0 * t, 1.0 + 2.0 * t, positive) / denominator;
+  let slope = 4.0 * select(t, t2, positive) * (1.0 + t) / (denominator * denominator);
+  return vec2f(z * w, w + z * slope);
+}
+
+// 1 / (1 + e^-z); derivative t / (1 + t)² with t = e^(-|z|).
+fn sigmoid(z: f32) -> vec2f {
+  let t = bounded_exp(-abs(z));
+  let r = 1.0 / (1.0 + t);
+  return vec2f(select(t, 1.0, z > 0.0) * r, t * r * r);
+}
+
+// min(max(z / 6 + 1/2, 0), 1); the derivative at -3 and 3 is 0.
+fn hardsigmoid(z: f32) -> vec2f {
+  return vec2f(clamp(z / 6.0 + 0.5, 0.0, 1.0), select(0.0, 1.0 / 6.0, abs(z) < 3.0));
+}
+
+// z hardsigmoid(z); the derivative is 0 at -3 and 1 at 3.
+fn hardswish(z: f32) -> vec2f {
+  let inner = clamp(z, -3.0, 3.0);
+  let curve = vec2f(inner * (inner + 3.0) / 6.0, inner / 3.0 + 0.5);
+  return select(select(curve, vec2f(0.0), z <= -3.0), vec2f(z, 1.0), z >= 3.0);
+}
+
+// min(max(z, -1), 1); the derivative at -1 and 1 is 0. Exact.
+fn hardtanh(z: f32) -> vec2f {
+  return vec2f(clamp(z, -1.0, 1.0), select(0.0, 1.0, abs(z) < 1.0));
+}
+
+// tanh z; derivative 4t / (1 + t)² with t = e^(-2|z|).
+fn hyperbolic_tangent(z: f32) -> vec2f {
+  let t = bounded_exp(-2.0 * min(abs(z), 50.0));
+  let r = 1.0 / (1.0 + t);
+  return vec2f(tanh_from(z, t), 4.0 * t * r * r);
+}
+
+// z / (1 + |z|); derivative 1 / (1 + |z|)².
+fn softsign(z: f32) -> vec2f {
+  let x = clamp(z, -1e37, 1e37); // a quotient by more than 2^126 may be flushed to 0
+  let r = 1.0 / (1.0 + abs(x));
+  return vec2f(x * r, r * r);
+}
+
+// log(1 + e^(beta z)) / beta, but z where beta z > threshold; derivative S(beta z), but 1, with S the logistic function.
+// With t = e^(-|beta z|) the value is (max(beta z, 0) + log(1 + t)) / beta. Error of the value times max(1, 1/|beta|).
+fn softplus(z: f32, beta: f32, threshold: f32) -> vec2f {
+  let u = bounded_product(beta, z);
+  let t = bounded_exp(-abs(u));
+  let smooth_part = vec2f((max(u, 0.0) + log1p(t)) / beta, select(t, 1.0, u > 0.0) / (1.0 + t));
+  return select(smooth_part, vec2f(z, 1.0), u > threshold);
+}
+
+// sin(omega z), derivative omega cos(omega z); turns is |omega| / (2 pi) in fixed point (see sine_cosine).
+// Error 2e-7 in the value and 2e-7 |omega| in the derivative for |z| <= 2^68.
+fn sine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
+  return vec2f(1.0, omega) * sine_cosine(z, omega, turns);
+}
+
+// cos z, derivative -sin z; turns is 1 / (2 pi) in fixed point (see sine_cosine). Error 2e-7 for |z| <= 2^68.
+fn cosine(z: f32, turns: vec4<u32>) -> vec2f {
+  let sc = sine_cosine(z, 1.0, turns);
+  return vec2f(sc.y, -sc.x);
+}
+
+// e^z and again e^z; 0 below -87 and constant above 88.72. Relative error that of WGSL's exp, (3 + 2|z|) 2^-23.
+fn exponential(z: f32) -> vec2f {
+  return vec2f(bounded_exp(z));
+}

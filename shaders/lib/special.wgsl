@@ -1,0 +1,107 @@
+// Elementary functions in float32, for activations.wgsl. Needs nothing; functions only.
+//
+// WGSL promises little about its own sin, cos, tanh and log, and exp may overflow, so these functions stand in for them.
+// They are finite for any finite argument, and no step relies on the order of float operations, which compilers change.
+// Errors are absolute unless called relative. Those of the polynomials alone are below 2e-7; WGSL allows exp a relative
+// error of (3 + 2|x|) 2^-23, which the errors stated here leave out.
+// The coefficients interpolate the float64 function at Chebyshev nodes of the interval named, weighted so that the
+// leading terms of the Taylor series are kept exactly.
+
+// a * z, held within float32's range; for |a| <= 1e30.
+fn bounded_product(a: f32, z: f32) -> f32 {
+  let limit = 3.40282e38 / max(abs(a), 1.0);
+  return a * clamp(z, -limit, limit);
+}
+
+// e^x, but exactly 0 below x = -87 and constant above x = 88.72, so that it is finite, and 0 times anything finite is 0.
+fn bounded_exp(x: f32) -> f32 {
+  return select(exp(clamp(x, -87.0, 88.72)), 0.0, x < -87.0);
+}
+
+// e^x - 1, given exp_x = bounded_exp(x). Relative error 3e-7, also near 0.
+// x + x^2 P(x) on [-1/2, 1/2], where exp_x - 1 would cancel.
+fn expm1(x: f32, exp_x: f32) -> f32 {
+  let c = clamp(x, -0.5, 0.5);
+  let p = 0.500000012 + c * (0.166666668 + c * (0.0416657912 + c * (0.00833323613 + c * (0.00139821860 + c * 0.000199448745))));
+  return select(exp_x - 1.0, c + c * c * p, abs(x) < 0.5);
+}
+
+// log(1 + t) for 0 <= t <= 1. Relative error 2e-7.
+// 2 atanh(s) with s = t / (2 + t), as 2s + s^3 P(s^2) on [0, 1/3].
+fn log1p(t: f32) -> f32 {
+  let s = t / (2.0 + t);
+  let u = s * s;
+  return 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
+}
+
+// tanh(z), given t = bounded_exp(-2|z|). Relative error 3e-7; exactly -1 or 1 for large |z|.
+// z + z^3 P(z^2) on [-0.6, 0.6], where 1 - t would cancel.
+fn tanh_from(z: f32, t: f32) -> f32 {
+  let c = clamp(z, -0.6, 0.6);
+  let u = c * c;
+  let p = -0.333333303 + u * (0.133329154 + u * (-0.0538739489 + u * (0.0211109591 - u * 0.00626911973)));
+  return select(sign(z) * (1.0 - t) / (1.0 + t), c + c * u * p, abs(z) < 0.6);
+}
+
+// The upper tail of the standard normal distribution, erfc(x / sqrt 2) / 2 for x >= 0, given g = bounded_exp(-x^2 / 2).
+// Error 2e-7, relative 5e-7; exactly 0 where g is, so for all x >= 13.2.
+// g r P(1 - 2r) with r = 1 / (1 + 0.3 x), on [0, 13.2].
+fn normal_tail(x: f32, g: f32) -> f32 {
+  let r = 1.0 / (1.0 + 0.3 * min(x, 13.2));
+  let s = 1.0 - 2.0 * r;
+  let low = 0.221970598 + s * (-0.164579316 + s * (0.0865507879 + s * (-0.0277637050 + s * 0.00180305849)));
+  let high = 0.00243745668 + s * (-0.000515624375 + s * (-0.000282676415 + s * 0.00000295742377));
+  let s2 = s * s;
+  return g * r * (low + s2 * s2 * s * high);
+}
+
+// Word i of (0, c.x, c.y, c.z, c.w, 0, 0, ...).
+fn fixed_point_word(c: vec4<u32>, i: u32) -> u32 {
+  return select(0u, c[(i - 1u) & 3u], i - 1u < 4u);
+}
+
+// The fraction of |z| * c in units of 2^-32; c is fixed-point, one integer word and three fraction words, the highest
+// first. Error 4 units, and |z| units of 2^-64 where that is more. For |z| >= 2^-41.
+//
+// |z| = m 2^e with integers m < 2^24 and e, so the bits of c above 2^(-e-1) add whole numbers: only the 64 bits of c from
+// there on are multiplied, in integers, which no compiler rounds or reorders.
+fn fraction_of_product(z: f32, c: vec4<u32>) -> u32 {
+  let bits = bitcast<u32>(z);
+  let m = (bits & 0x7fffffu) | 0x800000u;
+  let offset = max((bits >> 23u) & 0xffu, 86u) - 86u; // e + 64: how far the 64 bits begin below 2^63
+  let word = offset >> 5u;
+  let shift = offset & 31u;
+  let a = fixed_point_word(c, word);
+  let b = fixed_point_word(c, word + 1u);
+  let d = fixed_point_word(c, word + 2u);
+  let high = (a << shift) | ((b >> 1u) >> (31u - shift));
+  let low = (b << shift) | ((d >> 1u) >> (31u - shift));
+  // The low 32 bits of m * high, plus the high 32 bits of m * low, byte by byte, as a product of 24 and 8 bits fits a word.
+  let carried = ((m * (low >> 24u)) >> 8u) + ((m * ((low >> 16u) & 0xffu)) >> 16u) + ((m * ((low >> 8u) & 0xffu)) >> 24u);
+  return m * high + carried;
+}
+
+// (sin(omega z), cos(omega z)), with turns = |omega| / (2 pi) in fixed point as above; for |omega| <= 1e10.
+// Error 2e-7 wherever |z| <= 2^68, whatever omega is, and relative 3e-7 in the sine for |omega z| < 0.78.
+// Beyond 2^68 the words no longer reach: the error grows to 2, at 2^95, but both stay finite.
+//
+// The angle is reduced to the nearest quarter turn and a remainder in [-pi/4, pi/4]. There the sine is r + r^3 P(r^2) and
+// the cosine 1 - r^2/2 + r^4 P(r^2).
+fn sine_cosine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
+  let product = bounded_product(omega, z);
+  let small = abs(product) < 0.78; // needs no reduction, which would lose relative accuracy
+  let fraction = fraction_of_product(z, turns);
+  let nearest = (fraction + 0x20000000u) >> 30u;
+  let remainder = f32(bitcast<i32>(fraction - (nearest << 30u))) * 1.46291808e-9; // 2 pi / 2^32
+  let quarter = select(nearest, 0u, small);
+  let r = select(remainder, abs(product), small);
+  let u = r * r;
+  let s = r + r * u * (-0.166666647 + u * (0.00833274827 - u * 0.000195878909));
+  let c = 1.0 - 0.5 * u + u * u * (0.0416666647 + u * (-0.00138883030 + u * 0.0000245479419));
+  let odd = (quarter & 1u) != 0u;
+  let sine = select(s, c, odd);
+  let cosine = select(c, s, odd);
+  let sine_is_negative = ((quarter & 2u) != 0u) != (product < 0.0);
+  let cosine_is_negative = ((quarter + 1u) & 2u) != 0u;
+  return vec2f(select(sine, -sine, sine_is_negative), select(cosine, -cosine, cosine_is_negative));
+}

@@ -1,0 +1,45 @@
+// probes[b, k] = a Rademacher vector of ±1, a function of (seed, point, probe, coordinate) alone: chunks do not change it.
+// src/cpu/probes.ts computes the same bits.
+// One invocation writes one vec4, row r = b columns + k.
+// Needs: lib/dispatch.wgsl.
+
+struct Parameters {
+  rows: u32,
+  columns: u32,
+  state_size: u32,
+  width: u32,          // vec4 per probe
+  first_point: u32,
+  first_column: u32,
+  seed: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> probes: array<vec4f>;   // [rows, width]
+
+/// A 32-bit integer hash with low bias (constants: C. Wellons' hash-prospector).
+fn mix_bits(value: u32) -> u32 {
+  var x = value;
+  x = (x ^ (x >> 16u)) * 0x7feb352du;
+  x = (x ^ (x >> 15u)) * 0x846ca68bu;
+  return x ^ (x >> 16u);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
+  let i = invocation_index(id, workgroups);
+  if (i >= p.rows * p.width) {
+    return;
+  }
+  let row = i / p.width;
+  let quad = i % p.width;
+  let point = p.first_point + row / p.columns;
+  let column = p.first_column + row % p.columns;
+  let bits = mix_bits(mix_bits(mix_bits(mix_bits(p.seed) + point) + column) + quad);
+  var probe = vec4f();
+  for (var lane = 0u; lane < 4u; lane++) {
+    if (quad * 4u + lane < p.state_size) {
+      probe[lane] = select(-1.0, 1.0, ((bits >> (28u + lane)) & 1u) == 1u);
+    }
+  }
+  probes[i] = probe;
+}

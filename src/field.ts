@@ -1,0 +1,325 @@
+import { readBatch, readContext, type BatchInput, type ContextInput } from "./batch.js";
+import { meanRows, sumRows } from "./cpu/reduce.js";
+import { DeldotError, InputError, quote } from "./errors.js";
+import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
+import { encodeSteps } from "./gpu/encode.js";
+import { checked, DeviceWatch } from "./gpu/errors.js";
+import { kernelsFor } from "./gpu/kernels.js";
+import { Pace, type Store } from "./gpu/pace.js";
+import { Pipelines } from "./gpu/pipelines.js";
+import { run, type RunOptions } from "./gpu/run.js";
+import type { Network } from "./model/network.js";
+import { chainOf } from "./plan/chain.js";
+import { explainPlan, type PlanExplanation } from "./plan/explain.js";
+import { capacityOf, scheduleChunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/schedule.js";
+import { makeJvpPlan, makePlan, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
+
+export interface VectorFieldOptions {
+  /** Bytes for inputs, intermediate results, results and staging, the weights apart. Default 256 MiB. */
+  readonly memoryBudget?: number | undefined;
+  /** Remembers between runs how much work this adapter takes per submission. */
+  readonly store?: Store | undefined;
+  /** Prefix of the label of every GPU object. Default "deldot". */
+  readonly label?: string | undefined;
+}
+
+export interface EvaluateOptions<O extends Output = Output> extends PlanOptions, RunOptions {
+  readonly outputs?: readonly O[] | undefined;
+  /** One vector for all points, or one per point; required where the network takes a context. */
+  readonly context?: ContextInput | null | undefined;
+}
+
+/** Results in float32, row-major, with the batch shape of the points in front; those that were asked for. */
+export type Evaluation<O extends Output = Output> = {
+  /** The method that ran; "value" where only f was asked for. */
+  readonly method: Method | "value";
+  /** The leading batch shape of the points: [B] for a flat array. */
+  readonly shape: readonly number[];
+  /** hutchinson: the standard error of the divergence, [...shape]; NaN for a single probe. */
+  readonly standardError?: Float32Array;
+} & (Output extends O ? Partial<Arrays<Output>> : Arrays<O>);
+
+/** value: f(x), [...shape, d]; divergence: [...shape]; diagonal: ∂f_i/∂x_i, [...shape, d]; jacobian: J[i][j] = ∂f_i/∂x_j, [...shape, d, d]. */
+type Arrays<O extends Output> = { readonly [K in O]: Float32Array };
+
+/** A buffer of the caller: rows begin at `offset` bytes (a multiple of 4) and are `stride` floats apart. */
+export type BufferRows = GPUBuffer | { readonly buffer: GPUBuffer; readonly offset?: number | undefined; readonly stride?: number | undefined };
+
+export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "step"> {
+  /** [count, d], stride d unless given; usage STORAGE. */
+  readonly points: BufferRows;
+  /** How many points. */
+  readonly count: number;
+  /** [count, c] in a buffer (stride c unless given, 0: one row for all), usage STORAGE; or one vector for all points. */
+  readonly context?: BufferRows | number | ArrayLike<number> | undefined;
+  /** Receives f(x), [count, d], stride d unless given; usage STORAGE. */
+  readonly value?: BufferRows | undefined;
+  /** Receives the divergence, [count], stride 1 unless given; usage STORAGE. */
+  readonly divergence?: BufferRows | undefined;
+  /** Receives ∂f_i/∂x_i, [count, d], stride d unless given; usage STORAGE. */
+  readonly diagonal?: BufferRows | undefined;
+  /** Default "auto". */
+  readonly method?: Method | "auto" | undefined;
+}
+
+const DEFAULT_BUDGET = 256 * 2 ** 20;
+
+/**
+ * A network on a device, ready to be evaluated.
+ *
+ * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any
+ * GPU work), LimitError where one point is too large, GpuError where WebGPU refuses, DeviceLostError once the device is lost.
+ */
+export class VectorField {
+  private destroyed = false;
+  private readonly plans = new Map<string, Plan>();
+  private readonly pipelines: Pipelines;
+  private readonly matrices: Matrices;
+  private readonly constants: Constants;
+  /** evaluate's own; encode's lives as long as the field, since its commands may be submitted at any time. */
+  private readonly scratch: Scratch;
+  private readonly encodeScratch: Scratch;
+
+  private constructor(
+    private readonly device: GPUDevice,
+    readonly network: Network,
+    private readonly memoryBudget: number,
+    private readonly label: string,
+    private readonly watch: DeviceWatch,
+    private readonly pace: Pace,
+  ) {
+    this.pipelines = Pipelines.of(device);
+    this.matrices = new Matrices(device, label);
+    this.constants = new Constants(device, label);
+    this.scratch = new Scratch(device, label, false);
+    this.encodeScratch = new Scratch(device, `${label} encode`, true);
+  }
+
+  /**
+   * Compiles the kernels of a network on the caller's device, which the field never destroys.
+   * @throws InputError, GpuError, DeviceLostError
+   */
+  static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
+    if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
+    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store } = options;
+    if (!(memoryBudget > 0)) throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
+    const chain = chainOf(network);
+    const watch = new DeviceWatch(device);
+    const field = new VectorField(device, network, memoryBudget, label, watch, await Pace.for(device, store));
+    const kernels = kernelsFor(chain.layers.map(({ activation }) => activation));
+    await watch.guard(Promise.all(kernels.map((kernel) => field.pipelines.compile(kernel))));
+    return field;
+  }
+
+  /**
+   * f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d].
+   * Points are rounded to float32; a point with a NaN or an infinity in it, or in its context, gets NaN in all its outputs.
+   *
+   * Errors of exact methods: float32 rounding, about 1e-6 Σ|∂f_i/∂x_i|. The final sum is float64, on the host.
+   */
+  async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
+    this.checkUsable();
+    const plan = this.planFor(options);
+    const d = this.network.stateSize;
+    const batch = readBatch(points, d, "points");
+    const context = readContext(options.context, this.network.contextSize, batch.count);
+    options.signal?.throwIfAborted();
+
+    const { count, shape } = batch;
+    const wants = (output: Output): boolean => plan.outputs.includes(output);
+    const widths = { value: d, divergence: 1, diagonal: d, jacobian: d * d };
+    const results = Object.fromEntries(plan.outputs.map((output) => [output, new Float32Array(count * widths[output])])) as Partial<Record<Output, Float32Array>>;
+    const estimates = plan.kind === "trace" && plan.probes !== null;
+    const standardError = estimates ? new Float32Array(count) : null;
+
+    const nonFinite = await run(plan, { points: batch, context, tangents: null }, this.limits(), this.shared(), options, (read, first, rows, data) => {
+      if (read.what === "value") results.value!.set(data, first * d);
+      if (read.what === "jacobian") setStrip(results.jacobian!, data, first, rows, d, read.first, read.columns);
+      if (read.what !== "terms") return;
+      if (wants("diagonal")) results.diagonal!.set(data, first * d);
+      if (!wants("divergence")) return;
+      const estimate = estimates ? meanRows(data, rows, read.width) : null;
+      results.divergence!.set(estimate?.mean ?? sumRows(data, rows, read.width), first);
+      if (estimate) standardError!.set(estimate.standardError, first);
+    });
+    await this.pace.remember();
+
+    for (const point of nonFinite) {
+      for (const output of plan.outputs) results[output]!.fill(NaN, point * widths[output], (point + 1) * widths[output]);
+      standardError?.fill(NaN, point, point + 1);
+    }
+    return { method: plan.method, shape, ...results, ...(standardError && { standardError }) } as Evaluation<O>;
+  }
+
+  /** The divergence alone, [...batch shape of the points]. */
+  async divergence(points: BatchInput, options: Omit<EvaluateOptions, "outputs"> = {}): Promise<Float32Array> {
+    const { divergence } = await this.evaluate(points, { ...options, outputs: ["divergence"] });
+    return divergence;
+  }
+
+  /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
+  async jvp(points: BatchInput, tangents: BatchInput, options: Pick<EvaluateOptions, "context" | "onProgress" | "signal"> = {}): Promise<Float32Array> {
+    this.checkUsable();
+    const d = this.network.stateSize;
+    const batch = readBatch(points, d, "points");
+    const directions = readBatch(tangents, d, "tangents");
+    if (directions.count !== batch.count)
+      throw new InputError(`tangents has ${directions.count} vectors of ${d}; expected ${batch.count}, one per point`);
+    const context = readContext(options.context, this.network.contextSize, batch.count);
+    options.signal?.throwIfAborted();
+    const result = new Float32Array(batch.count * d);
+    const plan = this.cached("jvp", () => makeJvpPlan(this.network));
+    const nonFinite = await run(plan, { points: batch, context, tangents: directions }, this.limits(), this.shared(), options, (_, first, __, data) => result.set(data, first * d));
+    for (const point of nonFinite) result.fill(NaN, point * d, (point + 1) * d);
+    return result;
+  }
+
+  /**
+   * Records the evaluation into the caller's command encoder, or its open compute pass; nothing is submitted or read back.
+   * It may be called again before a submit with other counts, contexts and buffers. Rows with a NaN or an infinity are
+   * unspecified. How long a submission runs is the caller's business.
+   *
+   * Every buffer needs usage STORAGE. An output may share a buffer with the points if their rows do not overlap.
+   * Scratch grows with the count up to the memory budget; reserve() does so ahead.
+   *
+   * @throws InputError, PlanError, LimitError, DeviceLostError at once; WebGPU's own errors go to the device's error scopes.
+   */
+  encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
+    this.checkUsable();
+    if (typeof target !== "object" || target === null || !("dispatchWorkgroups" in target || "beginComputePass" in target))
+      throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
+    const { count } = options;
+    if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
+    const { rows, buffers, outputs } = this.readBuffers(options);
+    const plan = this.planFor({ ...options, outputs });
+    if (count === 0) return;
+
+    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
+    const route = { to: "device", outer: rows } as const;
+    const capacity = capacityOf(plan, limits, route);
+    const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
+    for (let first = 0; first < count; first += capacity.points) {
+      const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route);
+      this.encodeScratch.reserve(chunk.scratch);
+      const resources = { ...this.shared(), scratch: this.encodeScratch, outer: buffers };
+      for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
+    }
+    if (pass !== target) pass.end();
+  }
+
+  /** Grows encode's scratch for `count` points and these outputs, so that no later frame has to. */
+  async reserve(count: number, options: Pick<EncodeOptions, "method"> & { readonly outputs?: readonly Output[] } = {}): Promise<void> {
+    this.checkUsable();
+    if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
+    if (count === 0) return;
+    const plan = this.planFor(options);
+    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
+    const rows = Object.fromEntries(
+      (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: this.widthOf(name) }]),
+    );
+    const route = { to: "device", outer: rows } as const;
+    const capacity = capacityOf(plan, limits, route);
+    const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route);
+    await this.watch.guard(checked(this.device, this.label, () => this.encodeScratch.reserve(chunk.scratch)));
+  }
+
+  /** What evaluate would choose for these options, and why. */
+  explain(options: PlanOptions = {}): PlanExplanation {
+    return explainPlan(this.network, options);
+  }
+
+  /** Frees the field's buffers; the device stays the caller's. Later calls reject. */
+  destroy(): void {
+    this.destroyed = true;
+    this.matrices.destroy();
+    this.scratch.destroy();
+    this.encodeScratch.destroy();
+  }
+
+  private checkUsable(): void {
+    this.watch.check();
+    if (this.destroyed) throw new DeldotError("the field was destroyed; make a new one with VectorField.create");
+  }
+
+  private planFor(options: PlanOptions): Plan {
+    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, step } = options;
+    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, step]);
+    return this.cached(key, () => makePlan(this.network, options));
+  }
+
+  private cached(key: string, make: () => Plan): Plan {
+    let plan = this.plans.get(key);
+    if (!plan) {
+      plan = make();
+      if (this.plans.size >= 64) this.plans.clear();
+      this.plans.set(key, plan);
+    }
+    return plan;
+  }
+
+  private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {
+    const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment } = this.device.limits;
+    return { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget: this.memoryBudget };
+  }
+
+  private shared() {
+    const { device, pipelines, matrices, constants, scratch, watch, pace, label } = this;
+    return { device, pipelines, matrices, constants, scratch, watch, pace, label };
+  }
+
+  private widthOf(name: OuterName): number {
+    const { stateSize, contextSize } = this.network;
+    return name === "context" ? contextSize : name === "divergence" ? 1 : stateSize;
+  }
+
+  /** The caller's buffers of encode, checked for usage and size. */
+  private readBuffers(options: EncodeOptions): { rows: Partial<Record<OuterName, OuterRows>>; buffers: Partial<Record<OuterName, GPUBuffer>>; outputs: Output[] } {
+    const rows: Partial<Record<OuterName, OuterRows>> = {};
+    const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
+    const add = (name: OuterName, given: BufferRows): void => {
+      const { buffer, offset = 0, stride = this.widthOf(name) } = "buffer" in given ? given : { buffer: given };
+      checkRows(name, buffer, offset, stride, this.widthOf(name), options.count);
+      rows[name] = { offset, stride };
+      buffers[name] = buffer;
+    };
+    if (options.points === undefined) throw new InputError("points is missing; expected a GPUBuffer or { buffer, offset, stride }");
+    add("points", options.points);
+    this.addContext(options, add);
+    const outputs = (["value", "divergence", "diagonal"] as const).filter((name) => options[name] !== undefined);
+    if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
+    for (const name of outputs) add(name, options[name]!);
+    return { rows, buffers, outputs };
+  }
+
+  private addContext({ context, count }: EncodeOptions, add: (name: OuterName, given: BufferRows) => void): void {
+    const isBuffer = (given: unknown): given is BufferRows => typeof given === "object" && given !== null && ("buffer" in given ? !ArrayBuffer.isView(given) : "usage" in given);
+    if (isBuffer(context)) {
+      if (this.network.contextSize === 0) throw new InputError("context is a buffer; the network takes none");
+      add("context", context);
+      return;
+    }
+    const numbers = typeof context === "object" ? Array.from(context) : context;
+    const read = readContext(numbers, this.network.contextSize, 1);
+    if (!read) return;
+    if (!Array.from(read.data).every(Number.isFinite)) throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
+    const buffer = this.constants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
+    if (count > 0) add("context", { buffer, stride: 0 });
+  }
+}
+
+/** Columns [from, from + columns) of each point's J, given as [rows, d, columns], to their places in [.., d, d]. */
+function setStrip(jacobian: Float32Array, strip: Float32Array, first: number, rows: number, d: number, from: number, columns: number): void {
+  if (columns === d) return jacobian.set(strip, first * d * d);
+  for (let row = 0; row < rows * d; row++) jacobian.set(strip.subarray(row * columns, (row + 1) * columns), (first * d + row) * d + from);
+}
+
+function checkRows(name: string, buffer: GPUBuffer, offset: number, stride: number, width: number, count: number): void {
+  if (typeof buffer !== "object" || buffer === null || typeof buffer.usage !== "number")
+    throw new InputError(`${name} is ${quote(buffer)}; expected a GPUBuffer or { buffer, offset, stride }`);
+  if (!(buffer.usage & USAGE.STORAGE)) throw new InputError(`the buffer of ${name} has usage 0x${buffer.usage.toString(16)}; expected GPUBufferUsage.STORAGE among it`);
+  if (!Number.isInteger(offset) || offset < 0 || offset % 4 !== 0) throw new InputError(`the offset of ${name} is ${quote(offset)} bytes; expected a multiple of 4`);
+  const oneForAll = name === "context" && stride === 0;
+  if (!Number.isInteger(stride) || (stride < width && !oneForAll)) throw new InputError(`the stride of ${name} is ${quote(stride)} floats; expected at least ${width}`);
+  const needed = count === 0 ? 0 : offset + 4 * ((oneForAll ? 0 : (count - 1) * stride) + width);
+  if (buffer.size < needed) throw new InputError(`the buffer of ${name} has ${buffer.size} bytes; ${count} rows of ${width} floats need ${needed}`);
+}

@@ -1,0 +1,122 @@
+import { LimitError } from "../errors.js";
+import type { Matrix } from "../model/network.js";
+import type { PlannedMatrix } from "../plan/matrices.js";
+import type { MatrixLayout } from "../plan/schedule.js";
+
+/** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
+export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
+
+/**
+ * A matrix [rows, columns] as kernels read it, in float32, padded with zeros to whole vec4s:
+ * "rows" keeps each row together, [rows, ⌈columns/4⌉] of vec4;
+ * "product" is the transpose with 4 rows a vec4, [4⌈columns/4⌉, ⌈rows/4⌉] of vec4, so that W x reads vec4s of outputs.
+ */
+export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayout): Float32Array<ArrayBuffer> {
+  const width = 4 * Math.ceil((layout === "rows" ? columns : rows) / 4);
+  const padded = new Float32Array((layout === "rows" ? rows : 4 * Math.ceil(columns / 4)) * width);
+  for (let row = 0; row < rows; row++)
+    for (let column = 0; column < columns; column++)
+      padded[layout === "rows" ? row * width + column : column * width + row] = data[row * columns + column]!;
+  return padded;
+}
+
+/** The constant matrices of one network on one device, uploaded when first needed. */
+export class Matrices {
+  private readonly buffers = new Map<string, GPUBuffer>();
+
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly label: string,
+  ) {}
+
+  get(matrix: PlannedMatrix, layout: MatrixLayout): GPUBuffer {
+    // Within a network the name says what the numbers are; ones and identities come in several shapes.
+    const key = `${matrix.name} [${matrix.rows}, ${matrix.columns}] as ${layout}`;
+    let buffer = this.buffers.get(key);
+    if (!buffer) {
+      const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
+      const largest = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+      const width = layout === "rows" ? matrix.columns : matrix.rows;
+      const bytes = 16 * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * Math.ceil(matrix.columns / 4));
+      if (bytes > largest)
+        throw new LimitError(`the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`);
+      const data = layoutMatrix(matrix.build(), layout);
+      buffer = this.device.createBuffer({ label: `${this.label}: ${key}`, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
+      this.device.queue.writeBuffer(buffer, 0, data);
+      this.buffers.set(key, buffer);
+    }
+    return buffer;
+  }
+
+  destroy(): void {
+    for (const buffer of this.buffers.values()) buffer.destroy();
+    this.buffers.clear();
+  }
+}
+
+/** Scratch buffers by name, which grow and never shrink. */
+export class Scratch {
+  private readonly buffers = new Map<string, GPUBuffer>();
+  private readonly retired: GPUBuffer[] = [];
+
+  /**
+   * @param keepRetired whether a buffer that was outgrown must live on, since commands that are not yet submitted may
+   * still name it (encode), or may be destroyed at once (evaluate, which submits before it grows).
+   */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly label: string,
+    private readonly keepRetired: boolean,
+  ) {}
+
+  reserve(sizes: ReadonlyMap<string, number>): void {
+    for (const [name, bytes] of sizes) {
+      const old = this.buffers.get(name);
+      if (old && old.size >= bytes) continue;
+      if (old && this.keepRetired) this.retired.push(old);
+      else old?.destroy();
+      const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
+      this.buffers.set(name, this.device.createBuffer({ label: `${this.label}: ${name}`, size: bytes, usage }));
+    }
+  }
+
+  get(name: string): GPUBuffer {
+    return this.buffers.get(name)!;
+  }
+
+  destroy(): void {
+    for (const buffer of [...this.buffers.values(), ...this.retired]) buffer.destroy();
+    this.buffers.clear();
+    this.retired.length = 0;
+  }
+}
+
+/**
+ * Small constant buffers, found by their content. One that was handed out is never written again, so that commands
+ * recorded earlier, whenever they are submitted, see their own numbers. The oldest are forgotten, not destroyed, for the
+ * same reason; the garbage collector frees them when no command names them.
+ */
+export class Constants {
+  private readonly buffers = new Map<string, GPUBuffer>();
+  private static readonly KEPT = 256;
+
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly label: string,
+  ) {}
+
+  get(name: string, data: Uint32Array | Float32Array, usage: number): GPUBuffer {
+    const words = new Uint32Array(data.buffer, data.byteOffset, data.length);
+    const key = `${name} ${usage} ${words.join(" ")}`;
+    let buffer = this.buffers.get(key);
+    if (!buffer) {
+      const size = 16 * Math.ceil(words.byteLength / 16);
+      buffer = this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage, mappedAtCreation: true });
+      new Uint32Array(buffer.getMappedRange()).set(words);
+      buffer.unmap();
+      this.buffers.set(key, buffer);
+      if (this.buffers.size > Constants.KEPT) this.buffers.delete(this.buffers.keys().next().value!);
+    }
+    return buffer;
+  }
+}

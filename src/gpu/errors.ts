@@ -1,0 +1,61 @@
+import { DeviceLostError, GpuError } from "../errors.js";
+
+/**
+ * Runs `work`, which makes WebGPU calls and returns at once, under error scopes, and resolves to its result once the device
+ * has said that none of the calls failed.
+ * @throws GpuError with WebGPU's own message on a validation error, an internal one or out of memory.
+ */
+export async function checked<T>(device: GPUDevice, label: string, work: () => T): Promise<T> {
+  const filters = ["validation", "out-of-memory", "internal"] as const;
+  for (const filter of filters) device.pushErrorScope(filter);
+  let result: T;
+  let scopes: Promise<GPUError | null>[] = [];
+  try {
+    result = work();
+  } finally {
+    // Popped before anything is awaited, so that another call's scopes cannot slip between.
+    scopes = filters.map(() => device.popErrorScope());
+    for (const scope of scopes) scope.catch(() => undefined);
+  }
+  for (const scope of scopes) {
+    const error = await scope;
+    if (error) throw new GpuError(`${label}: ${error.message}`);
+  }
+  return result;
+}
+
+/** Rejects what waits on a device as soon as it is lost. */
+export class DeviceWatch {
+  private readonly waiting = new Set<(error: DeviceLostError) => void>();
+  private error: DeviceLostError | null = null;
+
+  constructor(device: GPUDevice) {
+    void device.lost.then(({ reason, message }) => {
+      this.error = new DeviceLostError(`the GPU device was lost (${reason || "unknown reason"}): ${message || "no message"}`);
+      for (const reject of this.waiting) reject(this.error);
+      this.waiting.clear();
+    });
+  }
+
+  /** Throws if the device is known to be lost. */
+  check(): void {
+    if (this.error) throw this.error;
+  }
+
+  /** The promise, or a DeviceLostError if the device is lost first; what fails for that reason counts as lost too. */
+  async guard<T>(promise: Promise<T>): Promise<T> {
+    this.check();
+    let reject: (error: DeviceLostError) => void = () => undefined;
+    const lost = new Promise<never>((_, fail) => this.waiting.add((reject = fail)));
+    try {
+      return await Promise.race([lost, promise]);
+    } catch (error) {
+      // A call on a lost device may fail before `device.lost` has been delivered: give that one turn.
+      await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
+      this.check();
+      throw error;
+    } finally {
+      this.waiting.delete(reject);
+    }
+  }
+}

@@ -1,0 +1,54 @@
+/** What is remembered between runs, wherever the caller keeps it: a file, localStorage, a Map. */
+export interface Store {
+  get(key: string): string | null | undefined | Promise<string | null | undefined>;
+  set(key: string, value: string): void | Promise<void>;
+}
+
+/** A submission should take about this long: far below any watchdog, long enough to hide its overhead. */
+const TARGET_MILLISECONDS = 60;
+/** Before anything is known: short even on a software adapter (some 10^8 multiply-adds per second). */
+const FIRST_WORK = 2 ** 24;
+const LEAST_WORK = 2 ** 20;
+const MOST_WORK = 2 ** 36;
+
+/**
+ * How much work one submission may hold, learnt from how long earlier ones took on this adapter. What the store knows
+ * from an earlier run is the start.
+ */
+export class Pace {
+  multiplyAddsPerSubmit: number = FIRST_WORK;
+  private lastEnd = 0;
+
+  private constructor(
+    private readonly key: string,
+    private readonly store: Store | undefined,
+  ) {}
+
+  static async for(device: GPUDevice, store: Store | undefined): Promise<Pace> {
+    const { vendor = "", architecture = "", device: model = "", description = "" } = device.adapterInfo ?? {};
+    const pace = new Pace(`deldot multiply-adds per submit, ${[vendor, architecture, model, description].join(" ")}`, store);
+    const known = Number(await store?.get(pace.key));
+    if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = known;
+    return pace;
+  }
+
+  /** Starts the clock of a submission of this much work; the function it gives stops it. */
+  begin(work: number): () => void {
+    const begun = performance.now();
+    return () => {
+      const end = performance.now();
+      // Submissions queue up behind one another: this one had the device from when the one before it ended.
+      const milliseconds = Math.max(0.05, end - Math.max(begun, this.lastEnd));
+      this.lastEnd = end;
+      // A small piece of work says more about overhead than about the device.
+      if (work < this.multiplyAddsPerSubmit / 2) return;
+      const factor = Math.min(4, Math.max(0.25, TARGET_MILLISECONDS / milliseconds));
+      this.multiplyAddsPerSubmit = Math.round(Math.min(MOST_WORK, Math.max(LEAST_WORK, this.multiplyAddsPerSubmit * factor)));
+    };
+  }
+
+  /** Hands what was learnt to the store. */
+  async remember(): Promise<void> {
+    await this.store?.set(this.key, String(this.multiplyAddsPerSubmit));
+  }
+}

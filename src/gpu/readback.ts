@@ -1,0 +1,68 @@
+import { STAGING_BUFFERS, type Read } from "../plan/schedule.js";
+import { USAGE, type Scratch } from "./buffers.js";
+
+/** Staging buffers of one call: the host reads one while the device fills another. */
+export class Readback {
+  private readonly buffers: (GPUBuffer | null)[] = Array.from({ length: STAGING_BUFFERS }, () => null);
+  private readonly busy: Promise<void>[] = Array.from({ length: STAGING_BUFFERS }, () => Promise.resolve());
+  private turn = 0;
+
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly label: string,
+  ) {}
+
+  /** Waits until a staging buffer is free; this also bounds the submissions in flight. */
+  async free(): Promise<void> {
+    await this.busy[this.turn];
+  }
+
+  /** Records the copies of the results of `count` points; call after free(), before the submit. */
+  copy(encoder: GPUCommandEncoder, reads: readonly Read[], count: number, scratch: Scratch): void {
+    let at = 0;
+    const bytes = reads.reduce((sum, { width }) => sum + 4 * width * count, 0);
+    const staging = this.staging(bytes);
+    for (const { scratch: name, width } of reads) {
+      encoder.copyBufferToBuffer(scratch.get(name), 0, staging, at, 4 * width * count);
+      at += 4 * width * count;
+    }
+  }
+
+  /** Once the submission is done, hands each result [count, width] to `take`; the array is only valid inside it. */
+  read(reads: readonly Read[], count: number, take: (read: Read, data: Float32Array) => void): Promise<void> {
+    const turn = this.turn;
+    this.turn = (turn + 1) % STAGING_BUFFERS;
+    const done = reads.length > 0 ? this.map(this.buffers[turn]!, reads, count, take) : this.device.queue.onSubmittedWorkDone();
+    this.busy[turn] = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return done;
+  }
+
+  /** Waits for what is in flight and frees the buffers. */
+  async destroy(): Promise<void> {
+    await Promise.all(this.busy);
+    for (const buffer of this.buffers) buffer?.destroy();
+  }
+
+  private staging(bytes: number): GPUBuffer {
+    const old = this.buffers[this.turn];
+    if (old && old.size >= bytes) return old;
+    old?.destroy();
+    const usage = USAGE.MAP_READ | USAGE.COPY_DST;
+    return (this.buffers[this.turn] = this.device.createBuffer({ label: `${this.label}: staging ${this.turn}`, size: Math.max(4, bytes), usage }));
+  }
+
+  private async map(staging: GPUBuffer, reads: readonly Read[], count: number, take: (read: Read, data: Float32Array) => void): Promise<void> {
+    const bytes = reads.reduce((sum, { width }) => sum + 4 * width * count, 0);
+    await staging.mapAsync(1, 0, bytes); // GPUMapMode.READ
+    const mapped = staging.getMappedRange(0, bytes);
+    let at = 0;
+    for (const read of reads) {
+      take(read, new Float32Array(mapped, at, read.width * count));
+      at += 4 * read.width * count;
+    }
+    staging.unmap();
+  }
+}

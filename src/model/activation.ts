@@ -1,0 +1,324 @@
+import { ModelError, quote } from "../errors.js";
+
+/** An activation σ with its parameters, as {@link parseActivation} makes it. */
+export interface Activation {
+  readonly name: string;
+  /** All of them, in PyTorch's order, defaults included. */
+  readonly parameters: readonly number[];
+  /** What {@link parseActivation} reads back: "elu(0.5)", and "elu" where every parameter has its default. */
+  toString(): string;
+}
+
+/** A function of z and of the activation's parameters; none has more than two. */
+type ParameterisedFunction = (z: number, p: number, q: number) => number;
+
+interface Parameter {
+  readonly name: string;
+  readonly default: number;
+  /** The magnitudes admitted; within them the shaders neither overflow nor divide by 0. */
+  readonly least: number;
+  readonly most: number;
+}
+
+interface Row {
+  /** PyTorch's class and the name of the ONNX operator, where they are not `name` itself; case does not matter. */
+  readonly aliases?: readonly string[];
+  readonly parameters?: readonly Parameter[];
+  /** σ(z) in float64. */
+  readonly value: ParameterisedFunction;
+  /** σ'(z) in float64; PyTorch's at a kink. */
+  readonly derivative: ParameterisedFunction;
+  /** Where σ' jumps; nowhere if left out. */
+  readonly kinks?: (p: number, q: number) => readonly number[];
+  /** The function in shaders/lib/activations.wgsl, and its arguments after z; `name` and the parameters if left out. */
+  readonly wgsl?: string;
+  readonly wgslArguments?: (p: number, q: number) => readonly string[];
+}
+
+function parameter(name: string, value: number, least = 0, most = 1e30): Parameter {
+  return { name, default: value, least, most };
+}
+
+const seluScale = 1.0507009873554805;
+const seluScaleAlpha = 1.7580993408473766;
+
+/** Each formula is PyTorch's, written so that it neither overflows nor cancels; the shaders use the same forms. */
+const rows: Readonly<Record<string, Row>> = {
+  identity: {
+    value: (z) => z,
+    derivative: () => 1,
+  },
+  relu: {
+    value: (z) => Math.max(z, 0),
+    derivative: (z) => (z > 0 ? 1 : 0),
+    kinks: () => [0],
+  },
+  leaky_relu: {
+    aliases: ["LeakyReLU"],
+    parameters: [parameter("slope", 0.01)],
+    value: (z, slope) => (z > 0 ? z : slope * z),
+    derivative: (z, slope) => (z > 0 ? 1 : slope),
+    kinks: (slope) => (slope === 1 ? [] : [0]),
+  },
+  relu6: {
+    value: (z) => Math.min(Math.max(z, 0), 6),
+    derivative: (z) => (z > 0 && z < 6 ? 1 : 0),
+    kinks: () => [0, 6],
+  },
+  elu: {
+    parameters: [parameter("alpha", 1)],
+    value: (z, alpha) => (z > 0 ? z : alpha * Math.expm1(z)),
+    derivative: (z, alpha) => (z > 0 ? 1 : alpha * Math.exp(z)),
+    kinks: (alpha) => (alpha === 1 ? [] : [0]),
+  },
+  selu: {
+    value: (z) => (z > 0 ? seluScale * z : seluScaleAlpha * Math.expm1(z)),
+    derivative: (z) => (z > 0 ? seluScale : seluScaleAlpha * Math.exp(z)),
+    kinks: () => [0],
+  },
+  celu: {
+    parameters: [parameter("alpha", 1, 1e-30)],
+    value: (z, alpha) => (z > 0 ? z : alpha * Math.expm1(z / alpha)),
+    derivative: (z, alpha) => (z > 0 ? 1 : Math.exp(z / alpha)),
+  },
+  gelu: {
+    value: (z) => Math.max(z, 0) - Math.abs(z) * normalTail(Math.abs(z)),
+    derivative: (z) => {
+      const tail = normalTail(Math.abs(z));
+      return (z > 0 ? 1 - tail : tail) + z * normalDensity(z);
+    },
+  },
+  gelu_tanh: {
+    value: (z) => z * logistic(geluTanhArgument(z)),
+    derivative: (z) => {
+      const x = Math.min(Math.abs(z), geluTanhLimit);
+      const slope = 2 * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
+      const u = geluTanhArgument(z);
+      return logistic(u) + z * logisticDerivative(u) * slope;
+    },
+  },
+  silu: {
+    aliases: ["Swish"],
+    value: (z) => z * logistic(z),
+    derivative: (z) => logistic(z) + z * logisticDerivative(z),
+  },
+  mish: {
+    value: (z) => z * tanhOfSoftplus(z),
+    derivative: (z) => {
+      const t = Math.exp(-Math.abs(z));
+      const denominator = z > 0 ? 1 + 2 * t + 2 * t * t : t * t + 2 * t + 2;
+      const slope = (4 * t * (z > 0 ? t : 1) * (1 + t)) / (denominator * denominator);
+      return tanhOfSoftplus(z) + z * slope;
+    },
+  },
+  sigmoid: {
+    value: logistic,
+    derivative: logisticDerivative,
+  },
+  // PyTorch's slope of 1/6; the ONNX operator of this name has a slope attribute of 0.2 unless the file says otherwise.
+  hardsigmoid: {
+    value: (z) => Math.min(Math.max((z + 3) / 6, 0), 1),
+    derivative: (z) => (Math.abs(z) < 3 ? 1 / 6 : 0),
+    kinks: () => [-3, 3],
+  },
+  hardswish: {
+    value: (z) => (z <= -3 ? 0 : z < 3 ? (z * (z + 3)) / 6 : z),
+    derivative: (z) => (z <= -3 ? 0 : z < 3 ? z / 3 + 0.5 : 1),
+    kinks: () => [-3, 3],
+  },
+  hardtanh: {
+    value: (z) => Math.min(Math.max(z, -1), 1),
+    derivative: (z) => (Math.abs(z) < 1 ? 1 : 0),
+    kinks: () => [-1, 1],
+  },
+  tanh: {
+    value: (z) => Math.tanh(z),
+    derivative: (z) => 4 * logisticDerivative(2 * z),
+    wgsl: "hyperbolic_tangent",
+  },
+  softsign: {
+    value: (z) => z / (1 + Math.abs(z)),
+    derivative: (z) => 1 / (1 + Math.abs(z)) ** 2,
+  },
+  softplus: {
+    parameters: [parameter("beta", 1, 1e-30), parameter("threshold", 20)],
+    value: (z, beta, threshold) => {
+      const u = beta * z;
+      return u > threshold ? z : (Math.max(u, 0) + Math.log1p(Math.exp(-Math.abs(u)))) / beta;
+    },
+    derivative: (z, beta, threshold) => (beta * z > threshold ? 1 : logistic(beta * z)),
+    kinks: (beta, threshold) => [threshold / beta],
+  },
+  sin: {
+    parameters: [parameter("omega", 1, 0, 1e10)],
+    value: (z, omega) => Math.sin(omega * z),
+    derivative: (z, omega) => omega * Math.cos(omega * z),
+    wgsl: "sine",
+    wgslArguments: (omega) => [String(omega), turnsWgsl(omega)],
+  },
+  cos: {
+    value: (z) => Math.cos(z),
+    derivative: (z) => -Math.sin(z),
+    wgsl: "cosine",
+    wgslArguments: () => [turnsWgsl(1)],
+  },
+  exp: {
+    value: (z) => Math.exp(z),
+    derivative: (z) => Math.exp(z),
+    wgsl: "exponential",
+  },
+};
+
+/** The names that {@link parseActivation} knows, without aliases. */
+export const activationNames: readonly string[] = Object.keys(rows);
+
+/** From lower-case names and aliases to names. */
+const namesByAlias: ReadonlyMap<string, string> = new Map(
+  Object.entries(rows).flatMap(([name, { aliases = [] }]) =>
+    [name, ...aliases].map((alias) => [alias.toLowerCase(), name] as const),
+  ),
+);
+
+/**
+ * Reads a name with or without parameters: "silu", "ReLU", "elu(0.5)", "softplus(2, 20)". PyTorch's class names and
+ * ONNX's operator names are known too, and case does not matter. Parameters left out have PyTorch's defaults.
+ *
+ * @throws ModelError where the name is unknown, or a parameter is one too many, not a number or out of range.
+ */
+export function parseActivation(text: string): Activation {
+  const [, alias = "", list = ""] = /^\s*(\w+)\s*(?:\(([^()]*)\))?\s*$/.exec(text) ?? [];
+  const name = namesByAlias.get(alias.toLowerCase());
+  if (name === undefined)
+    throw new ModelError(
+      `activation is ${quote(text)}; expected one of ${activationNames.join(", ")}, with or without parameters as in "elu(0.5)"`,
+    );
+  const known = rows[name]!.parameters ?? [];
+  const given = list.trim() === "" ? [] : list.split(",");
+  if (given.length > known.length)
+    throw new ModelError(
+      `activation ${quote(text)} has ${given.length} parameters; expected ${known.length === 0 ? "none" : `at most ${known.length} (${known.map((p) => p.name).join(", ")})`}`,
+    );
+  const parameters = known.map((p, index) => {
+    const word = given[index]?.trim();
+    if (word === undefined) return p.default;
+    const number = word === "" ? NaN : Number(word);
+    const magnitude = Math.abs(number);
+    if (!(magnitude >= p.least && magnitude <= p.most))
+      throw new ModelError(
+        `activation ${quote(text)}: ${p.name} is ${quote(word)}; expected a number with ${p.least > 0 ? `${p.least} <= ` : ""}|${p.name}| <= ${p.most}`,
+      );
+    return number;
+  });
+  const shown = parameters.slice(0, known.findLastIndex((p, index) => p.default !== parameters[index]) + 1);
+  const canonical = shown.length === 0 ? name : `${name}(${shown.join(", ")})`;
+  return { name, parameters, toString: () => canonical };
+}
+
+/** Splits a list at its commas, but not at those between brackets: "silu,softplus(1,20)" is "silu" and "softplus(1,20)". */
+export function parseActivationList(text: string): string[] {
+  return text.split(/,(?![^(]*\))/).map((item) => item.trim());
+}
+
+/** σ and σ' in float64, with the parameters filled in: for loops. */
+export function activationFunctions(a: Activation): {
+  value: (z: number) => number;
+  derivative: (z: number) => number;
+} {
+  const { value, derivative } = rowOf(a);
+  const [p = NaN, q = NaN] = a.parameters;
+  return { value: (z) => value(z, p, q), derivative: (z) => derivative(z, p, q) };
+}
+
+/** σ(z) in float64. */
+export function activationValue(a: Activation, z: number): number {
+  return activationFunctions(a).value(z);
+}
+
+/** σ'(z) in float64; PyTorch's at a kink. */
+export function activationDerivative(a: Activation, z: number): number {
+  return activationFunctions(a).derivative(z);
+}
+
+/** The z where σ' jumps. */
+export function activationKinks(a: Activation): readonly number[] {
+  const [p = NaN, q = NaN] = a.parameters;
+  return rowOf(a).kinks?.(p, q) ?? [];
+}
+
+export function isIdentity(a: Activation): boolean {
+  return a.name === "identity";
+}
+
+/** WGSL of `fn activation(z: f32) -> vec2f`, giving (σ, σ'); needs shaders/lib/activations.wgsl. */
+export function activationWgsl(a: Activation): string {
+  const { wgsl = a.name, wgslArguments } = rowOf(a);
+  const [p = NaN, q = NaN] = a.parameters;
+  const call = ["z", ...(wgslArguments?.(p, q) ?? a.parameters)].join(", ");
+  return `fn activation(z: f32) -> vec2f { return ${wgsl}(${call}); }\n`;
+}
+
+function rowOf(a: Activation): Row {
+  const row = rows[a.name];
+  if (!row) throw new ModelError(`activation is ${quote(a.name)}; expected one of ${activationNames.join(", ")}`);
+  return row;
+}
+
+/** 1 / (1 + e^-z). */
+function logistic(z: number): number {
+  const t = Math.exp(-Math.abs(z));
+  return (z > 0 ? 1 : t) / (1 + t);
+}
+
+function logisticDerivative(z: number): number {
+  const t = Math.exp(-Math.abs(z));
+  return t / (1 + t) ** 2;
+}
+
+/** tanh(log(1 + e^z)). */
+function tanhOfSoftplus(z: number): number {
+  const t = Math.exp(-Math.abs(z));
+  return z > 0 ? (1 + 2 * t) / (1 + 2 * t + 2 * t * t) : (t * t + 2 * t) / (t * t + 2 * t + 2);
+}
+
+/** Beyond this |z| gelu_tanh is 0 or z even in float64; z^3 is held there so that it cannot overflow. */
+const geluTanhLimit = 30;
+
+/** 2 sqrt(2/π) (z + 0.044715 z^3). */
+function geluTanhArgument(z: number): number {
+  const x = Math.min(Math.max(z, -geluTanhLimit), geluTanhLimit);
+  return 2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x);
+}
+
+function normalDensity(x: number): number {
+  return Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
+}
+
+/**
+ * The upper tail of the standard normal distribution, erfc(x/√2) / 2, for x >= 0.
+ * Relative error 1e-14, and 1e-16 x^2 where that is more.
+ */
+function normalTail(x: number): number {
+  if (x < 2) {
+    // 1/2 - density(x) (x + x^3/3 + x^5/(3·5) + ...)
+    let sum = 0;
+    for (let term = x, odd = 3; sum + term !== sum; term *= (x * x) / odd, odd += 2) sum += term;
+    return 0.5 - normalDensity(x) * sum;
+  }
+  // density(x) / (x + 1/(x + 2/(x + 3/(x + ...)))), cut off where the rest is nearly the solution of f = x + terms/f.
+  const terms = Math.ceil(250 / (x * x)) + 8;
+  let fraction = (x + Math.sqrt(x * x + 4 * terms)) / 2;
+  for (let term = terms; term > 0; term--) fraction = x + term / fraction;
+  return normalDensity(x) / fraction;
+}
+
+/** The first 160 binary digits of 1/(2π). */
+const inverseTurn = 0x28be60db9391054a7f09d5f47d4d377036d8a566n;
+
+/** |omega| / (2π), the turns per unit of z, as WGSL: fixed point, one integer word and three fraction words. */
+function turnsWgsl(omega: number): string {
+  // The product with a power of two is exact; 2^-200 is far below the digits kept.
+  const scaledOmega = BigInt(Math.floor(Math.abs(omega) * 2 ** 200));
+  const turns = (scaledOmega * inverseTurn) >> (200n + 160n - 96n);
+  const words = [96n, 64n, 32n, 0n].map((shift) => `0x${((turns >> shift) & 0xffffffffn).toString(16)}u`);
+  return `vec4<u32>(${words.join(", ")})`;
+}

@@ -1,0 +1,255 @@
+import { ModelError, quote } from "../errors.js";
+import { parseActivation, parseActivationList, type Activation } from "./activation.js";
+
+/** Numbers of a weight or a bias: float32 as most files store them, or float64. */
+export type Numbers = Float32Array | Float64Array;
+
+/** A dense matrix [rows, columns], row-major. */
+export interface Matrix {
+  readonly rows: number;
+  readonly columns: number;
+  readonly data: Numbers;
+}
+
+/** Which value an operation reads: the state, the context, or the result of an earlier operation by its index. */
+export type Operand = "state" | "context" | number;
+
+/** z = Σ weight_k · operand_k + bias; every weight is [width, width of its operand], the bias [width]. */
+export interface LinearOperation {
+  readonly kind: "linear";
+  readonly terms: readonly { readonly operand: Operand; readonly weight: Matrix }[];
+  readonly bias: Numbers | null;
+}
+
+/** a = σ(z), element by element. */
+export interface ActivationOperation {
+  readonly kind: "activation";
+  readonly operand: Operand;
+  readonly activation: Activation;
+}
+
+export type Operation = LinearOperation | ActivationOperation;
+
+/**
+ * A vector field f: R^d x R^c -> R^d as a graph of operations in topological order; the last one is the velocity.
+ * Made by {@link mlp} or by a file reader; never changed afterwards.
+ */
+export interface Network {
+  /** d, the size of the state and of the velocity. */
+  readonly stateSize: number;
+  /** c, the size of the context (time and the like); 0 where there is none. */
+  readonly contextSize: number;
+  readonly operations: readonly Operation[];
+}
+
+/**
+ * A weight [outputs, inputs]: nested rows, or `{ data, shape }`, or a flat row-major array whose number of rows follows
+ * from the bias, or from the width of the layer before.
+ */
+export type WeightInput =
+  | readonly ArrayLike<number>[]
+  | { readonly data: ArrayLike<number>; readonly shape: readonly number[] }
+  | ArrayLike<number>;
+
+export interface LayerInput {
+  readonly weight: WeightInput;
+  /** [outputs]; zero where left out. */
+  readonly bias?: ArrayLike<number> | null | undefined;
+}
+
+export interface ChainOptions {
+  /**
+   * One name for all hidden layers ("silu", "elu(0.5)"), or one per hidden layer, or one more for the output. A text with
+   * commas is such a list too. May be left out only where there is no hidden layer.
+   */
+  readonly activation?: string | readonly string[] | undefined;
+  /** Where the context's columns stand in the first weight: after the state's ("last", the default) or before. */
+  readonly contextColumns?: "last" | "first" | undefined;
+}
+
+export interface MlpOptions extends ChainOptions {
+  /** From the input to the velocity; L hidden layers are L + 1 of these. */
+  readonly layers: readonly LayerInput[];
+}
+
+/** One linear layer, and what messages call its parts. */
+export interface LinearLayer {
+  readonly weight: Matrix;
+  readonly weightName: string;
+  readonly bias: Numbers | null;
+  readonly biasName: string;
+}
+
+/**
+ * A multilayer perceptron as a vector field: z_l = W_l a_(l-1) + b_l, a_l = σ_l(z_l).
+ * d is the number of outputs of the last layer; what the first layer takes beyond d is context.
+ *
+ * @throws ModelError where shapes do not chain, the field is not square, a number is not finite, or the activation is
+ * missing or unknown.
+ */
+export function mlp(options: MlpOptions): Network {
+  const { layers: inputs } = options;
+  if (!Array.isArray(inputs))
+    throw new ModelError(`mlp: layers is ${quote(inputs)}; expected a list of { weight, bias? }`);
+  const layers: LinearLayer[] = [];
+  for (const [index, input] of inputs.entries()) {
+    const weightName = `layers[${index}].weight`;
+    const biasName = `layers[${index}].bias`;
+    const weight = readWeight(input, `mlp: ${weightName}`, layers.at(-1)?.weight.rows);
+    const bias = input.bias == null ? null : readNumbers(input.bias, `mlp: ${biasName}`);
+    layers.push({ weight, weightName, bias, biasName });
+  }
+  return linearChain("mlp", layers, options);
+}
+
+/**
+ * The network of linear layers one after another, with activations between them, whoever read them.
+ *
+ * @param source starts every message: "mlp", "safetensors".
+ * @throws ModelError as {@link mlp} does.
+ */
+export function linearChain(source: string, layers: readonly LinearLayer[], options: ChainOptions): Network {
+  const { contextColumns = "last" } = options;
+  if (contextColumns !== "last" && contextColumns !== "first")
+    throw new ModelError(`${source}: contextColumns is ${quote(contextColumns)}; expected "last" or "first"`);
+  const first = layers[0];
+  const last = layers.at(-1);
+  if (!first || !last) throw new ModelError(`${source}: there are no layers; expected at least one`);
+
+  for (const [index, { weight, weightName, bias, biasName }] of layers.entries()) {
+    const before = layers[index - 1];
+    if (before && weight.columns !== before.weight.rows)
+      throw new ModelError(
+        `${source}: ${weightName} is [${weight.rows}, ${weight.columns}], but ${before.weightName} gives ${before.weight.rows} outputs; expected [${weight.rows}, ${before.weight.rows}]`,
+      );
+    if (bias && bias.length !== weight.rows)
+      throw new ModelError(
+        `${source}: ${biasName} has ${bias.length} numbers; expected ${weight.rows}, one per row of ${weightName}`,
+      );
+    requireFinite(weight.data, `${source}: ${weightName}`);
+    if (bias) requireFinite(bias, `${source}: ${biasName}`);
+  }
+
+  const inputSize = first.weight.columns;
+  const stateSize = last.weight.rows;
+  const contextSize = inputSize - stateSize;
+  if (contextSize < 0)
+    throw new ModelError(
+      `${source}: the network takes ${inputSize} inputs and gives ${stateSize} outputs; a vector field gives as many outputs as its state has components, so at most ${inputSize}`,
+    );
+
+  const activations = readActivations(source, options.activation, layers.length - 1);
+  const operations: Operation[] = [];
+  for (const [index, { weight, bias }] of layers.entries()) {
+    const terms: { operand: Operand; weight: Matrix }[] = [];
+    if (index > 0) terms.push({ operand: operations.length - 1, weight });
+    else {
+      const stateFrom = contextColumns === "last" ? 0 : contextSize;
+      const contextFrom = contextColumns === "last" ? stateSize : 0;
+      terms.push({ operand: "state", weight: sliceColumns(weight, stateFrom, stateSize) });
+      if (contextSize > 0)
+        terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize) });
+    }
+    operations.push({ kind: "linear", terms, bias });
+    const activation = activations[index];
+    if (activation)
+      operations.push({ kind: "activation", operand: operations.length - 1, activation });
+  }
+  return { stateSize, contextSize, operations };
+}
+
+/** One activation per layer; null for the output unless the list names one more than there are hidden layers. */
+function readActivations(source: string, given: ChainOptions["activation"], hidden: number): (Activation | null)[] {
+  if (given !== undefined && typeof given !== "string" && !Array.isArray(given))
+    throw new ModelError(`${source}: activation is ${quote(given)}; expected a name such as "silu", or a list of names`);
+  const names = typeof given === "string" ? parseActivationList(given) : (given ?? []);
+  const layers = `${hidden} hidden layer${hidden === 1 ? "" : "s"}`;
+  if (names.length === 0) {
+    if (hidden > 0)
+      throw new ModelError(`${source}: no activation was given for ${layers}; expected a name such as "silu", or a list of ${hidden}`);
+    return [null];
+  }
+  const parsed = names.map((name) => {
+    try {
+      return parseActivation(name);
+    } catch (error) {
+      throw error instanceof ModelError ? new ModelError(`${source}: ${error.message}`) : error;
+    }
+  });
+  // A name meant for all hidden layers says nothing about the output, even where there is no hidden layer.
+  if (parsed.length === 1 && (hidden > 0 || typeof given === "string"))
+    return [...Array<Activation>(hidden).fill(parsed[0]!), null];
+  if (parsed.length === hidden) return [...parsed, null];
+  if (parsed.length === hidden + 1) return parsed;
+  throw new ModelError(
+    `${source}: ${parsed.length} activations (${quote(parsed.join(", "))}) for ${layers}; expected ${hidden > 0 ? `1, ${hidden}, or ` : ""}${hidden + 1} with the output's`,
+  );
+}
+
+/** @param before the width of the layer before, which the rows of a flat array have to have. */
+function readWeight(layer: LayerInput, what: string, before: number | undefined): Matrix {
+  const given: unknown = layer?.weight;
+  if (given === null || typeof given !== "object")
+    throw new ModelError(`${what} is ${quote(given)}; expected rows of numbers, { data, shape } or a flat array`);
+
+  if ("shape" in given && "data" in given) {
+    const data = readNumbers(given.data, what);
+    const shape: readonly unknown[] = Array.isArray(given.shape) ? given.shape : [given.shape];
+    const [rows, columns] = shape as readonly number[];
+    if (shape.length !== 2 || !isCount(rows) || !isCount(columns) || rows * columns !== data.length)
+      throw new ModelError(`${what} has ${data.length} numbers in the shape [${shape.join(", ")}]; expected [outputs, inputs]`);
+    return { rows, columns, data };
+  }
+
+  if (Array.isArray(given) && typeof given[0] === "object") {
+    const rows = given.map((row, index) => readNumbers(row, `${what}[${index}]`));
+    const columns = rows[0]!.length;
+    const ragged = rows.findIndex((row) => row.length !== columns);
+    if (ragged >= 0) throw new ModelError(`${what}[${ragged}] has ${rows[ragged]!.length} numbers; expected ${columns} as in row 0`);
+    if (columns === 0) throw new ModelError(`${what} has rows of 0 numbers; expected at least 1`);
+    const data = new Float64Array(rows.length * columns);
+    rows.forEach((row, index) => data.set(row, index * columns));
+    return { rows: rows.length, columns, data };
+  }
+
+  const data = readNumbers(given, what);
+  const rows = layer.bias?.length ?? (before === undefined ? undefined : data.length / before);
+  if (rows === undefined)
+    throw new ModelError(`${what} is flat and has no bias, so its shape is unknown; expected { data, shape: [outputs, inputs] } or rows`);
+  const columns = data.length / rows;
+  if (!isCount(rows) || !isCount(columns))
+    throw new ModelError(
+      `${what} has ${data.length} numbers; expected ${layer.bias ? `a multiple of ${rows}, the length of the bias` : `rows of ${before}, the outputs of the layer before`}`,
+    );
+  return { rows, columns, data };
+}
+
+function isCount(value: number | undefined): value is number {
+  return Number.isSafeInteger(value) && value! > 0;
+}
+
+/** A copy of the numbers. What is not a number is an error and never converted: null would quietly become 0. */
+function readNumbers(given: unknown, what: string): Numbers {
+  if (given instanceof Float32Array) return given.slice();
+  const length = given !== null && typeof given === "object" && "length" in given ? given.length : undefined;
+  if (typeof length !== "number") throw new ModelError(`${what} is ${quote(given)}; expected an array of numbers`);
+  return Float64Array.from(given as ArrayLike<unknown>, (value, index) => {
+    if (typeof value !== "number") throw new ModelError(`${what} holds ${quote(value)} at position ${index}; expected numbers`);
+    return value;
+  });
+}
+
+/** The kernels compute in float32, so what is infinite there is refused as well. */
+function requireFinite(numbers: Numbers, what: string): void {
+  const bad = numbers.findIndex((value) => !Number.isFinite(Math.fround(value)));
+  if (bad >= 0) throw new ModelError(`${what} holds ${numbers[bad]} at position ${bad}; expected numbers that are finite in float32`);
+}
+
+function sliceColumns(matrix: Matrix, from: number, columns: number): Matrix {
+  if (columns === matrix.columns) return matrix;
+  const data = new (matrix.data.constructor as Float32ArrayConstructor)(matrix.rows * columns);
+  for (let row = 0; row < matrix.rows; row++)
+    for (let column = 0; column < columns; column++)
+      data[row * columns + column] = matrix.data[row * matrix.columns + from + column]!;
+  return { rows: matrix.rows, columns, data };
+}

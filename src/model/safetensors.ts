@@ -1,0 +1,223 @@
+import { ModelError, quote } from "../errors.js";
+import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "./network.js";
+
+export interface SafetensorsOptions {
+  /** As in {@link mlp}. Wins over the file's own `__metadata__.activation`. */
+  activation?: string | readonly string[] | undefined;
+  /** As in {@link mlp}. Wins over the file's own `__metadata__.contextColumns`. */
+  contextColumns?: "last" | "first" | undefined;
+}
+
+interface Tensor {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** Bytes [begin, end) of the data that follows the header. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+interface Dtype {
+  readonly bytes: number;
+  readonly read: (view: DataView, offset: number) => number;
+}
+
+const dtypes: ReadonlyMap<unknown, Dtype> = new Map([
+  ["F64", { bytes: 8, read: (view, offset) => view.getFloat64(offset, true) }],
+  ["F32", { bytes: 4, read: (view, offset) => view.getFloat32(offset, true) }],
+  ["F16", { bytes: 2, read: (view, offset) => float16(view.getUint16(offset, true)) }],
+  ["BF16", { bytes: 2, read: (view, offset) => bfloat16(view.getUint16(offset, true)) }],
+] satisfies [string, Dtype][]);
+
+/** The format's own limit on the header, in bytes. */
+const maximumHeader = 100_000_000;
+
+/** Far more than any list of activations, and few enough characters for patterns that take quadratic time. */
+const maximumActivation = 10_000;
+
+/**
+ * Reads a safetensors file that holds one chain of linear layers under PyTorch's state_dict names: `net.0.weight` [out, in]
+ * and, where there is one, `net.0.bias` [out]. The layers follow one another in the natural order of their names (2 before
+ * 10). A state_dict does not say what stands between them, so activations come from `__metadata__.activation` or from the
+ * caller, and a skip connection cannot be seen. F64 stays float64; F32, F16 and BF16 become float32, exactly.
+ *
+ * `__metadata__` may also hold contextColumns ("last" or "first") and context, a number that the shapes have to confirm.
+ *
+ * @throws ModelError where the file is not valid safetensors, or holds anything but such a chain.
+ */
+export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: SafetensorsOptions = {}): Network {
+  if (typeof bytes !== "object" || bytes === null) fail(`the file is ${quote(bytes)}; expected its bytes`);
+  const { header, data } = splitFile(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+  const metadata = readMetadata(header["__metadata__"]);
+  const tensors = Object.entries(header)
+    .filter(([name]) => name !== "__metadata__")
+    .map(([name, entry]) => readTensor(name, entry, data.byteLength));
+  requireFullCover(tensors, data.byteLength);
+
+  const activation = metadata.get("activation");
+  if (activation !== undefined && activation.length > maximumActivation)
+    fail(`__metadata__.activation has ${activation.length} characters; expected at most ${maximumActivation}`);
+  const network = linearChain("safetensors", readLayers(tensors, data), {
+    activation: options.activation ?? activation,
+    // linearChain refuses any other text.
+    contextColumns: options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined),
+  });
+  const context = metadata.get("context");
+  if (context !== undefined && context !== String(network.contextSize))
+    fail(`__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`);
+  return network;
+}
+
+/** An 8-byte length, a JSON object of that length, then the tensors' data. */
+function splitFile(file: Uint8Array): { header: Record<string, unknown>; data: DataView } {
+  if (file.length < 8) fail(`the file has ${file.length} bytes; expected at least 8, the length of its header`);
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  const length = view.getBigUint64(0, true);
+  const limit = Math.min(file.length - 8, maximumHeader);
+  if (length > limit) fail(`the header's length is ${length} bytes; expected at most ${limit} in a file of ${file.length}`);
+  const dataFrom = 8 + Number(length);
+  const text = file.subarray(8, dataFrom);
+  // The format asks for the brace, which also rules out a byte order mark.
+  if (text[0] !== 0x7b) fail(`the header starts with ${text.length > 0 ? `byte ${text[0]}` : "nothing"}; expected "{"`);
+  let header: Record<string, unknown>;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text)) as Record<string, unknown>;
+  } catch (error) {
+    fail(`the header of ${text.length} bytes cannot be read (${String(error)}); expected a JSON object in UTF-8`);
+  }
+  return { header, data: new DataView(file.buffer, file.byteOffset + dataFrom, file.length - dataFrom) };
+}
+
+function readMetadata(given: unknown): ReadonlyMap<string, string> {
+  if (given === undefined) return new Map();
+  if (!isObject(given)) fail(`__metadata__ is ${show(given)}; expected an object of texts`);
+  const texts = new Map<string, string>();
+  for (const [key, value] of Object.entries(given)) {
+    if (typeof value !== "string") fail(`__metadata__ has ${quote(key)} as ${show(value)}; expected a text`);
+    texts.set(key, value);
+  }
+  return texts;
+}
+
+/** Checks one tensor by itself: a layer's part by its name and shape, of a known type, inside the data. */
+function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
+  const tensor = `tensor ${quote(name)}`;
+  if (!isObject(entry)) fail(`${tensor} is ${show(entry)}; expected { dtype, shape, data_offsets }`);
+  const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
+  if (!isCounts(shape)) fail(`${tensor} has the shape ${show(shape)}; expected a list of whole numbers`);
+  const isWeight = /(^|\.)weight$/.test(name) && shape.length === 2;
+  const isBias = /(^|\.)bias$/.test(name) && shape.length === 1;
+  if (!isWeight && !isBias)
+    fail(`${tensor} of shape ${show(shape)} is not part of a chain of linear layers; expected only "….weight" [out, in] and "….bias" [out]`);
+  if (shape.includes(0)) fail(`${tensor} has the shape ${show(shape)}; expected no dimension of 0`);
+  const dtype = dtypes.get(dtypeName);
+  if (!dtype) fail(`${tensor} has the dtype ${show(dtypeName)}; expected ${[...dtypes.keys()].join(", ")}`);
+
+  if (!isCounts(offsets) || offsets.length !== 2)
+    fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
+  const [begin, end] = offsets as [number, number];
+  if (begin > end || end > dataSize)
+    fail(`${tensor} has the data_offsets ${show(offsets)}; expected begin <= end <= ${dataSize}, the size of the data`);
+  // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
+  const size = shape.reduce((product, n) => product * n, dtype.bytes);
+  if (end - begin !== size)
+    fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
+  return { name, dtype, shape, begin, end };
+}
+
+/** Every byte of the data belongs to exactly one tensor, as the format demands; so no file hides anything. */
+function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
+  let covered = 0;
+  for (const { name, begin, end } of tensors.toSorted((a, b) => a.begin - b.begin)) {
+    if (begin !== covered)
+      fail(`tensor ${quote(name)} begins at byte ${begin} of the data; expected ${covered}, where the one before it ends (${begin < covered ? "they overlap" : "there is a hole"})`);
+    covered = end;
+  }
+  if (covered !== dataSize) fail(`the tensors end at byte ${covered} of the data; expected ${dataSize}, its end`);
+}
+
+function readLayers(tensors: readonly Tensor[], data: DataView): LinearLayer[] {
+  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  const weights = tensors.filter(({ name }) => name.endsWith("weight"));
+  const prefixes = weights.map(({ name }) => name.slice(0, -"weight".length));
+  prefixes.sort(new Intl.Collator("en", { numeric: true }).compare);
+  requireOneSequence(prefixes);
+
+  for (const { name } of tensors) {
+    const weight = name.replace(/bias$/, "weight");
+    if (!byName.has(weight)) fail(`tensor ${quote(name)} stands alone; expected ${quote(weight)} beside it`);
+  }
+  return prefixes.map((prefix) => {
+    const weight = byName.get(`${prefix}weight`)!;
+    const bias = byName.get(`${prefix}bias`);
+    const [rows, columns] = weight.shape as [number, number];
+    const matrix: Matrix = { rows, columns, data: readNumbers(weight, data) };
+    return {
+      weight: matrix,
+      weightName: `tensor ${quote(weight.name)}`,
+      bias: bias ? readNumbers(bias, data) : null,
+      biasName: `tensor ${quote(`${prefix}bias`)}`,
+    };
+  });
+}
+
+/**
+ * Two numbered sequences, such as a network beside its moving average, could chain by their shapes alone and give a field
+ * that nobody trained.
+ */
+function requireOneSequence(prefixes: readonly string[]): void {
+  const firsts = new Map<string, string>();
+  const sequences = new Set<string>();
+  for (const prefix of prefixes) {
+    const stem = prefix.replaceAll(/\d+/g, "N");
+    const first = firsts.get(stem);
+    if (first === undefined) firsts.set(stem, prefix);
+    else sequences.add(first);
+  }
+  const [one, other] = sequences;
+  if (other !== undefined)
+    fail(`tensors ${quote(`${one}weight`)} and ${quote(`${other}weight`)} begin two sequences of layers; expected one`);
+}
+
+function readNumbers({ dtype, begin, end }: Tensor, data: DataView): Numbers {
+  const count = (end - begin) / dtype.bytes;
+  const numbers = dtype.bytes === 8 ? new Float64Array(count) : new Float32Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = dtype.read(data, begin + i * dtype.bytes);
+  return numbers;
+}
+
+function float16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = (bits & 0x3ff) / 1024;
+  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -14 : sign * (1 + fraction) * 2 ** (exponent - 15);
+}
+
+/** The upper half of a float32. */
+function bfloat16(bits: number): number {
+  scratch.setUint32(0, bits << 16);
+  return scratch.getFloat32(0);
+}
+const scratch = new DataView(new ArrayBuffer(4));
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isCounts(value: unknown): value is readonly number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+/** A value from the header, as the header has it; one level deep, since a deep one would overflow the stack. */
+function show(value: unknown): string {
+  if (value === undefined) return "missing";
+  if (isObject(value)) return "an object";
+  if (!Array.isArray(value)) return quote(value);
+  const items = value.slice(0, 8).map((item) => (Array.isArray(item) ? "a list" : show(item)));
+  return `[${items.join(",")}${value.length > items.length ? ",..." : ""}]`;
+}
+
+function fail(message: string): never {
+  throw new ModelError(`safetensors: ${message}`);
+}

@@ -1,0 +1,205 @@
+import { extname } from "node:path";
+import type { Command } from "commander";
+import { InputError, quote } from "../../errors.js";
+import type { Network, Output } from "../../index.js";
+import { writeCsv } from "../files/csv.js";
+import { writeJsonObject } from "../files/json.js";
+import { writeNpy } from "../files/npy.js";
+import { openOutput, type OutputFile } from "../files/output.js";
+import { asPoints, readNumbers } from "../files/points.js";
+import type { Column, NumberArray } from "../files/table.js";
+import { createEvaluator, type Results } from "./evaluator.js";
+import {
+  addEvaluationOptions,
+  addModelOptions,
+  contextHelp,
+  parseWhole,
+  readContext,
+  readModel,
+  type EvaluationOptions,
+  type ModelOptions,
+} from "./options.js";
+import { formatTable, print, round, summarize } from "./output.js";
+import { interruptSignal, showProgress } from "./progress.js";
+
+interface EvalOptions extends ModelOptions, EvaluationOptions {
+  readonly points: string;
+  readonly context?: string;
+  readonly diagonal?: boolean;
+  readonly probes?: number;
+  readonly seed?: number;
+  readonly out?: string;
+  readonly json?: boolean;
+}
+
+const help = `
+Points: .npy in float32 or float64, [count, state] or any shape that ends in the state; .csv, a line per point, with
+or without a line of names; .json, a list of lists, a flat list, or {"count": ..., "points": [...]}.
+
+Results, by the extension of --out:
+  .json  the same object as --json prints: count, state, context (their sizes), method, adapter, milliseconds,
+         divergence, value, with --diagonal diagonal, with hutchinson standardError; NaN and infinities are null
+  .csv   a line of names, then a line per point: x0.. (the point), v0.. (f), div, with --diagonal d0..
+  .npy   the divergence, in the batch shape of the points; f in NAME.value.npy and, with --diagonal, the diagonal in
+         NAME.diagonal.npy beside it
+
+Example:
+  deldot eval two-moons-flow.safetensors --points points.csv --context 0.5 --out result.csv`;
+
+export function addEval(program: Command): void {
+  const command = program
+    .command("eval")
+    .description("evaluate f and its divergence at the points of a file")
+    .argument("<model>", "file in .safetensors format")
+    .requiredOption("--points <file>", "points: .npy, .csv or .json")
+    .option("--context <numbers>", contextHelp);
+  addModelOptions(command);
+  addEvaluationOptions(command)
+    .option("--diagonal", "give every ∂f_i/∂x_i too")
+    .option("--probes <count>", "hutchinson: probes per point", parseWhole(1, 2 ** 20))
+    .option("--seed <number>", "hutchinson: seed of the probes", parseWhole(0, 2 ** 32 - 1))
+    .option("--out <file>", "write the results: .npy, .csv or .json")
+    .option("--json", "print one JSON object and nothing else")
+    .addHelpText("after", help)
+    .action(runEval);
+}
+
+async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
+  const network = await readModel(modelPath, options);
+  const points = asPoints(await readNumbers(options.points), network.stateSize, options.points);
+  const count = points.data.length / network.stateSize;
+  const context = await readContext(options.context, network, count);
+  const outputs: Output[] = ["value", "divergence"];
+  if (options.diagonal) outputs.push("diagonal");
+
+  const files = await openResultFiles(options.out, outputs);
+  try {
+    const signal = interruptSignal();
+    const evaluator = await createEvaluator(network, options.adapter);
+    try {
+      const progress = showProgress("evaluate");
+      const start = performance.now();
+      const results = await evaluator
+        .evaluate(points.data, {
+          context,
+          method: options.method,
+          outputs,
+          probes: options.probes,
+          seed: options.seed,
+          onProgress: progress.update,
+          signal,
+        })
+        .finally(progress.stop);
+      const run: Run = { network, points, count, adapter: evaluator.description, milliseconds: performance.now() - start, results };
+      for (const { file, content } of files) await file.commit(content(run));
+      await print(options.json ? resultObject(run) : describeRun(run, files.map(({ file }) => file.path)));
+    } finally {
+      await evaluator.dispose();
+    }
+  } finally {
+    for (const { file } of files) await file.discard();
+  }
+}
+
+interface Run {
+  readonly network: Network;
+  readonly points: NumberArray;
+  readonly count: number;
+  readonly adapter: string;
+  readonly milliseconds: number;
+  readonly results: Results;
+}
+
+interface ResultFile {
+  readonly file: OutputFile;
+  readonly content: (run: Run) => Iterable<string | Uint8Array>;
+}
+
+/** Opened before the work, all or none. */
+async function openResultFiles(path: string | undefined, outputs: readonly Output[]): Promise<ResultFile[]> {
+  if (path === undefined) return [];
+  const extension = extname(path);
+  const wanted: { path: string; content: ResultFile["content"] }[] = [];
+  switch (extension.toLowerCase()) {
+    case ".json":
+      wanted.push({ path, content: resultObject });
+      break;
+    case ".csv":
+      wanted.push({ path, content: resultTable });
+      break;
+    case ".npy": {
+      const stem = path.slice(0, -extension.length);
+      wanted.push({ path, content: ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.shape.slice(0, -1) }) });
+      wanted.push({ path: `${stem}.value.npy`, content: ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }) });
+      if (outputs.includes("diagonal"))
+        wanted.push({ path: `${stem}.diagonal.npy`, content: ({ points, results }) => writeNpy({ data: results.diagonal!, shape: points.shape }) });
+      break;
+    }
+    default:
+      throw new InputError(`--out ${path}: its extension is ${quote(extension)}; expected .npy, .csv or .json`);
+  }
+  const files: ResultFile[] = [];
+  try {
+    for (const { path: target, content } of wanted) files.push({ file: await openOutput(target), content });
+  } catch (error) {
+    for (const { file } of files) await file.discard();
+    throw error;
+  }
+  return files;
+}
+
+function resultObject({ network, count, adapter, milliseconds, results }: Run): Generator<string, void, undefined> {
+  const { stateSize, contextSize } = network;
+  const { divergence, value, diagonal, standardError } = results;
+  return writeJsonObject([
+    ["count", count],
+    ["state", stateSize],
+    ["context", contextSize],
+    ["method", results.method],
+    ["adapter", adapter],
+    ["milliseconds", Number(milliseconds.toFixed(3))],
+    ["divergence", { data: divergence!, shape: [count] }],
+    ["value", { data: value!, shape: [count, stateSize] }],
+    ...(diagonal ? [["diagonal", { data: diagonal, shape: [count, stateSize] }] as const] : []),
+    ...(standardError ? [["standardError", { data: standardError, shape: [count] }] as const] : []),
+  ]);
+}
+
+function resultColumns({ network: { stateSize }, points, results }: Run): Column[] {
+  const columns = (letter: string, data: Float32Array | Float64Array): Column[] =>
+    Array.from({ length: stateSize }, (_, offset) => ({ name: `${letter}${offset}`, data, offset, stride: stateSize }));
+  const { divergence, value, diagonal, standardError } = results;
+  return [
+    ...columns("x", points.data),
+    ...columns("v", value!),
+    { name: "div", data: divergence!, offset: 0, stride: 1 },
+    ...(diagonal ? columns("d", diagonal) : []),
+    ...(standardError ? [{ name: "standardError", data: standardError, offset: 0, stride: 1 }] : []),
+  ];
+}
+
+function resultTable(run: Run): Generator<string, void, undefined> {
+  return writeCsv(resultColumns(run), run.count);
+}
+
+/** A point's row is shown up to this many points and this many columns; --out and --json have them all. */
+const mostRows = 10;
+const mostColumns = 12;
+
+function* describeRun(run: Run, written: readonly string[]): Generator<string, void, undefined> {
+  const { count, adapter, milliseconds, results } = run;
+  yield `${count} points, method ${results.method}, ${milliseconds.toFixed(1)} ms on ${adapter}\n`;
+  if (count > 0) {
+    const columns = resultColumns(run);
+    const shown = columns.length <= mostColumns ? columns : columns.filter(({ name }) => name === "div" || name === "standardError");
+    const rows = Array.from({ length: Math.min(count, mostRows) }, (_, row) =>
+      shown.map(({ data, offset, stride }) => round(data[offset + row * stride]!)),
+    );
+    yield `\n${formatTable([shown.map(({ name }) => name), ...rows])}`;
+    if (count > mostRows) yield `... ${count - mostRows} more\n`;
+    const { minimum, maximum, mean, notFinite } = summarize(results.divergence!);
+    yield `\ndivergence: minimum ${round(minimum)}, maximum ${round(maximum)}, mean ${round(mean)}\n`;
+    if (notFinite > 0) yield `${notFinite} points have no finite divergence\n`;
+  }
+  for (const path of written) yield `wrote ${path}\n`;
+}

@@ -1,0 +1,50 @@
+#!/usr/bin/env node
+/** The command `deldot`. Exit status: 0, 1 where verify finds an error out of tolerance, 2 for anything that is wrong. */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { Command, CommanderError } from "commander";
+import { DeldotError } from "../../errors.js";
+import { addDoctor } from "./doctor.js";
+import { addEval } from "./eval.js";
+import { addHeatmap } from "./heatmap.js";
+import { addInfo } from "./info.js";
+import { Interruption } from "./progress.js";
+import { addVerify } from "./verify.js";
+
+const { version } = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("deldot/package.json"), "utf8")) as {
+  version: string;
+};
+
+const program = new Command("deldot")
+  .description("The exact divergence of neural vector fields, on WebGPU.")
+  .version(version)
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "deldot: ")) })
+  .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
+for (const add of [addInfo, addEval, addHeatmap, addVerify, addDoctor]) add(program);
+
+// A reader of stdout that goes away (`| head`) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = report(error);
+}
+
+function report(error: unknown): number {
+  // Commander has printed its own message, or the help that was asked for.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof Interruption) {
+    process.stderr.write(`deldot: ${error.message}\n`);
+    return error.exitStatus;
+  }
+  if (error instanceof DeldotError) {
+    process.stderr.write(`deldot: ${error.message.replaceAll(/\s*\n\s*/g, " ")}\n`);
+    return 2;
+  }
+  process.stderr.write(`deldot: an unexpected error, please report it: ${error instanceof Error ? error.stack : String(error)}\n`);
+  return 2;
+}

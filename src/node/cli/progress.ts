@@ -1,0 +1,51 @@
+/** A progress bar on stderr, and what stops the work: Ctrl-C. */
+import { Presets, SingleBar } from "cli-progress";
+
+/** Work shorter than this shows no bar. */
+const quietMilliseconds = 1000;
+
+export interface Progress {
+  readonly update: (progress: { done: number; total: number }) => void;
+  stop(): void;
+}
+
+/** Nothing is drawn unless stderr is a terminal. */
+export function showProgress(task: string): Progress {
+  let bar: SingleBar | null = null;
+  const start = performance.now();
+  return {
+    update({ done, total }) {
+      if (!process.stderr.isTTY) return;
+      if (bar === null) {
+        if (done >= total || performance.now() - start < quietMilliseconds) return;
+        bar = new SingleBar(
+          { format: `${task} {bar} {percentage}% | {value}/{total} points | {eta_formatted} left`, stream: process.stderr, clearOnComplete: true },
+          Presets.shades_classic,
+        );
+        bar.start(total, done);
+      } else bar.update(done);
+    },
+    stop() {
+      bar?.stop();
+    },
+  };
+}
+
+/** Aborts on the first interrupt; a second one ends the process at once, as without a listener. */
+export function interruptSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const)
+    process.once(name, () => controller.abort(new Interruption(name)));
+  return controller.signal;
+}
+
+/** Why work was aborted; the process ends with the status that shells give to that signal. */
+export class Interruption extends Error {
+  override name = "Interruption";
+  readonly exitStatus: number;
+
+  constructor(signal: "SIGINT" | "SIGTERM") {
+    super(`interrupted by ${signal}`);
+    this.exitStatus = signal === "SIGINT" ? 130 : 143;
+  }
+}

@@ -1,0 +1,56 @@
+/** Comma-separated numbers, one row per point, with an optional line of names ahead of them. */
+import { csvFormatRows, csvParseRows } from "d3-dsv";
+import { InputError, quote } from "../../errors.js";
+import { formatNumber, type Column, type NumberArray } from "./table.js";
+
+/** @throws InputError that names the line and the cell. */
+export function readCsv(text: string): NumberArray {
+  const rows: { cells: string[]; line: number }[] = [];
+  csvParseRows(text.replace(/^\uFEFF/, ""), (cells, index) => {
+    if (cells.some((cell) => cell.trim() !== "")) rows.push({ cells, line: index + 1 });
+    return null;
+  });
+  // A line is names only if not one of its cells is a number: a typing error in the first row must not swallow it.
+  if (rows[0]?.cells.every((cell) => parseNumber(cell) === undefined)) rows.shift();
+  const width = rows[0]?.cells.length ?? 0;
+  if (width === 0) throw new InputError("it holds no numbers; expected one line of comma-separated numbers per point");
+  const data = new Float64Array(rows.length * width);
+  for (const [row, { cells, line }] of rows.entries()) {
+    if (cells.length !== width)
+      throw new InputError(`line ${line} has ${cells.length} cells; expected ${width} as in line ${rows[0]!.line}`);
+    for (const [column, cell] of cells.entries()) {
+      const value = parseNumber(cell);
+      if (value === undefined)
+        throw new InputError(`line ${line}, cell ${column + 1} is ${quote(cell)}; expected a number`);
+      data[row * width + column] = value;
+    }
+  }
+  return { data, shape: [rows.length, width] };
+}
+
+const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
+/** Decimal numbers and the words for what is not finite, as Python and JavaScript write them. */
+function parseNumber(cell: string): number | undefined {
+  const text = cell.trim();
+  if (decimal.test(text)) return Number(text);
+  const word = /^([+-]?)(nan|inf|infinity)$/i.exec(text);
+  if (!word) return undefined;
+  return word[2]!.toLowerCase() === "nan" ? NaN : word[1] === "-" ? -Infinity : Infinity;
+}
+
+/** The rows of a block at a time, so that millions of them never stand in memory as text. */
+export function* writeCsv(columns: readonly Column[], rows: number): Generator<string, void, undefined> {
+  yield `${csvFormatRows([columns.map(({ name }) => name)])}\n`;
+  const block = 4096;
+  for (let from = 0; from < rows; from += block) {
+    const lines: string[] = [];
+    for (let row = from; row < Math.min(rows, from + block); row++)
+      lines.push(
+        columns
+          .map(({ data, offset, stride }) => formatNumber(data[offset + row * stride]!, data instanceof Float32Array))
+          .join(","),
+      );
+    yield `${lines.join("\n")}\n`;
+  }
+}

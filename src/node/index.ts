@@ -1,0 +1,264 @@
+/** Headless Node: a GPUDevice from the npm package `webgpu`, on a real GPU or on a software one. */
+import { constants } from "node:os";
+import { isMainThread } from "node:worker_threads";
+import { AdapterError, InputError, quote } from "../errors.js";
+import { softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
+
+export interface RequestDeviceOptions {
+  /** "auto" (the default): a real GPU where there is one, else a software driver. "software": a software driver only. */
+  readonly adapter?: "auto" | "software" | undefined;
+  /** "adapter" (the default): all that the adapter has. "default": what WebGPU guarantees everywhere, and no features. */
+  readonly limits?: "adapter" | "default" | undefined;
+}
+
+export interface NodeDevice {
+  readonly device: GPUDevice;
+  /** Which adapter it is, and which driver was taken. */
+  readonly description: string;
+  /** Destroys the device and waits until it is gone; without it the process may not end. */
+  dispose(): Promise<void>;
+}
+
+/** One driver that was tried or looked for, in order, and what came of it. */
+export interface DriverAttempt {
+  readonly driver: string;
+  readonly taken: boolean;
+  /** Why it was not taken, or which adapter it gave. */
+  readonly outcome: string;
+}
+
+export interface AdapterReport {
+  readonly description: string;
+  readonly software: boolean;
+  readonly info: { readonly vendor: string; readonly architecture: string; readonly device: string; readonly description: string };
+  readonly limits: Readonly<Record<string, number>>;
+  readonly features: readonly string[];
+  readonly attempts: readonly DriverAttempt[];
+}
+
+/** The limits that a device asks its adapter for; all others stay at WebGPU's defaults. */
+const wantedLimits = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxUniformBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupsPerDimension",
+  "maxStorageBuffersPerShaderStage",
+] as const;
+
+const wantedFeatures: readonly GPUFeatureName[] = ["timestamp-query", "shader-f16", "subgroups"];
+
+/**
+ * A WebGPU device without a browser. A Vulkan driver that the user names in VK_DRIVER_FILES or VK_ICD_FILENAMES wins;
+ * else a real GPU; else Mesa's lavapipe, or SwiftShader out of the npm package `@sparticuz/chromium` or out of an
+ * installed Chromium. The constants of WebGPU (GPUBufferUsage and the like) become global where they are missing.
+ *
+ * @throws AdapterError where there is none; the message says what was tried and what to install.
+ */
+export async function requestDevice(options: RequestDeviceOptions = {}): Promise<NodeDevice> {
+  const { limits = "adapter" } = options;
+  if (limits !== "adapter" && limits !== "default")
+    throw new InputError(`requestDevice: limits is ${quote(limits)}; expected "adapter" or "default"`);
+  const found = await findAdapter(options);
+  const { adapter, description } = found;
+  const descriptor: GPUDeviceDescriptor =
+    limits === "default"
+      ? { label: "deldot" }
+      : {
+          label: "deldot",
+          requiredLimits: Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]])),
+          requiredFeatures: wantedFeatures.filter((name) => adapter.features.has(name)),
+        };
+  const device = await adapter.requestDevice(descriptor).catch((error: Error) => {
+    throw new AdapterError(`${description} refused to make a device: ${error.message}`, { cause: error });
+  });
+  // When the object that create() returned is collected before the device is destroyed, the process hangs or aborts.
+  let keptAlive: GPU | null = found.gpu;
+  return {
+    device,
+    description,
+    async dispose() {
+      if (keptAlive === null) return;
+      device.destroy();
+      await device.lost;
+      keptAlive = null;
+    },
+  };
+}
+
+/** What {@link requestDevice} would take, and why: the adapter, all of its limits and features, and what was tried. */
+export async function describeAdapter(options: Pick<RequestDeviceOptions, "adapter"> = {}): Promise<AdapterReport> {
+  const { adapter, description, attempts } = await findAdapter(options);
+  const limits: Record<string, number> = {};
+  for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(adapter.limits)).sort()) {
+    const value: unknown = adapter.limits[name as keyof GPUSupportedLimits];
+    if (typeof value === "number") limits[name] = value;
+  }
+  const { vendor, architecture, device, description: text } = adapter.info;
+  return {
+    description,
+    software: isSoftware(adapter),
+    info: { vendor, architecture, device, description: text },
+    limits,
+    features: [...adapter.features].sort(),
+    attempts,
+  };
+}
+
+interface FoundAdapter {
+  readonly gpu: GPU;
+  readonly adapter: GPUAdapter;
+  readonly description: string;
+  readonly attempts: readonly DriverAttempt[];
+}
+
+/** The search changes the environment for a while, so there is one at a time. */
+let search: Promise<unknown> = Promise.resolve();
+
+function findAdapter(options: RequestDeviceOptions): Promise<FoundAdapter> {
+  const result = search.then(() => searchAdapter(options));
+  search = result.catch(() => {});
+  return result;
+}
+
+async function searchAdapter({ adapter: kind = "auto" }: RequestDeviceOptions): Promise<FoundAdapter> {
+  if (kind !== "auto" && kind !== "software")
+    throw new InputError(`requestDevice: adapter is ${quote(kind)}; expected "auto" or "software"`);
+  const webgpu = await importWebgpu();
+  const attempts: DriverAttempt[] = [];
+
+  const attempt = async (driver: string, wanted: "any" | "hardware" | "software"): Promise<FoundAdapter | null> => {
+    const gpu = webgpu.create([]);
+    let adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    // Asking for a fallback adapter at once would miss lavapipe, which Dawn does not count as one here.
+    if (wanted === "software" && (adapter === null || !isSoftware(adapter)))
+      adapter = (await gpu.requestAdapter({ forceFallbackAdapter: true })) ?? adapter;
+    const refused =
+      adapter === null
+        ? "it gives no adapter that WebGPU accepts"
+        : wanted === "hardware" && isSoftware(adapter)
+          ? `it is a software driver (${nameAdapter(adapter)})`
+          : wanted === "software" && !isSoftware(adapter)
+            ? `it is not a software driver (${nameAdapter(adapter)})`
+            : null;
+    if (adapter === null || refused !== null) {
+      attempts.push({ driver, taken: false, outcome: refused! });
+      return null;
+    }
+    attempts.push({ driver, taken: true, outcome: nameAdapter(adapter) });
+    return { gpu, adapter, description: `${nameAdapter(adapter)}, ${driver}`, attempts };
+  };
+
+  const named = namedByUser();
+  if (named !== null) {
+    const found = await attempt(named, kind === "software" ? "software" : "any");
+    if (found) return found;
+    throw new AdapterError(
+      `${named}, but ${attempts[0]!.outcome}; expected the manifest of a Vulkan driver${kind === "software" ? " in software" : ""}: correct the variable or unset it`,
+    );
+  }
+
+  if (kind === "auto" || process.platform !== "linux") {
+    const wanted = kind === "software" ? "software" : process.platform === "linux" ? "hardware" : "any";
+    const found = await attempt("the system's driver", wanted);
+    if (found) return found;
+  }
+  if (process.platform === "linux") {
+    for await (const source of softwareDrivers()) {
+      if ("missing" in source) {
+        attempts.push({ driver: source.name, taken: false, outcome: source.missing });
+        continue;
+      }
+      const found = await withDriver(source, () => attempt(source.name, "software"));
+      if (found) return found;
+    }
+  }
+  throw new AdapterError(
+    `no ${kind === "software" ? "software " : ""}GPU was found: ${attempts.map(({ driver, outcome }) => `${driver}: ${outcome}`).join("; ")}. ${advice()}`,
+  );
+}
+
+function advice(): string {
+  if (!isMainThread)
+    return "In a worker thread, set VK_DRIVER_FILES before the thread starts, or start it with env: SHARE_ENV";
+  if (process.platform === "linux" && process.arch === "x64")
+    return "Install a software GPU with `npm install @sparticuz/chromium@147.0.0`, or Mesa 23 or later with its Vulkan drivers (mesa-vulkan-drivers)";
+  if (process.platform === "linux")
+    return "Install Mesa 23 or later with its Vulkan drivers (mesa-vulkan-drivers), or the driver of your GPU";
+  return "Install the driver of your GPU";
+}
+
+type Webgpu = typeof import("webgpu");
+
+async function importWebgpu(): Promise<Webgpu> {
+  let webgpu: Webgpu;
+  try {
+    webgpu = await import("webgpu");
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "ERR_MODULE_NOT_FOUND" && message.includes("'webgpu'"))
+      throw new AdapterError("WebGPU in Node needs the npm package webgpu: npm install webgpu", { cause: error });
+    throw new AdapterError(
+      `the npm package webgpu cannot be loaded on ${process.platform}-${process.arch} with Node ${process.version}: ${message}`,
+      { cause: error },
+    );
+  }
+  for (const [name, value] of Object.entries(webgpu.globals))
+    if (!(name in globalThis))
+      Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+  return webgpu;
+}
+
+function isSoftware(adapter: GPUAdapter): boolean {
+  const { info } = adapter;
+  const words = `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
+  return info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|basic render/i.test(words);
+}
+
+function nameAdapter({ info }: GPUAdapter): string {
+  return info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") || "unnamed GPU";
+}
+
+const driverVariables = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] as const;
+
+function namedByUser(): string | null {
+  for (const variable of driverVariables) {
+    const value = process.env[variable];
+    if (value) return `${variable}=${value}`;
+  }
+  return null;
+}
+
+/** Runs `work` with the Vulkan loader pointed at one driver; the loader reads the environment while it looks for adapters. */
+async function withDriver<Result>(driver: SoftwareDriver, work: () => Promise<Result>): Promise<Result> {
+  if (driver.loader !== null && !hasVulkanLoader()) loadForGood(driver.loader);
+  // Loaders before 1.3.207 know the second name alone; later ones look at the first.
+  for (const variable of driverVariables) process.env[variable] = driver.manifests;
+  try {
+    return await work();
+  } finally {
+    for (const variable of driverVariables) delete process.env[variable];
+  }
+}
+
+function hasVulkanLoader(): boolean {
+  return loadForGood("libvulkan.so.1");
+}
+
+/**
+ * Loads a shared library that is no addon of Node, so that a later dlopen by its name finds it. Node reports such a
+ * library as an error once it is loaded and closes it again; RTLD_NODELETE (0x1000 on Linux) keeps it.
+ *
+ * @returns whether the library is loaded now.
+ */
+function loadForGood(library: string): boolean {
+  const { RTLD_NOW, RTLD_GLOBAL } = constants.dlopen;
+  try {
+    process.dlopen({ exports: {} }, library, RTLD_NOW | RTLD_GLOBAL | 0x1000);
+    return true;
+  } catch (error) {
+    return /did not self-register/.test((error as Error).message);
+  }
+}

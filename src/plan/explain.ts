@@ -1,0 +1,117 @@
+import type { Network } from "../model/network.js";
+import { chainOf } from "./chain.js";
+import { candidatesOf, forwardMultiplyAdds, makePlan, type Candidate, type Method, type Output, type PlanOptions } from "./trace.js";
+
+/** A candidate as explain() lists it. */
+export interface ExplainedCandidate extends Omit<Candidate, "delivers"> {
+  readonly chosen: boolean;
+  /** Whether it gives every output asked for. */
+  readonly delivers: boolean;
+}
+
+/** What was chosen for a network and why; toString() says it in words and in a table. */
+export interface PlanExplanation {
+  readonly method: Method | "value";
+  readonly outputs: readonly Output[];
+  readonly stateSize: number;
+  readonly contextSize: number;
+  /** Widths from the state to the velocity. */
+  readonly widths: readonly number[];
+  /** Multiply-adds of f alone, per point. */
+  readonly forwardMultiplyAdds: number;
+  readonly candidates: readonly ExplainedCandidate[];
+  toString(): string;
+}
+
+/**
+ * The plan for a network, without a device: each way to the outputs, its multiply-adds and bytes per point, and the choice.
+ * Costs count multiply-adds of matrix products; activations are left out.
+ *
+ * @throws PlanError, InputError as VectorField.evaluate would for the same options.
+ */
+export function explainPlan(network: Network, options: PlanOptions = {}): PlanExplanation {
+  const plan = makePlan(network, options);
+  const { layers, stateSize, contextSize } = chainOf(network);
+  const candidates = cheapestPerDescription(candidatesOf(network, options)).map(({ plan: own, delivers, ...candidate }) => ({
+    ...candidate,
+    delivers: plan.outputs.every((output) => delivers.includes(output)),
+    chosen: false,
+    own,
+  }));
+  const wanted = candidates
+    .filter((candidate) => candidate.method === plan.method && candidate.delivers)
+    .toSorted((a, b) => a.multiplyAdds - b.multiplyAdds || a.bytesPerPoint - b.bytesPerPoint)[0];
+  const explanation = {
+    method: plan.method as Method | "value",
+    outputs: plan.outputs,
+    stateSize,
+    contextSize,
+    widths: [stateSize, ...layers.map(({ weight }) => weight.rows)],
+    forwardMultiplyAdds: forwardMultiplyAdds(network),
+    candidates: candidates.map(({ own: _, ...candidate }) => candidate).map((candidate, index) => ({ ...candidate, chosen: candidates[index] === wanted })),
+  };
+  return { ...explanation, toString: () => describe(explanation, options.method ?? "auto") };
+}
+
+function cheapestPerDescription<T extends Candidate>(candidates: readonly T[]): T[] {
+  const seen = new Map<string, T>();
+  for (const candidate of candidates) {
+    const key = `${candidate.method}: ${candidate.description}`;
+    if (!seen.has(key)) seen.set(key, candidate);
+  }
+  return [...seen.values()];
+}
+
+function describe(explanation: Omit<PlanExplanation, "toString">, asked: string): string {
+  const { method, outputs, stateSize, contextSize, widths, candidates } = explanation;
+  const field = `f: R^${stateSize}${contextSize > 0 ? ` x R^${contextSize}` : ""} -> R^${stateSize}, widths ${widths.join("-")}`;
+  const forward = `f alone takes ${count(explanation.forwardMultiplyAdds)} multiply-adds per point.`;
+  if (method === "value") return `${field}\n${forward}\nOnly the value is asked for: nothing is carried beside it.`;
+  const chosen = candidates.find((candidate) => candidate.chosen)!;
+  const exact = candidates.filter((candidate) => candidate.exact && candidate.delivers);
+  const others = exact.filter((candidate) => candidate !== chosen);
+  const next = others.toSorted((a, b) => a.multiplyAdds - b.multiplyAdds)[0];
+  const why =
+    asked !== "auto"
+      ? `${method} was asked for by name`
+      : next === undefined
+        ? `${method} is the only exact method that gives ${outputs.join(" and ")}`
+        : `${method} is the cheapest exact method that gives ${outputs.join(" and ")}`;
+  const price = `${chosen.description}: ${count(chosen.multiplyAdds)} multiply-adds per point, ${ratio(chosen.ratio)} times f`;
+  const beside = asked === "auto" && next ? `; next comes ${next.method} (${next.description}) with ${ratio(next.ratio)}` : "";
+  const header = ["", "method", "multiply-adds", "times f", "bytes/point", "matrices", "how"];
+  const rows = candidates.map((candidate) => [
+    candidate.chosen ? "*" : candidate.delivers ? "" : "-",
+    candidate.method,
+    count(candidate.multiplyAdds),
+    ratio(candidate.ratio),
+    count(candidate.bytesPerPoint),
+    count(candidate.matrixBytes),
+    candidate.description,
+  ]);
+  return [
+    field,
+    forward,
+    `Chosen: ${why}. It takes ${price}${beside}.`,
+    "",
+    table([header, ...rows]),
+    "",
+    `* chosen${rows.some(([mark]) => mark === "-") ? `; - does not give ${outputs.join(" and ")}` : ""}. Multiply-adds and bytes are per point and come beside f's own.`,
+  ].join("\n");
+}
+
+/** Columns 2 to 5 hold numbers and are aligned to the right. */
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => (column >= 2 && column <= 5 ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+const count = (value: number): string => value.toLocaleString("en-US");
+const ratio = (value: number): string => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));

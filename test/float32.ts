@@ -1,0 +1,141 @@
+import type { Network, Operand } from "../src/model/network.js";
+import { activationFunctions, activationKinks } from "../src/model/activation.js";
+
+export interface Run {
+  /** [B, d] */
+  value: Float64Array;
+  /** [B, d], ∂f_i/∂x_i */
+  diagonal: Float64Array;
+  /** [B] */
+  divergence: Float64Array;
+}
+
+type Round = (x: number) => number;
+const exact: Round = (x) => x;
+
+/**
+ * Plain forward mode with every product and every sum rounded to float32, as a GPU without fused multiply-adds would run
+ * it; points, context and weights are rounded first, and the diagonal is summed in float64. What it errs by is what any
+ * float32 run may err by.
+ *
+ * @param points [B, d]
+ * @param context one vector for all points, or [B, c]; null where there is none
+ */
+export function float32Run(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null): Run {
+  return run(network, points, context, Math.fround);
+}
+
+/** The same in float64: a second opinion beside the reference of the package, which shares no code with it. */
+export function float64Run(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null): Run {
+  return run(network, points, context, exact);
+}
+
+/** The largest |float32 - float64| over all points: what a tolerance for float32 has to allow. */
+export function roundingError(
+  network: Network,
+  points: ArrayLike<number>,
+  context: ArrayLike<number> | null,
+): { value: number; diagonal: number; divergence: number } {
+  const single = float32Run(network, points, context);
+  const double = float64Run(network, points, context);
+  const largest = (a: Float64Array, b: Float64Array): number =>
+    a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0);
+  return {
+    value: largest(single.value, double.value),
+    diagonal: largest(single.diagonal, double.diagonal),
+    divergence: largest(single.divergence, double.divergence),
+  };
+}
+
+/**
+ * Marks the points with a pre-activation z within margin * (1 + |z|) of a kink: there float32 may fall on the other side
+ * and give another derivative, equally right.
+ */
+export function nearKink(
+  network: Network,
+  points: ArrayLike<number>,
+  context: ArrayLike<number> | null,
+  margin = 1e-4,
+): boolean[] {
+  return eachPoint(network, points, context).map((inputs) => {
+    const columns = forward(network, inputs.state, inputs.context, 0, exact);
+    return network.operations.some((operation) => {
+      if (operation.kind !== "activation") return false;
+      const kinks = activationKinks(operation.activation);
+      return columns.of(operation.operand).value.some((z) => kinks.some((kink) => Math.abs(z - kink) <= margin * (1 + Math.abs(z))));
+    });
+  });
+}
+
+function run(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null, round: Round): Run {
+  const d = network.stateSize;
+  const inputs = eachPoint(network, points, context);
+  const value = new Float64Array(inputs.length * d);
+  const diagonal = new Float64Array(inputs.length * d);
+  const divergence = new Float64Array(inputs.length);
+  inputs.forEach((input, point) => {
+    const velocity = forward(network, input.state, input.context, d, round).of(network.operations.length - 1);
+    for (let i = 0; i < d; i++) {
+      value[point * d + i] = velocity.value[i]!;
+      diagonal[point * d + i] = velocity.tangents[i * d + i]!;
+      divergence[point]! += velocity.tangents[i * d + i]!;
+    }
+  });
+  return { value, diagonal, divergence };
+}
+
+interface Columns {
+  /** [width] */
+  value: Float64Array;
+  /** [width, tangents] */
+  tangents: Float64Array;
+}
+
+/** One point through the graph, beside the first `count` basis tangents of the state. */
+function forward(network: Network, state: Float64Array, context: Float64Array, count: number, round: Round): { of: (operand: Operand) => Columns } {
+  const basis = new Float64Array(state.length * count);
+  for (let k = 0; k < count; k++) basis[k * count + k] = 1;
+  const inputs = {
+    state: { value: state.map(round), tangents: basis },
+    context: { value: context.map(round), tangents: new Float64Array(context.length * count) },
+  };
+  const results: Columns[] = [];
+  const of = (operand: Operand): Columns => (typeof operand === "number" ? results[operand]! : inputs[operand]);
+
+  for (const operation of network.operations) {
+    if (operation.kind === "activation") {
+      const input = of(operation.operand);
+      const sigma = activationFunctions(operation.activation);
+      const value = input.value.map((z) => round(sigma.value(z)));
+      const slopes = input.value.map((z) => round(sigma.derivative(z)));
+      const tangents = input.tangents.map((t, at) => round(slopes[Math.floor(at / count)]! * t));
+      results.push({ value, tangents });
+      continue;
+    }
+    const width = operation.terms[0]!.weight.rows;
+    const value = operation.bias ? Float64Array.from(operation.bias, round) : new Float64Array(width);
+    const tangents = new Float64Array(width * count);
+    for (const { operand, weight } of operation.terms) {
+      const input = of(operand);
+      for (let row = 0; row < width; row++)
+        for (let column = 0; column < weight.columns; column++) {
+          const w = round(weight.data[row * weight.columns + column]!);
+          value[row] = round(value[row]! + round(w * input.value[column]!));
+          for (let k = 0; k < count; k++)
+            tangents[row * count + k] = round(tangents[row * count + k]! + round(w * input.tangents[column * count + k]!));
+        }
+    }
+    results.push({ value, tangents });
+  }
+  return { of };
+}
+
+function eachPoint(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null): { state: Float64Array; context: Float64Array }[] {
+  const { stateSize: d, contextSize: c } = network;
+  const all = Float64Array.from(points);
+  const contexts = Float64Array.from(context ?? []);
+  return Array.from({ length: all.length / d }, (_, point) => {
+    const from = contexts.length === c ? 0 : point * c;
+    return { state: all.slice(point * d, (point + 1) * d), context: contexts.slice(from, from + c) };
+  });
+}

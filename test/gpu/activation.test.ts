@@ -1,0 +1,186 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import activationsWgsl from "../../shaders/lib/activations.wgsl?raw";
+import specialWgsl from "../../shaders/lib/special.wgsl?raw";
+import {
+  activationFunctions,
+  activationKinks,
+  activationNames,
+  activationWgsl,
+  parseActivation,
+  type Activation,
+} from "../../src/model/activation.js";
+import { expectClose } from "../close.js";
+import { openDevice } from "../device.js";
+
+/**
+ * The largest error measured, over all activations but those that scaleOf() names, is 1.4e-7 (1 + |exact|), on Mesa's
+ * lavapipe and on SwiftShader alike. WGSL allows a driver a worse exp than theirs, and the tolerance leaves room for it.
+ */
+const tolerance = 1e-6;
+
+const { activations: vectors } = JSON.parse(
+  readFileSync(new URL("../vectors/activations.json", import.meta.url), "utf8"),
+) as { activations: Record<string, { z: number[]; value: number[]; derivative: number[] }> };
+
+/** Parameters beyond those of the vectors. */
+const variants = ["leaky_relu(3)", "elu(-2)", "celu(-1.5)", "celu(0.01)", "softplus(0.5, 3)", "softplus(-2)", "softplus(100)"];
+const texts = [...Object.keys(vectors), ...variants, "sin(-0.75)", "sin(1000.5)"];
+
+/** ±10^k for k from `from` to `to`. */
+function powers(from: number, to: number, base = 10): number[] {
+  return Array.from({ length: 2001 }, (_, i) => base ** (from + ((to - from) * i) / 2000)).flatMap((z) => [z, -z]);
+}
+
+const grid = Array.from({ length: 60_001 }, (_, i) => (i - 30_000) / 1000);
+const sweep = [...grid, ...powers(-8, 4)];
+const huge = [3e38, -3e38, 3.4028234e38, -3.4028234e38];
+
+let device: GPUDevice;
+let close: () => Promise<void>;
+beforeAll(async () => {
+  ({ device, close } = await openDevice());
+});
+afterAll(() => close());
+
+describe.each(texts)("%s in WGSL", (text) => {
+  const activation = parseActivation(text);
+  const { value, derivative } = activationFunctions(activation);
+
+  it("agrees with PyTorch", async () => {
+    const vector = vectors[text];
+    if (vector) await expectAgreement(vector.z, vector.value, vector.derivative);
+  });
+
+  it("agrees with float64 on a fine grid, up to 1e4, and at its kinks", async () => {
+    const z = float32([...sweep, ...activationKinks(activation)]).filter(isInRange);
+    await expectAgreement(z, z.map(value), z.map(derivative));
+  });
+
+  it("keeps its relative accuracy near 0", async () => {
+    const z = float32(powers(-20, -2));
+    const { values } = await evaluate(activation, z);
+    const exact = z.map(value);
+    expectClose(values, exact, exact.map(Math.abs), { relative: tolerance, absolute: 1e-37, label: "values" });
+  });
+
+  it("is finite for any finite number", async () => {
+    const { values, derivatives } = await evaluate(activation, [...huge, 1e-45, -1e-45]);
+    for (const number of [...values, ...derivatives]) expect(number).toSatisfy(Number.isFinite);
+  });
+
+  // sin and cos have no accuracy that far out, and exponentials are far over the largest float32.
+  if (!["sin", "cos", "exp"].includes(activation.name) && text !== "celu(-1.5)")
+    it("is right at 3e38", async () => {
+      const z = float32(huge);
+      const inFloat32 = (number: number): number => Math.min(Math.max(number, -3.4028234e38), 3.4028234e38);
+      // What would overflow stops short of the largest float32, by a part in 1e6.
+      await expectAgreement(z, z.map((x) => inFloat32(value(x))), z.map(derivative), 2 * tolerance);
+    });
+
+  /** Where the exact results fit into float32; celu with a negative parameter grows like e^|z|. */
+  function isInRange(z: number): boolean {
+    return Math.abs(value(z)) < 3e38 && Math.abs(derivative(z)) < 3e38;
+  }
+
+  async function expectAgreement(
+    z: readonly number[],
+    value: readonly number[],
+    derivative: readonly number[],
+    relative = tolerance,
+  ): Promise<void> {
+    const { values, derivatives } = await evaluate(activation, z);
+    const scale = scaleOf(activation);
+    const sizes = (exact: readonly number[]): number[] => exact.map((number, i) => scale(number, z[i]!));
+    expectClose(values, value, sizes(value), { relative, absolute: 0, label: "values" });
+    expectClose(derivatives, derivative, sizes(derivative), { relative, absolute: 0, label: "derivatives" });
+  }
+});
+
+/** What the tolerance is multiplied with. */
+function scaleOf({ name, parameters }: Activation): (exact: number, z: number) => number {
+  const largest = Math.max(1, ...parameters.map(Math.abs));
+  if (name === "sin" || name === "cos") return () => largest / 2; // 5e-7 in the sine, and |omega| times that in the cosine
+  // e^z itself: the (3 + 2|z|) 2^-23 that WGSL allows, one rounding, and numbers below 2^-126, which may become 0.
+  if (name === "exp") return (exact, z) => (Math.abs(exact) * (4 + 2 * Math.abs(z)) * 2 ** -23 + 2 ** -126) / tolerance;
+  // A negative parameter makes an exponential of celu, too.
+  if (name === "celu" && parameters[0]! < 0) return (exact, z) => 1 + Math.abs(exact) * (1 + Math.abs(z));
+  return (exact) => 1 + Math.abs(exact);
+}
+
+// The product of z and these factors is exact in float64, or Math.sin would be the worse of the two.
+describe.each(["sin", "sin(30)", "sin(-0.75)", "sin(0.0009765625)", "cos"])("%s far from 0", (text) => {
+  it("errs by less than 5e-7 up to 2^68", async () => {
+    const activation = parseActivation(text);
+    const { value, derivative } = activationFunctions(activation);
+    const z = float32(powers(10, 68, 2));
+    const { values, derivatives } = await evaluate(activation, z);
+    const ones = z.map(() => 1);
+    const largest = Math.max(1, ...activation.parameters.map(Math.abs));
+    expectClose(values, z.map(value), ones, { relative: 5e-7, absolute: 0, label: "values" });
+    expectClose(derivatives, z.map(derivative), ones, { relative: 5e-7 * largest, absolute: 0, label: "derivatives" });
+  });
+});
+
+it("the vectors hold every activation", () => {
+  expect(new Set(texts.map((text) => parseActivation(text).name))).toEqual(new Set(activationNames));
+});
+
+function float32(numbers: readonly number[]): number[] {
+  return numbers.map(Math.fround);
+}
+
+/** One point a thread: activation(points[i]). */
+const kernel = `
+@group(0) @binding(0) var<storage, read> points: array<f32>;
+@group(0) @binding(1) var<storage, read_write> results: array<vec2f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < arrayLength(&points)) {
+    results[id.x] = activation(points[id.x]);
+  }
+}`;
+
+async function evaluate(activation: Activation, z: readonly number[]): Promise<{ values: number[]; derivatives: number[] }> {
+  const points = Float32Array.from(z);
+  const { STORAGE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
+  const label = `test of ${activation}`;
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({
+    label,
+    code: [specialWgsl, activationsWgsl, activationWgsl(activation), kernel].join("\n"),
+  });
+  const pipeline = device.createComputePipeline({ label, layout: "auto", compute: { module } });
+  const input = device.createBuffer({ label, size: points.byteLength, usage: STORAGE | COPY_DST });
+  const output = device.createBuffer({ label, size: 2 * points.byteLength, usage: STORAGE | COPY_SRC });
+  const staging = device.createBuffer({ label, size: output.size, usage: MAP_READ | COPY_DST });
+  device.queue.writeBuffer(input, 0, points);
+  const encoder = device.createCommandEncoder({ label });
+  const pass = encoder.beginComputePass({ label });
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(
+    0,
+    device.createBindGroup({
+      label,
+      layout: pipeline.getBindGroupLayout(0),
+      entries: [
+        { binding: 0, resource: { buffer: input } },
+        { binding: 1, resource: { buffer: output } },
+      ],
+    }),
+  );
+  pass.dispatchWorkgroups(Math.ceil(points.length / 64));
+  pass.end();
+  encoder.copyBufferToBuffer(output, 0, staging, 0, output.size);
+  device.queue.submit([encoder.finish()]);
+  const error = await device.popErrorScope();
+  if (error) throw new Error(`${label}: ${error.message}`);
+  await staging.mapAsync(GPUMapMode.READ);
+  const results = new Float32Array(staging.getMappedRange().slice(0));
+  for (const buffer of [input, output, staging]) buffer.destroy();
+  return {
+    values: z.map((_, i) => results[2 * i]!),
+    derivatives: z.map((_, i) => results[2 * i + 1]!),
+  };
+}

@@ -1,0 +1,192 @@
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { ModelError } from "../../src/errors.js";
+import {
+  activationDerivative,
+  activationFunctions,
+  activationKinks,
+  activationNames,
+  activationValue,
+  activationWgsl,
+  isIdentity,
+  parseActivation,
+  parseActivationList,
+} from "../../src/model/activation.js";
+
+interface Vector {
+  readonly z: readonly number[];
+  readonly value: readonly number[];
+  readonly derivative: readonly number[];
+}
+
+/** Values and derivatives by PyTorch's automatic differentiation in float64. */
+const { activations: vectors } = JSON.parse(
+  readFileSync(new URL("../vectors/activations.json", import.meta.url), "utf8"),
+) as { activations: Record<string, Vector> };
+
+/** Every activation with its defaults, and with other parameters where it has some. */
+const variants = [...activationNames, "leaky_relu(3)", "elu(-2)", "celu(-1.5)", "softplus(0.5, 3)", "softplus(-2)", "sin(-3)"];
+
+describe("float64 functions", () => {
+  it.each(Object.entries(vectors))("%s agrees with PyTorch", (text, vector) => {
+    const { value, derivative } = activationFunctions(parseActivation(text));
+    // PyTorch computes hardsigmoid's derivative with 1/6 rounded to float32, even in float64; ours is 1/6.
+    const slack = text === "hardsigmoid" ? 1e-8 : 0;
+    vector.z.forEach((z, i) => {
+      expectNear(value(z), vector.value[i]!, 0, `value at ${z}`);
+      expectNear(derivative(z), vector.derivative[i]!, slack, `derivative at ${z}`);
+    });
+  });
+
+  function expectNear(actual: number, expected: number, slack: number, label: string): void {
+    const allowance = 1e-14 * Math.abs(expected) + 1e-15 + slack;
+    expect(Math.abs(actual - expected), `${label} is ${actual}; expected ${expected}; the error`).toBeLessThanOrEqual(allowance);
+  }
+
+  it("all activations are among PyTorch's vectors", () => {
+    const names = Object.keys(vectors).map((text) => parseActivation(text).name);
+    expect([...new Set(names)].sort()).toEqual([...activationNames].sort());
+  });
+
+  // z Φ(z) and its derivative, computed with 40 digits. PyTorch's own float64 gelu is 0 below z = -8.3.
+  it.each([
+    [-1, -0.158655253931457, -0.0833154705876863],
+    [-2, -0.0455002638963584, -0.0852318010781969],
+    [-2.5, -0.0155241633144403, -0.0376110859081452],
+    [-8, -4.97676845941743e-15, -3.9796072610868e-14],
+    [-20, -5.50724823721247e-88, -1.10143604831335e-86],
+    [-37, -2.11846135233409e-298, -7.83829866941852e-297],
+  ])("gelu keeps its relative accuracy at %d", (z, value, derivative) => {
+    const gelu = parseActivation("gelu");
+    expect(Math.abs(activationValue(gelu, z) / value - 1)).toBeLessThan(2e-13);
+    expect(Math.abs(activationDerivative(gelu, z) / derivative - 1)).toBeLessThan(2e-13);
+  });
+
+  it.each(variants.filter((text) => text !== "exp"))("%s is finite for any float32", (text) => {
+    const { value, derivative } = activationFunctions(parseActivation(text));
+    for (const z of [3.4e38, -3.4e38, 1e-45, -1e-45]) {
+      // celu with a negative parameter grows like e^|z|.
+      if (text === "celu(-1.5)" && z < -1000) continue;
+      expect(value(z), `value at ${z}`).toSatisfy(Number.isFinite);
+      expect(derivative(z), `derivative at ${z}`).toSatisfy(Number.isFinite);
+    }
+  });
+
+  it.each(variants)("the derivative of %s is the limit of its difference quotients", (text) => {
+    const activation = parseActivation(text);
+    const { value, derivative } = activationFunctions(activation);
+    const h = 1e-5;
+    // At 0 a second derivative may jump, which costs the quotient its accuracy.
+    const excluded = [0, ...activationKinks(activation)];
+    fc.assert(
+      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
+        fc.pre(excluded.every((kink) => Math.abs(z - kink) > 2 * h));
+        const quotient = (value(z + h) - value(z - h)) / (2 * h);
+        const size = 1 + Math.abs(value(z)) + Math.abs(derivative(z));
+        expect(Math.abs(quotient - derivative(z))).toBeLessThan(1e-8 * size);
+      }),
+      { seed: 1, numRuns: 300 },
+    );
+  });
+
+  it.each(variants)("the derivative of %s jumps at its kinks and nowhere else", (text) => {
+    const activation = parseActivation(text);
+    const { derivative } = activationFunctions(activation);
+    const kinks = activationKinks(activation);
+    const h = 1e-12;
+    for (const kink of kinks) expect(Math.abs(derivative(kink + h) - derivative(kink - h))).toBeGreaterThan(1e-9);
+    fc.assert(
+      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
+        fc.pre(kinks.every((kink) => Math.abs(z - kink) > h));
+        const size = 1 + Math.abs(derivative(z));
+        expect(Math.abs(derivative(z + h) - derivative(z - h))).toBeLessThan(1e-10 * size);
+      }),
+      { seed: 2, numRuns: 300, examples: [[0], [-0.5], [3], [-3], [6], [1], [-1]] },
+    );
+  });
+});
+
+describe("parseActivation", () => {
+  it.each([
+    ["silu", "silu", []],
+    ["  SiLU ", "silu", []],
+    ["swish", "silu", []],
+    ["ReLU", "relu", []],
+    ["Relu()", "relu", []],
+    ["LeakyReLU", "leaky_relu", [0.01]],
+    ["LeakyRelu(0.2)", "leaky_relu", [0.2]],
+    ["elu(0.5)", "elu", [0.5]],
+    ["ELU(-5e-1)", "elu", [-0.5]],
+    ["softplus(2, 20)", "softplus", [2, 20]],
+    ["Softplus(3)", "softplus", [3, 20]],
+    ["Sin(30)", "sin", [30]],
+    ["HardSwish", "hardswish", []],
+    ["Identity", "identity", []],
+  ])("reads %j", (text, name, parameters) => {
+    const activation = parseActivation(text);
+    expect(activation.name).toBe(name);
+    expect(activation.parameters).toEqual(parameters);
+  });
+
+  it.each([
+    ["elu(1)", "elu"],
+    ["elu(0.50)", "elu(0.5)"],
+    ["softplus", "softplus"],
+    ["softplus(2,20)", "softplus(2)"],
+    ["softplus(1,5)", "softplus(1, 5)"],
+    ["GELU", "gelu"],
+  ])("writes %j as %j, and reads that again", (text, written) => {
+    const activation = parseActivation(text);
+    expect(String(activation)).toBe(written);
+    expect(parseActivation(written).parameters).toEqual(activation.parameters);
+  });
+
+  it.each([
+    ["slu", /"slu"; expected one of identity, relu, .*, exp/],
+    ["", /""; expected one of/],
+    ["elu(1", /"elu\(1"; expected one of/],
+    ["constructor", /"constructor"; expected one of/],
+    ["relu(1)", /"relu\(1\)" has 1 parameters; expected none/],
+    ["elu(1, 2)", /has 2 parameters; expected at most 1 \(alpha\)/],
+    ["softplus(1,2,3)", /has 3 parameters; expected at most 2 \(beta, threshold\)/],
+    ["elu(x)", /alpha is "x"; expected a number with \|alpha\| <= 1e\+30/],
+    ["softplus(1,)", /threshold is ""; expected a number/],
+    ["elu(NaN)", /alpha is "NaN"/],
+    ["elu(Infinity)", /alpha is "Infinity"/],
+    ["celu(0)", /alpha is "0"; expected a number with 1e-30 <= \|alpha\| <= 1e\+30/],
+    ["softplus(0)", /beta is "0"/],
+    ["sin(1e11)", /omega is "1e11"; expected a number with \|omega\| <= 10000000000/],
+  ])("refuses %j", (text, message) => {
+    expect(() => parseActivation(text)).toThrow(ModelError);
+    expect(() => parseActivation(text)).toThrow(message);
+  });
+});
+
+it("parseActivationList splits outside brackets", () => {
+  expect(parseActivationList("silu,softplus(1,20),tanh")).toEqual(["silu", "softplus(1,20)", "tanh"]);
+  expect(parseActivationList(" softplus(1, 20) , elu( 2 ) ")).toEqual(["softplus(1, 20)", "elu( 2 )"]);
+  expect(parseActivationList("silu")).toEqual(["silu"]);
+});
+
+it("isIdentity knows the identity", () => {
+  expect(activationNames.filter((name) => isIdentity(parseActivation(name)))).toEqual(["identity"]);
+});
+
+describe("activationWgsl", () => {
+  it.each([
+    ["silu", "silu(z)"],
+    ["tanh", "hyperbolic_tangent(z)"],
+    ["elu(0.5)", "elu(z, 0.5)"],
+    ["softplus", "softplus(z, 1, 20)"],
+    // 1/(2π) and 30/(2π) = 4.77... in fixed point.
+    ["cos", "cosine(z, vec4<u32>(0x0u, 0x28be60dbu, 0x9391054au, 0x7f09d5f4u))"],
+    ["sin(-30)", "sine(z, -30, vec4<u32>(0x4u, 0xc64f59bbu, 0x4afe9ebau, 0xe32712a6u))"],
+  ])("%s calls %s", (text, call) => {
+    expect(activationWgsl(parseActivation(text))).toBe(`fn activation(z: f32) -> vec2f { return ${call}; }\n`);
+  });
+
+  it("refuses an activation that is not in the table", () => {
+    expect(() => activationWgsl({ name: "step", parameters: [] })).toThrow(/"step"; expected one of/);
+  });
+});
