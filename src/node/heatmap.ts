@@ -246,9 +246,7 @@ function text(content: string, x: number, y: number, { anchor = "start", size, f
 /** XML admits no control characters and no halves of surrogate pairs, not even escaped; a file's name may hold them. */
 function escapeXml(content: string): string {
   const entities: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return content
-    .replaceAll(/[\p{Cc}\p{Cs}\uFFFE\uFFFF]/gu, " ")
-    .replaceAll(/[&<>"]/g, (character) => entities[character]!);
+  return content.replaceAll(/[\p{Cc}\p{Cs}\uFFFE\uFFFF]/gu, " ").replaceAll(/[&<>"]/g, (character) => entities[character]!);
 }
 
 /** Cuts a text that would run out of the figure. */
@@ -273,8 +271,7 @@ function paintCells({ size, values }: Heatmap, limit: number): Uint8Array {
 /** Every shade once, the highest value's first. */
 function paintBar(): Uint8Array {
   const pixels = new Uint8Array(shades.length);
-  for (let index = 0; index < shadeCount; index++)
-    pixels.set(shades.subarray(3 * index, 3 * index + 3), 3 * (shadeCount - 1 - index));
+  for (let index = 0; index < shadeCount; index++) pixels.set(shades.subarray(3 * index, 3 * index + 3), 3 * (shadeCount - 1 - index));
   return pixels;
 }
 

@@ -16,7 +16,7 @@ export interface NodeDevice {
   /** Which adapter it is, and which driver was taken. */
   readonly description: string;
   /** Destroys the device and waits until it is gone; without it the process may not end. */
-  dispose(): Promise<void>;
+  readonly dispose: () => Promise<void>;
 }
 
 /** One driver that was tried or looked for, in order, and what came of it. */
@@ -79,7 +79,7 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
   return {
     device,
     description,
-    async dispose() {
+    dispose: async () => {
       if (keptAlive === null) return;
       device.destroy();
       await device.lost;
@@ -181,8 +181,7 @@ async function searchAdapter({ adapter: kind = "auto" }: RequestDeviceOptions): 
 }
 
 function advice(): string {
-  if (!isMainThread)
-    return "In a worker thread, set VK_DRIVER_FILES before the thread starts, or start it with env: SHARE_ENV";
+  if (!isMainThread) return "In a worker thread, set VK_DRIVER_FILES before the thread starts, or start it with env: SHARE_ENV";
   if (process.platform === "linux" && process.arch === "x64")
     return "Install a software GPU with `npm install @sparticuz/chromium@147.0.0`, or Mesa 23 or later with its Vulkan drivers (mesa-vulkan-drivers)";
   if (process.platform === "linux")
@@ -206,8 +205,7 @@ async function importWebgpu(): Promise<Webgpu> {
     );
   }
   for (const [name, value] of Object.entries(webgpu.globals))
-    if (!(name in globalThis))
-      Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+    if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   return webgpu;
 }
 

@@ -11,9 +11,7 @@ export function addDoctor(program: Command): void {
     .action(async ({ adapter }: { readonly adapter: "auto" | "software" }) => {
       const report = await describeAdapter({ adapter });
       const { vendor, architecture, device, description } = report.info;
-      const attempts = report.attempts.map(
-        ({ driver, taken, outcome }) => `  ${taken ? "taken" : "passed over"}: ${driver}: ${outcome}\n`,
-      );
+      const attempts = report.attempts.map(({ driver, taken, outcome }) => `  ${taken ? "taken" : "passed over"}: ${driver}: ${outcome}\n`);
       await print([
         `adapter: ${description || device || "unnamed"} (${report.software ? "software" : "hardware"})\n`,
         `  vendor ${vendor || "unknown"}, architecture ${architecture || "unknown"}, device ${device || "unknown"}\n`,

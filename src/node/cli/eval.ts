@@ -1,7 +1,7 @@
 import { extname } from "node:path";
 import type { Command } from "commander";
 import { InputError, quote } from "../../errors.js";
-import type { Network, Output } from "../../index.js";
+import { explainPlan, type Network, type Output } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
@@ -71,6 +71,8 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   const context = await readContext(options.context, network, count);
   const outputs: Output[] = ["value", "divergence"];
   if (options.diagonal) outputs.push("diagonal");
+  // Throws where the method does not give them, before a device is looked for.
+  explainPlan(network, { method: options.method, outputs, probes: options.probes });
 
   const files = await openResultFiles(options.out, outputs);
   try {
@@ -92,7 +94,14 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
         .finally(progress.stop);
       const run: Run = { network, points, count, adapter: evaluator.description, milliseconds: performance.now() - start, results };
       for (const { file, content } of files) await file.commit(content(run));
-      await print(options.json ? resultObject(run) : describeRun(run, files.map(({ file }) => file.path)));
+      await print(
+        options.json
+          ? resultObject(run)
+          : describeRun(
+              run,
+              files.map(({ file }) => file.path),
+            ),
+      );
     } finally {
       await evaluator.dispose();
     }
@@ -132,7 +141,10 @@ async function openResultFiles(path: string | undefined, outputs: readonly Outpu
       wanted.push({ path, content: ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.shape.slice(0, -1) }) });
       wanted.push({ path: `${stem}.value.npy`, content: ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }) });
       if (outputs.includes("diagonal"))
-        wanted.push({ path: `${stem}.diagonal.npy`, content: ({ points, results }) => writeNpy({ data: results.diagonal!, shape: points.shape }) });
+        wanted.push({
+          path: `${stem}.diagonal.npy`,
+          content: ({ points, results }) => writeNpy({ data: results.diagonal!, shape: points.shape }),
+        });
       break;
     }
     default:

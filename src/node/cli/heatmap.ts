@@ -60,10 +60,7 @@ export function addHeatmap(program: Command): void {
     .option("--contour", "draw the line where the divergence is 0")
     .option("--limit <number>", "end of the colour scale (default: the largest magnitude)", parsePositive);
   addModelOptions(command);
-  addEvaluationOptions(command)
-    .requiredOption("--out <file>", "the picture, .png")
-    .addHelpText("after", help)
-    .action(runHeatmap);
+  addEvaluationOptions(command).requiredOption("--out <file>", "the picture, .png").addHelpText("after", help).action(runHeatmap);
   // Commander prints a default by String(); these are objects.
   for (const option of command.options) {
     if (option.defaultValue === everywhere) option.defaultValueDescription = "-3:3";
@@ -73,8 +70,7 @@ export function addHeatmap(program: Command): void {
 
 async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<void> {
   const { size, out } = options;
-  if (extname(out).toLowerCase() !== ".png")
-    throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected .png`);
+  if (extname(out).toLowerCase() !== ".png") throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected .png`);
   const network = await readModel(modelPath, options);
   const plane = readPlane(network, options);
   const context = await readContext(options.context, network, 1);
@@ -87,8 +83,13 @@ async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<v
       const { method } = options;
       const progress = showProgress("heatmap");
       const start = performance.now();
-      const divergence = await sample(evaluator, network, plane, size, { context, method, outputs: ["divergence"], signal, onProgress: progress.update })
-        .finally(progress.stop);
+      const divergence = await sample(evaluator, network, plane, size, {
+        context,
+        method,
+        outputs: ["divergence"],
+        signal,
+        onProgress: progress.update,
+      }).finally(progress.stop);
       const milliseconds = performance.now() - start;
 
       const arrowCount = options.arrows === true ? defaultArrows : options.arrows;
@@ -124,8 +125,7 @@ interface Plane {
 
 function readPlane({ stateSize }: Network, { axes, at, x, y }: HeatmapOptions): Plane {
   const [first, second] = axes;
-  const valid = (axis: number | undefined): axis is number =>
-    axis !== undefined && Number.isInteger(axis) && axis >= 0 && axis < stateSize;
+  const valid = (axis: number | undefined): axis is number => axis !== undefined && Number.isInteger(axis) && axis >= 0 && axis < stateSize;
   if (stateSize < 2) throw new InputError(`the model's state has ${stateSize} component; expected at least 2 for a plane`);
   if (axes.length !== 2 || !valid(first) || !valid(second) || first === second)
     throw new InputError(`--axes is ${axes.join(",")}; expected two different components of the state, from 0 to ${stateSize - 1}`);
@@ -183,8 +183,7 @@ async function sampleArrows(
   const value = await sample(evaluator, network, plane, count, { ...options, outputs: ["value"] });
   const vectors = new Float64Array(count * count * 2);
   for (let index = 0; index < count * count; index++)
-    for (const [component, axis] of plane.axes.entries())
-      vectors[2 * index + component] = value[index * network.stateSize + axis]!;
+    for (const [component, axis] of plane.axes.entries()) vectors[2 * index + component] = value[index * network.stateSize + axis]!;
   return { count, vectors };
 }
 

@@ -28,7 +28,13 @@ function describeNetwork(path: string, { stateSize, contextSize, operations }: N
     const outputs = operation.terms[0]!.weight.rows;
     const parameters = outputs * columns + (operation.bias?.length ?? 0);
     total += parameters;
-    rows.push([String(rows.length), `${outputs} x ${columns}`, operation.bias ? String(operation.bias.length) : "none", "none", String(parameters)]);
+    rows.push([
+      String(rows.length),
+      `${outputs} x ${columns}`,
+      operation.bias ? String(operation.bias.length) : "none",
+      "none",
+      String(parameters),
+    ]);
   }
   const context = contextSize === 0 ? "no context" : `context of ${contextSize}`;
   return `${path}: a vector field, state of ${stateSize}, ${context}, ${total} parameters\n\n${formatTable(rows)}`;

@@ -1,8 +1,7 @@
 /** What the commands share at the edge: options, and the texts that users write for ranges, lists and contexts. */
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
-import { parseSafetensors, type Method, type Network } from "../../index.js";
-import { methods } from "../../plan/trace.js";
+import { methods, parseSafetensors, type Method, type Network } from "../../index.js";
 import { asContext, readBytes, readNumbers } from "../files/points.js";
 
 export interface ModelOptions {
@@ -18,9 +17,7 @@ export function addModelOptions(command: Command): Command {
         'activation of the hidden layers, such as silu or "elu(0.5)", or a list with commas; wins over the file\'s own',
       ),
     )
-    .addOption(
-      new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]),
-    );
+    .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]));
 }
 
 export async function readModel(path: string, { activation, contextColumns }: ModelOptions): Promise<Network> {

@@ -6,7 +6,7 @@ const quietMilliseconds = 1000;
 
 export interface Progress {
   readonly update: (progress: { done: number; total: number }) => void;
-  stop(): void;
+  readonly stop: () => void;
 }
 
 /** Nothing is drawn unless stderr is a terminal. */
@@ -19,13 +19,17 @@ export function showProgress(task: string): Progress {
       if (bar === null) {
         if (done >= total || performance.now() - start < quietMilliseconds) return;
         bar = new SingleBar(
-          { format: `${task} {bar} {percentage}% | {value}/{total} points | {eta_formatted} left`, stream: process.stderr, clearOnComplete: true },
+          {
+            format: `${task} {bar} {percentage}% | {value}/{total} points | {eta_formatted} left`,
+            stream: process.stderr,
+            clearOnComplete: true,
+          },
           Presets.shades_classic,
         );
         bar.start(total, done);
       } else bar.update(done);
     },
-    stop() {
+    stop: () => {
       bar?.stop();
     },
   };
@@ -34,8 +38,7 @@ export function showProgress(task: string): Progress {
 /** Aborts on the first interrupt; a second one ends the process at once, as without a listener. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const)
-    process.once(name, () => controller.abort(new Interruption(name)));
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => controller.abort(new Interruption(name)));
   return controller.signal;
 }
 

@@ -20,8 +20,7 @@ export function readCsv(text: string): NumberArray {
       throw new InputError(`line ${line} has ${cells.length} cells; expected ${width} as in line ${rows[0]!.line}`);
     for (const [column, cell] of cells.entries()) {
       const value = parseNumber(cell);
-      if (value === undefined)
-        throw new InputError(`line ${line}, cell ${column + 1} is ${quote(cell)}; expected a number`);
+      if (value === undefined) throw new InputError(`line ${line}, cell ${column + 1} is ${quote(cell)}; expected a number`);
       data[row * width + column] = value;
     }
   }
@@ -47,9 +46,7 @@ export function* writeCsv(columns: readonly Column[], rows: number): Generator<s
     const lines: string[] = [];
     for (let row = from; row < Math.min(rows, from + block); row++)
       lines.push(
-        columns
-          .map(({ data, offset, stride }) => formatNumber(data[offset + row * stride]!, data instanceof Float32Array))
-          .join(","),
+        columns.map(({ data, offset, stride }) => formatNumber(data[offset + row * stride]!, data instanceof Float32Array)).join(","),
       );
     yield `${lines.join("\n")}\n`;
   }

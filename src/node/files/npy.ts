@@ -13,8 +13,7 @@ export function readNpy(bytes: Uint8Array): NumberArray {
     throw new InputError(`it has ${bytes.length} bytes and does not begin with "\\x93NUMPY"; expected a .npy file`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const version = view.getUint8(6);
-  if (version < 1 || version > 3)
-    throw new InputError(`its .npy version is ${version}.${view.getUint8(7)}; expected 1, 2 or 3`);
+  if (version < 1 || version > 3) throw new InputError(`its .npy version is ${version}.${view.getUint8(7)}; expected 1, 2 or 3`);
   const headerStart = version === 1 ? 10 : 12;
   if (bytes.length < headerStart) throw new InputError(`it ends after ${bytes.length} bytes, within its header`);
   const headerLength = version === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
@@ -35,7 +34,8 @@ export function readNpy(bytes: Uint8Array): NumberArray {
   for (const axis of [...shape].sort((a, b) => a - b)) count = Math.min(count * axis, Number.MAX_SAFE_INTEGER);
   if (count * size !== available)
     throw new InputError(`its shape (${shape.join(", ")}) takes ${count * size} bytes, but ${available} follow the header`);
-  const data = bytes.slice(dataStart).buffer;
+  // A copy: what stands in the file need not be aligned, and a Buffer may share its memory.
+  const data = new Uint8Array(bytes.subarray(dataStart)).buffer;
   return { data: size === 4 ? new Float32Array(data) : new Float64Array(data), shape };
 }
 

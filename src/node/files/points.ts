@@ -24,8 +24,7 @@ function readUtf8(bytes: Uint8Array): string {
 /** @throws InputError that begins with the path. */
 export async function readNumbers(path: string): Promise<NumberArray> {
   const reader = readers[extname(path).toLowerCase()];
-  if (!reader)
-    throw new InputError(`${path}: its extension is ${quote(extname(path))}; expected ${Object.keys(readers).join(", ")}`);
+  if (!reader) throw new InputError(`${path}: its extension is ${quote(extname(path))}; expected ${Object.keys(readers).join(", ")}`);
   const bytes = await readBytes(path);
   try {
     return reader(bytes);

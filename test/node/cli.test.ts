@@ -1,0 +1,340 @@
+import { spawn } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { decode } from "fast-png";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readCsv } from "../../src/node/files/csv.js";
+import { readNpy, writeNpy } from "../../src/node/files/npy.js";
+
+const moons = resolve("demo/models/two-moons-flow.safetensors");
+const lorenz = resolve("demo/models/lorenz.safetensors");
+const truth = JSON.parse(await readFile(resolve("demo/models/two-moons-flow.json"), "utf8")).vectors as {
+  points: number[][];
+  context: number[][];
+  value: number[][];
+  divergence: number[];
+  jacobianDiagonal: number[][];
+};
+
+interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the built command; dawn.node's own warnings about the driver are left out of stderr. */
+function deldot(parameters: readonly string[], environment: NodeJS.ProcessEnv = {}, interruptAfter?: number): Promise<Outcome> {
+  return new Promise((done, fail) => {
+    const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], {
+      cwd: folder,
+      env: { ...process.env, ...environment },
+    });
+    let [stdout, stderr] = ["", ""];
+    child.stdout.on("data", (chunk) => (stdout += chunk));
+    child.stderr.on("data", (chunk) => (stderr += chunk));
+    child.on("error", fail);
+    child.on("close", (status) => done({ status, stdout, stderr: stderr.replaceAll(/^(Warning: .*|\s+at .*)?\n/gm, "") }));
+    if (interruptAfter !== undefined) setTimeout(() => child.kill("SIGINT"), interruptAfter);
+  });
+}
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "deldot-cli-"));
+  await writeFile(join(folder, "points.json"), JSON.stringify(truth.points));
+  await writeFile(join(folder, "context.json"), JSON.stringify(truth.context));
+  await writeFile(join(folder, "plain.csv"), "x0,x1\n0.5,-1\n1e-1,nan\n2,2\n");
+  await writeFile(join(folder, "three.csv"), "1,2,3\n");
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+async function evalJson(...parameters: string[]): Promise<Record<string, unknown>> {
+  const { status, stdout, stderr } = await deldot(["eval", ...parameters, "--json"]);
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+function expectClose(actual: readonly number[], expected: readonly number[], tolerance: number): void {
+  expect(actual).toHaveLength(expected.length);
+  for (const [index, value] of expected.entries())
+    expect(Math.abs(actual[index]! - value), `entry ${index}`).toBeLessThanOrEqual(tolerance);
+}
+
+describe("info", () => {
+  test("describes the model and the plan, without a device", async () => {
+    const { status, stdout } = await deldot(["info", moons], { VK_DRIVER_FILES: "/nowhere" });
+    expect(status).toBe(0);
+    expect(stdout).toContain("state of 2, context of 1, 4546 parameters");
+    expect(stdout).toContain("64 x 3");
+    expect(stdout).toContain("silu");
+    expect(stdout).toContain("cyclic");
+  });
+});
+
+describe("eval", () => {
+  test.each(["software", "cpu"])("gives the true numbers on %s, as one JSON object", async (adapter) => {
+    const result = await evalJson(moons, "--points", "points.json", "--context", "context.json", "--adapter", adapter, "--diagonal");
+    expect(Object.keys(result)).toEqual([
+      "count",
+      "state",
+      "context",
+      "method",
+      "adapter",
+      "milliseconds",
+      "divergence",
+      "value",
+      "diagonal",
+    ]);
+    expect(result).toMatchObject({ count: truth.points.length, state: 2, context: 1 });
+    expect(result["milliseconds"]).toBeGreaterThan(0);
+    const tolerance = adapter === "cpu" ? 1e-9 : 1e-4;
+    expectClose(result["divergence"] as number[], truth.divergence, tolerance);
+    expectClose((result["value"] as number[][]).flat(), truth.value.flat(), tolerance);
+    expectClose((result["diagonal"] as number[][]).flat(), truth.jacobianDiagonal.flat(), tolerance);
+  });
+
+  test("leaves the diagonal out unless it is asked for; a point with a NaN gives nulls and touches no other", async () => {
+    const result = await evalJson(moons, "--points", "plain.csv", "--context", "0.5");
+    expect(Object.keys(result)).toEqual(["count", "state", "context", "method", "adapter", "milliseconds", "divergence", "value"]);
+    const [first, second, third] = result["divergence"] as (number | null)[];
+    expect(second).toBeNull();
+    expect(first).toBeCloseTo(-1.18378, 4);
+    expect(third).toBeCloseTo(0.13658, 4);
+  });
+
+  test("gives the estimator's standard error, the same for the same seed", async () => {
+    const estimate = (seed: string): Promise<Record<string, unknown>> =>
+      evalJson(
+        moons,
+        "--points",
+        "plain.csv",
+        "--context",
+        "0.5",
+        "--method",
+        "hutchinson",
+        "--probes",
+        "8",
+        "--seed",
+        seed,
+        "--adapter",
+        "cpu",
+      );
+    const [one, again, other] = [await estimate("1"), await estimate("1"), await estimate("2")];
+    expect(one["method"]).toBe("hutchinson");
+    expect(one["standardError"]).toHaveLength(3);
+    expect(one["divergence"]).toEqual(again["divergence"]);
+    expect(one["divergence"]).not.toEqual(other["divergence"]);
+  });
+
+  test("reads and writes .npy, .csv and .json", async () => {
+    const data = Float64Array.from(truth.points.flat());
+    await writeFile(join(folder, "points.npy"), Buffer.concat(writeNpy({ data, shape: [truth.points.length, 2] })));
+    for (const name of ["r.npy", "r.csv", "r.json"]) {
+      const { status, stdout } = await deldot([
+        "eval",
+        moons,
+        "--points",
+        "points.npy",
+        "--context",
+        "context.json",
+        "--adapter",
+        "cpu",
+        "--diagonal",
+        "--out",
+        name,
+      ]);
+      expect(status).toBe(0);
+      expect(stdout).toContain(`wrote ${name}`);
+    }
+    const npy = async (name: string): Promise<ReturnType<typeof readNpy>> => readNpy(await readFile(join(folder, name)));
+    const divergence = await npy("r.npy");
+    expect(divergence.shape).toEqual([truth.points.length]);
+    expectClose([...divergence.data], truth.divergence, 1e-9);
+    expect((await npy("r.value.npy")).shape).toEqual([truth.points.length, 2]);
+    expectClose([...(await npy("r.diagonal.npy")).data], truth.jacobianDiagonal.flat(), 1e-9);
+
+    const csv = await readFile(join(folder, "r.csv"), "utf8");
+    expect(csv.split("\n")[0]).toBe("x0,x1,v0,v1,div,d0,d1");
+    const table = readCsv(csv);
+    expect(table.shape).toEqual([truth.points.length, 7]);
+    expect(table.data.filter((_, index) => index % 7 === 4)).toEqual(divergence.data);
+
+    const json = JSON.parse(await readFile(join(folder, "r.json"), "utf8")) as { divergence: number[] };
+    expect(json.divergence).toEqual([...divergence.data]);
+  });
+
+  test("takes no points at all", async () => {
+    await writeFile(join(folder, "none.json"), "[]");
+    expect(await evalJson(moons, "--points", "none.json", "--context", "0.5")).toMatchObject({ count: 0, divergence: [], value: [] });
+  });
+});
+
+describe("heatmap", () => {
+  test("writes a PNG and prints minimum, maximum and mean", async () => {
+    const { status, stdout } = await deldot([
+      "heatmap",
+      moons,
+      "--x",
+      "-2:2",
+      "--y",
+      "-1.5:1.5",
+      "--size",
+      "48",
+      "--context",
+      "0.5",
+      "--arrows",
+      "6",
+      "--contour",
+      "--out",
+      "h.png",
+    ]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^minimum -?[\d.]+ at x0 = /m);
+    expect(stdout).toMatch(/^maximum -?[\d.]+ at x0 = /m);
+    expect(stdout).toMatch(/^mean -?[\d.]+$/m);
+    const { width, height } = decode(await readFile(join(folder, "h.png")));
+    expect(Math.min(width, height)).toBeGreaterThan(48);
+  });
+
+  test("takes any two components; values may begin with a minus", async () => {
+    const { status, stdout } = await deldot([
+      "heatmap",
+      lorenz,
+      "--axes",
+      "0,2",
+      "--at",
+      "-1,0.5,0",
+      "--size",
+      "16",
+      "--adapter",
+      "cpu",
+      "--out",
+      "l.png",
+    ]);
+    expect(status).toBe(0);
+    expect(stdout).toContain("x2 = ");
+    // The model learned a field whose divergence is -13.667 everywhere.
+    expect(Number(/mean (\S+)/.exec(stdout)![1])).toBeCloseTo(-13.67, 0);
+  });
+});
+
+describe("verify", () => {
+  test("ends with 0 where the GPU is right", async () => {
+    const { status, stdout } = await deldot(["verify", moons, "--points", "64", "--seed", "3"]);
+    expect(stdout).toMatch(/worst \|error\| \S+ beside Σ\|∂f_i\/∂x_i\| = \S+/);
+    expect(stdout).toContain("within");
+    expect(status).toBe(0);
+  });
+
+  test("ends with 1 where float32 cannot hold the tolerance", async () => {
+    // z = 1e6 x: its rounding alone moves the phase by hundredths.
+    await writeFile(
+      join(folder, "fast.safetensors"),
+      safetensors({ "net.0.weight": [[1e6]], "net.2.weight": [[1e-6]] }, { activation: "sin" }),
+    );
+    const { status, stdout } = await deldot(["verify", "fast.safetensors"]);
+    expect(stdout).toContain("OUT OF TOLERANCE");
+    expect(status).toBe(1);
+  });
+});
+
+describe("doctor", () => {
+  test("shows the adapter, the driver that was taken, limits and features", async () => {
+    const { status, stdout } = await deldot(["doctor", "--adapter", "software"]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/adapter: .+ \(software\)/);
+    expect(stdout).toContain("taken: ");
+    expect(stdout).toMatch(/maxStorageBufferBindingSize +\d+/);
+    expect(stdout).toContain("core-features-and-limits");
+  });
+
+  test("says what is wrong where there is no adapter", async () => {
+    const { status, stderr } = await deldot(["doctor"], { VK_DRIVER_FILES: "/nowhere/icd.json" });
+    expect(stderr).toMatch(/^deldot: VK_DRIVER_FILES=\/nowhere\/icd\.json.*\n$/);
+    expect(status).toBe(2);
+  });
+});
+
+describe("help", () => {
+  test.each(["info", "eval", "heatmap", "verify", "doctor"])("of %s has an example", async (command) => {
+    const { status, stdout } = await deldot([command, "--help"]);
+    expect(status).toBe(0);
+    expect(stdout).toContain(`  deldot ${command}`);
+  });
+
+  test("is what a bare deldot prints, and --version is the package's", async () => {
+    expect((await deldot(["--help"])).stdout).toContain("heatmap");
+    const { version } = JSON.parse(await readFile(resolve("package.json"), "utf8")) as { version: string };
+    expect((await deldot(["--version"])).stdout).toBe(`${version}\n`);
+  });
+});
+
+describe("an error", () => {
+  test.each<[string, string[], RegExp]>([
+    ["no such model", ["info", "absent.safetensors"], /absent\.safetensors: no such file/],
+    ["a file that is no model", ["info", "plain.csv"], /plain\.csv: .*header/],
+    ["an unknown activation", ["info", moons, "--activation", "wobble"], /"wobble"/],
+    ["points of another size", ["eval", lorenz, "--points", "plain.csv"], /2 components; expected 3/],
+    ["no context", ["eval", moons, "--points", "plain.csv"], /context of 1 number/],
+    ["a context of another size", ["eval", moons, "--points", "plain.csv", "--context", "1,2"], /2 numbers; expected 1/],
+    ["a context file that is not there", ["eval", moons, "--points", "plain.csv", "--context", "c.csv"], /c\.csv: no such file/],
+    ["a context too many", ["eval", lorenz, "--points", "three.csv", "--context", "1"], /takes no context/],
+    ["an unknown method", ["eval", lorenz, "--points", "three.csv", "--method", "magic"], /magic.*tangent/],
+    ["a method without a diagonal", ["eval", lorenz, "--points", "three.csv", "--method", "cyclic", "--diagonal"], /"cyclic".*"diagonal"/],
+    [
+      "an output folder that is not there",
+      ["eval", lorenz, "--points", "three.csv", "--out", "absent/r.json"],
+      /absent\/r\.json: no such file or directory/,
+    ],
+    ["an unknown kind of output", ["eval", lorenz, "--points", "three.csv", "--out", "r.xls"], /"\.xls"; expected \.npy/],
+    ["a plane that is none", ["heatmap", lorenz, "--axes", "0,3", "--out", "h.png"], /--axes is 0,3/],
+    ["a point that is not in the state", ["heatmap", lorenz, "--at", "-1,0", "--out", "h.png"], /--at has 2 numbers; expected 3/],
+    ["a range upside down", ["heatmap", lorenz, "--x", "3:-3", "--out", "h.png"], /3:-3/],
+    ["a picture of another kind", ["heatmap", lorenz, "--out", "h.jpg"], /"\.jpg"; expected \.png/],
+    ["a method that cannot be verified", ["verify", lorenz, "--method", "difference"], /exact method/],
+    ["an unknown command", ["conjure"], /conjure/],
+    ["a missing option", ["eval", lorenz], /--points/],
+  ])("for %s is one line, exit status 2, and no device is asked for", async (_, parameters, message) => {
+    const { status, stdout, stderr } = await deldot(parameters, { VK_DRIVER_FILES: "/nowhere" });
+    expect(stderr).toMatch(/^deldot: [^\n]+\n$/);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe("");
+    expect(status).toBe(2);
+  });
+
+  test("leaves an output file as it was", async () => {
+    await writeFile(join(folder, "kept.json"), "precious");
+    const { status } = await deldot(["eval", lorenz, "--points", "three.csv", "--out", "kept.json"], { VK_DRIVER_FILES: "/nowhere" });
+    expect(status).toBe(2);
+    expect(await readFile(join(folder, "kept.json"), "utf8")).toBe("precious");
+    expect((await readdir(folder)).filter((name) => name.startsWith("."))).toEqual([]);
+  });
+});
+
+test("Ctrl-C stops the work, leaves no file, and ends with 130", async () => {
+  const { status, stderr } = await deldot(
+    ["heatmap", moons, "--context", "0.5", "--size", "4096", "--adapter", "cpu", "--out", "stopped.png"],
+    {},
+    1500,
+  );
+  expect(stderr).toBe("deldot: interrupted by SIGINT\n");
+  expect(status).toBe(130);
+  expect((await readdir(folder)).filter((name) => name.includes("stopped"))).toEqual([]);
+});
+
+/** A small float32 model file. */
+function safetensors(tensors: Readonly<Record<string, number[][]>>, metadata: Record<string, string>): Uint8Array {
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  const numbers: number[] = [];
+  for (const [name, rows] of Object.entries(tensors)) {
+    const begin = numbers.length * 4;
+    numbers.push(...rows.flat());
+    header[name] = { dtype: "F32", shape: [rows.length, rows[0]!.length], data_offsets: [begin, numbers.length * 4] };
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([length, text, Buffer.from(Float32Array.from(numbers).buffer)]);
+}

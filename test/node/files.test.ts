@@ -1,0 +1,279 @@
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { InputError } from "../../src/errors.js";
+import { readCsv, writeCsv } from "../../src/node/files/csv.js";
+import { readJson, writeJsonObject } from "../../src/node/files/json.js";
+import { readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { openOutput } from "../../src/node/files/output.js";
+import { asContext, asPoints, readNumbers } from "../../src/node/files/points.js";
+import { formatNumber } from "../../src/node/files/table.js";
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "deldot-files-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+/** A .npy file with any header text, padded as NumPy does. */
+function npyFile(header: string, data: Uint8Array = new Uint8Array(), version = 1): Uint8Array {
+  const text = `${header.padEnd(53)}\n`;
+  const bytes = new Uint8Array((version === 1 ? 10 : 12) + text.length + data.length);
+  bytes.set([0x93, ...Buffer.from("NUMPY"), version, 0]);
+  const view = new DataView(bytes.buffer);
+  if (version === 1) view.setUint16(8, text.length, true);
+  else view.setUint32(8, text.length, true);
+  bytes.set(Buffer.from(text, "latin1"), version === 1 ? 10 : 12);
+  bytes.set(data, bytes.length - data.length);
+  return bytes;
+}
+
+const floats = (...values: number[]): Uint8Array => new Uint8Array(Float32Array.from(values).buffer);
+
+describe(".npy", () => {
+  test("float32 and float64 come back as they were written, in any shape", () => {
+    fc.assert(
+      fc.property(
+        fc.boolean(),
+        fc.array(fc.nat(4), { minLength: 1, maxLength: 4 }),
+        fc.infiniteStream(fc.double()),
+        (single, shape, numbers) => {
+          const values = Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => numbers.next().value as number);
+          const data = single ? Float32Array.from(values) : Float64Array.from(values);
+          const bytes = Buffer.concat(writeNpy({ data, shape }));
+          expect((bytes.length - data.byteLength) % 64).toBe(0);
+          expect(readNpy(bytes)).toEqual({ data, shape });
+        },
+      ),
+      { seed: 1, numRuns: 100 },
+    );
+  });
+
+  test("a file that NumPy wrote is read, whatever stands before it in its buffer", () => {
+    const file = npyFile("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }", new Uint8Array(Float64Array.of(0.1, -2).buffer));
+    const shifted = new Uint8Array(file.length + 3);
+    shifted.set(file, 3);
+    expect(readNpy(shifted.subarray(3))).toEqual({ data: Float64Array.of(0.1, -2), shape: [1, 2] });
+    expect(readNpy(npyFile("{'descr':'<f4','fortran_order':True,'shape':(2,)}", floats(1, 2), 3))).toEqual({
+      data: Float32Array.of(1, 2),
+      shape: [2],
+    });
+  });
+
+  test("a file cut at any byte is refused", () => {
+    const bytes = Buffer.concat(writeNpy({ data: Float32Array.of(1, 2, 3, 4, 5, 6), shape: [3, 2] }));
+    for (let length = 0; length < bytes.length; length++)
+      expect(() => readNpy(bytes.subarray(0, length)), `${length} bytes`).toThrow(InputError);
+  });
+
+  test.each([
+    ["{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", "little-endian"],
+    ["{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }", '"<i8"'],
+    ["{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", '"|O"'],
+    ["{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "12 bytes, but 8"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "4 bytes, but 8"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (9007199254740991, 9007199254740991), }", "8 follow"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (2 2,), }", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, }", "header"],
+    ["{'descr': '<f4', 'descr': '<f8', 'fortran_order': False, 'shape': (2,), }", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 1}", "header"],
+    ["{'descr': '<f4', 'fortran_order': False, 'shape': (2,)", "header"],
+    ["", "header"],
+  ])("the header %s is refused", (header, message) => {
+    expect(() => readNpy(npyFile(header, floats(1, 2)))).toThrow(message);
+    expect(() => readNpy(npyFile(header, floats(1, 2)))).toThrow(InputError);
+  });
+
+  test("Fortran order is refused where it differs from C order", () => {
+    const header = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 1), }";
+    expect(readNpy(npyFile(header, floats(1, 2))).shape).toEqual([2, 1]);
+    expect(() => readNpy(npyFile(header.replace("1)", "2)"), floats(1, 2, 3, 4)))).toThrow("ascontiguousarray");
+  });
+
+  test("random bytes are refused or read, never anything else", () => {
+    const valid = Buffer.concat(writeNpy({ data: Float32Array.of(1, 2), shape: [2] }));
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(valid.length - 1), fc.nat(255)), { maxLength: 4 }), (changes) => {
+        const bytes = Uint8Array.from(valid);
+        for (const [at, value] of changes) bytes[at] = value;
+        try {
+          readNpy(bytes);
+        } catch (error) {
+          expect(error).toBeInstanceOf(InputError);
+        }
+      }),
+      { seed: 2, numRuns: 2000 },
+    );
+  });
+});
+
+describe(".csv", () => {
+  test("numbers come back as they were written, not finite ones too", () => {
+    const data = Float32Array.of(0.1, -2.5e-30, NaN, Infinity, -Infinity, 3);
+    const columns = [0, 1].map((offset) => ({ name: `x${offset}`, data, offset, stride: 2 }));
+    const text = [...writeCsv(columns, 3)].join("");
+    expect(text).toBe("x0,x1\n0.1,-2.5e-30\nNaN,Infinity\n-Infinity,3\n");
+    const { data: read, shape } = readCsv(text);
+    expect(Float32Array.from(read)).toEqual(data);
+    expect(shape).toEqual([3, 2]);
+  });
+
+  test("a line of names may be left out; blank lines, Windows line ends and a byte-order mark are no matter", () => {
+    expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2] });
+  });
+
+  test.each([
+    ["x0,x1\n1,2\n3,abc\n", 'line 3, cell 2 is "abc"'],
+    ["1,x\n3,4\n", 'line 1, cell 2 is "x"'],
+    ["1,2\n3\n", "line 2 has 1 cells; expected 2 as in line 1"],
+    ["1,\n", 'line 1, cell 2 is ""'],
+    ["0x10,1\n", 'line 1, cell 1 is "0x10"'],
+    ["x0,x1\n", "no numbers"],
+    ["", "no numbers"],
+  ])("%j is refused", (text, message) => {
+    expect(() => readCsv(text)).toThrow(message);
+    expect(() => readCsv(text)).toThrow(InputError);
+  });
+});
+
+describe(".json", () => {
+  test("lists of lists, flat lists and objects are read; null is NaN", () => {
+    expect(readJson("[[1, 2], [3, null]]")).toEqual({ data: Float64Array.of(1, 2, 3, NaN), shape: [2, 2] });
+    expect(readJson("[1, 2, 3]")).toEqual({ data: Float64Array.of(1, 2, 3), shape: [3] });
+    expect(readJson('{"count": 2, "points": [1, 2, 3, 4]}').shape).toEqual([2, 2]);
+    expect(readJson('{"count": 2, "points": [[1], [3]]}').shape).toEqual([2, 1]);
+    expect(readJson("[[[1, 2]], [[3, 4]]]").shape).toEqual([2, 1, 2]);
+    expect(readJson("[]").shape).toEqual([0]);
+  });
+
+  test.each([
+    ["[1, 2", "not JSON"],
+    ["{}", "[object Object]"],
+    ['"a"', '"a"'],
+    ["[[1, 2], [3]]", "list [1] has 1 entries; expected 2"],
+    ["[[1], 2]", "entry [1] is 2"],
+    ["[1, [2]]", "entry [1]"],
+    ['[[1], ["2"]]', 'entry [1][0] is "2"'],
+    ['{"count": 3, "points": [1, 2]}', "count is 3"],
+    ['{"count": 3, "points": [[1], [2]]}', "count is 3"],
+    ['{"count": -1, "points": [1]}', "count is -1"],
+    [`${"[".repeat(100_000)}${"]".repeat(100_000)}`, "nested"],
+  ])("%.40j is refused", (text, message) => {
+    expect(() => readJson(text)).toThrow(message);
+    expect(() => readJson(text)).toThrow(InputError);
+  });
+
+  test("what is written parses, in blocks as in one piece, and what is not finite is null", () => {
+    const long = Float64Array.from({ length: 10_000 }, (_, index) => index / 7);
+    const text = [
+      ...writeJsonObject([
+        ["name", 'a "quoted" one'],
+        ["pairs", { data: Float32Array.of(0.1, NaN, Infinity, -1), shape: [2, 2] }],
+        ["long", { data: long, shape: [10_000] }],
+        ["none", { data: new Float32Array(), shape: [0, 2] }],
+      ]),
+    ].join("");
+    expect(JSON.parse(text)).toEqual({
+      name: 'a "quoted" one',
+      pairs: [
+        [0.1, null],
+        [null, -1],
+      ],
+      long: [...long],
+      none: [],
+    });
+  });
+});
+
+test("the text of a float32 is short and reads back as itself", () => {
+  expect(formatNumber(Math.fround(0.1), true)).toBe("0.1");
+  expect(formatNumber(0.1, false)).toBe("0.1");
+  expect(formatNumber(NaN, true)).toBe("NaN");
+  fc.assert(
+    fc.property(fc.float({ noNaN: true }), (value) => Object.is(Math.fround(Number(formatNumber(value, true))) + 0, value + 0)),
+    { seed: 3 },
+  );
+});
+
+describe("points and contexts", () => {
+  test("the last axis is the state; a flat list is cut into points", () => {
+    const data = Float64Array.of(1, 2, 3, 4, 5, 6);
+    expect(asPoints({ data, shape: [6] }, 3, "p").shape).toEqual([2, 3]);
+    expect(asPoints({ data, shape: [1, 2, 3] }, 3, "p").shape).toEqual([1, 2, 3]);
+    expect(asPoints({ data: new Float64Array(), shape: [0] }, 3, "p").shape).toEqual([0, 3]);
+    expect(() => asPoints({ data, shape: [6] }, 4, "p.csv")).toThrow("p.csv: it holds 6 numbers; expected a multiple of 4");
+    expect(() => asPoints({ data, shape: [3, 2] }, 3, "p.csv")).toThrow("2 components; expected 3");
+    expect(() => asPoints({ data: new Float64Array(), shape: [2, 0] }, 3, "p.csv")).toThrow("0 components; expected 3");
+  });
+
+  test("a context is one row, or one row per point", () => {
+    const data = Float64Array.of(1, 2, 3, 4);
+    expect(asContext({ data, shape: [2, 2] }, 2, 2, "c")).toBe(data);
+    expect(asContext({ data, shape: [1, 4] }, 4, 9, "c")).toBe(data);
+    expect(() => asContext({ data, shape: [2, 2] }, 2, 3, "c.csv")).toThrow("c.csv: its shape is [2, 2]; expected [2] or [3, 2]");
+    expect(() => asContext({ data, shape: [2, 2] }, 1, 4, "c.csv")).toThrow("expected [1] or [4, 1]");
+  });
+
+  test("a message about a file begins with its path", async () => {
+    const path = join(folder, "bad.csv");
+    await writeFile(path, "1,2\n3,x\n");
+    await expect(readNumbers(path)).rejects.toThrow(`${path}: line 2, cell 2`);
+    await expect(readNumbers(join(folder, "absent.npy"))).rejects.toThrow("absent.npy: no such file");
+    await expect(readNumbers(folder)).rejects.toThrow("expected .npy, .csv, .json");
+    const binary = join(folder, "binary.json");
+    await writeFile(binary, Uint8Array.of(0xff, 0xfe));
+    await expect(readNumbers(binary)).rejects.toThrow("not text in UTF-8");
+  });
+});
+
+describe("output files", () => {
+  test("appear when they are whole, in place of what was there", async () => {
+    const path = join(folder, "out.csv");
+    await writeFile(path, "old", { mode: 0o600 });
+    const file = await openOutput(path);
+    expect(await readFile(path, "utf8")).toBe("old");
+    await file.commit(["a", Uint8Array.of(98), "c\n"]);
+    await file.discard();
+    expect(await readFile(path, "utf8")).toBe("abc\n");
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+  });
+
+  test("leave what was there, and nothing beside it, when the work fails", async () => {
+    const own = join(folder, "own");
+    await mkdir(own);
+    const path = join(own, "out.csv");
+    await writeFile(path, "old");
+    await (await openOutput(path)).discard();
+    const file = await openOutput(path);
+    const failing = function* (): Generator<string> {
+      yield "half";
+      throw new Error("no more");
+    };
+    await expect(file.commit(failing())).rejects.toThrow("no more");
+    expect(await readFile(path, "utf8")).toBe("old");
+    expect(await readdir(own)).toEqual(["out.csv"]);
+  });
+
+  test("go where a link points", async () => {
+    const [target, link] = [join(folder, "target.csv"), join(folder, "link.csv")];
+    await writeFile(target, "old");
+    await symlink(target, link);
+    await (await openOutput(link)).commit(["new"]);
+    expect(await readFile(target, "utf8")).toBe("new");
+  });
+
+  test("that cannot be written are refused at once", async () => {
+    await expect(openOutput(join(folder, "absent", "out.csv"))).rejects.toThrow(InputError);
+    await expect(openOutput(folder)).rejects.toThrow("it is a folder");
+    const path = join(folder, "protected.csv");
+    await writeFile(path, "old");
+    await chmod(path, 0o400);
+    // Root may write anything.
+    if (process.getuid?.() !== 0) await expect(openOutput(path)).rejects.toThrow("permission denied");
+  });
+});

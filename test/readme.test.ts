@@ -1,0 +1,39 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const readme = readFileSync(join(root, "README.md"), "utf8");
+const run = promisify(execFile);
+
+/** The fenced blocks of one language. */
+function blocks(language: string): string[] {
+  return [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code!);
+}
+
+// The command lines write files, so they run in a folder of their own that sees the models.
+const folder = mkdtempSync(join(tmpdir(), "deldot-readme-"));
+symlinkSync(join(root, "demo"), join(folder, "demo"));
+writeFileSync(join(folder, "points.csv"), "1,2,3\n4,5,6\n");
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test.for(blocks("ts").map((code, index) => ({ code, index })))("example $index of the README runs as it stands", async ({ code }) => {
+  const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", code], { cwd: root });
+  if (code.includes("console.log")) expect(stdout).not.toBe("");
+});
+
+test("the README's first example prints the divergence of the Lorenz system", async () => {
+  const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", blocks("ts")[0]!], { cwd: root });
+  expect(Number(/\[\s*(-?[\d.]+)\s*\]/.exec(stdout)![1])).toBeCloseTo(-13.67, 0);
+});
+
+const commands = blocks("sh").flatMap((block) => block.split("\n").filter((line) => line.startsWith("npx deldot ")));
+
+test.for(commands)("the README's command runs: %s", async (line) => {
+  const { stdout } = await run(process.execPath, [join(root, "dist/cli.js"), ...line.split(" ").slice(2)], { cwd: folder });
+  expect(stdout).not.toBe("");
+});
