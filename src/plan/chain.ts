@@ -1,6 +1,6 @@
-import { ModelError } from "../errors.js";
+import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
-import type { Matrix, Network, Numbers } from "../model/network.js";
+import { isDiagonal, type Matrix, type Network, type Numbers } from "../model/network.js";
 
 /** One layer z = W a + C c + b, followed by σ; the first layer's `a` is the state, and only it reads the context. */
 export interface ChainLayer {
@@ -24,6 +24,7 @@ const chains = new WeakMap<Network, Chain>();
 
 /** Reads a network's graph as one chain of layers. @throws ModelError where the graph is not a chain. */
 export function chainOf(network: Network): Chain {
+  if (!Array.isArray(network?.operations)) throw new ModelError(`network is ${quote(network)}; expected one that mlp or parseSafetensors made`);
   const known = chains.get(network);
   if (known) return known;
 
@@ -36,10 +37,12 @@ export function chainOf(network: Network): Chain {
       if (!isIdentity(operation.activation)) layer.activation = operation.activation;
       return;
     }
+    if (operation.kind !== "linear") throw new ModelError(`operation ${index} is a ${operation.kind}; the network is not a chain`);
     const expected = index === 0 ? "state" : index - 1;
     let weight: Matrix | null = null;
     let contextWeight: Matrix | null = null;
     for (const term of operation.terms) {
+      if (isDiagonal(term.weight)) throw new ModelError(`operation ${index} multiplies ${term.operand} element by element; the network is not a chain`);
       if (term.operand === expected && !weight) weight = term.weight;
       else if (term.operand === "context" && index === 0 && !contextWeight) contextWeight = term.weight;
       else throw new ModelError(`operation ${index} reads ${term.operand}; expected ${expected}${index === 0 ? " and at most one context" : ""}`);

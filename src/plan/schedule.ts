@@ -89,6 +89,8 @@ export interface Capacity {
 export const PARTIAL_SUMS = 8;
 /** Each invocation of a product takes this many rows. */
 const ROWS_PER_INVOCATION = 4;
+/** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */
+const STEPS_PER_SUBMISSION = 256;
 /** Staging buffers in flight: the host reads one while the device fills the other. */
 export const STAGING_BUFFERS = 2;
 
@@ -98,32 +100,39 @@ const quads = (width: number): number => Math.ceil(width / 4);
 export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Capacity {
   const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const all = plan.kind === "value" ? 1 : plan.tangentsAtOnce;
+  if (plan.kind !== "value" && 4 * plan.tangents > Math.min(largest, limits.memoryBudget))
+    throw new LimitError(
+      `one point has ${plan.tangents} terms of 4 bytes; the device allows ${largest} bytes in one buffer, the memory budget ${limits.memoryBudget}`,
+    );
   for (let tangentsAtOnce = all; ; tangentsAtOnce = Math.ceil(tangentsAtOnce / 2)) {
     const one = build(plan, 0, 1, tangentsAtOnce, limits, route);
-    const two = build(plan, 0, 2, tangentsAtOnce, limits, route);
+    // Every buffer is a whole number of 16 bytes; over 4 points and over 8 that rounding does not show.
+    const four = bytesOf(build(plan, 0, 4, tangentsAtOnce, limits, route), route);
+    const eight = bytesOf(build(plan, 0, 8, tangentsAtOnce, limits, route), route);
     let points = 2 ** 24;
-    let [fixed, slope] = [0, 0];
-    for (const [name, bytes] of bytesOf(one, route)) {
-      const grows = (bytesOf(two, route).get(name) ?? bytes) - bytes;
-      fixed += bytes - grows;
+    let [fixed, slope] = [16 * four.size, 0];
+    for (const [name, bytes] of four) {
+      const grows = (eight.get(name)! - bytes) / 4;
+      const constant = bytes - 4 * grows;
+      fixed += constant;
       slope += grows;
-      points = Math.min(points, grows > 0 ? Math.floor((largest - bytes) / grows) + 1 : bytes <= largest ? points : 0);
+      points = Math.min(points, grows > 0 ? Math.floor((largest - constant) / grows) : bytes <= largest ? points : 0);
     }
     if (route.to === "device")
-      for (const { stride } of Object.values(route.outer)) if (stride > 0) points = Math.min(points, Math.floor((largest - limits.minStorageBufferOffsetAlignment) / (4 * stride)));
-    if (slope > 0) points = Math.min(points, Math.floor((limits.memoryBudget - fixed) / slope));
+      for (const { stride } of Object.values(route.outer))
+        if (stride > 0) points = Math.min(points, Math.max(1, Math.floor((largest - limits.minStorageBufferOffsetAlignment) / (4 * stride))));
+    points = slope > 0 ? Math.min(points, Math.floor((limits.memoryBudget - fixed) / slope)) : fixed <= limits.memoryBudget ? points : 0;
     const heaviest = Math.max(...one.submissions.map(workOf));
     if (points >= 1 && (tangentsAtOnce === 1 || heaviest <= limits.multiplyAddsPerSubmit)) {
       const work = one.submissions.reduce((sum, submission) => sum + workOf(submission), 0);
       return { points: Math.max(1, Math.min(points, Math.floor(limits.multiplyAddsPerSubmit / Math.max(1, work)))), tangentsAtOnce };
     }
     if (tangentsAtOnce === 1) {
-      const needed = [...bytesOf(one, route).values()].reduce((sum, bytes) => sum + bytes, 0);
       const widest = Math.max(...bytesOf(one, route).values());
       throw new LimitError(
         widest > largest
           ? `one point of this network needs a buffer of ${widest} bytes; the device allows ${largest}`
-          : `one point of this network needs ${needed} bytes; the memory budget is ${limits.memoryBudget}`,
+          : `one point of this network needs ${fixed + slope} bytes; the memory budget is ${limits.memoryBudget}`,
       );
     }
   }
@@ -138,12 +147,16 @@ function workOf(submission: Submission): number {
   return submission.steps.reduce((sum, step) => sum + step.multiplyAdds, 0);
 }
 
+/** Bytes of one staging buffer: the largest that a submission of the chunk reads back, at least 4. */
+export function stagingBytes({ count, submissions }: Chunk): number {
+  return Math.max(4, ...submissions.map(({ reads }) => reads.reduce((sum, read) => sum + 4 * read.width * count, 0)));
+}
+
 /** Scratch and, where the host reads, staging. */
 function bytesOf(chunk: Chunk, route: Route): Map<string, number> {
   const bytes = new Map(chunk.scratch);
   if (route.to === "host") {
-    const staging = Math.max(0, ...chunk.submissions.map(({ reads }) => reads.reduce((sum, read) => sum + 4 * read.width * chunk.count, 0)));
-    for (let index = 0; index < STAGING_BUFFERS; index++) bytes.set(`staging ${index}`, staging);
+    for (let index = 0; index < STAGING_BUFFERS; index++) bytes.set(`staging ${index}`, stagingBytes(chunk));
   }
   return bytes;
 }
@@ -274,7 +287,9 @@ class ChunkBuilder {
     const terms = plan.end.kind === "tangent" ? null : this.scratch("terms", this.count * this.termsPerPoint());
     for (let column = 0; column < plan.tangents; column += this.tangentsAtOnce) {
       const columns = Math.min(this.tangentsAtOnce, plan.tangents - column);
+      const before = this.work;
       this.pass(plan, column, columns, terms);
+      if (column + columns < plan.tangents) this.submitWhenFull(this.work - before);
     }
   }
 
@@ -317,7 +332,6 @@ class ChunkBuilder {
       invocations: this.count * columns,
     });
     if (this.plan.outputs.includes("jacobian")) this.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
-    else if (this.work >= this.limits.multiplyAddsPerSubmit) this.submit([]);
   }
 
   private seed(plan: TracePlan, column: number): Rows {
@@ -498,7 +512,6 @@ class ChunkBuilder {
       invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * parts,
       multiplyAdds: rows * (fused.matrix.rows * fused.matrix.columns + width),
     });
-    if (this.work >= this.limits.multiplyAddsPerSubmit) this.submit([]);
   }
 
   private contractionRows(end: Extract<TracePlan["end"], { kind: "contract" }>, probes: Rows | null, column: number, columns: number): Rows {
@@ -518,6 +531,7 @@ class ChunkBuilder {
     for (let column = 0; column < plan.tangents; column += this.tangentsAtOnce) {
       const columns = Math.min(this.tangentsAtOnce, plan.tangents - column);
       const copies = 2 * columns;
+      const before = this.work;
       const input = this.gather(copies, column, plan.step);
       const moved = this.scratch("moved value", this.count * copies * d);
       this.primal(input, this.count * copies, [], { binding: moved, offset: 0, stride: d });
@@ -535,7 +549,7 @@ class ChunkBuilder {
         bindings: { moved: input, value: moved, terms },
         invocations: this.count * columns,
       });
-      if (this.work >= this.limits.multiplyAddsPerSubmit) this.submit([]);
+      if (column + columns < plan.tangents) this.submitWhenFull(this.work - before);
     }
   }
 
@@ -619,6 +633,11 @@ class ChunkBuilder {
     const whole = { activation: null, multiplyAdds: 0, ...step };
     this.steps.push(whole);
     this.work += whole.multiplyAdds;
+  }
+
+  /** Closes the submission where `next` multiply-adds more would be too much. */
+  private submitWhenFull(next: number): void {
+    if (this.work + next > this.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
   }
 
   private submit(reads: readonly Read[]): void {

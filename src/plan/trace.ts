@@ -137,15 +137,22 @@ export function forwardMultiplyAdds(network: Network): number {
  */
 export function makePlan(network: Network, options: PlanOptions = {}): Plan {
   const chain = chainOf(network);
+  const { method, wanted } = readPlanOptions(options);
+  if (!wanted.some((output) => output !== "value")) return { kind: "value", method: "value", chain, outputs: wanted };
+  const best = choose(candidatesOf(network, options), method, wanted);
+  return { ...best.plan, chain, outputs: wanted };
+}
+
+/** What is asked for, checked. @throws PlanError, InputError as {@link makePlan} does. */
+export function readPlanOptions(options: PlanOptions): { method: Method | "auto"; wanted: readonly Output[] } {
+  if (typeof options !== "object" || options === null) throw new InputError(`options is ${quote(options)}; expected an object`);
   const wanted = readOutputs(options.outputs);
   const method = options.method ?? "auto";
   if (method !== "auto" && !methods.includes(method))
     throw new PlanError(`method is ${quote(method)}; expected "auto" or one of ${methods.join(", ")}`);
   checkOptions(options);
   if (method !== "auto") checkDelivers(method, wanted);
-  if (!wanted.some((output) => output !== "value")) return { kind: "value", method: "value", chain, outputs: wanted };
-  const best = choose(candidatesOf(network, options), method, wanted);
-  return { ...best.plan, chain, outputs: wanted };
+  return { method, wanted };
 }
 
 /** The plan of field.jvp: J t for one given tangent per point. */
@@ -386,7 +393,9 @@ function cycleCandidates(cycle: readonly Link[], options: PlanOptions, price: Pr
       options,
     );
     const multiplyAdds = tangents * (total(carries) + last.matrix.columns);
-    return price(plan, `${tangents} tangents from the columns of ${names[start]}, contracted with ${last.matrix.name}`, multiplyAdds, mergedMatrices);
+    const through = carries.filter(({ matrix }) => mergedMatrices.includes(matrix)).map(({ matrix }) => ` through ${matrix.name},`);
+    const words = `${tangents} tangents from the columns of ${names[start]},${through.join("")} contracted with ${last.matrix.name}`;
+    return price(plan, words, multiplyAdds, mergedMatrices);
   });
 }
 
