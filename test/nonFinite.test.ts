@@ -21,7 +21,13 @@ const runs: { method: Method; outputs: readonly Output[] }[] = [
 type Results = Partial<Record<Output | "standardError", ArrayLike<number>>>;
 
 /** Expects NaN throughout at the points marked, and elsewhere what `clean` has, bit for bit. */
-function expectMarked(results: Results, clean: Results, marked: readonly boolean[], names: readonly (Output | "standardError")[], label: string): void {
+function expectMarked(
+  results: Results,
+  clean: Results,
+  marked: readonly boolean[],
+  names: readonly (Output | "standardError")[],
+  label: string,
+): void {
   for (const name of names) {
     const actual = results[name]!;
     const expected = clean[name]!;
@@ -30,7 +36,8 @@ function expectMarked(results: Results, clean: Results, marked: readonly boolean
     for (let i = 0; i < actual.length; i++) {
       const wanted = marked[Math.floor(i / width)] ? NaN : expected[i];
       if (!Object.is(actual[i], wanted)) expect.fail(`${label}: ${name}[${i}] is ${actual[i]}; expected ${wanted}`);
-      if (!marked[Math.floor(i / width)] && !Number.isFinite(actual[i])) expect.fail(`${label}: ${name}[${i}] is ${actual[i]} at a good point`);
+      if (!marked[Math.floor(i / width)] && !Number.isFinite(actual[i]))
+        expect.fail(`${label}: ${name}[${i}] is ${actual[i]} at a good point`);
     }
   }
 }
@@ -78,8 +85,20 @@ describe.each([
     for (const run of runs) {
       const options: EvaluateOptions = { ...run, context: contexts };
       const spoilt = spoil(points, d);
-      expectMarked(await field.evaluate(spoilt, options), await field.evaluate(points, options), marked, outputsOf(run), `${run.method} on the GPU`);
-      expectMarked(evaluateReference(network, spoilt, options), evaluateReference(network, points, options), marked, outputsOf(run), `${run.method}, reference`);
+      expectMarked(
+        await field.evaluate(spoilt, options),
+        await field.evaluate(points, options),
+        marked,
+        outputsOf(run),
+        `${run.method} on the GPU`,
+      );
+      expectMarked(
+        evaluateReference(network, spoilt, options),
+        evaluateReference(network, points, options),
+        marked,
+        outputsOf(run),
+        `${run.method}, reference`,
+      );
     }
     const value = { outputs: ["value"], context: contexts } as const;
     expectMarked(await field.evaluate(spoil(points, d), value), await field.evaluate(points, value), marked, ["value"], "the value alone");
@@ -89,8 +108,20 @@ describe.each([
     for (const run of runs) {
       const options = { ...run, context: contexts };
       const spoilt = { ...run, context: spoil(contexts, c) };
-      expectMarked(await field.evaluate(points, spoilt), await field.evaluate(points, options), marked, outputsOf(run), `${run.method} on the GPU`);
-      expectMarked(evaluateReference(network, points, spoilt), evaluateReference(network, points, options), marked, outputsOf(run), `${run.method}, reference`);
+      expectMarked(
+        await field.evaluate(points, spoilt),
+        await field.evaluate(points, options),
+        marked,
+        outputsOf(run),
+        `${run.method} on the GPU`,
+      );
+      expectMarked(
+        evaluateReference(network, points, spoilt),
+        evaluateReference(network, points, options),
+        marked,
+        outputsOf(run),
+        `${run.method}, reference`,
+      );
     }
   });
 
@@ -100,8 +131,20 @@ describe.each([
       for (const run of runs) {
         const options = { ...run, context: [0.5, number] };
         const clean = { ...run, context: [0.5, 0.5] };
-        expectMarked(await field.evaluate(points, options), await field.evaluate(points, clean), everywhere, outputsOf(run), `${run.method} on the GPU`);
-        expectMarked(evaluateReference(network, points, options), evaluateReference(network, points, clean), everywhere, outputsOf(run), `${run.method}, reference`);
+        expectMarked(
+          await field.evaluate(points, options),
+          await field.evaluate(points, clean),
+          everywhere,
+          outputsOf(run),
+          `${run.method} on the GPU`,
+        );
+        expectMarked(
+          evaluateReference(network, points, options),
+          evaluateReference(network, points, clean),
+          everywhere,
+          outputsOf(run),
+          `${run.method}, reference`,
+        );
       }
   });
 
@@ -125,7 +168,13 @@ describe.each([
       expect(Array.from(result.value.subarray(point * d, (point + 1) * d))).toEqual([NaN, NaN, NaN, NaN, NaN]);
     }
     const { divergence } = await field.evaluate(points, { context: contexts });
-    expectMarked({ divergence: result.divergence.slice(10) }, { divergence: divergence.slice(10) }, nowhere.slice(10), ["divergence"], "the others");
+    expectMarked(
+      { divergence: result.divergence.slice(10) },
+      { divergence: divergence.slice(10) },
+      nowhere.slice(10),
+      ["divergence"],
+      "the others",
+    );
     expect(evaluateReference(network, far, { context: contexts, outputs: ["divergence"] }).divergence![9]).not.toBeNaN();
   });
 });
@@ -140,8 +189,26 @@ test("a batch of nothing but NaN gives nothing but NaN", async () => {
 
 /** Those whose value or slope settles, so that a large input is a question of overflow alone. */
 const saturating = [
-  "tanh", "sigmoid", "softsign", "gelu", "gelu_tanh", "silu", "mish", "softplus", "softplus(2, 5)", "elu", "elu(0.3)", "selu", "celu", "celu(2)",
-  "relu", "leaky_relu", "relu6", "hardswish", "hardsigmoid", "hardtanh",
+  "tanh",
+  "sigmoid",
+  "softsign",
+  "gelu",
+  "gelu_tanh",
+  "silu",
+  "mish",
+  "softplus",
+  "softplus(2, 5)",
+  "elu",
+  "elu(0.3)",
+  "selu",
+  "celu",
+  "celu(2)",
+  "relu",
+  "leaky_relu",
+  "relu6",
+  "hardswish",
+  "hardsigmoid",
+  "hardtanh",
 ];
 
 describe.each(saturating)("%s", (activation) => {
@@ -149,17 +216,26 @@ describe.each(saturating)("%s", (activation) => {
     const { network } = randomMlp({ seed: 21, widths: [6, 24, 17, 6], activation });
     const points = randomPoints(22, 200, 6, scale);
     // A pre-activation whose float32 rounding decides on which side of a step it falls is no question of overflow.
-    const kept = Array.from({ length: 200 }, (_, point) => point).filter((point) => isSteady(network, points.subarray(point * 6, (point + 1) * 6)));
+    const kept = Array.from({ length: 200 }, (_, point) => point).filter((point) =>
+      isSteady(network, points.subarray(point * 6, (point + 1) * 6)),
+    );
     expect(kept.length).toBeGreaterThan(100);
     const some = Float32Array.from(kept.flatMap((point) => [...points.subarray(point * 6, (point + 1) * 6)]));
     const truth = evaluateReference(network, some, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
-    const sizes = Float64Array.from(kept, (_, point) => truth.diagonal!.subarray(point * 6, (point + 1) * 6).reduce((sum, entry) => sum + Math.abs(entry), 0));
+    const sizes = Float64Array.from(kept, (_, point) =>
+      truth.diagonal!.subarray(point * 6, (point + 1) * 6).reduce((sum, entry) => sum + Math.abs(entry), 0),
+    );
     const field = await VectorField.create(device, network);
     for (const method of ["tangent", "cyclic", "jacobian", "coordinate"] as const) {
       const { value, divergence } = await field.evaluate(some, { method });
       expect([...value, ...divergence].every(Number.isFinite)).toBe(true);
       // A value may be the difference of larger ones.
-      expectClose(value, truth.value!, truth.value!.map(() => Math.max(1, scale)), { relative: 2e-6, label: `value by ${method}` });
+      expectClose(
+        value,
+        truth.value!,
+        truth.value!.map(() => Math.max(1, scale)),
+        { relative: 2e-6, label: `value by ${method}` },
+      );
       expectClose(divergence, truth.divergence!, sizes, { relative: 5e-5, absolute: 1e-5, label: `divergence by ${method}` });
     }
     field.destroy();
@@ -171,13 +247,33 @@ function isSteady(network: Network, point: Float32Array): boolean {
   const truth = evaluateReference(network, point, { method: "tangent", outputs: ["divergence"] }).divergence![0]!;
   return [1, -1].every((sign) => {
     const moved = Float64Array.from(point, (x, i) => x * (1 + (i % 2 ? sign : -sign) * 2e-6));
-    return Math.abs(evaluateReference(network, moved, { method: "tangent", outputs: ["divergence"] }).divergence![0]! - truth) < 1e-5 * (1 + Math.abs(truth));
+    return (
+      Math.abs(evaluateReference(network, moved, { method: "tangent", outputs: ["divergence"] }).divergence![0]! - truth) <
+      1e-5 * (1 + Math.abs(truth))
+    );
   });
 }
 
 test("a saturated field has divergence 0, not NaN", async () => {
   for (const activation of ["tanh", "sigmoid", "hardtanh", "relu6", "softsign"]) {
-    const network = mlp({ layers: [{ weight: [[1e4, 0], [0, 1e4]], bias: [1, 1] }, { weight: [[1, 2], [3, 4]] }], activation });
+    const network = mlp({
+      layers: [
+        {
+          weight: [
+            [1e4, 0],
+            [0, 1e4],
+          ],
+          bias: [1, 1],
+        },
+        {
+          weight: [
+            [1, 2],
+            [3, 4],
+          ],
+        },
+      ],
+      activation,
+    });
     const field = await VectorField.create(device, network);
     const { value, divergence } = await field.evaluate([1e4, 1e4, -1e4, 1e4]);
     expect([...value].every(Number.isFinite)).toBe(true);

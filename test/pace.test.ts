@@ -87,7 +87,9 @@ test("nonsense in it is as good as nothing", async () => {
   const unknown = await submits(empty);
   const [key] = empty.got as [string];
   for (const nonsense of ["", "fast", "NaN", "-1", "0", "1", "1e99", "Infinity", "{}", 7, {}, [], null, undefined, Symbol("x"), true])
-    expect(await submits({ get: (name) => (name === key ? nonsense : null) as string, set: () => undefined })).toBeGreaterThanOrEqual(Math.min(2, unknown));
+    expect(await submits({ get: (name) => (name === key ? nonsense : null) as string, set: () => undefined })).toBeGreaterThanOrEqual(
+      Math.min(2, unknown),
+    );
 });
 
 test("a store that fails breaks neither create nor evaluate", async () => {

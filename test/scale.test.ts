@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, VectorField, type EvaluateOptions, type Method, type Network, type Output, type ReferenceOptions, type Store } from "../src/index.js";
+import {
+  evaluateReference,
+  VectorField,
+  type EvaluateOptions,
+  type Method,
+  type Network,
+  type Output,
+  type ReferenceOptions,
+  type Store,
+} from "../src/index.js";
 import { requestDevice } from "../src/node/index.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
@@ -24,7 +33,13 @@ function scaleOf(diagonal: ArrayLike<number>, size: number): Float64Array {
 }
 
 /** Expects the GPU's divergence by a method to be the reference's by the same. */
-function expectReference(network: Network, points: Float32Array, method: Method, divergence: Float32Array, options: ReferenceOptions = {}): void {
+function expectReference(
+  network: Network,
+  points: Float32Array,
+  method: Method,
+  divergence: Float32Array,
+  options: ReferenceOptions = {},
+): void {
   const truth = evaluateReference(network, points, { ...options, method, outputs: ["divergence"] });
   const { diagonal } = evaluateReference(network, points, { context: options.context, method: "tangent", outputs: ["diagonal"] });
   const scale = scaleOf(diagonal!, network.stateSize);
@@ -46,19 +61,24 @@ describe("784 dimensions, hidden layers of 64 and 64, 64 points", () => {
   const few = points.subarray(0, 3 * d);
   const truth = evaluateReference(network, few, { method: "jacobian", outputs: ["value", "divergence", "diagonal", "jacobian"] });
 
-  test("every exact method agrees with the reference and with the others", async () => {
+  test("every exact method agrees with the reference and with the others", { timeout: 240_000 }, async () => {
     const field = await VectorField.create(device, network);
     const scale = scaleOf(truth.diagonal!, d);
     const results: Float32Array[] = [];
     for (const method of exactMethods) {
       // One coordinate at a time leaves a software GPU little to do at once, so it gets fewer points.
-      const { divergence, value } = await field.evaluate(method === "coordinate" ? points.subarray(0, 12 * d) : points, { method });
+      const { divergence, value } = await field.evaluate(method === "coordinate" ? points.subarray(0, 8 * d) : points, { method });
       expectClose(divergence.subarray(0, 3), truth.divergence!, scale, { label: `divergence by ${method}` });
       expectClose(value.subarray(0, 3 * d), truth.value!, truth.value!.map(Math.abs), { absolute: 2e-6, label: `value by ${method}` });
       results.push(divergence);
     }
     for (const [index, divergence] of results.entries())
-      expectClose(divergence, results[0]!.subarray(0, divergence.length), divergence.map(() => scale[0]!), { relative: 5e-5, label: `divergence by ${exactMethods[index]}` });
+      expectClose(
+        divergence,
+        results[0]!.subarray(0, divergence.length),
+        divergence.map(() => scale[0]!),
+        { relative: 5e-5, label: `divergence by ${exactMethods[index]}` },
+      );
     field.destroy();
   });
 
@@ -107,7 +127,8 @@ describe("small limits", () => {
   const count = 100;
   const points = randomPoints(6, count, 37);
   const context = randomPoints(7, count, 2);
-  const outputsOf = (method: Method): readonly Output[] => (method === "jacobian" ? ["value", "divergence", "jacobian"] : ["value", "divergence"]);
+  const outputsOf = (method: Method): readonly Output[] =>
+    method === "jacobian" ? ["value", "divergence", "jacobian"] : ["value", "divergence"];
 
   test("every method runs with what WebGPU guarantees", async () => {
     const { device: least, dispose } = await requestDevice({ adapter: "software", limits: "default" });
@@ -126,7 +147,8 @@ describe("small limits", () => {
   test("a batch beyond the largest binding is cut into chunks", async () => {
     const { device: least, dispose } = await requestDevice({ adapter: "software", limits: "default" });
     const limits = new Proxy(least.limits, {
-      get: (target, name) => (name === "maxStorageBufferBindingSize" || name === "maxBufferSize" ? 65_536 : Reflect.get(target, name, target)),
+      get: (target, name) =>
+        name === "maxStorageBufferBindingSize" || name === "maxBufferSize" ? 65_536 : Reflect.get(target, name, target),
     });
     Object.defineProperty(least, "limits", { value: limits });
     const sizes: number[] = [];
@@ -166,7 +188,10 @@ describe("small limits", () => {
 
   test("a budget that holds not even one point is an error that names it", async () => {
     const field = await VectorField.create(device, network, { memoryBudget: 500 });
-    await expect(field.evaluate(points, { context })).rejects.toMatchObject({ name: "LimitError", message: expect.stringMatching(/one point .*needs \d+ bytes.* 500/) });
+    await expect(field.evaluate(points, { context })).rejects.toMatchObject({
+      name: "LimitError",
+      message: expect.stringMatching(/one point .*needs \d+ bytes.* 500/),
+    });
     field.destroy();
   });
 
@@ -252,7 +277,12 @@ describe("long evaluations", () => {
     const expected = await field.evaluate(points, { method: "coordinate" });
     const controller = new AbortController();
     const [aborted, kept] = await Promise.allSettled([
-      field.evaluate(points, { method: "jacobian", outputs: ["jacobian"], signal: controller.signal, onProgress: () => controller.abort() }),
+      field.evaluate(points, {
+        method: "jacobian",
+        outputs: ["jacobian"],
+        signal: controller.signal,
+        onProgress: () => controller.abort(),
+      }),
       field.evaluate(points, { method: "coordinate" }),
     ]);
     expect(aborted.status).toBe("rejected");

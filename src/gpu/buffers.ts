@@ -39,7 +39,9 @@ export class Matrices {
       const width = layout === "rows" ? matrix.columns : matrix.rows;
       const bytes = 16 * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * Math.ceil(matrix.columns / 4));
       if (bytes > largest)
-        throw new LimitError(`the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`);
+        throw new LimitError(
+          `the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`,
+        );
       const data = layoutMatrix(matrix.build(), layout);
       buffer = this.device.createBuffer({ label: `${this.label}: ${key}`, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
       this.device.queue.writeBuffer(buffer, 0, data);

@@ -29,7 +29,7 @@ export class Pace {
   ) {}
 
   static async for(device: GPUDevice, store: Store | undefined): Promise<Pace> {
-    const { vendor = "", architecture = "", device: model = "", description = "" } = device.adapterInfo ?? {};
+    const { vendor, architecture, device: model, description } = device.adapterInfo ?? {};
     const pace = new Pace(`deldot multiply-adds per submit, ${[vendor, architecture, model, description].join(" ")}`, store);
     try {
       const known = Number(await store?.get(pace.key));

@@ -76,7 +76,7 @@ export async function run(
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
   try {
-    for (let first = 0; first < total; ) {
+    for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route);
       const count = Math.min(capacity.points, total - first);
