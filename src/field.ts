@@ -1,21 +1,26 @@
 import { readBatch, readContext, type BatchInput, type ContextInput } from "./batch.js";
 import { meanRows, sumRows } from "./cpu/reduce.js";
-import { DeldotError, InputError, quote } from "./errors.js";
+import { DeldotError, InputError, LimitError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
 import { encodeSteps } from "./gpu/encode.js";
 import { checked, DeviceWatch } from "./gpu/errors.js";
 import { kernelsFor } from "./gpu/kernels.js";
 import { Pace, type Store } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
-import { run, type RunOptions } from "./gpu/run.js";
+import { Readback } from "./gpu/readback.js";
+import { run, Turns, type RunOptions } from "./gpu/run.js";
 import type { Network } from "./model/network.js";
-import { chainOf } from "./plan/chain.js";
+import { graphOf } from "./plan/graph.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
-import { capacityOf, scheduleChunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/schedule.js";
-import { makeJvpPlan, makePlan, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
+import { capacityOf, scheduleChunk } from "./plan/schedule.js";
+import { type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
+import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
 
 export interface VectorFieldOptions {
-  /** Bytes for inputs, intermediate results, results and staging, the weights apart. Default 256 MiB. */
+  /**
+   * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
+   * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again. Default 256 MiB.
+   */
   readonly memoryBudget?: number | undefined;
   /** Remembers between runs how much work this adapter takes per submission. */
   readonly store?: Store | undefined;
@@ -75,10 +80,13 @@ export class VectorField {
   private readonly plans = new Map<string, Plan>();
   private readonly pipelines: Pipelines;
   private readonly matrices: Matrices;
-  private readonly constants: Constants;
-  /** evaluate's own; encode's lives as long as the field, since its commands may be submitted at any time. */
+  /** evaluate's and jvp's own; encode's live as long as the field, since its commands may be submitted at any time. */
   private readonly scratch: Scratch;
+  private readonly constants: Constants;
+  private readonly readback: Readback;
+  private readonly turns = new Turns();
   private readonly encodeScratch: Scratch;
+  private readonly encodeConstants: Constants;
 
   private constructor(
     private readonly device: GPUDevice,
@@ -90,9 +98,11 @@ export class VectorField {
   ) {
     this.pipelines = Pipelines.of(device);
     this.matrices = new Matrices(device, label);
-    this.constants = new Constants(device, label);
     this.scratch = new Scratch(device, label, false);
+    this.constants = new Constants(device, label, false);
+    this.readback = new Readback(device, label);
     this.encodeScratch = new Scratch(device, `${label} encode`, true);
+    this.encodeConstants = new Constants(device, `${label} encode`, true);
   }
 
   /**
@@ -101,12 +111,18 @@ export class VectorField {
    */
   static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
     if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
+    checkObject("options", options);
     const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store } = options;
-    if (!(memoryBudget > 0)) throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
-    const chain = chainOf(network);
+    if (!(typeof memoryBudget === "number" && memoryBudget > 0))
+      throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
+    if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
+    if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
+      throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
+    const graph = graphOf(network);
     const watch = new DeviceWatch(device);
-    const field = new VectorField(device, network, memoryBudget, label, watch, await Pace.for(device, store));
-    const kernels = kernelsFor(chain.layers.map(({ activation }) => activation));
+    const pace = await watch.guard(Pace.for(device, store));
+    const field = new VectorField(device, network, memoryBudget, label, watch, pace);
+    const kernels = kernelsFor(graph.nodes.map(({ activation }) => activation));
     await watch.guard(Promise.all(kernels.map((kernel) => field.pipelines.compile(kernel))));
     return field;
   }
@@ -123,12 +139,14 @@ export class VectorField {
     const d = this.network.stateSize;
     const batch = readBatch(points, d, "points");
     const context = readContext(options.context, this.network.contextSize, batch.count);
-    options.signal?.throwIfAborted();
+    startRun(options);
 
     const { count, shape } = batch;
     const wants = (output: Output): boolean => plan.outputs.includes(output);
     const widths = { value: d, divergence: 1, diagonal: d, jacobian: d * d };
-    const results = Object.fromEntries(plan.outputs.map((output) => [output, new Float32Array(count * widths[output])])) as Partial<Record<Output, Float32Array>>;
+    const results = Object.fromEntries(plan.outputs.map((output) => [output, allocate(output, [count, widths[output]])])) as Partial<
+      Record<Output, Float32Array>
+    >;
     const estimates = plan.kind === "trace" && plan.probes !== null;
     const standardError = estimates ? new Float32Array(count) : null;
 
@@ -142,9 +160,7 @@ export class VectorField {
       results.divergence!.set(estimate?.mean ?? sumRows(data, rows, read.width), first);
       if (estimate) standardError!.set(estimate.standardError, first);
     });
-    await this.pace.remember();
-
-    for (const point of nonFinite) {
+    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) {
       for (const output of plan.outputs) results[output]!.fill(NaN, point * widths[output], (point + 1) * widths[output]);
       standardError?.fill(NaN, point, point + 1);
     }
@@ -160,17 +176,19 @@ export class VectorField {
   /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
   async jvp(points: BatchInput, tangents: BatchInput, options: Pick<EvaluateOptions, "context" | "onProgress" | "signal"> = {}): Promise<Float32Array> {
     this.checkUsable();
+    checkObject("options", options);
     const d = this.network.stateSize;
     const batch = readBatch(points, d, "points");
     const directions = readBatch(tangents, d, "tangents");
     if (directions.count !== batch.count)
       throw new InputError(`tangents has ${directions.count} vectors of ${d}; expected ${batch.count}, one per point`);
     const context = readContext(options.context, this.network.contextSize, batch.count);
-    options.signal?.throwIfAborted();
-    const result = new Float32Array(batch.count * d);
+    startRun(options);
+    const result = allocate("the result", [batch.count, d]);
     const plan = this.cached("jvp", () => makeJvpPlan(this.network));
-    const nonFinite = await run(plan, { points: batch, context, tangents: directions }, this.limits(), this.shared(), options, (_, first, __, data) => result.set(data, first * d));
-    for (const point of nonFinite) result.fill(NaN, point * d, (point + 1) * d);
+    const inputs = { points: batch, context, tangents: directions };
+    const nonFinite = await run(plan, inputs, this.limits(), this.shared(), options, (_, first, __, data) => result.set(data, first * d));
+    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) result.fill(NaN, point * d, (point + 1) * d);
     return result;
   }
 
@@ -188,6 +206,7 @@ export class VectorField {
     this.checkUsable();
     if (typeof target !== "object" || target === null || !("dispatchWorkgroups" in target || "beginComputePass" in target))
       throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
+    checkObject("options", options);
     const { count } = options;
     if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
     const { rows, buffers, outputs } = this.readBuffers(options);
@@ -201,7 +220,7 @@ export class VectorField {
     for (let first = 0; first < count; first += capacity.points) {
       const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route);
       this.encodeScratch.reserve(chunk.scratch);
-      const resources = { ...this.shared(), scratch: this.encodeScratch, outer: buffers };
+      const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
       for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
     }
     if (pass !== target) pass.end();
@@ -220,7 +239,12 @@ export class VectorField {
     const route = { to: "device", outer: rows } as const;
     const capacity = capacityOf(plan, limits, route);
     const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route);
-    await this.watch.guard(checked(this.device, this.label, () => this.encodeScratch.reserve(chunk.scratch)));
+    try {
+      await this.watch.guard(checked(this.device, this.label, () => this.encodeScratch.reserve(chunk.scratch)));
+    } catch (error) {
+      this.encodeScratch.forget();
+      throw error;
+    }
   }
 
   /** What evaluate would choose for these options, and why. */
@@ -231,9 +255,7 @@ export class VectorField {
   /** Frees the field's buffers; the device stays the caller's. Later calls reject. */
   destroy(): void {
     this.destroyed = true;
-    this.matrices.destroy();
-    this.scratch.destroy();
-    this.encodeScratch.destroy();
+    for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encodeScratch, this.encodeConstants]) buffers.destroy();
   }
 
   private checkUsable(): void {
@@ -242,6 +264,7 @@ export class VectorField {
   }
 
   private planFor(options: PlanOptions): Plan {
+    readPlanOptions(options);
     const { outputs, method, tangentsAtOnce, probes, seed, probesPer, step } = options;
     const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, step]);
     return this.cached(key, () => makePlan(this.network, options));
@@ -263,8 +286,8 @@ export class VectorField {
   }
 
   private shared() {
-    const { device, pipelines, matrices, constants, scratch, watch, pace, label } = this;
-    return { device, pipelines, matrices, constants, scratch, watch, pace, label };
+    const { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label } = this;
+    return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, checkUsable: () => this.checkUsable() };
   }
 
   private widthOf(name: OuterName): number {
@@ -277,6 +300,8 @@ export class VectorField {
     const rows: Partial<Record<OuterName, OuterRows>> = {};
     const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
     const add = (name: OuterName, given: BufferRows): void => {
+      if (typeof given !== "object" || given === null)
+        throw new InputError(`${name} is ${quote(given)}; expected a GPUBuffer or { buffer, offset, stride }`);
       const { buffer, offset = 0, stride = this.widthOf(name) } = "buffer" in given ? given : { buffer: given };
       checkRows(name, buffer, offset, stride, this.widthOf(name), options.count);
       rows[name] = { offset, stride };
@@ -298,12 +323,31 @@ export class VectorField {
       add("context", context);
       return;
     }
-    const numbers = typeof context === "object" ? Array.from(context) : context;
+    const numbers = ArrayBuffer.isView(context) ? Array.from(context as ArrayLike<number>) : (context as number | readonly number[] | null);
     const read = readContext(numbers, this.network.contextSize, 1);
     if (!read) return;
-    if (!Array.from(read.data).every(Number.isFinite)) throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
-    const buffer = this.constants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
+    if (!Array.from(read.data).every((value) => Number.isFinite(Math.fround(value)))) throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
+    const buffer = this.encodeConstants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
     if (count > 0) add("context", { buffer, stride: 0 });
+  }
+}
+
+function checkObject(name: string, given: unknown): void {
+  if (typeof given !== "object" || given === null) throw new InputError(`${name} is ${quote(given)}; expected an object`);
+}
+
+/** @throws InputError for a bad option; the signal's reason where it is aborted already. */
+function startRun({ onProgress, signal }: RunOptions): void {
+  if (onProgress !== undefined && typeof onProgress !== "function") throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
+  if (signal !== undefined && typeof signal?.throwIfAborted !== "function") throw new InputError(`signal is ${quote(signal)}; expected an AbortSignal`);
+  signal?.throwIfAborted();
+}
+
+function allocate(name: string, shape: readonly [number, number]): Float32Array {
+  try {
+    return new Float32Array(shape[0] * shape[1]);
+  } catch (error) {
+    throw new LimitError(`${name} has ${shape[0]} rows of ${shape[1]} numbers, more than one Float32Array can hold; expected fewer points at once`, { cause: error });
   }
 }
 

@@ -157,3 +157,62 @@ fn cosine(z: f32, turns: vec4<u32>) -> vec2f {
 fn exponential(z: f32) -> vec2f {
   return vec2f(bounded_exp(z));
 }
+
+// log z and 1/z; NaN below 0, where the driver knows NaN. Below 2^-126, 0 included, those of 2^-126. Relative error 3e-7.
+fn logarithm(z: f32) -> vec2f {
+  let x = max(z, 1.17549435e-38);
+  return vec2f(undefined_below_zero(log_of(x), z), 1.0 / x);
+}
+
+// sqrt z and 1 / (2 sqrt z); NaN below 0, where the driver knows NaN. The derivative stops at that of 2^-126.
+fn square_root(z: f32) -> vec2f {
+  return vec2f(undefined_below_zero(sqrt(max(z, 0.0)), z), 0.5 / sqrt(max(z, 1.17549435e-38)));
+}
+
+// 1/z and -1/z². Exact; nearer to 0 than 2^-126 the value is that of 2^-126, and the derivative stops at the largest number.
+fn reciprocal(z: f32) -> vec2f {
+  let x = select(max(z, 1.17549435e-38), min(z, -1.17549435e-38), z < 0.0);
+  let r = 1.0 / clamp(x, -8.5e37, 8.5e37); // a quotient by more than 2^126 may be flushed to 0
+  return vec2f(r, -bounded_product(r, r));
+}
+
+// z² and 2z. Exact.
+fn square(z: f32) -> vec2f {
+  return vec2f(bounded_product(z, z), bounded_product(2.0, z));
+}
+
+// z^exponent and exponent z^(exponent - 1); NaN below 0 for a broken exponent, where the driver knows NaN. The whole part is
+// multiplied out, at a relative error of 2^-24 for each of its units; a broken part costs that of exponential() besides.
+fn power(z: f32, exponent: f32) -> vec2f {
+  let e = exponent - 1.0;
+  let units = floor(abs(e));
+  let broken = abs(e) - units;
+  let whole = whole_power(z, u32(units));
+  let x = max(z, 1.17549435e-38);
+  let part = select(1.0, undefined_below_zero(bounded_exp(broken * log_of(x)), z), broken > 0.0);
+  let positive = bounded_product(whole, part);
+  let base = select(positive, reciprocal(positive).x, e < 0.0);
+  return vec2f(bounded_product(base, z), bounded_product(exponent, base));
+}
+
+// |z|; the derivative at 0 is 0. Exact.
+fn absolute(z: f32) -> vec2f {
+  return vec2f(abs(z), sign(z));
+}
+
+// erf z = 2/sqrt(pi) times the integral of e^(-t²) from 0 to z; derivative 2/sqrt(pi) e^(-z²).
+// The Taylor series for |z| < 0.6, where 1 - 2Q would cancel.
+fn erf(z: f32) -> vec2f {
+  let x = min(abs(z), 10.0); // keeps x^2 small; g is exactly 0 from 9.33 on
+  let g = bounded_exp(-x * x);
+  let c = clamp(z, -0.6, 0.6);
+  let u = c * c;
+  let p = 0.1 + u * (-0.0238095238 + u * (0.00462962963 + u * (-0.000757575758 + u * 0.000106837607)));
+  let centre = 1.1283791671 * (c + c * u * (-0.333333333 + u * p));
+  return vec2f(select(sign(z) * (1.0 - 2.0 * normal_tail(1.4142135624 * x, g)), centre, abs(z) < 0.6), 1.1283791671 * g);
+}
+
+// min(max(z, low), high); the derivative at low and high is 1. Exact.
+fn clip(z: f32, low: f32, high: f32) -> vec2f {
+  return vec2f(min(max(z, low), high), select(0.0, 1.0, z >= low && z <= high));
+}

@@ -7,7 +7,7 @@
 // The coefficients interpolate the float64 function at Chebyshev nodes of the interval named, weighted so that the
 // leading terms of the Taylor series are kept exactly.
 
-// a * z, held within float32's range; for |a| <= 1e30.
+// a * z, held within float32's range.
 fn bounded_product(a: f32, z: f32) -> f32 {
   let limit = 3.40282e38 / max(abs(a), 1.0);
   return a * clamp(z, -limit, limit);
@@ -32,6 +32,34 @@ fn log1p(t: f32) -> f32 {
   let s = t / (2.0 + t);
   let u = s * s;
   return 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
+}
+
+// log(x) for x >= 2^-126. Relative error 3e-7, also near 1.
+// x = m 2^e with m in [1/sqrt 2, sqrt 2); log m is 2 atanh(s) with s = (m - 1) / (m + 1), |s| < 0.172, as in log1p.
+fn log_of(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let e = (bits - 0x3f3504f3u + 0x3f800000u) >> 23u; // the exponent + 127 after rounding m to that range
+  let m = bitcast<f32>(bits - ((e - 127u) << 23u));
+  let s = (m - 1.0) / (m + 1.0);
+  let u = s * s;
+  let log_m = 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
+  return (f32(e) - 127.0) * 0.6931471806 + log_m;
+}
+
+// z multiplied out n times, held within float32's range.
+fn whole_power(z: f32, n: u32) -> f32 {
+  var result = 1.0;
+  var factor = z;
+  for (var k = n; k > 0u; k >>= 1u) {
+    result = select(result, bounded_product(result, factor), (k & 1u) != 0u);
+    factor = bounded_product(factor, factor);
+  }
+  return result;
+}
+
+// v, but NaN where z < 0; made of bits, since a compiler may take any float expression for a number.
+fn undefined_below_zero(v: f32, z: f32) -> f32 {
+  return bitcast<f32>(bitcast<u32>(v) | select(0u, 0x7fc00000u, z < 0.0));
 }
 
 // tanh(z), given t = bounded_exp(-2|z|). Relative error 3e-7; exactly -1 or 1 for large |z|.

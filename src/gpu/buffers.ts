@@ -1,7 +1,7 @@
 import { LimitError } from "../errors.js";
 import type { Matrix } from "../model/network.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
-import type { MatrixLayout } from "../plan/schedule.js";
+import type { MatrixLayout } from "../plan/steps.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
@@ -48,13 +48,18 @@ export class Matrices {
     return buffer;
   }
 
+  /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */
+  forget(): void {
+    this.buffers.clear();
+  }
+
   destroy(): void {
     for (const buffer of this.buffers.values()) buffer.destroy();
     this.buffers.clear();
   }
 }
 
-/** Scratch buffers by name, which grow and never shrink. */
+/** Scratch buffers by name, which grow and do not shrink until they are destroyed. */
 export class Scratch {
   private readonly buffers = new Map<string, GPUBuffer>();
   private readonly retired: GPUBuffer[] = [];
@@ -69,19 +74,41 @@ export class Scratch {
     private readonly keepRetired: boolean,
   ) {}
 
+  /** The bytes of all buffers after reserve(). */
+  bytesWith(sizes: ReadonlyMap<string, number>): number {
+    let sum = 0;
+    for (const [name, { size }] of this.buffers) sum += Math.max(size, sizes.get(name) ?? 0);
+    for (const [name, bytes] of sizes) if (!this.buffers.has(name)) sum += bytes;
+    return sum;
+  }
+
   reserve(sizes: ReadonlyMap<string, number>): void {
     for (const [name, bytes] of sizes) {
       const old = this.buffers.get(name);
       if (old && old.size >= bytes) continue;
       if (old && this.keepRetired) this.retired.push(old);
       else old?.destroy();
+      const size = old && this.keepRetired ? this.roomy(old.size, bytes) : bytes;
       const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
-      this.buffers.set(name, this.device.createBuffer({ label: `${this.label}: ${name}`, size: bytes, usage }));
+      this.buffers.set(name, this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage }));
     }
+  }
+
+  /** Half as much again, so that a count which grows little by little leaves few outgrown buffers behind. */
+  private roomy(old: number, needed: number): number {
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
+    return Math.max(needed, Math.min(16 * Math.ceil((1.5 * old) / 16), maxStorageBufferBindingSize, maxBufferSize));
   }
 
   get(name: string): GPUBuffer {
     return this.buffers.get(name)!;
+  }
+
+  /** Makes each anew when it is needed next. */
+  forget(): void {
+    if (!this.keepRetired) return this.destroy();
+    this.retired.push(...this.buffers.values());
+    this.buffers.clear();
   }
 
   destroy(): void {
@@ -93,16 +120,22 @@ export class Scratch {
 
 /**
  * Small constant buffers, found by their content. One that was handed out is never written again, so that commands
- * recorded earlier, whenever they are submitted, see their own numbers. The oldest are forgotten, not destroyed, for the
- * same reason; the garbage collector frees them when no command names them.
+ * recorded earlier, whenever they are submitted, see their own numbers.
  */
 export class Constants {
   private readonly buffers = new Map<string, GPUBuffer>();
-  private static readonly KEPT = 256;
+  private bytes = 0;
+  /** All together, but for a larger one that is in use. */
+  private static readonly BYTES_KEPT = 2 ** 20;
 
+  /**
+   * @param keepRetired whether the oldest are forgotten, not destroyed, when there are too many, since commands that are
+   * not yet submitted may still name them (encode): the garbage collector frees them when no command does.
+   */
   constructor(
     private readonly device: GPUDevice,
     private readonly label: string,
+    private readonly keepRetired: boolean,
   ) {}
 
   get(name: string, data: Uint32Array | Float32Array, usage: number): GPUBuffer {
@@ -111,12 +144,30 @@ export class Constants {
     let buffer = this.buffers.get(key);
     if (!buffer) {
       const size = 16 * Math.ceil(words.byteLength / 16);
+      this.bytes += size;
+      for (const [oldest, { size: freed }] of this.buffers) {
+        if (this.bytes <= Constants.BYTES_KEPT) break;
+        if (!this.keepRetired) this.buffers.get(oldest)!.destroy();
+        this.buffers.delete(oldest);
+        this.bytes -= freed;
+      }
       buffer = this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage, mappedAtCreation: true });
       new Uint32Array(buffer.getMappedRange()).set(words);
       buffer.unmap();
       this.buffers.set(key, buffer);
-      if (this.buffers.size > Constants.KEPT) this.buffers.delete(this.buffers.keys().next().value!);
     }
     return buffer;
+  }
+
+  forget(): void {
+    if (!this.keepRetired) return this.destroy();
+    this.buffers.clear();
+    this.bytes = 0;
+  }
+
+  destroy(): void {
+    for (const buffer of this.buffers.values()) buffer.destroy();
+    this.buffers.clear();
+    this.bytes = 0;
   }
 }

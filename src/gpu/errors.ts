@@ -1,4 +1,4 @@
-import { DeviceLostError, GpuError } from "../errors.js";
+import { DeldotError, DeviceLostError, GpuError } from "../errors.js";
 
 /**
  * Runs `work`, which makes WebGPU calls and returns at once, under error scopes, and resolves to its result once the device
@@ -12,16 +12,26 @@ export async function checked<T>(device: GPUDevice, label: string, work: () => T
   let scopes: Promise<GPUError | null>[] = [];
   try {
     result = work();
+  } catch (error) {
+    throw asGpuError(label, error);
   } finally {
     // Popped before anything is awaited, so that another call's scopes cannot slip between.
     scopes = filters.map(() => device.popErrorScope());
     for (const scope of scopes) scope.catch(() => undefined);
   }
   for (const scope of scopes) {
-    const error = await scope;
+    const error = await scope.catch((failure: unknown) => {
+      throw asGpuError(label, failure);
+    });
     if (error) throw new GpuError(`${label}: ${error.message}`);
   }
   return result;
+}
+
+/** What WebGPU throws or rejects with, as this package's own; errors of this package stay as they are. */
+export function asGpuError(label: string, error: unknown): DeldotError {
+  if (error instanceof DeldotError) return error;
+  return new GpuError(`${label}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
 }
 
 /** Rejects what waits on a device as soon as it is lost. */
@@ -44,6 +54,8 @@ export class DeviceWatch {
 
   /** The promise, or a DeviceLostError if the device is lost first; what fails for that reason counts as lost too. */
   async guard<T>(promise: Promise<T>): Promise<T> {
+    // Whoever loses the race, nobody else waits for it.
+    promise.catch(() => undefined);
     this.check();
     let reject: (error: DeviceLostError) => void = () => undefined;
     const lost = new Promise<never>((_, fail) => this.waiting.add((reject = fail)));

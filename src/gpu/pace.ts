@@ -1,4 +1,7 @@
-/** What is remembered between runs, wherever the caller keeps it: a file, localStorage, a Map. */
+/**
+ * What is remembered between runs, wherever the caller keeps it: a file, localStorage, a Map. It only makes later runs
+ * start better: a store that throws, rejects or holds nonsense is as good as an empty one, and no result waits for set.
+ */
 export interface Store {
   get(key: string): string | null | undefined | Promise<string | null | undefined>;
   set(key: string, value: string): void | Promise<void>;
@@ -18,6 +21,7 @@ const MOST_WORK = 2 ** 36;
 export class Pace {
   multiplyAddsPerSubmit: number = FIRST_WORK;
   private lastEnd = 0;
+  private remembered = "";
 
   private constructor(
     private readonly key: string,
@@ -27,8 +31,13 @@ export class Pace {
   static async for(device: GPUDevice, store: Store | undefined): Promise<Pace> {
     const { vendor = "", architecture = "", device: model = "", description = "" } = device.adapterInfo ?? {};
     const pace = new Pace(`deldot multiply-adds per submit, ${[vendor, architecture, model, description].join(" ")}`, store);
-    const known = Number(await store?.get(pace.key));
-    if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = known;
+    try {
+      const known = Number(await store?.get(pace.key));
+      if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = Math.round(known);
+    } catch {
+      // A start without knowledge.
+    }
+    pace.remembered = String(pace.multiplyAddsPerSubmit);
     return pace;
   }
 
@@ -47,8 +56,12 @@ export class Pace {
     };
   }
 
-  /** Hands what was learnt to the store. */
-  async remember(): Promise<void> {
-    await this.store?.set(this.key, String(this.multiplyAddsPerSubmit));
+  /** Hands what was learnt to the store, where it is new. */
+  remember(): void {
+    const learnt = String(this.multiplyAddsPerSubmit);
+    if (!this.store || learnt === this.remembered) return;
+    this.remembered = learnt;
+    // The promise also turns what set throws into a rejection.
+    new Promise((resolve) => resolve(this.store!.set(this.key, learnt))).catch(() => undefined);
   }
 }

@@ -1,7 +1,11 @@
-import { STAGING_BUFFERS, type Read } from "../plan/schedule.js";
+import { STAGING_BUFFERS, type Read } from "../plan/steps.js";
 import { USAGE, type Scratch } from "./buffers.js";
+import { asGpuError } from "./errors.js";
 
-/** Staging buffers of one call: the host reads one while the device fills another. */
+/** GPUMapMode.READ; the global itself is absent in Node. */
+const MAP_READ = 1;
+
+/** Staging buffers of a field: the host reads one while the device fills another. One call at a time may use them. */
 export class Readback {
   private readonly buffers: (GPUBuffer | null)[] = Array.from({ length: STAGING_BUFFERS }, () => null);
   private readonly busy: Promise<void>[] = Array.from({ length: STAGING_BUFFERS }, () => Promise.resolve());
@@ -15,6 +19,16 @@ export class Readback {
   /** Waits until a staging buffer is free; this also bounds the submissions in flight. */
   async free(): Promise<void> {
     await this.busy[this.turn];
+  }
+
+  /** Waits until all are free. */
+  async idle(): Promise<void> {
+    await Promise.all(this.busy);
+  }
+
+  /** The bytes of all staging buffers when each holds at least `bytes`. */
+  bytesWith(bytes: number): number {
+    return this.buffers.reduce((sum, buffer) => sum + Math.max(buffer?.size ?? 0, bytes), 0);
   }
 
   /** Records the copies of the results of `count` points; call after free(), before the submit. */
@@ -40,10 +54,9 @@ export class Readback {
     return done;
   }
 
-  /** Waits for what is in flight and frees the buffers. */
-  async destroy(): Promise<void> {
-    await Promise.all(this.busy);
+  destroy(): void {
     for (const buffer of this.buffers) buffer?.destroy();
+    this.buffers.fill(null);
   }
 
   private staging(bytes: number): GPUBuffer {
@@ -51,18 +64,32 @@ export class Readback {
     if (old && old.size >= bytes) return old;
     old?.destroy();
     const usage = USAGE.MAP_READ | USAGE.COPY_DST;
-    return (this.buffers[this.turn] = this.device.createBuffer({ label: `${this.label}: staging ${this.turn}`, size: Math.max(4, bytes), usage }));
+    return (this.buffers[this.turn] = this.device.createBuffer({
+      label: `${this.label}: staging ${this.turn}`,
+      size: Math.max(4, bytes),
+      usage,
+    }));
   }
 
-  private async map(staging: GPUBuffer, reads: readonly Read[], count: number, take: (read: Read, data: Float32Array) => void): Promise<void> {
+  private async map(
+    staging: GPUBuffer,
+    reads: readonly Read[],
+    count: number,
+    take: (read: Read, data: Float32Array) => void,
+  ): Promise<void> {
     const bytes = reads.reduce((sum, { width }) => sum + 4 * width * count, 0);
-    await staging.mapAsync(1, 0, bytes); // GPUMapMode.READ
-    const mapped = staging.getMappedRange(0, bytes);
-    let at = 0;
-    for (const read of reads) {
-      take(read, new Float32Array(mapped, at, read.width * count));
-      at += 4 * read.width * count;
+    await staging.mapAsync(MAP_READ, 0, bytes).catch((error: unknown) => {
+      throw asGpuError(staging.label, error);
+    });
+    try {
+      const mapped = staging.getMappedRange(0, bytes);
+      let at = 0;
+      for (const read of reads) {
+        take(read, new Float32Array(mapped, at, read.width * count));
+        at += 4 * read.width * count;
+      }
+    } finally {
+      staging.unmap();
     }
-    staging.unmap();
   }
 }

@@ -1,11 +1,12 @@
 import type { Batch, Contexts } from "../batch.js";
-import { capacityOf, scheduleChunk, type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/schedule.js";
+import { GpuError } from "../errors.js";
+import { capacityOf, scheduleChunk, stagingBytes } from "../plan/schedule.js";
+import { type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
-import { Scratch } from "./buffers.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
-import { Readback } from "./readback.js";
 import type { Pace } from "./pace.js";
+import type { Readback } from "./readback.js";
 
 /** What a run reads: rows of the caller's numbers, not yet rounded to float32. */
 export interface RunInputs {
@@ -23,26 +24,57 @@ export interface RunOptions {
 /** A piece of the results: `count` points from `first`, [count, read.width]. */
 export type Take = (read: Read, first: number, count: number, data: Float32Array) => void;
 
-type Shared = Omit<Resources, "outer" | "scratch"> & { readonly scratch: Scratch; readonly watch: DeviceWatch; readonly pace: Pace; readonly label: string };
+/** What the calls of a field share. */
+export interface Shared extends Omit<Resources, "outer"> {
+  readonly readback: Readback;
+  readonly turns: Turns;
+  readonly watch: DeviceWatch;
+  readonly pace: Pace;
+  readonly label: string;
+  /** Throws where the field can run no more. */
+  readonly checkUsable: () => void;
+}
+
+/** Lets the chunks of concurrent runs take turns: they share scratch and staging, and a chunk may take several submissions. */
+export class Turns {
+  private last: Promise<void> = Promise.resolve();
+
+  /** Resolves when it is the caller's turn, to the function that ends it. */
+  async take(): Promise<() => void> {
+    const before = this.last;
+    let end: () => void = () => undefined;
+    this.last = new Promise<void>((resolve) => (end = resolve));
+    await before;
+    return end;
+  }
+}
+
+/** One call: its submissions in flight and what went wrong in them. */
+interface Call {
+  readonly signal: AbortSignal | undefined;
+  readonly take: Take;
+  readonly pending: Promise<void>[];
+  readonly failures: unknown[];
+}
 
 /**
  * Evaluates a plan for all points, chunk by chunk: upload, submissions of bounded work, read back, two in flight.
- * @returns the points that hold a NaN or an infinity (after rounding to float32), or whose context does.
+ * @returns for each point, 1 where it holds a NaN or an infinity (after rounding to float32), or its context does.
  * @throws GpuError, DeviceLostError, LimitError; the signal's reason.
  */
-export async function run(plan: Plan, inputs: RunInputs, limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">, shared: Shared, options: RunOptions, take: Take): Promise<number[]> {
-  const { device, scratch, watch, pace, label } = shared;
+export async function run(
+  plan: Plan,
+  inputs: RunInputs,
+  limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
+  shared: Shared,
+  options: RunOptions,
+  take: Take,
+): Promise<Uint8Array> {
+  const { turns, watch, pace } = shared;
   const { count: total } = inputs.points;
   const route: Route = { to: "host", sharedContext: inputs.context?.shared ?? false };
-  const readback = new Readback(device, label);
-  const nonFinite = new Set<number>();
-  const failures: unknown[] = [];
-  const pending: Promise<void>[] = [];
-  const stop = (): void => {
-    options.signal?.throwIfAborted();
-    watch.check();
-    if (failures.length > 0) throw failures[0];
-  };
+  const nonFinite = new Uint8Array(total);
+  const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
   try {
     for (let first = 0; first < total; ) {
@@ -51,66 +83,106 @@ export async function run(plan: Plan, inputs: RunInputs, limits: Omit<ScheduleLi
       const count = Math.min(capacity.points, total - first);
       const chunk = scheduleChunk(plan, first, count, capacity, paced, route);
       const uploads = prepare(chunk, inputs, nonFinite);
-      for (const [index, submission] of chunk.submissions.entries()) {
-        await watch.guard(readback.free());
-        stop();
-        const work = submission.steps.reduce((sum, step) => sum + step.multiplyAdds, 0);
-        // From here to the submit nothing is awaited: the queue's order keeps concurrent calls apart.
-        const issued = checked(device, label, () => {
-          if (index === 0) {
-            scratch.reserve(chunk.scratch);
-            for (const [name, data] of uploads) device.queue.writeBuffer(scratch.get(name), 0, data);
-          }
-          const encoder = device.createCommandEncoder({ label });
-          const pass = encoder.beginComputePass({ label });
-          encodeSteps(pass, submission.steps, { ...shared, outer: {} });
-          pass.end();
-          if (submission.reads.length > 0) readback.copy(encoder, submission.reads, count, scratch);
-          device.queue.submit([encoder.finish()]);
-          const read = readback.read(submission.reads, count, (what, data) => take(what, chunk.first, count, data));
-          return { read, finished: pace.begin(work) };
-        });
-        const last = index === chunk.submissions.length - 1;
-        const settled = watch
-          .guard(
-            issued.then(async ({ read, finished }) => {
-              await read;
-              finished();
-              if (last) options.onProgress?.({ done: (done += count), total });
-            }),
-          )
-          .catch((error: unknown) => void failures.push(error));
-        pending.push(settled);
-        if (pending.length > 8) await pending.shift();
+      const progress = (): void => {
+        done += count;
+        if (!call.signal?.aborted && call.failures.length === 0) options.onProgress?.({ done, total });
+      };
+      const endTurn = await watch.guard(turns.take());
+      try {
+        stopWhereAsked(call, shared);
+        await makeRoom(chunk, limits.memoryBudget, shared);
+        await issue(chunk, uploads, shared, call, progress);
+      } finally {
+        endTurn();
       }
       first += count;
     }
-    await Promise.all(pending);
-    stop();
-  } finally {
-    await Promise.allSettled(pending);
-    // A lost device never finishes its maps; its buffers are gone anyway.
-    await watch.guard(readback.destroy()).catch(() => undefined);
+    await Promise.all(call.pending);
+    stopWhereAsked(call, shared);
+  } catch (error) {
+    call.failures.push(error);
+    await Promise.all(call.pending);
+    // What an abort or a destroyed field brings down with it is not the reason.
+    stopWhereAsked({ ...call, failures: [] }, shared);
+    if (error instanceof GpuError) await startAnew(shared);
+    throw error;
   }
-  return [...nonFinite];
+  pace.remember();
+  return nonFinite;
 }
 
+function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): void {
+  signal?.throwIfAborted();
+  checkUsable();
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Where this chunk and what earlier ones left behind exceed the budget together, the latter goes. */
+async function makeRoom(chunk: Chunk, memoryBudget: number, { scratch, readback, watch }: Shared): Promise<void> {
+  if (scratch.bytesWith(chunk.scratch) + readback.bytesWith(stagingBytes(chunk)) <= memoryBudget) return;
+  await watch.guard(readback.idle());
+  readback.destroy();
+  scratch.destroy();
+}
+
+/** After an error a buffer may be one that WebGPU could not make: the next call makes its own. */
+async function startAnew({ turns, watch, readback, scratch, constants, matrices }: Shared): Promise<void> {
+  const endTurn = await watch.guard(turns.take());
+  await watch.guard(readback.idle());
+  readback.destroy();
+  for (const buffers of [scratch, constants, matrices]) buffers.forget();
+  endTurn();
+}
+
+/** Submits a chunk; what comes back is waited for by `call.pending`. */
+async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, call: Call, progress: () => void): Promise<void> {
+  const { device, scratch, readback, watch, pace, label } = shared;
+  const { first, count, submissions } = chunk;
+  for (const [index, { steps, reads }] of submissions.entries()) {
+    await watch.guard(readback.free());
+    stopWhereAsked(call, shared);
+    const work = steps.reduce((sum, step) => sum + step.multiplyAdds, 0);
+    const issued = checked(device, label, () => {
+      if (index === 0) {
+        scratch.reserve(chunk.scratch);
+        for (const [name, data] of uploads) device.queue.writeBuffer(scratch.get(name), 0, data);
+      }
+      const encoder = device.createCommandEncoder({ label });
+      const pass = encoder.beginComputePass({ label });
+      encodeSteps(pass, steps, { ...shared, outer: {} });
+      pass.end();
+      if (reads.length > 0) readback.copy(encoder, reads, count, scratch);
+      device.queue.submit([encoder.finish()]);
+      return { read: readback.read(reads, count, (what, data) => call.take(what, first, count, data)), finished: pace.begin(work) };
+    });
+    const settled = issued.then(async ({ read, finished }) => {
+      await read;
+      finished();
+      if (index === submissions.length - 1) progress();
+    });
+    call.pending.push(watch.guard(settled).catch((error: unknown) => void call.failures.push(error)));
+    if (call.pending.length > 8) await call.pending.shift();
+  }
+}
+
+type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+
 /** The chunk's inputs in float32, non-finite numbers as 0 so that no driver meets them; their points are noted. */
-function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFinite: Set<number>): [string, Float32Array<ArrayBuffer>][] {
+function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFinite: Uint8Array): Upload[] {
   const { first, count } = chunk;
-  const uploads: [string, Float32Array<ArrayBuffer>][] = [];
+  const uploads: Upload[] = [];
   const add = (name: string, batch: { data: ArrayLike<number> }, total: number, shared: boolean): void => {
-    if (!chunk.scratch.has(name)) return;
     const width = batch.data.length / total;
     const data = new Float32Array((shared ? 1 : count) * width);
     const from = shared ? 0 : first * width;
     for (let i = 0; i < data.length; i++) {
       const value = Math.fround(batch.data[from + i]!);
       if (Number.isFinite(value)) data[i] = value;
-      else if (shared) for (let point = first; point < first + count; point++) nonFinite.add(point);
-      else nonFinite.add(first + Math.floor(i / width));
+      else if (shared) nonFinite.fill(1, first, first + count);
+      else nonFinite[first + Math.floor(i / width)] = 1;
     }
-    uploads.push([name, data]);
+    // A field whose divergence is constant reads no points, and yet none may be a NaN.
+    if (chunk.scratch.has(name)) uploads.push([name, data]);
   };
   add("points", points, points.count, false);
   if (context) add("context", context, context.shared ? 1 : points.count, context.shared);

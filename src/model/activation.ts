@@ -39,6 +39,9 @@ function parameter(name: string, value: number, least = 0, most = 1e30): Paramet
   return { name, default: value, least, most };
 }
 
+/** The default of clip on both sides: none. */
+const largestClip = 3.4e38;
+
 const seluScale = 1.0507009873554805;
 const seluScaleAlpha = 1.7580993408473766;
 
@@ -166,6 +169,49 @@ const rows: Readonly<Record<string, Row>> = {
     value: (z) => Math.exp(z),
     derivative: (z) => Math.exp(z),
     wgsl: "exponential",
+  },
+  log: {
+    value: (z) => Math.log(z),
+    derivative: (z) => (z < 0 ? NaN : 1 / z),
+    wgsl: "logarithm",
+  },
+  sqrt: {
+    value: (z) => Math.sqrt(z),
+    derivative: (z) => 0.5 / Math.sqrt(z),
+    wgsl: "square_root",
+  },
+  reciprocal: {
+    value: (z) => 1 / z,
+    derivative: (z) => -1 / (z * z),
+  },
+  square: {
+    value: (z) => z * z,
+    derivative: (z) => 2 * z,
+  },
+  power: {
+    aliases: ["Pow"],
+    parameters: [parameter("exponent", 2, 1e-3, 64)],
+    value: (z, exponent) => z ** exponent,
+    derivative: (z, exponent) => exponent * z ** (exponent - 1),
+  },
+  abs: {
+    value: (z) => Math.abs(z),
+    derivative: (z) => Math.sign(z),
+    kinks: () => [0],
+    wgsl: "absolute",
+  },
+  erf: {
+    value: errorFunction,
+    derivative: (z) => (2 / Math.sqrt(Math.PI)) * Math.exp(-z * z),
+  },
+  // At its ends PyTorch's clamp has the derivative 1, unlike relu6 and hardtanh.
+  clip: {
+    aliases: ["Clamp"],
+    parameters: [parameter("min", -largestClip, 0, largestClip), parameter("max", largestClip, 0, largestClip)],
+    value: (z, min, max) => Math.min(Math.max(z, min), max),
+    derivative: (z, min, max) => (z >= min && z <= max ? 1 : 0),
+    kinks: (min, max) => (min < max ? [min, max] : []).filter((z) => Math.abs(z) < largestClip),
+    wgsl: "clip",
   },
 };
 
@@ -298,17 +344,25 @@ function normalDensity(x: number): number {
  * Relative error 1e-14, and 1e-16 x^2 where that is more.
  */
 function normalTail(x: number): number {
-  if (x < 2) {
-    // 1/2 - density(x) (x + x^3/3 + x^5/(3·5) + ...)
-    let sum = 0;
-    for (let term = x, odd = 3; sum + term !== sum; term *= (x * x) / odd, odd += 2) sum += term;
-    return 0.5 - normalDensity(x) * sum;
-  }
+  if (x < 2) return 0.5 - normalCentre(x);
   // density(x) / (x + 1/(x + 2/(x + 3/(x + ...)))), cut off where the rest is nearly the solution of f = x + terms/f.
   const terms = Math.ceil(250 / (x * x)) + 8;
   let fraction = (x + Math.sqrt(x * x + 4 * terms)) / 2;
   for (let term = terms; term > 0; term--) fraction = x + term / fraction;
   return normalDensity(x) / fraction;
+}
+
+/** The standard normal distribution's probability between 0 and x, for 0 <= x < 2: density(x) (x + x^3/3 + x^5/(3·5) + ...). */
+function normalCentre(x: number): number {
+  let sum = 0;
+  for (let term = x, odd = 3; sum + term !== sum; term *= (x * x) / odd, odd += 2) sum += term;
+  return normalDensity(x) * sum;
+}
+
+/** erf(z) for any z, to a relative error of 1e-14. */
+function errorFunction(z: number): number {
+  const x = Math.SQRT2 * Math.abs(z);
+  return Math.sign(z) * 2 * (x < 2 ? normalCentre(x) : 0.5 - normalTail(x));
 }
 
 /** The first 160 binary digits of 1/(2π). */

@@ -11,13 +11,19 @@ export interface Matrix {
   readonly data: Numbers;
 }
 
+/** diag(d): multiplies element by element. */
+export interface Diagonal {
+  /** [width] */
+  readonly diagonal: Numbers;
+}
+
 /** Which value an operation reads: the state, the context, or the result of an earlier operation by its index. */
 export type Operand = "state" | "context" | number;
 
 /** z = Σ weight_k · operand_k + bias; every weight is [width, width of its operand], the bias [width]. */
 export interface LinearOperation {
   readonly kind: "linear";
-  readonly terms: readonly { readonly operand: Operand; readonly weight: Matrix }[];
+  readonly terms: readonly { readonly operand: Operand; readonly weight: Matrix | Diagonal }[];
   readonly bias: Numbers | null;
 }
 
@@ -28,7 +34,24 @@ export interface ActivationOperation {
   readonly activation: Activation;
 }
 
-export type Operation = LinearOperation | ActivationOperation;
+/** a ∘ b, element by element; both have the same width and may be the same operand. */
+export interface ProductOperation {
+  readonly kind: "product";
+  readonly operands: readonly [Operand, Operand];
+}
+
+/**
+ * Over the elements of one vector: (x - μ) / sqrt(mean((x - μ)²) + ε) where centered, which is a LayerNorm without gain and
+ * bias; x / sqrt(mean(x²) + ε) otherwise, an RMSNorm.
+ */
+export interface NormOperation {
+  readonly kind: "norm";
+  readonly operand: Operand;
+  readonly centered: boolean;
+  readonly epsilon: number;
+}
+
+export type Operation = LinearOperation | ActivationOperation | ProductOperation | NormOperation;
 
 /**
  * A vector field f: R^d x R^c -> R^d as a graph of operations in topological order; the last one is the velocity.
@@ -40,6 +63,24 @@ export interface Network {
   /** c, the size of the context (time and the like); 0 where there is none. */
   readonly contextSize: number;
   readonly operations: readonly Operation[];
+}
+
+/** The number of elements of what an operation reads or gives. */
+export function widthOf(network: Network, operand: Operand): number {
+  let at = operand;
+  while (typeof at === "number") {
+    const operation: Operation = network.operations[at]!;
+    if (operation.kind === "linear") {
+      const weight = operation.terms[0]?.weight;
+      return weight === undefined ? (operation.bias?.length ?? 0) : isDiagonal(weight) ? weight.diagonal.length : weight.rows;
+    }
+    at = operation.kind === "product" ? operation.operands[0] : operation.operand;
+  }
+  return at === "state" ? network.stateSize : network.contextSize;
+}
+
+export function isDiagonal(weight: Matrix | Diagonal): weight is Diagonal {
+  return "diagonal" in weight;
 }
 
 /**

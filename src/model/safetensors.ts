@@ -1,4 +1,5 @@
 import { ModelError, quote } from "../errors.js";
+import { bfloat16, float16 } from "./float16.js";
 import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "./network.js";
 
 export interface SafetensorsOptions {
@@ -185,21 +186,6 @@ function readNumbers({ dtype, begin, end }: Tensor, data: DataView): Numbers {
   for (let i = 0; i < count; i++) numbers[i] = dtype.read(data, begin + i * dtype.bytes);
   return numbers;
 }
-
-function float16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = (bits & 0x3ff) / 1024;
-  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
-  return exponent === 0 ? sign * fraction * 2 ** -14 : sign * (1 + fraction) * 2 ** (exponent - 15);
-}
-
-/** The upper half of a float32. */
-function bfloat16(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
-const scratch = new DataView(new ArrayBuffer(4));
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,231 @@
+import type { Numbers } from "../network.js";
+import { describeNode, fail, type OnnxNode, type Tensor } from "./decode.js";
+import type { Graph, Node } from "./graph.js";
+
+/** What a name of the graph stands for. */
+export type Value = Constant | Feature | Condition;
+
+/** Numbers that depend on nothing. NaN in whole numbers stands for the size of the batch, which is free. */
+export interface Constant extends Tensor {
+  readonly kind: "constant";
+}
+
+/** What depends on the inputs: the elements that one point has, row-major. */
+export interface Feature {
+  readonly kind: "feature";
+  /** With 1 in the place of the batch, so that its product is the width of the node. */
+  readonly shape: readonly number[];
+  /** The axis of the batch; null where there is none, because the value is one for all points or the file is for one point. */
+  readonly batch: number | null;
+  readonly node: Node;
+}
+
+/** left > right, or left >= right, of features; only Where can read it. */
+export interface Condition {
+  readonly kind: "condition";
+  readonly shape: readonly number[];
+  readonly batch: number | null;
+  readonly left: Node;
+  readonly right: Node;
+}
+
+export function constant(shape: readonly number[], data: Numbers, isInteger = false): Constant {
+  return { kind: "constant", shape, data, isInteger };
+}
+
+export function feature(shape: readonly number[], batch: number | null, node: Node): Feature {
+  return { kind: "feature", shape, batch, node };
+}
+
+/** One call of an operation: its inputs, its attributes, and what is common to the whole file. */
+export class Call {
+  readonly graph: Graph;
+  readonly opset: number;
+  /** The size of the batch in a file that fixes it; constants of that size may then stand along the batch. */
+  readonly fixedBatch: number | null;
+  readonly inputs: readonly (Value | null)[];
+  private readonly node: OnnxNode;
+
+  constructor(context: { graph: Graph; opset: number; fixedBatch: number | null }, node: OnnxNode, inputs: readonly (Value | null)[]) {
+    this.graph = context.graph;
+    this.opset = context.opset;
+    this.fixedBatch = context.fixedBatch;
+    this.node = node;
+    this.inputs = inputs;
+  }
+
+  get type(): string {
+    return this.node.type;
+  }
+
+  get outputCount(): number {
+    return this.node.outputs.length;
+  }
+
+  refuse(reason: string): never {
+    return fail(`${describeNode(this.node)}: ${reason}`);
+  }
+
+  has(index: number): boolean {
+    return this.inputs[index] != null;
+  }
+
+  /** An input that has to be there, and that is no truth value. */
+  value(index: number): Constant | Feature {
+    const value = this.inputs[index] ?? this.refuse(`input ${index} is missing`);
+    if (value.kind === "condition") this.refuse(`input ${index} is a comparison of what depends on the inputs; expected numbers`);
+    return value;
+  }
+
+  constant(index: number): Constant {
+    const value = this.value(index);
+    return value.kind === "constant" ? value : this.refuse(`input ${index} depends on the state or the context; expected a constant`);
+  }
+
+  /** Whole numbers of a constant input; NaN is the size of the batch. */
+  integers(index: number): number[] {
+    const { data, shape } = this.constant(index);
+    if (shape.length > 1 || data.some((value) => !Number.isInteger(value) && !Number.isNaN(value)))
+      this.refuse(`input ${index} has the shape [${shape.join(", ")}]; expected a list of whole numbers`);
+    return Array.from(data);
+  }
+
+  /** The one number of a constant input. */
+  scalar(index: number): number {
+    const { data, shape } = this.constant(index);
+    return data.length === 1 ? data[0]! : this.refuse(`input ${index} has the shape [${shape.join(", ")}]; expected one number`);
+  }
+
+  float(name: string, otherwise: number): number {
+    return this.node.attributes.get(name)?.float ?? otherwise;
+  }
+
+  integer(name: string, otherwise: number): number {
+    return this.node.attributes.get(name)?.integer ?? otherwise;
+  }
+
+  text(name: string, otherwise: string): string {
+    return this.node.attributes.get(name)?.text ?? otherwise;
+  }
+
+  integersOf(name: string): readonly number[] | null {
+    return this.node.attributes.get(name)?.integers ?? null;
+  }
+
+  floatsOf(name: string): readonly number[] | null {
+    return this.node.attributes.get(name)?.floats ?? null;
+  }
+
+  tensor(name: string): Tensor | null {
+    return this.node.attributes.get(name)?.tensor ?? null;
+  }
+
+  /** An axis counted from the front, of a value with this many dimensions. */
+  axis(axis: number, rank: number): number {
+    const counted = axis < 0 ? axis + rank : axis;
+    return Number.isInteger(counted) && counted >= 0 && counted < rank ? counted : this.refuse(`axis ${axis} of ${rank} dimensions; expected one from ${-rank} to ${rank - 1}`);
+  }
+
+  refuseBatch(what: string): never {
+    return this.refuse(`it ${what} along the batch, which couples its points; a field treats each point alone`);
+  }
+}
+
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+/** How far apart neighbours along each axis lie. */
+export function stridesOf(shape: readonly number[]): number[] {
+  const strides = Array<number>(shape.length).fill(1);
+  for (let axis = shape.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1]! * shape[axis + 1]!;
+  return strides;
+}
+
+/** The source of every element where the source's offset is a sum over the axes: offsets[axis][coordinate], summed. */
+export function sourcesOf(call: Call, offsets: readonly (readonly number[])[]): Int32Array {
+  const total = sizeOf(offsets.map((axis) => axis.length));
+  const sources = new Int32Array(call.graph.budget.taken(total));
+  let filled = Math.min(1, total);
+  for (const axis of offsets.toReversed()) {
+    // The elements so far repeat for each coordinate, the first copy last, since it is what the others are made from.
+    for (let c = axis.length - 1; c >= 0; c--) for (let i = 0; i < filled; i++) sources[c * filled + i] = sources[i]! + axis[c]!;
+    filled *= axis.length;
+  }
+  return sources;
+}
+
+/** The elements of a value rearranged: element i of the result is element sources[i]. */
+export function moved(call: Call, value: Constant | Feature, shape: readonly number[], batch: number | null, sources: Int32Array): Constant | Feature {
+  if (value.kind === "constant") {
+    const data = value.data instanceof Float32Array ? new Float32Array(sources.length) : new Float64Array(sources.length);
+    sources.forEach((source, i) => (data[i] = value.data[source]!));
+    return { ...value, shape, data };
+  }
+  return feature(shape, batch, call.graph.mapped(value.node, { kind: "pick", columns: value.node.width, indices: sources, factors: null }));
+}
+
+/** The same elements in the same order under another shape. */
+export function reshaped(value: Constant | Feature, shape: readonly number[], batch: number | null): Constant | Feature {
+  return value.kind === "constant" ? { ...value, shape } : feature(shape, batch, value.node);
+}
+
+/** Values brought to one shape, as ONNX broadcasts them: each as the node of its elements. */
+export function broadcast(call: Call, values: readonly (Constant | Feature)[]): { shape: number[]; batch: number | null; nodes: Node[] } {
+  const rank = Math.max(...values.map((value) => value.shape.length));
+  const batches = new Set(values.flatMap((value) => (value.kind === "feature" && value.batch !== null ? [rank - value.shape.length + value.batch] : [])));
+  if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
+  const [batch = null] = batches;
+  const aligned = values.map((value) => alongBatch(call, value, batch === null ? null : batch - (rank - value.shape.length)));
+  const shape = broadcastShape(call, aligned.map((value) => value.shape));
+  const nodes = aligned.map((value) => {
+    const wide = expanded(call, value, shape, batch);
+    return wide.kind === "feature" ? wide.node : call.graph.constant(numbersOf(call, wide));
+  });
+  return { shape, batch, nodes };
+}
+
+/** The shape that all of these broadcast to. */
+export function broadcastShape(call: Call, shapes: readonly (readonly number[])[]): number[] {
+  const rank = Math.max(...shapes.map((shape) => shape.length));
+  return Array.from({ length: rank }, (_, axis) => {
+    const sizes = shapes.map((shape) => shape[axis - (rank - shape.length)] ?? 1);
+    const size = sizes.find((candidate) => candidate !== 1) ?? 1;
+    if (sizes.some((candidate) => candidate !== 1 && candidate !== size))
+      call.refuse(`its inputs have the shapes ${shapes.map((shape) => `[${shape.join(", ")}]`).join(" and ")}, which do not broadcast`);
+    return size;
+  });
+}
+
+/** A value repeated to a shape that it broadcasts to. */
+export function expanded(call: Call, value: Constant | Feature, shape: readonly number[], batch: number | null): Constant | Feature {
+  if (sizeOf(value.shape) === sizeOf(shape)) return reshaped(value, shape, batch);
+  const strides = stridesOf(value.shape);
+  const lead = shape.length - value.shape.length;
+  const offsets = shape.map((size, axis) => {
+    const stride = axis < lead || value.shape[axis - lead] === 1 ? 0 : strides[axis - lead]!;
+    call.graph.budget.take(size);
+    return Array.from({ length: size }, (_, c) => c * stride);
+  });
+  return moved(call, value, shape, batch, sourcesOf(call, offsets));
+}
+
+/** A value beside others whose batch lies on this axis: what a file with a fixed batch repeats along it stands there once. */
+export function alongBatch(call: Call, value: Constant | Feature, axis: number | null): Constant | Feature {
+  const size = axis === null || axis < 0 ? 1 : value.shape[axis]!;
+  if (axis === null || size === 1 || (value.kind === "feature" && value.batch !== null)) return value;
+  if (value.kind !== "constant" || size !== call.fixedBatch) call.refuse(`an input has ${size} elements along the batch; expected 1`);
+  const inner = sizeOf(value.shape.slice(axis + 1));
+  const isRepeated = value.data.every((number, i) => Object.is(number, value.data[i - (Math.floor(i / inner) % size) * inner]));
+  if (!isRepeated) call.refuse("a constant differs from one point of the batch to the next");
+  const shape = value.shape.with(axis, 1);
+  const strides = stridesOf(value.shape);
+  const offsets = shape.map((length, k) => Array.from({ length }, (_, c) => c * strides[k]!));
+  return moved(call, value, shape, null, sourcesOf(call, offsets));
+}
+
+/** The numbers of a constant that is computed with; the size of the batch is none. */
+export function numbersOf(call: Call, { data, isInteger }: Constant): Numbers {
+  if (isInteger && data.some(Number.isNaN)) call.refuse("it computes with the size of the batch, which is free");
+  return data;
+}
