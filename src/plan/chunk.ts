@@ -1,6 +1,6 @@
 import type { Activation } from "../model/activation.js";
 import { sourcesOf, STATE, type Graph, type Node, type Term } from "./graph.js";
-import { ones, rowsOf, type PlannedMatrix } from "./matrices.js";
+import { ones, rowsOf, zeros, type PlannedMatrix } from "./matrices.js";
 import { multiplyAddsPerTangent, scalesOf, widthOfTarget, type Factor, type Instruction, type Register, type Rows, type Scale, type Target } from "./program.js";
 import {
   PARTIAL_SUMS,
@@ -125,8 +125,9 @@ class ChunkBuilder {
 
     for (const node of nodes) {
       if (!needed.has(node.index)) continue;
-      const own = this.rowsOf(node, rows);
       const isResult = node === output && wanted.value !== null;
+      // A velocity that the context alone decides is given for every point all the same.
+      const own = isResult ? rows : this.rowsOf(node, rows);
       const kept = wanted.values.has(node.index);
       const direct = isResult && !kept && node.body.kind === "sum";
       let address = wanted.value!;
@@ -261,7 +262,7 @@ class ChunkBuilder {
     scale: Binding | null,
     width: number,
   ): void {
-    const nothing = { binding: asRows(zeros(width)), perRow: 0 };
+    const nothing = { binding: asRows(zeros(1, width)), perRow: 0 };
     const outer = quads(width);
     this.add({
       label,
@@ -592,7 +593,7 @@ class ChunkBuilder {
         const perRow = values.perRow || other.perRow ? quads(width) : 0;
         const rows = perRow === 0 ? 1 : this.count;
         const into = this.padded(`scale ${key} ${index}`, rows, width);
-        this.combine("multiply scales", null, rows, { binding: asRows(zeros(width)), perRow: 0 }, values, other, into, null, width);
+        this.combine("multiply scales", null, rows, { binding: asRows(zeros(1, width)), perRow: 0 }, values, other, into, null, width);
         values = { binding: into.binding, perRow };
       });
       this.products.set(key, (product = values));
@@ -810,16 +811,13 @@ function matrixAs(layout: MatrixLayout, matrix: PlannedMatrix): Binding {
 }
 
 function biasOf(index: number, width: number, bias: ArrayLike<number> | null): PlannedMatrix {
-  return bias ? rowsOf(`b${index}`, 1, width, () => Array.from(bias)) : zeros(width);
+  return bias ? rowsOf(`b${index}`, 1, width, () => Array.from(bias)) : zeros(1, width);
 }
 
 function onesRow(width: number): PlannedMatrix {
   return ones(1, width);
 }
 
-function zeros(width: number): PlannedMatrix {
-  return rowsOf("zeros", 1, width, () => new Array<number>(width).fill(0));
-}
 
 /** The bits of a float32, as parameters are all u32. */
 function asBits(value: number): number {

@@ -119,7 +119,8 @@ function programsOf(cycle: readonly Link[]): CyclicProgram[] {
     const fused = middle.at(-1)!;
     instructions.push(contraction(fused.matrix, from, last.matrix, fused.scale, last.scale));
     const tangents = first.matrix.columns;
-    const description = `${tangents} tangents from the columns of ${first.matrix.name}, contracted with ${last.matrix.name}`;
+    const through = middle.filter(({ matrix }) => matrices.includes(matrix)).map(({ matrix }) => ` through ${matrix.name},`);
+    const description = `${tangents} tangents from the columns of ${first.matrix.name},${through.join("")} contracted with ${last.matrix.name}`;
     return { description, tangents, instructions, matrices };
   });
 }

@@ -111,6 +111,10 @@ export function ones(rows: number, columns: number): PlannedMatrix {
   return rowsOf("ones", rows, columns, () => new Array<number>(rows * columns).fill(1));
 }
 
+export function zeros(rows: number, columns: number): PlannedMatrix {
+  return rowsOf("zeros", rows, columns, () => new Array<number>(rows * columns).fill(0));
+}
+
 export function identity(n: number): PlannedMatrix {
   return rowsOf("identity", n, n, () => Array.from({ length: n * n }, (_, index) => (index % (n + 1) === 0 ? 1 : 0)));
 }

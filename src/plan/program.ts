@@ -1,5 +1,5 @@
 import { STATE, type Graph, type Node, type Term } from "./graph.js";
-import { diagonalColumn, identity, merge, ones, rowDots, scaleColumns, sum, transposed, type PlannedMatrix } from "./matrices.js";
+import { diagonalColumn, identity, merge, ones, rowDots, scaleColumns, sum, transposed, zeros, type PlannedMatrix } from "./matrices.js";
 
 /** A vector of the forward pass, or a constant one [1, width], that scales tangents element by element. */
 export type Factor =
@@ -69,12 +69,16 @@ export class ProgramBuilder {
 
   /** terms_k = ∂f_k/∂x_k, for seeds that are the basis of the state. */
   contractDiagonal(): void {
-    this.diagonalOf(this.graph.output, []);
+    const { output } = this.graph;
+    if (output.moves) return this.diagonalOf(output, []);
+    this.dot({ kind: "matrix", matrix: ones(output.width, 1) }, 1, [], { rows: { kind: "matrix", matrix: zeros(output.width, 1) }, scale: [] }, []);
   }
 
   /** terms_k = Σ_i rows[k,i] t_k[i] of the velocity's tangents t_k. */
   contractWith(rows: Rows): void {
-    this.contract(rows, [], this.graph.output, []);
+    const { output } = this.graph;
+    if (output.moves) return this.contract(rows, [], output, []);
+    this.dot(rows, output.width, [], this.stillTangents(), []);
   }
 
   /** The velocity's tangents themselves. */
@@ -82,6 +86,10 @@ export class ProgramBuilder {
     const { output } = this.graph;
     const into = { kind, width: output.width } as const;
     const endScale = derivativeOf(output);
+    if (!output.moves) {
+      this.instructions.push({ kind: "blend", from: this.stillTangents(), into, endScale: [], adds: false });
+      return;
+    }
     const constant = this.constantRows(output);
     if (constant || output.body.kind !== "sum") {
       const from = constant ? { rows: constant, scale: [] } : this.before(output);
@@ -89,6 +97,11 @@ export class ProgramBuilder {
       return;
     }
     this.sumInto(output.body.terms, into, endScale);
+  }
+
+  /** The tangents of a velocity that does not depend on the state: the seed, which is as wide, times 0. */
+  private stillTangents(): Tangents {
+    return { rows: this.seed, scale: [{ kind: "constant", row: zeros(1, this.graph.output.width) }] };
   }
 
   /** The tangents of a node's value. */
@@ -286,9 +299,10 @@ export function scalesOf(instruction: Instruction): Scale[] {
 export function multiplyAddsPerTangent(instruction: Instruction): number {
   switch (instruction.kind) {
     case "carry":
-      return instruction.matrix.rows * instruction.matrix.columns;
+      return size(instruction.matrix);
     case "contract":
-      return (instruction.matrix ? instruction.matrix.rows * instruction.matrix.columns : 0) + instruction.width;
+      // A product summed up as it is needs no multiplications for the sum.
+      return (instruction.matrix ? size(instruction.matrix) : 0) + (instruction.matrix && isOnes(instruction.rows) ? 0 : instruction.width);
     case "blend":
       return widthOfTarget(instruction.into);
     case "norm":
@@ -298,4 +312,12 @@ export function multiplyAddsPerTangent(instruction: Instruction): number {
 
 export function widthOfTarget(into: Target): number {
   return into.kind === "register" ? into.register.width : into.width;
+}
+
+function size({ rows, columns }: PlannedMatrix): number {
+  return rows * columns;
+}
+
+function isOnes(rows: Rows): boolean {
+  return rows.kind === "matrix" && rows.matrix.name === "ones";
 }

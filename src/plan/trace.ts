@@ -174,6 +174,8 @@ function choose(candidates: readonly Priced[], method: Method | "auto", wanted: 
       (method === "auto" ? candidate.exact : candidate.method === method) &&
       wanted.every((output) => candidate.delivers.includes(output)),
   );
+  if (able.length === 0)
+    throw new PlanError(`method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`);
   return able.reduce((best, candidate) =>
     candidate.multiplyAdds < best.multiplyAdds ||
     (candidate.multiplyAdds === best.multiplyAdds && candidate.bytesPerPoint < best.bytesPerPoint)
