@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { mlp, type Network } from "../src/model/network.js";
+import { isDiagonal, mlp, type Matrix, type Network } from "../src/model/network.js";
 import { parseSafetensors } from "../src/model/safetensors.js";
 
 /** Uniform numbers in [0, 1), the same for the same seed (mulberry32). */
@@ -48,6 +48,14 @@ export function randomMlp({ seed, widths, contextSize = 0, ...options }: RandomM
     return { weight: { data: draw(outputs * inputs), shape: [outputs, inputs] }, bias: draw(outputs) };
   });
   return { network: mlp({ layers, ...options }), layers };
+}
+
+/** The weight of one term of a linear operation, where it is a matrix. */
+export function weightOf(network: Network, index: number, term = 0): Matrix {
+  const operation = network.operations[index];
+  const weight = operation?.kind === "linear" ? operation.terms[term]?.weight : undefined;
+  if (!weight || isDiagonal(weight)) throw new Error(`operation ${index} has no matrix as its term ${term}`);
+  return weight;
 }
 
 const models = new URL("../demo/models/", import.meta.url);

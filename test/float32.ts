@@ -1,4 +1,4 @@
-import type { Network, Operand } from "../src/model/network.js";
+import { isDiagonal, widthOf, type Network, type Operand } from "../src/model/network.js";
 import { activationFunctions, activationKinks } from "../src/model/activation.js";
 
 export interface Run {
@@ -112,14 +112,28 @@ function forward(network: Network, state: Float64Array, context: Float64Array, c
       results.push({ value, tangents });
       continue;
     }
-    const width = operation.terms[0]!.weight.rows;
+    if (operation.kind === "product") {
+      const [a, b] = operation.operands.map(of) as [Columns, Columns];
+      const value = a.value.map((x, i) => round(x * b.value[i]!));
+      const tangents = a.tangents.map((t, at) => {
+        const i = Math.floor(at / count);
+        return round(round(t * b.value[i]!) + round(a.value[i]! * b.tangents[at]!));
+      });
+      results.push({ value, tangents });
+      continue;
+    }
+    if (operation.kind === "norm") {
+      results.push(normalise(of(operation.operand), operation.centered, operation.epsilon, count, round));
+      continue;
+    }
+    const width = widthOf(network, results.length);
     const value = operation.bias ? Float64Array.from(operation.bias, round) : new Float64Array(width);
     const tangents = new Float64Array(width * count);
     for (const { operand, weight } of operation.terms) {
       const input = of(operand);
       for (let row = 0; row < width; row++)
-        for (let column = 0; column < weight.columns; column++) {
-          const w = round(weight.data[row * weight.columns + column]!);
+        for (const column of isDiagonal(weight) ? [row] : Array(weight.columns).keys()) {
+          const w = round(isDiagonal(weight) ? weight.diagonal[row]! : weight.data[row * weight.columns + column]!);
           value[row] = round(value[row]! + round(w * input.value[column]!));
           for (let k = 0; k < count; k++)
             tangents[row * count + k] = round(tangents[row * count + k]! + round(w * input.tangents[column * count + k]!));
@@ -128,6 +142,28 @@ function forward(network: Network, state: Float64Array, context: Float64Array, c
     results.push({ value, tangents });
   }
   return { of };
+}
+
+/**
+ * y = r (x - μ) with r = 1 / sqrt(mean((x - μ)²) + ε), where μ is the mean of x, or 0 if not centered;
+ * dy = r (dx - dμ - y mean(y ∘ dx)).
+ */
+function normalise({ value: x, tangents }: Columns, centered: boolean, epsilon: number, count: number, round: Round): Columns {
+  const mean = (numbers: Float64Array): number => round(numbers.reduce((sum, number) => round(sum + number), 0) / numbers.length);
+  const centre = (numbers: Float64Array): Float64Array => {
+    const middle = centered ? mean(numbers) : 0;
+    return numbers.map((number) => round(number - middle));
+  };
+  const shifted = centre(x);
+  const r = round(1 / Math.sqrt(mean(shifted.map((number) => round(number * number))) + epsilon));
+  const y = shifted.map((number) => round(r * number));
+  const moved = new Float64Array(tangents.length);
+  for (let k = 0; k < count; k++) {
+    const dx = x.map((_, i) => tangents[i * count + k]!);
+    const slope = mean(dx.map((t, i) => round(y[i]! * t)));
+    centre(dx).forEach((t, i) => (moved[i * count + k] = round(r * round(t - round(y[i]! * slope)))));
+  }
+  return { value: y, tangents: moved };
 }
 
 function eachPoint(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null): { state: Float64Array; context: Float64Array }[] {

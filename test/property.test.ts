@@ -13,13 +13,13 @@ const timeout = 60_000 + 2000 * numRuns;
 
 const exactMethods: readonly Method[] = ["tangent", "cyclic", "jacobian", "coordinate"];
 
+/** Those that are infinite or undefined somewhere are left out: near there no tolerance holds. */
+const finite = activationNames.filter((name) => !["log", "sqrt", "reciprocal"].includes(name));
 /** A device compiles one kernel per activation, so the parameters come from a small set. */
+const variants = ["leaky_relu(0.2)", "elu(0.5)", "celu(2)", "softplus(2, 20)", "clip(-0.5, 0.75)", "sin(10)", "sin(30)"];
 const activation = fc.oneof(
   { weight: 1, arbitrary: fc.constant("identity") },
-  {
-    weight: 6,
-    arbitrary: fc.constantFrom(...activationNames, "leaky_relu(0.2)", "elu(0.5)", "celu(2)", "softplus(2, 20)", "sin(10)", "sin(30)"),
-  },
+  { weight: 6, arbitrary: fc.constantFrom(...finite, ...variants) },
 );
 const small = fc.integer({ min: 1, max: 9 });
 const width = fc.oneof(small, fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 130 }));
@@ -65,7 +65,10 @@ function makeCase({
   count,
   seed,
 }: Description): Case {
-  const names = [...hidden.map((layer) => layer.activation), ...(outputActivation === null ? [] : [outputActivation])];
+  const drawnNames = [...hidden.map((layer) => layer.activation), ...(outputActivation === null ? [] : [outputActivation])];
+  // A second one would amplify the rounding of the first by its frequency again.
+  const fast = drawnNames.findIndex(isFastSine);
+  const names = drawnNames.map((name, index) => (isFastSine(name) && index !== fast ? "sin" : name));
   const widths = [d, ...hidden.map((layer) => layer.width), d];
   const { network } = randomMlp({ seed, widths, activation: names, contextSize: c, contextColumns });
   const drawn = randomPoints(seed ^ 1, count, d, 0.5 + 2 * random(seed)());
@@ -73,7 +76,7 @@ function makeCase({
 
   const kinks = nearKink(network, drawn, contexts);
   const all = float64Run(network, drawn, contexts);
-  // exp after exp leaves float32's range.
+  // exp after exp, or square after square, leaves float32's range.
   const isTame = (point: number): boolean =>
     [all.value, all.diagonal].every((rows) => rowOf(rows, point, d).every((x) => Math.abs(x) < 1e6));
   const kept = Array.from({ length: count }, (_, point) => point).filter((point) => !kinks[point] && isTame(point));
@@ -85,7 +88,7 @@ function makeCase({
   const rounding = (output: keyof Run): number =>
     single[output].reduce((most, x, i) => Math.max(most, Math.abs(x - double[output][i]!)), 0);
   // Float32 rounds z itself; high frequencies and many layers amplify it.
-  const relative = hidden.length > 4 || names.some((name) => /sin\(\d\d/.test(name)) ? 1e-4 : 2e-5;
+  const relative = hidden.length > 4 || fast >= 0 ? 1e-4 : 2e-5;
   const scale = Float64Array.from(kept, (_, point) => rowOf(double.diagonal, point, d).reduce((sum, entry) => sum + Math.abs(entry), 0));
   return {
     network,
@@ -98,6 +101,8 @@ function makeCase({
     valueAllowance: double.value.map((x) => Math.max(relative * (1 + Math.abs(x)), 8 * rounding("value"))),
   };
 }
+
+const isFastSine = (name: string): boolean => name === "sin(10)" || name === "sin(30)";
 
 function rowOf<T extends Float32Array | Float64Array>(data: T, row: number, size: number): T {
   return data.subarray(row * size, (row + 1) * size) as T;

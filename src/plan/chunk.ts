@@ -127,17 +127,18 @@ class ChunkBuilder {
       if (!needed.has(node.index)) continue;
       const isResult = node === output && wanted.value !== null;
       // A velocity that the context alone decides is given for every point all the same.
-      const own = isResult ? rows : this.rowsOf(node, rows);
+      const shared = !isResult && this.isShared(node);
+      const own = shared ? 1 : rows;
       const kept = wanted.values.has(node.index);
       const direct = isResult && !kept && node.body.kind === "sum";
       let address = wanted.value!;
       if (!direct) {
-        const name = kept ? `kept value ${node.index}` : slots.take();
+        const name = kept ? `kept value ${node.index}` : slots.take(shared);
         if (!kept) held.set(node.index, name);
         address = this.padded(name, own, node.width);
       }
       this.compute(node, pass, own, address, slots, wanted.derivatives.has(node.index), moved);
-      const values = { binding: address.binding, perRow: own < rows ? 0 : quads(node.width) };
+      const values = { binding: address.binding, perRow: shared ? 0 : quads(node.width) };
       pass.values.set(node.index, values);
       if (isResult && !direct) this.combine("copy the value", null, rows, values, null, null, wanted.value!, null, node.width);
       for (const source of sourcesOf(node)) {
@@ -157,9 +158,9 @@ class ChunkBuilder {
     return needed;
   }
 
-  /** One row for all points where the node depends on a context that they share. */
-  private rowsOf({ moves }: Node, rows: number): number {
-    return moves || !this.sharedContext() ? rows : 1;
+  /** Whether the node depends on a context alone that all points share: one row for all. */
+  private isShared({ moves }: Node): boolean {
+    return !moves && this.sharedContext();
   }
 
   private sharedContext(): boolean {
@@ -181,7 +182,7 @@ class ChunkBuilder {
         return this.gather("gather the points", this.outer("points", width), width, rows, into.binding, moved);
       case "context": {
         // A context is the same for every moved copy of its point.
-        const copies = rows < pass.rows ? 1 : moved.copies;
+        const copies = this.sharedContext() ? 1 : moved.copies;
         return this.gather("gather the contexts", this.outer("context", width), width, rows, into.binding, { ...UNMOVED, copies });
       }
       case "norm":
@@ -195,7 +196,7 @@ class ChunkBuilder {
         const partial: string[] = [];
         for (const [position, term] of terms.entries()) {
           const last = position === terms.length - 1;
-          if (!last) partial.push(slots.take());
+          if (!last) partial.push(slots.take(this.isShared(node) && rows === 1));
           const address = last ? into : this.padded(partial.at(-1)!, rows, width);
           const scale = last && keepsScale ? this.scratch(`derivative ${index}`, rows * quads(width) * 4) : null;
           this.addTerm(node, term, pass, rows, prior, address, last, scale);
@@ -317,8 +318,9 @@ class ChunkBuilder {
     const registers = new Slots("tangents");
     for (let column = 0; column < plan.tangents; column += this.request.tangentsAtOnce) {
       const columns = Math.min(this.request.tangentsAtOnce, plan.tangents - column);
+      const before = this.work;
       this.pass(plan, column, columns, registers);
-      this.submitWhenFull();
+      if (column + columns < plan.tangents) this.submitWhenFull(this.work - before);
     }
   }
 
@@ -566,7 +568,7 @@ class ChunkBuilder {
     if (into.kind === "register") {
       const { index, width } = into.register;
       if (!pass.names.has(index)) {
-        const name = slots.take();
+        const name = slots.take(into.register.shared);
         pass.names.set(index, name);
         pass.held.set(index, name);
       }
@@ -604,7 +606,7 @@ class ChunkBuilder {
   private factorValues(factor: Factor): Values {
     if (factor.kind === "constant") return { binding: asRows(factor.row), perRow: 0 };
     const node = this.graph.nodes[factor.node]!;
-    const perRow = node.moves || !this.sharedContext() ? quads(node.width) : 0;
+    const perRow = this.isShared(node) ? 0 : quads(node.width);
     const name = factor.kind === "derivative" ? `derivative ${node.index}` : `kept value ${node.index}`;
     return { binding: this.scratch(name, 0), perRow };
   }
@@ -617,6 +619,7 @@ class ChunkBuilder {
     const terms = this.scratch("terms", this.count * this.termsPerPoint());
     for (let column = 0; column < plan.tangents; column += this.request.tangentsAtOnce) {
       const columns = Math.min(this.request.tangentsAtOnce, plan.tangents - column);
+      const before = this.work;
       const moved = { binding: this.scratch("moved value", this.count * 2 * columns * d), offset: 0, stride: d, width: d };
       const pass = this.forward({ copies: 2 * columns, firstCoordinate: column, step: plan.step }, { value: moved, derivatives: new Set(), values: new Set([STATE]) });
       this.add({
@@ -633,7 +636,7 @@ class ChunkBuilder {
         bindings: { moved: pass.values.get(STATE)!.binding, value: moved.binding, terms },
         invocations: this.count * columns,
       });
-      this.submitWhenFull();
+      if (column + columns < plan.tangents) this.submitWhenFull(this.work - before);
     }
   }
 
@@ -716,8 +719,9 @@ class ChunkBuilder {
     this.work += whole.multiplyAdds;
   }
 
-  private submitWhenFull(): void {
-    if (this.work >= this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
+  /** Closes the submission where `next` multiply-adds more would be too much. */
+  private submitWhenFull(next: number): void {
+    if (this.work + next > this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
   }
 
   private submit(reads: readonly Read[]): void {
@@ -728,19 +732,23 @@ class ChunkBuilder {
   }
 }
 
-/** Names of scratch buffers that are used again once what they hold is not needed any more. */
+/**
+ * Names of scratch buffers that are used again once what they hold is not needed any more. What all points share has
+ * buffers of its own, so that every buffer is either of one size or grows in step with the points.
+ */
 class Slots {
-  private readonly unused: string[] = [];
+  private readonly unused: Record<"own" | "shared", string[]> = { own: [], shared: [] };
   private made = 0;
 
   constructor(private readonly name: string) {}
 
-  take(): string {
-    return this.unused.pop() ?? `${this.name} ${this.made++}`;
+  take(shared: boolean): string {
+    const kind = shared ? "shared" : "own";
+    return this.unused[kind].pop() ?? `${kind} ${this.name} ${this.made++}`;
   }
 
   free(name: string): void {
-    this.unused.push(name);
+    this.unused[name.startsWith("shared ") ? "shared" : "own"].push(name);
   }
 }
 

@@ -1,6 +1,6 @@
 import { CONTEXT, STATE, type Graph, type Node } from "./graph.js";
 import { diagonalColumn, diagonalProduct, merge, ones, reshaped, sums, transposed, type PlannedMatrix } from "./matrices.js";
-import { derivativeOf, type Instruction, type Scale, type Tangents } from "./program.js";
+import { derivativeOf, isShared, type Instruction, type Scale, type Tangents } from "./program.js";
 
 /** A matrix of the cycle and what scales its result; where nothing does, it may be merged with the next. */
 interface Link {
@@ -32,14 +32,14 @@ export interface CyclicProgram {
  * nothing scales merged or not. Empty where more than one path leads from the state to the velocity, skips of the state
  * itself apart.
  */
-export function cyclicPrograms(graph: Graph): CyclicProgram[] {
+export function cyclicPrograms(graph: Graph, sharesContext: boolean): CyclicProgram[] {
   const path = readPath(graph);
   if (!path) return [];
   const { links, skips } = path;
   const variants = [links];
   if (links.at(-1)!.scale.length === 0 && links.length > 1) variants.push(mergeLinks(links, (index) => index === links.length - 1));
   if (links.slice(0, -1).some(({ scale }) => scale.length === 0)) variants.push(mergeLinks(links, () => true));
-  return variants.flatMap(programsOf).map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
+  return variants.flatMap((cycle) => programsOf(cycle, (tangents) => isShared(tangents, graph, sharesContext))).map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
 }
 
 /** The one path from the velocity back to the state, as links from the state on. */
@@ -101,7 +101,7 @@ function mergeLinks(links: readonly Link[], chosen: (index: number) => boolean):
   return merged;
 }
 
-function programsOf(cycle: readonly Link[]): CyclicProgram[] {
+function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => boolean): CyclicProgram[] {
   if (cycle.length === 1) return [diagonalProgram(cycle[0]!)];
   if (cycle.length === 2) return [bilinearProgram(cycle[0]!, cycle[1]!)];
   const matrices = cycle.map(({ matrix }) => matrix).filter(({ name }) => name.includes(" "));
@@ -110,14 +110,20 @@ function programsOf(cycle: readonly Link[]): CyclicProgram[] {
     const [first, last] = [rotated[0]!, rotated.at(-1)!];
     let from: Tangents = { rows: { kind: "matrix", matrix: transposed(`columns of ${first.matrix.name}`, first.matrix) }, scale: first.scale };
     const middle = rotated.slice(1, -1);
-    const instructions: Instruction[] = middle.slice(0, -1).map(({ matrix, scale }, index) => {
-      const register = { index, width: matrix.rows, shared: false };
-      const carry: Instruction = { kind: "carry", matrix, from, into: { kind: "register", register }, endScale: [], adds: false };
+    const instructions: Instruction[] = [];
+    for (const [index, { matrix, scale }] of middle.entries()) {
+      // Where nothing scales at all, the merged cycle does the same on the host.
+      const shared = shares(from) && (from.scale.length > 0 || from.rows.kind === "register");
+      if (index === middle.length - 1 && !shared) {
+        instructions.push(contraction(matrix, from, last.matrix, scale, last.scale));
+        break;
+      }
+      const register = { index, width: matrix.rows, shared };
+      instructions.push({ kind: "carry", matrix, from, into: { kind: "register", register }, endScale: [], adds: false });
       from = { rows: { kind: "register", register }, scale };
-      return carry;
-    });
-    const fused = middle.at(-1)!;
-    instructions.push(contraction(fused.matrix, from, last.matrix, fused.scale, last.scale));
+      // A gate on the way, of a context that all points share, is folded once: only a dot product is left.
+      if (index === middle.length - 1) instructions.push(contraction(null, from, last.matrix, [], last.scale));
+    }
     const tangents = first.matrix.columns;
     const through = middle.filter(({ matrix }) => matrices.includes(matrix)).map(({ matrix }) => ` through ${matrix.name},`);
     const description = `${tangents} tangents from the columns of ${first.matrix.name},${through.join("")} contracted with ${last.matrix.name}`;

@@ -62,9 +62,11 @@ export class ProgramBuilder {
   private registers = 0;
   private written = false;
 
+  /** @param sharesContext whether all points have one context, so that what it scales may still be shared. */
   constructor(
     private readonly graph: Graph,
     private readonly seed: Rows,
+    private readonly sharesContext: boolean,
   ) {}
 
   /** terms_k = ∂f_k/∂x_k, for seeds that are the basis of the state. */
@@ -134,7 +136,10 @@ export class ProgramBuilder {
       const { rows, scale } = this.of(only!.source);
       return { rows, scale: [...scale, ...this.factorOf(only!)] };
     }
-    const shared = terms.every((term) => term.kind !== "product" && this.isShared(this.of(term.source)));
+    const shared = terms.every((term) => {
+      const { rows, scale } = this.of(term.source);
+      return this.isShared({ rows, scale: term.kind === "dense" ? scale : [...scale, ...this.factorOf(term)] });
+    });
     const register = this.register(node.width, shared);
     this.sumInto(body.terms, { kind: "register", register }, []);
     return { rows: { kind: "register", register }, scale: [] };
@@ -268,14 +273,19 @@ export class ProgramBuilder {
     return term.factors ? [{ kind: "constant", row: term.factors }] : [];
   }
 
-  private isShared({ rows, scale }: Tangents): boolean {
-    if (scale.length > 0) return false;
-    return rows.kind === "matrix" || (rows.kind === "probes" && rows.shared) || (rows.kind === "register" && rows.register.shared);
+  private isShared(tangents: Tangents): boolean {
+    return isShared(tangents, this.graph, this.sharesContext);
   }
 
   private register(width: number, shared: boolean): Register {
     return { index: this.registers++, width, shared };
   }
+}
+
+/** Whether all points have these tangents in common. */
+export function isShared({ rows, scale }: Tangents, graph: Graph, sharesContext: boolean): boolean {
+  if (rows.kind === "given" || (rows.kind === "probes" && !rows.shared) || (rows.kind === "register" && !rows.register.shared)) return false;
+  return scale.every((factor) => factor.kind === "constant" || (sharesContext && !graph.nodes[factor.node]!.moves));
 }
 
 export function derivativeOf({ index, activation }: Node): Scale {

@@ -7,6 +7,10 @@ import type { Plan } from "./trace.js";
 export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Capacity {
   const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const all = plan.kind === "value" ? 1 : plan.tangentsAtOnce;
+  if (plan.kind !== "value" && 4 * plan.tangents > Math.min(largest, limits.memoryBudget))
+    throw new LimitError(
+      `one point has ${plan.tangents} terms of 4 bytes; the device allows ${largest} bytes in one buffer, the memory budget ${limits.memoryBudget}`,
+    );
   for (let tangentsAtOnce = all; ; tangentsAtOnce = Math.ceil(tangentsAtOnce / 2)) {
     const one = buildChunk({ plan, first: 0, count: 1, tangentsAtOnce, limits, route });
     // Every buffer is a whole number of 16 bytes; over 4 points and over 8 that rounding does not show.

@@ -29,6 +29,8 @@ export interface PlanOptions {
   readonly seed?: number | undefined;
   /** hutchinson: every point has probes of its own ("point", the default), or all share one set ("batch", cheaper). */
   readonly probesPer?: "point" | "batch" | undefined;
+  /** Whether every point has a context of its own ("point", the default) or all share one ("batch"); evaluate sees for itself. */
+  readonly contextPer?: "point" | "batch" | undefined;
   /** difference: the step is this times max(1, |x_i|); default 2^-7, near the optimum ε^(1/3) of float32. */
   readonly step?: number | undefined;
 }
@@ -135,7 +137,7 @@ export function readPlanOptions(options: PlanOptions): { method: Method | "auto"
 /** The plan of field.jvp: J t for one given tangent per point. */
 export function makeJvpPlan(network: Network): Plan {
   const graph = graphOf(network);
-  const program = new ProgramBuilder(graph, { kind: "given" });
+  const program = new ProgramBuilder(graph, { kind: "given" }, false);
   program.store("tangent");
   return { ...tracePlan("jvp", 1, program.instructions), graph, outputs: [] };
 }
@@ -154,7 +156,7 @@ function checkDelivers(method: Method, wanted: readonly Output[]): void {
   throw new PlanError(`method "${method}" does not give the output "${missing}"; it is given by ${able.map((name) => `"${name}"`).join(", ")}`);
 }
 
-function checkOptions({ tangentsAtOnce, probes, seed, probesPer, step }: PlanOptions): void {
+function checkOptions({ tangentsAtOnce, probes, seed, probesPer, contextPer, step }: PlanOptions): void {
   const positive = (name: string, value: number | undefined): void => {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= 2 ** 31))
       throw new InputError(`${name} is ${quote(value)}; expected a whole number from 1 to 2^31`);
@@ -163,6 +165,8 @@ function checkOptions({ tangentsAtOnce, probes, seed, probesPer, step }: PlanOpt
   positive("probes", probes);
   if (seed !== undefined && !(Number.isInteger(seed) && seed >= -(2 ** 31) && seed < 2 ** 32))
     throw new InputError(`seed is ${quote(seed)}; expected a 32-bit integer`);
+  if (contextPer !== undefined && contextPer !== "point" && contextPer !== "batch")
+    throw new InputError(`contextPer is ${quote(contextPer)}; expected "point" or "batch"`);
   if (probesPer !== undefined && probesPer !== "point" && probesPer !== "batch")
     throw new InputError(`probesPer is ${quote(probesPer)}; expected "point" or "batch"`);
   if (step !== undefined && !(step > 0 && step < 1)) throw new InputError(`step is ${quote(step)}; expected a number between 0 and 1`);
@@ -205,9 +209,10 @@ export function candidatesOf(network: Network, options: PlanOptions = {}): reado
     };
   };
   const basis: Rows = { kind: "matrix", matrix: identity(d) };
-  const tangent = new ProgramBuilder(graph, basis);
+  const sharesContext = graph.contextSize === 0 || options.contextPer === "batch";
+  const tangent = new ProgramBuilder(graph, basis, sharesContext);
   tangent.contractDiagonal();
-  const columns = new ProgramBuilder(graph, basis);
+  const columns = new ProgramBuilder(graph, basis, sharesContext);
   columns.store("jacobian");
   const difference: DifferencePlan = {
     kind: "difference",
@@ -217,8 +222,8 @@ export function candidatesOf(network: Network, options: PlanOptions = {}): reado
     step: options.step ?? 2 ** -7,
   };
   return [
-    price({ ...tracePlan("tangent", d, tangent.instructions, options), diagonal: true }, `${d} basis tangents, contracted on the diagonal`),
-    ...cyclicPrograms(graph).map(({ tangents, instructions, description, matrices }) =>
+    price({ ...tracePlan("tangent", d, tangent.instructions, options), diagonal: true }, describeTangents(d, tangent.instructions)),
+    ...cyclicPrograms(graph, sharesContext).map(({ tangents, instructions, description, matrices }) =>
       price(tracePlan("cyclic", tangents, instructions, options), description, matrices),
     ),
     price({ ...tracePlan("jacobian", d, columns.instructions, options), diagonal: true }, "the full Jacobian, its diagonal summed"),
@@ -231,6 +236,21 @@ export function candidatesOf(network: Network, options: PlanOptions = {}): reado
   ];
 }
 
+/** Where the basis tangents start and what they meet in the end, by the names of the matrices. */
+function describeTangents(d: number, instructions: readonly Instruction[]): string {
+  const starts = new Set<string>();
+  const ends = new Set<string>();
+  for (const instruction of instructions) {
+    const { rows } = instruction.from;
+    if (rows.kind === "matrix") starts.add(rows.matrix.name);
+    if (instruction.kind === "contract" && instruction.rows.kind === "matrix") ends.add(instruction.rows.matrix.name);
+  }
+  const [start] = starts;
+  if (starts.size === 1 && start!.startsWith("diagonal")) return `the ${start}`;
+  const met = [...ends].filter((name) => name !== "ones" && name !== "identity");
+  return `${d} basis tangents${starts.size === 1 ? ` from the ${start}` : ""}${met.length > 0 ? `, contracted with ${met.join(" and ")}` : ""}`;
+}
+
 function tracePlan(method: TracePlan["method"], tangents: number, instructions: readonly Instruction[], options: PlanOptions = {}): TracePlan {
   const tangentsAtOnce = Math.min(tangents, options.tangentsAtOnce ?? tangents);
   return { kind: "trace", method, tangents, tangentsAtOnce, instructions, diagonal: false, probes: null };
@@ -241,7 +261,7 @@ function hutchinsonCandidate(graph: Graph, options: PlanOptions, price: (plan: T
   const tangents = options.probes ?? 16;
   const per = options.probesPer ?? "point";
   const probes: Rows = { kind: "probes", shared: per === "batch" };
-  const program = new ProgramBuilder(graph, probes);
+  const program = new ProgramBuilder(graph, probes, options.contextPer === "batch");
   program.contractWith(probes);
   const plan = { ...tracePlan("hutchinson", tangents, program.instructions, options), probes: { per, seed: (options.seed ?? 0) >>> 0 } };
   const words = `${tangents} random probe${tangents > 1 ? "s" : ""} ${per === "batch" ? "shared by all points" : "per point"}; an estimate`;

@@ -1,14 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { ModelError } from "../../src/errors.js";
 import { mlp, type LayerInput, type MlpOptions, type Network } from "../../src/model/network.js";
-import { randomMlp } from "../fields.js";
+import { randomMlp, weightOf } from "../fields.js";
 import { float64Run } from "../float32.js";
 
 /** The first layer's weight, as far as it reads the state, and its bias. */
 function firstLayer(network: Network): { rows: number[][]; bias: number[] | null } {
   const operation = network.operations[0]!;
   if (operation.kind !== "linear") throw new Error("expected a linear operation");
-  const { rows, columns, data } = operation.terms[0]!.weight;
+  const { rows, columns, data } = weightOf(network, 0);
   const numbers = [...data];
   return {
     rows: Array.from({ length: rows }, (_, row) => numbers.slice(row * columns, (row + 1) * columns)),
@@ -67,8 +67,12 @@ describe("mlp", () => {
 
   it("lays its operations out as linear, activation, ..., linear, each reading the one before", () => {
     const { network } = randomMlp({ seed: 1, widths: [2, 3, 4, 2], contextSize: 1, activation: "silu" });
-    expect(network.operations.map((operation) => (operation.kind === "linear" ? operation.terms.map(({ operand }) => operand) : operation.operand))).toEqual([
-      ["state", "context"], 0, [1], 2, [3],
+    expect(network.operations).toMatchObject([
+      { kind: "linear", terms: [{ operand: "state" }, { operand: "context" }] },
+      { kind: "activation", operand: 0 },
+      { kind: "linear", terms: [{ operand: 1 }] },
+      { kind: "activation", operand: 2 },
+      { kind: "linear", terms: [{ operand: 3 }] },
     ]);
   });
 });

@@ -67,17 +67,15 @@ export class Graph {
 
   linear(given: readonly Term[], givenBias: Numbers | null = null, origin: string = this.origin): Node {
     const width = givenBias?.length ?? rowsOf(given[0]!.map);
-    const terms: Term[] = [];
+    const maps = new Map<Node, LinearMap>();
     let bias = givenBias;
     for (const { node, map } of given) {
       const values = constantOf(node);
+      const before = maps.get(node);
       if (values) bias = this.addNumbers(bias, isIdentityMap(map) ? values : applyMap(map, values, this.budget));
-      else {
-        const at = terms.findIndex((term) => term.node === node);
-        if (at < 0) terms.push({ node, map });
-        else terms[at] = { node, map: addMaps(terms[at]!.map, map, this.budget) };
-      }
+      else maps.set(node, before ? addMaps(before, map, this.budget) : map);
     }
+    const terms = Array.from(maps, ([node, map]) => ({ node, map }));
     if (bias?.every((value) => value === 0) && terms.length > 0) bias = null;
     const [only] = terms;
     if (only && terms.length === 1 && bias === null && isIdentityMap(only.map)) return only.node;
@@ -164,7 +162,8 @@ export function topologicalOrder(output: Node): Node[] {
     if (top.isDone) order.push(top.node);
     else if (!seen.has(top.node)) {
       seen.add(top.node);
-      stack.push({ node: top.node, isDone: true }, ...operandsOf(top.node).map((node) => ({ node, isDone: false })).toReversed());
+      stack.push({ node: top.node, isDone: true });
+      for (const node of operandsOf(top.node).toReversed()) stack.push({ node, isDone: false });
     }
   }
   return order;
@@ -193,6 +192,11 @@ export function simplify(graph: Graph, given: Node): Node {
     output = next;
   }
   return output;
+}
+
+/** The same function, with other nodes in the place of inputs. */
+export function replaceInputs(graph: Graph, output: Node, replacements: ReadonlyMap<Node, Node>): Node {
+  return rewrite(graph, output, (_, node) => replacements.get(node) ?? null);
 }
 
 type Rule = (graph: Graph, node: Node, rewritten: ReadonlyMap<Node, Node>, readers: ReadonlyMap<Node, Readers>) => Node | null;

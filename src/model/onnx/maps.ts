@@ -45,6 +45,8 @@ export function countPicked(map: Pick): number {
 
 /** The map of outer(inner(x)). Of two dense maps there is none: their product may be far larger than both. */
 export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): LinearMap {
+  if (isIdentityMap(outer)) return inner;
+  if (isIdentityMap(inner)) return outer;
   if (outer.kind === "dense") {
     if (inner.kind === "dense") throw new Error("two dense maps are never composed");
     return { kind: "dense", matrix: scatterColumns(outer.matrix, inner, budget) };

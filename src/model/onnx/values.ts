@@ -96,8 +96,11 @@ export class Call {
     return data.length === 1 ? data[0]! : this.refuse(`input ${index} has the shape [${shape.join(", ")}]; expected one number`);
   }
 
+  /** A float32 attribute, as the shortest decimal number that it stands for: 0.1, not 0.10000000149011612. */
   float(name: string, otherwise: number): number {
-    return this.node.attributes.get(name)?.float ?? otherwise;
+    const value = this.node.attributes.get(name)?.float ?? otherwise;
+    const decimals = [6, 7, 8].map((digits) => Number(value.toPrecision(digits)));
+    return decimals.find((decimal) => Math.fround(decimal) === Math.fround(value)) ?? value;
   }
 
   integer(name: string, otherwise: number): number {
@@ -172,7 +175,7 @@ export function reshaped(value: Constant | Feature, shape: readonly number[], ba
 
 /** Values brought to one shape, as ONNX broadcasts them: each as the node of its elements. */
 export function broadcast(call: Call, values: readonly (Constant | Feature)[]): { shape: number[]; batch: number | null; nodes: Node[] } {
-  const rank = Math.max(...values.map((value) => value.shape.length));
+  const rank = values.reduce((most, value) => Math.max(most, value.shape.length), 0);
   const batches = new Set(values.flatMap((value) => (value.kind === "feature" && value.batch !== null ? [rank - value.shape.length + value.batch] : [])));
   if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
   const [batch = null] = batches;
@@ -187,7 +190,7 @@ export function broadcast(call: Call, values: readonly (Constant | Feature)[]): 
 
 /** The shape that all of these broadcast to. */
 export function broadcastShape(call: Call, shapes: readonly (readonly number[])[]): number[] {
-  const rank = Math.max(...shapes.map((shape) => shape.length));
+  const rank = shapes.reduce((most, shape) => Math.max(most, shape.length), 0);
   return Array.from({ length: rank }, (_, axis) => {
     const sizes = shapes.map((shape) => shape[axis - (rank - shape.length)] ?? 1);
     const size = sizes.find((candidate) => candidate !== 1) ?? 1;

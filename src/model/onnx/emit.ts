@@ -1,0 +1,67 @@
+import type { Diagonal, Matrix, Network, Numbers, Operand, Operation } from "../network.js";
+import { fail } from "./decode.js";
+import { constantOf, topologicalOrder, type Graph, type Node, type Term } from "./graph.js";
+import { identityMap, isDiagonalMap, toMatrix } from "./maps.js";
+
+/** The operations that a simplified graph consists of; the velocity is the last one. */
+export function emit(graph: Graph, given: Node, state: Node, contextSize: number): Network {
+  const velocity = asOperation(graph, given, state);
+  const operands = new Map<Node, Operand>();
+  const operations: Operation[] = [];
+  const of = (node: Node): Operand => operands.get(node)!;
+  for (const node of topologicalOrder(velocity)) {
+    if (node.kind === "input") {
+      operands.set(node, node.input);
+      continue;
+    }
+    operands.set(node, operations.length);
+    switch (node.kind) {
+      case "linear": {
+        requireFinite(node.bias, node);
+        const terms = node.terms.map((term) => ({ operand: of(term.node), weight: weightOf(graph, node, term) }));
+        operations.push({ kind: "linear", terms: terms.toSorted((a, b) => rank(a.operand) - rank(b.operand)), bias: node.bias });
+        break;
+      }
+      case "activation":
+        operations.push({ kind: "activation", operand: of(node.operand), activation: node.activation });
+        break;
+      case "product":
+        operations.push({ kind: "product", operands: [of(node.operands[0]), of(node.operands[1])] });
+        break;
+      case "norm":
+        operations.push({ kind: "norm", operand: of(node.operand), centered: node.centered, epsilon: node.epsilon });
+        break;
+    }
+  }
+  return { stateSize: state.width, contextSize, operations };
+}
+
+/** A velocity that is the input itself, or a constant, as the linear operation it is. */
+function asOperation(graph: Graph, velocity: Node, state: Node): Node {
+  const { width, origin } = velocity;
+  const values = constantOf(velocity);
+  if (!values && velocity.kind !== "input") return velocity;
+  const map = values ? identityMap(width, graph.budget, new Float64Array(graph.budget.taken(width))) : identityMap(width, graph.budget);
+  return { kind: "linear", width, origin, terms: [{ node: values ? state : velocity, map }], bias: values };
+}
+
+function weightOf(graph: Graph, node: Node, { map }: Term): Matrix | Diagonal {
+  if (isDiagonalMap(map)) {
+    requireFinite(map.factors, node);
+    return { diagonal: map.factors ?? new Float32Array(graph.budget.taken(map.columns)).fill(1) };
+  }
+  const matrix = toMatrix(map, graph.budget);
+  requireFinite(matrix.data, node);
+  return matrix;
+}
+
+/** The state first, then the context, then earlier results in their order. */
+function rank(operand: Operand): number {
+  return operand === "state" ? -2 : operand === "context" ? -1 : operand;
+}
+
+/** The kernels compute in float32, so what is infinite there is refused as well. */
+function requireFinite(numbers: Numbers | null, { origin }: Node): void {
+  const bad = numbers?.find((value) => !Number.isFinite(Math.fround(value)));
+  if (bad !== undefined) fail(`${origin}: a weight or a bias is ${bad}; expected numbers that are finite in float32`);
+}

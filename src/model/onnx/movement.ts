@@ -1,0 +1,275 @@
+import type { Numbers } from "../network.js";
+import type { Term } from "./graph.js";
+import { alongBatch, broadcastShape, Call, constant, expanded, feature, moved, reshaped, sizeOf, sourcesOf, stridesOf, type Constant, type Feature } from "./values.js";
+
+type Moved = Constant | Feature;
+
+/** Operations that give elements of their input in another order or shape. */
+export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>> = {
+  Identity: (call) => call.value(0),
+  Dropout: (call) => {
+    const isTraining = call.has(2) && call.scalar(2) !== 0;
+    if (isTraining) call.refuse("it is in training mode, and would drop elements at random; expected inference");
+    return call.value(0);
+  },
+  Shape: (call) => {
+    const value = call.value(0);
+    const sizes = value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? NaN : size));
+    const end = call.integer("end", sizes.length);
+    const part = sizes.slice(call.integer("start", 0), end);
+    return constant([part.length], Float64Array.from(part), true);
+  },
+  Constant: (call) => {
+    const tensor = call.tensor("value");
+    const floats = call.floatsOf("value_floats");
+    const integers = call.integersOf("value_ints");
+    if (tensor) return { kind: "constant", ...tensor };
+    if (floats) return constant([floats.length], Float32Array.from(floats));
+    if (integers) return constant([integers.length], Float64Array.from(integers), true);
+    const float = call.float("value_float", NaN);
+    const integer = call.integer("value_int", NaN);
+    if (Number.isNaN(float) && Number.isNaN(integer)) call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
+    return Number.isNaN(float) ? constant([], Float64Array.of(integer), true) : constant([], Float32Array.of(float));
+  },
+  ConstantOfShape: (call) => {
+    const { sizes, batch } = splitBatch(call, call.integers(0));
+    const tensor = call.tensor("value");
+    if (tensor && tensor.data.length !== 1) call.refuse(`its value has ${tensor.data.length} numbers; expected 1`);
+    const data = new Float64Array(call.graph.budget.taken(sizeOf(sizes))).fill(tensor?.data[0] ?? 0);
+    return batch === null ? constant(sizes, data, tensor?.isInteger ?? false) : feature(sizes, batch, call.graph.constant(data));
+  },
+  Expand: (call) => {
+    const value = call.value(0);
+    const target = call.integers(1);
+    const lead = target.length - value.shape.length;
+    const own = value.kind === "feature" && value.batch !== null ? value.batch + Math.max(lead, 0) : null;
+    // A literal size stands for the batch where the file fixes it.
+    if (own !== null && target[own] === call.fixedBatch) target[own] = NaN;
+    const { sizes, batch } = splitBatch(call, target);
+    if (own !== null && batch !== null && batch !== own) call.refuse("its shape has the batch on another axis than its input");
+    const axis = own ?? batch;
+    const aligned = alongBatch(call, value, axis === null ? null : axis - Math.max(lead, 0));
+    const shape = broadcastShape(call, [aligned.shape, sizes]);
+    const wide = expanded(call, aligned, shape, axis);
+    return axis !== null && wide.kind === "constant" ? feature(shape, axis, call.graph.constant(wide.data)) : wide;
+  },
+  Reshape: (call) => {
+    const value = call.value(0);
+    return reshape(call, value, call.integers(1), call.integer("allowzero", 0) !== 0);
+  },
+  Flatten: (call) => {
+    const value = call.value(0);
+    const rank = value.shape.length;
+    const given = call.integer("axis", 1);
+    const axis = given === rank ? rank : call.axis(given, rank);
+    const shape = [sizeOf(value.shape.slice(0, axis)), sizeOf(value.shape.slice(axis))];
+    if (value.kind === "constant" || value.batch === null) return reshaped(value, shape, null);
+    const batch = value.batch < axis ? 0 : 1;
+    if (shape[batch] !== 1) call.refuseBatch("joins elements");
+    return reshaped(value, shape, batch);
+  },
+  Squeeze: (call) => {
+    const value = call.value(0);
+    const rank = value.shape.length;
+    const batch = value.kind === "feature" ? value.batch : null;
+    const axes = axesOf(call, 1)?.map((axis) => call.axis(axis, rank)) ?? value.shape.flatMap((size, axis) => (size === 1 && axis !== batch ? [axis] : []));
+    const stays = axes.find((axis) => value.shape[axis] !== 1);
+    if (stays !== undefined) call.refuse(`axis ${stays} has ${value.shape[stays]} elements; expected 1`);
+    if (batch !== null && axes.includes(batch) && call.fixedBatch !== 1) call.refuseBatch("drops the axis");
+    const shape = value.shape.filter((_, axis) => !axes.includes(axis));
+    const before = axes.filter((axis) => axis < (batch ?? 0)).length;
+    return reshaped(value, shape, batch === null || axes.includes(batch) ? null : batch - before);
+  },
+  Unsqueeze: (call) => {
+    const value = call.value(0);
+    const given = axesOf(call, 1) ?? call.refuse("it has no axes");
+    const rank = value.shape.length + given.length;
+    if (rank > 8) call.refuse(`it makes ${rank} dimensions; expected at most 8`);
+    const axes = given.map((axis) => call.axis(axis, rank));
+    if (new Set(axes).size < axes.length) call.refuse(`its axes are [${given.join(", ")}]; expected different ones`);
+    const kept = Array.from({ length: rank }, (_, axis) => axis).filter((axis) => !axes.includes(axis));
+    const shape = Array<number>(rank).fill(1);
+    kept.forEach((axis, i) => (shape[axis] = value.shape[i]!));
+    const batch = value.kind === "feature" && value.batch !== null ? kept[value.batch]! : null;
+    return reshaped(value, shape, batch);
+  },
+  Transpose: (call) => {
+    const value = call.value(0);
+    const rank = value.shape.length;
+    const order = call.integersOf("perm") ?? Array.from({ length: rank }, (_, axis) => rank - 1 - axis);
+    if (order.length !== rank || new Set(order.map((axis) => call.axis(axis, rank))).size < rank) call.refuse(`perm is [${order.join(", ")}]; expected an order of ${rank} axes`);
+    return transpose(call, value, order);
+  },
+  Slice: (call) => {
+    const value = call.value(0);
+    const rank = value.shape.length;
+    const starts = call.integers(1);
+    const ends = call.integers(2);
+    const axes = call.has(3) ? call.integers(3) : starts.map((_, i) => i);
+    const steps = call.has(4) ? call.integers(4) : starts.map(() => 1);
+    if ([ends, axes, steps].some((list) => list.length !== starts.length)) call.refuse("its starts, ends, axes and steps have different lengths");
+    const chosen = value.shape.map((size) => range(call, 0, size, 1));
+    axes.forEach((given, i) => {
+      const axis = call.axis(given, rank);
+      if (value.kind === "feature" && axis === value.batch) {
+        const isWhole = starts[i] === 0 && steps[i] === 1 && (Number.isNaN(ends[i]!) || ends[i]! >= (call.fixedBatch ?? 2 ** 31 - 1));
+        if (!isWhole) call.refuseBatch("takes a part");
+        return;
+      }
+      chosen[axis] = sliceOf(call, value.shape[axis]!, starts[i]!, ends[i]!, steps[i]!);
+    });
+    return take(call, value, chosen);
+  },
+  Split: (call) => {
+    const value = call.value(0);
+    const axis = call.axis(call.integer("axis", 0), value.shape.length);
+    if (value.kind === "feature" && axis === value.batch) call.refuseBatch("splits");
+    const size = value.shape[axis]!;
+    const parts = call.opset < 18 ? call.outputCount : call.integer("num_outputs", call.outputCount);
+    const each = Math.ceil(size / parts);
+    const equal = Array.from({ length: Math.min(parts, call.outputCount) }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
+    const sizes = call.has(1) ? call.integers(1) : (call.integersOf("split") ?? equal);
+    if (!sizes.every((part) => part >= 0) || sizes.reduce((sum, part) => sum + part, 0) !== size) call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]`);
+    let from = 0;
+    return sizes.map((part) => {
+      const chosen = value.shape.map((length, k) => (k === axis ? range(call, from, part, 1) : range(call, 0, length, 1)));
+      from += part;
+      return take(call, value, chosen);
+    });
+  },
+  Gather: (call) => {
+    const value = call.value(0);
+    const axis = call.axis(call.integer("axis", 0), value.shape.length);
+    if (value.kind === "feature" && axis === value.batch) call.refuseBatch("gathers");
+    const { data, shape: indexShape } = call.constant(1);
+    const size = value.shape[axis]!;
+    const indices = Array.from(data, (index) => {
+      const counted = index < 0 ? index + size : index;
+      return Number.isInteger(counted) && counted >= 0 && counted < size ? counted : call.refuse(`index ${index} of ${size} elements`);
+    });
+    const chosen = value.shape.map((length, k) => (k === axis ? indices : range(call, 0, length, 1)));
+    const result = take(call, value, chosen);
+    const shape = [...value.shape.slice(0, axis), ...indexShape, ...value.shape.slice(axis + 1)];
+    const batch = result.kind === "feature" && result.batch !== null && result.batch > axis ? result.batch + indexShape.length - 1 : null;
+    return reshaped(result, shape, batch ?? (result.kind === "feature" ? result.batch : null));
+  },
+  Concat: (call) => {
+    const values = call.inputs.map((_, i) => call.value(i));
+    const rank = values[0]?.shape.length ?? 0;
+    const axis = call.axis(call.integer("axis", 0), rank);
+    if (values.some((value) => value.shape.length !== rank)) call.refuse("its inputs have different numbers of dimensions");
+    return concatenate(call, values, axis);
+  },
+};
+
+/** Axes from an attribute, or from an input in newer files; null where neither is there. */
+export function axesOf(call: Call, input: number): readonly number[] | null {
+  return call.has(input) ? call.integers(input) : call.integersOf("axes");
+}
+
+/** A shape in which at most one size is the batch's. */
+function splitBatch(call: Call, given: readonly number[]): { sizes: number[]; batch: number | null } {
+  const batches = given.flatMap((size, axis) => (Number.isNaN(size) ? [axis] : []));
+  if (batches.length > 1) call.refuse("its shape has the size of the batch twice");
+  if (given.length > 8 || given.some((size) => size < 0)) call.refuse(`its shape is [${given.join(", ")}]; expected at most 8 whole numbers`);
+  return { sizes: given.map((size) => (Number.isNaN(size) ? 1 : size)), batch: batches[0] ?? null };
+}
+
+export function transpose(call: Call, value: Moved, order: readonly number[]): Moved {
+  const strides = stridesOf(value.shape);
+  const axes = order.map((axis) => call.axis(axis, value.shape.length));
+  const shape = axes.map((axis) => value.shape[axis]!);
+  const batch = value.kind === "feature" && value.batch !== null ? axes.indexOf(value.batch) : null;
+  const isMoved = axes.filter((axis) => value.shape[axis] !== 1).some((axis, i, all) => i > 0 && all[i - 1]! > axis);
+  if (!isMoved) return reshaped(value, shape, batch);
+  return moved(call, value, shape, batch, sourcesOf(call, axes.map((axis) => range(call, 0, value.shape[axis]!, strides[axis]!))));
+}
+
+function reshape(call: Call, value: Moved, target: readonly number[], allowZero: boolean): Moved {
+  if (target.length > 8) call.refuse(`it makes ${target.length} dimensions; expected at most 8`);
+  const batch = value.kind === "feature" ? value.batch : null;
+  const total = sizeOf(value.shape);
+  const before = batch === null ? 0 : sizeOf(value.shape.slice(0, batch));
+  const after = batch === null ? 0 : sizeOf(value.shape.slice(batch + 1));
+  const copied = target.map((size, axis) => {
+    if (size !== 0 || allowZero) return size;
+    return axis === batch ? NaN : (value.shape[axis] ?? call.refuse(`its shape is [${target.join(", ")}], and there is no axis ${axis} to copy`));
+  });
+
+  // The batch stands where as many elements lie before it as did, in a place that says so, or leaves the size open, or has the size that the file fixes.
+  const place = batch === null ? -1 : copied.findIndex((size, axis) => {
+    const lead = sizeOf(copied.slice(0, axis));
+    const rest = copied.slice(axis + 1);
+    const known = sizeOf(rest.filter((other) => other !== -1));
+    const fits = rest.includes(-1) ? known > 0 && after % known === 0 : known === after;
+    return lead === before && fits && (Number.isNaN(size) || size === -1 || size === call.fixedBatch);
+  });
+  if (batch !== null && place < 0) call.refuse(`it makes [${show(value)}] into [${target.map((size) => (Number.isNaN(size) ? "batch" : size)).join(", ")}], which moves elements from one point of the batch to another`);
+  const sizes = copied.map((size, axis) => (axis === place ? 1 : size));
+  const known = sizeOf(sizes.filter((size) => size !== -1));
+  const shape = sizes.map((size) => (size === -1 ? total / known : size));
+  if (sizes.filter((size) => size === -1).length > 1 || !shape.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(shape) !== total)
+    call.refuse(`it makes [${show(value)}] into [${target.join(", ")}], which has another number of elements`);
+  return reshaped(value, shape, place < 0 ? null : place);
+}
+
+function show(value: Moved): string {
+  return value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? "batch" : size)).join(", ");
+}
+
+/** The elements at these coordinates along each axis. */
+function take(call: Call, value: Moved, chosen: readonly (readonly number[])[]): Moved {
+  const strides = stridesOf(value.shape);
+  const shape = chosen.map((axis) => axis.length);
+  const batch = value.kind === "feature" ? value.batch : null;
+  if (chosen.every((axis, k) => axis.length === value.shape[k] && axis.every((c, i) => c === i))) return value;
+  if (shape.includes(0)) call.refuse(`it gives the shape [${shape.join(", ")}]; expected at least one element`);
+  return moved(call, value, shape, batch, sourcesOf(call, chosen.map((axis, k) => axis.map((c) => c * strides[k]!))));
+}
+
+function range(call: Call, from: number, length: number, step: number): number[] {
+  call.graph.budget.take(length);
+  return Array.from({ length }, (_, i) => from + i * step);
+}
+
+function sliceOf(call: Call, size: number, start: number, end: number, step: number): number[] {
+  if (![start, end, step].every(Number.isInteger) || step === 0) call.refuse(`it slices from ${start} to ${end} by ${step}; expected whole numbers and a step other than 0`);
+  const clamp = (at: number, low: number, high: number): number => Math.min(Math.max(at < 0 ? at + size : at, low), high);
+  const from = step > 0 ? clamp(start, 0, size) : clamp(start, 0, size - 1);
+  const to = step > 0 ? clamp(end, 0, size) : clamp(end, -1, size - 1);
+  return range(call, from, Math.max(0, Math.ceil((to - from) / step)), step);
+}
+
+function concatenate(call: Call, values: readonly Moved[], axis: number): Moved {
+  const features = values.filter((value) => value.kind === "feature");
+  const batches = new Set(features.flatMap((value) => (value.batch === null ? [] : [value.batch])));
+  if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
+  const [batch = null] = batches;
+  if (axis === batch) call.refuseBatch("joins");
+  const aligned = values.map((value) => alongBatch(call, value, batch));
+  const first = aligned[0]!;
+  const shape = first.shape.with(axis, aligned.reduce((sum, value) => sum + value.shape[axis]!, 0));
+  if (aligned.some((value) => value.shape.some((size, k) => k !== axis && size !== shape[k]))) call.refuse(`its inputs have the shapes ${aligned.map((value) => `[${show(value)}]`).join(" and ")}, which do not join along axis ${axis}`);
+
+  const strides = stridesOf(shape);
+  let from = 0;
+  const places = aligned.map((value) => {
+    const offsets = value.shape.map((size, k) => range(call, k === axis ? from * strides[k]! : 0, size, strides[k]!));
+    from += value.shape[axis]!;
+    return sourcesOf(call, offsets);
+  });
+  const total = call.graph.budget.taken(sizeOf(shape));
+  const isFloat32 = aligned.every((value) => value.kind !== "constant" || value.data instanceof Float32Array);
+  const data: Numbers = isFloat32 ? new Float32Array(total) : new Float64Array(total);
+  aligned.forEach((value, i) => {
+    if (value.kind === "constant") value.data.forEach((number, k) => (data[places[i]![k]!] = number));
+  });
+  if (features.length === 0) return constant(shape, data, aligned.some((value) => value.kind === "constant" && value.isInteger));
+  const terms = aligned.flatMap((value, i): Term[] => {
+    if (value.kind === "constant") return [];
+    const indices = new Int32Array(call.graph.budget.taken(total)).fill(-1);
+    places[i]!.forEach((place, k) => (indices[place] = k));
+    return [{ node: value.node, map: { kind: "pick", columns: value.node.width, indices, factors: null } }];
+  });
+  return feature(shape, batch, call.graph.linear(terms, aligned.length > features.length ? data : null));
+}
