@@ -135,10 +135,11 @@ export class VectorField {
    */
   async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
     this.checkUsable();
-    const plan = this.planFor(options);
+    readPlanOptions(options);
     const d = this.network.stateSize;
     const batch = readBatch(points, d, "points");
     const context = readContext(options.context, this.network.contextSize, batch.count);
+    const plan = this.planFor({ ...options, contextPer: context?.shared === false ? "point" : "batch" });
     startRun(options);
 
     const { count, shape } = batch;
@@ -210,7 +211,7 @@ export class VectorField {
     const { count } = options;
     if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
     const { rows, buffers, outputs } = this.readBuffers(options);
-    const plan = this.planFor({ ...options, outputs });
+    const plan = this.planFor({ ...options, outputs, contextPer: rows.context && rows.context.stride > 0 ? "point" : "batch" });
     if (count === 0) return;
 
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
@@ -265,8 +266,8 @@ export class VectorField {
 
   private planFor(options: PlanOptions): Plan {
     readPlanOptions(options);
-    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, step } = options;
-    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, step]);
+    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step } = options;
+    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step]);
     return this.cached(key, () => makePlan(this.network, options));
   }
 

@@ -255,7 +255,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   const tooLarge = (descriptor: GPUBufferDescriptor) => ({ ...descriptor, size: 2 ** 48 });
 
   const cases: [string, RegExp, (descriptor: GPUBufferDescriptor) => GPUBufferDescriptor][] = [
-    ["scratch of the wrong usage", /: input$/, wrongUsage],
+    ["scratch of the wrong usage", /: own value 0$/, wrongUsage],
     ["scratch that is too small to write to", /: points$/, tooSmall],
     ["scratch that cannot be made", /: terms$|: scale/, tooLarge],
     ["a matrix of the wrong usage", / as product$/, wrongUsage],
@@ -285,7 +285,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
       expect(await own.evaluate(points)).toEqual(expected);
     });
     expect(made.length).toBeGreaterThan(8);
-    for (const label of ["input", "scale 0", "W1 as product", "staging 0", "parameters"]) {
+    for (const label of ["own value 0", "derivative 2", "W1 as product", "staging 0", "parameters"]) {
       made.length = 0;
       const fresh = await VectorField.create(device, network);
       await patched({ createBuffer: (descriptor) => (made.push(createBuffer(descriptor)), made.at(-1)!) }, () => fresh.evaluate(points));
@@ -327,7 +327,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
 
   test("reserve, and what comes after it", async () => {
     const own = await VectorField.create(device, network, { label: "mine" });
-    await patched(spoiling(/input$/, tooLarge), () => expect(own.reserve(100)).rejects.toThrow(/^mine: ./));
+    await patched(spoiling(/own value 0$/, tooLarge), () => expect(own.reserve(100)).rejects.toThrow(/^mine: ./));
     await own.reserve(100);
     own.destroy();
   });
@@ -379,7 +379,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   test("the caller's own error scopes see none of it", async () => {
     const own = await VectorField.create(device, network);
     device.pushErrorScope("validation");
-    await patched(spoiling(/: input$/, wrongUsage), () => expect(own.evaluate(points)).rejects.toThrow(GpuError));
+    await patched(spoiling(/: own value 0$/, wrongUsage), () => expect(own.evaluate(points)).rejects.toThrow(GpuError));
     expect(await device.popErrorScope()).toBeNull();
     own.destroy();
   });

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { evaluateReference, explainPlan, VectorField, type Network, type Output } from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 import type { Diagonal, Matrix, Operand, Operation } from "../src/model/network.js";

@@ -30,7 +30,7 @@ export function onnxFile({ nodes, inputs, outputs, initializers = {}, opset = 20
     text(2, "field"),
     ...list.map(([name, tensor]) => part(5, encodeTensor(tensor, name))),
     ...Object.entries(inputs).map(([name, shape]) => part(11, encodeInput(name, shape))),
-    ...outputs.map((name) => part(12, text(1, name))),
+    ...outputs.map((name) => part(12, encodeInput(name, null))),
   ];
   return join([integer(1, 9), part(7, join(graph)), part(8, join([text(1, ""), integer(2, opset)]))]);
 }

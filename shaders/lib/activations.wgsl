@@ -184,15 +184,7 @@ fn square(z: f32) -> vec2f {
 // z^exponent and exponent z^(exponent - 1); NaN below 0 for a broken exponent, where the driver knows NaN. The whole part is
 // multiplied out, at a relative error of 2^-24 for each of its units; a broken part costs that of exponential() besides.
 fn power(z: f32, exponent: f32) -> vec2f {
-  let e = exponent - 1.0;
-  let units = floor(abs(e));
-  let broken = abs(e) - units;
-  let whole = whole_power(z, u32(units));
-  let x = max(z, 1.17549435e-38);
-  let part = select(1.0, undefined_below_zero(bounded_exp(broken * log_of(x)), z), broken > 0.0);
-  let positive = bounded_product(whole, part);
-  let base = select(positive, reciprocal(positive).x, e < 0.0);
-  return vec2f(bounded_product(base, z), bounded_product(exponent, base));
+  return vec2f(raise(z, exponent), bounded_product(exponent, raise(z, exponent - 1.0)));
 }
 
 // |z|; the derivative at 0 is 0. Exact.

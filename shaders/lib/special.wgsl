@@ -57,6 +57,17 @@ fn whole_power(z: f32, n: u32) -> f32 {
   return result;
 }
 
+// z^e; of a negative e by the reciprocal, which is that of 2^-126 nearer to 0. NaN for a broken e below 0.
+fn raise(z: f32, e: f32) -> f32 {
+  let units = floor(abs(e));
+  let broken = abs(e) - units;
+  let held = select(max(z, 1.17549435e-38), min(z, -1.17549435e-38), z < 0.0);
+  let base = select(z, 1.0 / clamp(held, -8.5e37, 8.5e37), e < 0.0);
+  let part = bounded_exp(sign(e) * broken * log_of(abs(held)));
+  let whole = whole_power(base, u32(units));
+  return select(whole, undefined_below_zero(bounded_product(whole, part), z), broken > 0.0);
+}
+
 // v, but NaN where z < 0; made of bits, since a compiler may take any float expression for a number.
 fn undefined_below_zero(v: f32, z: f32) -> f32 {
   return bitcast<f32>(bitcast<u32>(v) | select(0u, 0x7fc00000u, z < 0.0));

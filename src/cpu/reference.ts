@@ -1,9 +1,9 @@
 import { readBatch, readContext, type BatchInput, type ContextInput } from "../batch.js";
 import { activationFunctions } from "../model/activation.js";
 import type { Matrix, Network, Numbers } from "../model/network.js";
-import { CONTEXT, STATE, type Graph, type Node } from "../plan/graph.js";
+import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
 import type { Factor, Instruction, Rows, Scale } from "../plan/program.js";
-import { makePlan, type DifferencePlan, type Method, type Output, type Plan, type PlanOptions, type TracePlan } from "../plan/trace.js";
+import { makePlan, readPlanOptions, type DifferencePlan, type Method, type Output, type Plan, type PlanOptions, type TracePlan } from "../plan/trace.js";
 import { rademacher } from "./probes.js";
 import { meanRows, sumRows } from "./reduce.js";
 
@@ -47,11 +47,12 @@ interface Primal {
  * @throws InputError, PlanError as VectorField.evaluate rejects with.
  */
 export function evaluateReference(network: Network, points: BatchInput, options: ReferenceOptions = {}): ReferenceResult {
-  const plan = makePlan(network, options);
-  const d = network.stateSize;
-  const c = network.contextSize;
+  readPlanOptions(options);
+  graphOf(network);
+  const { stateSize: d, contextSize: c } = network;
   const batch = readBatch(points, d, "points");
   const contexts = readContext(options.context, c, batch.count);
+  const plan = makePlan(network, { ...options, contextPer: contexts?.shared === false ? "point" : "batch" });
   const { count } = batch;
 
   const { graph } = plan;

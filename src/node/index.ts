@@ -36,6 +36,12 @@ export interface AdapterReport {
   readonly attempts: readonly DriverAttempt[];
 }
 
+/**
+ * The objects that create() returned, for good: when one is collected before its device is destroyed, or while the event
+ * loop still has something of it to finish (promises of a lost device among it), the process hangs or aborts.
+ */
+const keptAlive = new Set<GPU>();
+
 /** The limits that a device asks its adapter for; all others stay at WebGPU's defaults. */
 const wantedLimits = [
   "maxStorageBufferBindingSize",
@@ -74,16 +80,13 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
   const device = await adapter.requestDevice(descriptor).catch((error: Error) => {
     throw new AdapterError(`${description} refused to make a device: ${error.message}`, { cause: error });
   });
-  // When the object that create() returned is collected before the device is destroyed, the process hangs or aborts.
-  let keptAlive: GPU | null = found.gpu;
+  keptAlive.add(found.gpu);
   return {
     device,
     description,
     dispose: async () => {
-      if (keptAlive === null) return;
       device.destroy();
       await device.lost;
-      keptAlive = null;
     },
   };
 }

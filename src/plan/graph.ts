@@ -1,4 +1,4 @@
-import { ModelError } from "../errors.js";
+import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
 import { lazily, rowsOf, type PlannedMatrix } from "./matrices.js";
 import type { Matrix, Network, Numbers, Operand, Operation } from "../model/network.js";
@@ -53,6 +53,7 @@ const graphs = new WeakMap<Network, Graph>();
 
 /** Reads a network's operations as a graph of nodes. */
 export function graphOf(network: Network): Graph {
+  if (!Array.isArray(network?.operations)) throw new ModelError(`network is ${quote(network)}; expected one that mlp or a file reader made`);
   let graph = graphs.get(network);
   if (!graph) graphs.set(network, (graph = new GraphBuilder(network).build()));
   return graph;

@@ -1,8 +1,9 @@
 import { fail } from "./decode.js";
 
 /**
- * Counts the numbers that reading a file makes, so that a small file cannot ask for a large amount of memory or work: a
- * width or a shape costs its author a few bytes. The limit leaves room for what folding and padding of real weights need.
+ * Counts the numbers that reading a file makes and looks at, so that a small file cannot ask for a large amount of memory or
+ * work: a width or a shape costs its author a few bytes. The limit leaves room for what folding and padding of real weights
+ * need.
  */
 export class Budget {
   private readonly bytes: number;

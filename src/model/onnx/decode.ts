@@ -194,7 +194,18 @@ function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: 
     let i = 0;
     for (const field of fields) for (const value of storedNumbers(field, type)) data[i++] = type.decode ? type.decode(value) : value;
   }
-  return { name, tensor: { shape, data, isInteger: type.isInteger } };
+  const isNumber = shape.length === 0 && type.field === 4;
+  return { name, tensor: { shape, data: isNumber ? Float64Array.of(intended(data[0]!)) : data, isInteger: type.isInteger } };
+}
+
+/**
+ * The number that a program's author wrote, of what float32 made of it: a decimal number of up to 4 digits, or quarters of π.
+ * A float32 that nobody wrote is hardly ever one of those, and then within its own rounding.
+ */
+function intended(value: number): number {
+  const quarters = Math.round((value / Math.PI) * 4);
+  const candidates = [Number(value.toPrecision(4)), Math.abs(quarters) <= 64 ? (quarters / 4) * Math.PI : value];
+  return candidates.find((candidate) => Math.fround(candidate) === value) ?? value;
 }
 
 /** Beyond it no operation here has a meaning, and a list of dimensions stays short. */

@@ -1,7 +1,7 @@
 import type { Diagonal, Matrix, Network, Numbers, Operand, Operation } from "../network.js";
 import { fail } from "./decode.js";
-import { constantOf, topologicalOrder, type Graph, type Node, type Term } from "./graph.js";
-import { identityMap, isDiagonalMap, toMatrix } from "./maps.js";
+import { constantOf, topologicalOrder, type Graph, type Node } from "./graph.js";
+import { addMaps, identityMap, isDiagonalMap, toMatrix, type LinearMap } from "./maps.js";
 
 /** The operations that a simplified graph consists of; the velocity is the last one. */
 export function emit(graph: Graph, given: Node, state: Node, contextSize: number): Network {
@@ -18,7 +18,12 @@ export function emit(graph: Graph, given: Node, state: Node, contextSize: number
     switch (node.kind) {
       case "linear": {
         requireFinite(node.bias, node);
-        const terms = node.terms.map((term) => ({ operand: of(term.node), weight: weightOf(graph, node, term) }));
+        const maps = new Map<Node, LinearMap>();
+        for (const term of node.terms) {
+          const before = maps.get(term.node);
+          maps.set(term.node, before ? addMaps(before, term.map, graph.budget) : term.map);
+        }
+        const terms = Array.from(maps, ([operand, map]) => ({ operand: of(operand), weight: weightOf(graph, node, map) }));
         operations.push({ kind: "linear", terms: terms.toSorted((a, b) => rank(a.operand) - rank(b.operand)), bias: node.bias });
         break;
       }
@@ -45,7 +50,7 @@ function asOperation(graph: Graph, velocity: Node, state: Node): Node {
   return { kind: "linear", width, origin, terms: [{ node: values ? state : velocity, map }], bias: values };
 }
 
-function weightOf(graph: Graph, node: Node, { map }: Term): Matrix | Diagonal {
+function weightOf(graph: Graph, node: Node, map: LinearMap): Matrix | Diagonal {
   if (isDiagonalMap(map)) {
     requireFinite(map.factors, node);
     return { diagonal: map.factors ?? new Float32Array(graph.budget.taken(map.columns)).fill(1) };

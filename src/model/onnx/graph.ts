@@ -1,7 +1,7 @@
 import { activationFunctions, isIdentity, parseActivation, type Activation } from "../activation.js";
 import type { Numbers } from "../network.js";
 import type { Budget } from "./budget.js";
-import { addMaps, applyMap, compose, countPicked, identityMap, isIdentityMap, rowsOf, type LinearMap } from "./maps.js";
+import { addMaps, applyMap, canAdd, compose, countPicked, identityMap, isEmptyMap, isIdentityMap, rowsOf, type LinearMap } from "./maps.js";
 
 interface Common {
   readonly width: number;
@@ -67,15 +67,18 @@ export class Graph {
 
   linear(given: readonly Term[], givenBias: Numbers | null = null, origin: string = this.origin): Node {
     const width = givenBias?.length ?? rowsOf(given[0]!.map);
-    const maps = new Map<Node, LinearMap>();
+    const terms: Term[] = [];
+    const last = new Map<Node, number>();
     let bias = givenBias;
     for (const { node, map } of given) {
       const values = constantOf(node);
-      const before = maps.get(node);
+      const at = last.get(node);
+      const before = at === undefined ? null : terms[at]!.map;
       if (values) bias = this.addNumbers(bias, isIdentityMap(map) ? values : applyMap(map, values, this.budget));
-      else maps.set(node, before ? addMaps(before, map, this.budget) : map);
+      else if (before && canAdd(before, map)) terms[at!] = { node, map: addMaps(before, map, this.budget) };
+      else if (!isEmptyMap(map) || given.length === 1) last.set(node, terms.push({ node, map }) - 1);
     }
-    const terms = Array.from(maps, ([node, map]) => ({ node, map }));
+    if (terms.length === 0 && bias === null) bias = new Float64Array(this.budget.taken(width));
     if (bias?.every((value) => value === 0) && terms.length > 0) bias = null;
     const [only] = terms;
     if (only && terms.length === 1 && bias === null && isIdentityMap(only.map)) return only.node;
@@ -275,7 +278,11 @@ const foldTerms: Rule = (graph, node, rewritten, readers) => {
       continue;
     }
     folded = true;
-    for (const term of inner.terms) terms.push({ node: term.node, map: compose(map, term.map, graph.budget) });
+    for (const term of inner.terms) {
+      // Sums of sums could repeat their terms at every level.
+      graph.budget.take(8 + rowsOf(map) / 8);
+      terms.push({ node: term.node, map: compose(map, term.map, graph.budget) });
+    }
     if (inner.bias) bias = constantOf(graph.linear([{ node: graph.constant(inner.bias), map }], bias))!;
   }
   return folded ? graph.linear(terms, bias, node.origin) : null;
@@ -294,7 +301,7 @@ function countElements(terms: readonly Term[]): number {
 function foldsInto(map: LinearMap, inner: LinearNode, { count, picks, picked }: Readers, dissolves: boolean): boolean {
   const isPicks = inner.terms.every((term) => term.map.kind === "pick");
   if (map.kind === "dense") return isPicks && countElements(inner.terms) <= inner.width;
-  if (isPicks) return count === 1 || inner.terms.length === 1;
+  if (isPicks) return count === 1 || inner.terms.length === 1 || isJoin(inner);
   // Rows of a dense map move to their readers where no row is then computed twice.
   return count === picks && picked <= inner.width && !dissolves;
 }

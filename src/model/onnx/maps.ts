@@ -38,6 +38,10 @@ export function isIdentityMap(map: LinearMap): boolean {
   return isDiagonalMap(map) && map.factors === null;
 }
 
+export function isEmptyMap(map: LinearMap): boolean {
+  return map.kind === "pick" && map.indices.every((index) => index < 0);
+}
+
 /** The number of outputs that read something. */
 export function countPicked(map: Pick): number {
   return map.indices.reduce((count, index) => count + (index >= 0 ? 1 : 0), 0);
@@ -59,9 +63,14 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   return { kind: "pick", columns: inner.columns, indices, factors: isOnes(factors, indices) ? null : factors };
 }
 
+/** Whether the sum of two maps is no more than the larger: of two picks only where no output then reads two inputs. */
+export function canAdd(a: LinearMap, b: LinearMap): boolean {
+  return a.kind === "dense" || b.kind === "dense" || a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i]);
+}
+
 /** The map of a(x) + b(x). */
 export function addMaps(a: LinearMap, b: LinearMap, budget: Budget): LinearMap {
-  if (a.kind === "pick" && b.kind === "pick" && a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i])) {
+  if (a.kind === "pick" && b.kind === "pick" && canAdd(a, b)) {
     budget.take(a.indices.length);
     const indices = a.indices.map((index, i) => Math.max(index, b.indices[i]!));
     const part = (map: Pick, i: number): number => (map.indices[i]! < 0 ? 0 : (map.factors?.[i] ?? 1));

@@ -1,5 +1,6 @@
 import type { ActivationNode, Graph, Node } from "./graph.js";
 import { uniformOf } from "./graph.js";
+import { isDiagonalMap, isIdentityMap } from "./maps.js";
 
 /** Constants of a file are float32, so they are those of a formula up to this. */
 const tolerance = 1e-6;
@@ -28,7 +29,7 @@ function recogniseGate(graph: Graph, first: Node, second: Node): Node | null {
   const candidates = outer?.shift === 0 ? [{ node: first, factor: 1 }, outer] : [{ node: first, factor: 1 }];
   for (const { node: z, factor } of candidates) {
     const c = factor * gate.factor;
-    const inner = polynomial(operand, z);
+    const inner = polynomial(graph, operand, z);
     const isPure = near(gate.shift, 0);
     const isHalf = near(gate.shift, gate.factor);
     if (activation.name === "tanh" && isPure && isSoftplusOf(operand, z)) return scaledActivation(graph, z, "mish", c);
@@ -93,10 +94,10 @@ function meanOf(node: Node): Node | null {
 /** x of x - mean(x). */
 function centredOf(node: Node): Node | null {
   if (node.kind !== "linear" || node.terms.length !== 2 || node.bias) return null;
-  const [{ node: x, map }, { node: mean, map: spread }] = node.terms as [(typeof node.terms)[0], (typeof node.terms)[0]];
-  const isWhole = map.kind === "pick" && !map.factors && x.width === node.width && map.indices.every((index, i) => index === i);
-  const isTaken = spread.kind === "pick" && spread.indices.every((index, i) => index === 0 && spread.factors?.[i] === -1);
-  return isWhole && isTaken && meanOf(mean) === x ? x : null;
+  const [{ node: x, map }, { node: mean, map: taken }] = node.terms as [(typeof node.terms)[0], (typeof node.terms)[0]];
+  if (!isIdentityMap(map) || !isDiagonalMap(taken) || !taken.factors?.every((factor) => factor === -1)) return null;
+  const repeated = repeatedOf(mean);
+  return repeated && meanOf(repeated) === x ? x : null;
 }
 
 /**
@@ -110,18 +111,18 @@ export function choose(graph: Graph, left: Node, right: Node, a: Node, b: Node):
 
 /** above where difference > 0, else below. */
 function recogniseBranches(graph: Graph, difference: Node, above: Node, below: Node): Node | null {
-  const line = polynomial(difference, above);
+  const line = polynomial(graph, difference, above);
   if (!line || !near(line[2], 0) || !near(line[3], 0) || !(line[1] > 0)) return null;
   // difference > 0 where above > threshold.
   const threshold = -line[0] / line[1];
   const inner = innermost(below);
   if (inner.node.kind === "activation" && inner.node.activation.toString() === "softplus" && near(inner.shift, 0)) {
-    const beta = polynomial(inner.node.operand, above);
+    const beta = polynomial(graph, inner.node.operand, above);
     if (!beta || !near(beta[0], 0) || !near(beta[2], 0) || !near(beta[3], 0) || !near(beta[1] * inner.factor, 1)) return null;
     return graph.activation(above, `softplus(${snap(beta[1])}, ${snap(threshold * beta[1])})`);
   }
   if (!near(threshold, 0)) return null;
-  const slope = polynomial(below, above);
+  const slope = polynomial(graph, below, above);
   if (slope && near(slope[0], 0) && near(slope[2], 0) && near(slope[3], 0))
     return graph.activation(above, near(slope[1], 0) ? "relu" : `leaky_relu(${slope[1]})`);
   if (inner.node.kind === "activation" && inner.node.activation.name === "exp" && inner.node.operand === above && near(inner.shift, -inner.factor))
@@ -143,10 +144,11 @@ function innermost(node: Node): { node: Node; factor: number; shift: number } {
 type Cubic = readonly [number, number, number, number];
 
 /** The coefficients of 1, z, z² and z³ where the node is such a polynomial, element by element; null where it is none. */
-function polynomial(node: Node, z: Node, depth = 0): Cubic | null {
+function polynomial(graph: Graph, node: Node, z: Node, depth = 0): Cubic | null {
   if (node === z) return [0, 1, 0, 0];
   if (depth === deepest) return null;
-  const of = (operand: Node): Cubic | null => polynomial(operand, z, depth + 1);
+  graph.budget.take(node.width / 8);
+  const of = (operand: Node): Cubic | null => polynomial(graph, operand, z, depth + 1);
   if (node.kind === "product") return product(of(node.operands[0]), of(node.operands[1]));
   if (node.kind === "activation") {
     const inner = ["square", "power"].includes(node.activation.name) ? of(node.operand) : null;

@@ -181,6 +181,7 @@ export function broadcast(call: Call, values: readonly (Constant | Feature)[]): 
   const [batch = null] = batches;
   const aligned = values.map((value) => alongBatch(call, value, batch === null ? null : batch - (rank - value.shape.length)));
   const shape = broadcastShape(call, aligned.map((value) => value.shape));
+  call.graph.budget.take(sizeOf(shape));
   const nodes = aligned.map((value) => {
     const wide = expanded(call, value, shape, batch);
     return wide.kind === "feature" ? wide.node : call.graph.constant(numbersOf(call, wide));
@@ -218,6 +219,7 @@ export function alongBatch(call: Call, value: Constant | Feature, axis: number |
   const size = axis === null || axis < 0 ? 1 : value.shape[axis]!;
   if (axis === null || size === 1 || (value.kind === "feature" && value.batch !== null)) return value;
   if (value.kind !== "constant" || size !== call.fixedBatch) call.refuse(`an input has ${size} elements along the batch; expected 1`);
+  call.graph.budget.take(value.data.length);
   const inner = sizeOf(value.shape.slice(axis + 1));
   const isRepeated = value.data.every((number, i) => Object.is(number, value.data[i - (Math.floor(i / inner) % size) * inner]));
   if (!isRepeated) call.refuse("a constant differs from one point of the batch to the next");
