@@ -1,4 +1,4 @@
-// out = e ∘ W (s ∘ t): one layer of forward mode for every tangent t_k of every point b, row r = b columns + k.
+// out (+)= e ∘ W (s ∘ t): one layer of forward mode for every tangent t_k of every point b, row r = b columns + k.
 // Strides say where t, s, e and out are: tangents that all points share have per_point = 0, a missing scale is one row of
 // ones with per_point = 0, and the Jacobian is stored with its columns innermost.
 // One invocation computes 4 outputs of 4 consecutive rows; neighbouring invocations share the outputs and so the weights.
@@ -18,6 +18,7 @@ struct Parameters {
   out_per_row: u32,
   out_rows: u32,              // how many outputs are stored
   end_scale_per_point: u32,   // in vec4
+  adds: u32,                  // to what is there
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -41,7 +42,8 @@ fn store(row: u32, output: u32, y: vec4f) {
   for (var lane = 0u; lane < 4u; lane++) {
     let i = output * 4u + lane;
     if (i < p.out_rows) {
-      out[at + i * p.out_per_row] = scaled[lane];
+      let index = at + i * p.out_per_row;
+      out[index] = select(scaled[lane], out[index] + scaled[lane], p.adds == 1u);
     }
   }
 }

@@ -1,4 +1,4 @@
-// term = e_k Σ_i c_k[i] s'_i (W (s ∘ t_k))[i]: a carry whose result is contracted at once and never stored,
+// term (+)= e_k Σ_i c_k[i] s'_i (W (s ∘ t_k))[i]: a carry whose result is contracted at once and never stored,
 // for every tangent t_k of every point b, row r = b columns + k.
 // With one tangent of ones, c = 1 and W = M this is the bilinear form s'ᵀ M s; its sum over i is then left in `parts`
 // partial sums, part q taking every parts-th vec4 of i from q on.
@@ -23,6 +23,7 @@ struct Parameters {
   factor_per_column: u32,
   first_column: u32,
   terms_per_point: u32,
+  adds: u32,                     // to what is there
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -49,7 +50,8 @@ fn store(row: u32, part: u32, sum: f32) {
   let point = row / p.columns;
   let column = p.first_column + row % p.columns;
   let e = factor[point * p.factor_per_point + column * p.factor_per_column];
-  terms[point * p.terms_per_point + column * p.parts + part] = e * sum;
+  let index = point * p.terms_per_point + column * p.parts + part;
+  terms[index] = select(e * sum, terms[index] + e * sum, p.adds == 1u);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

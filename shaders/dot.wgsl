@@ -1,4 +1,4 @@
-// term = e_k Σ_i c_k[i] s_i t_k[i]: a contraction with no product left before it,
+// term (+)= e_k Σ_i c_k[i] s_i t_k[i]: a contraction with no product left before it,
 // for every tangent t_k of every point b, row r = b columns + k.
 // One invocation computes one row.
 // Needs: lib/dispatch.wgsl.
@@ -18,6 +18,7 @@ struct Parameters {
   factor_per_column: u32,
   first_column: u32,
   terms_per_point: u32,
+  adds: u32,                     // to what is there
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -44,5 +45,6 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   let column = p.first_column + k;
   let e = factor[point * p.factor_per_point + column * p.factor_per_column];
-  terms[point * p.terms_per_point + column] = e * sum;
+  let index = point * p.terms_per_point + column;
+  terms[index] = select(e * sum, terms[index] + e * sum, p.adds == 1u);
 }

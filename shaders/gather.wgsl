@@ -1,39 +1,31 @@
-// gathered[r] = [state, context, 0 ...] of point b = r / copies, as padded rows of vec4.
-// With copies = 2K, row r moves one coordinate k = first_coordinate + (r % copies) / 2 of the state by -h (even r) or
-// +h (odd r), h = step max(1, |x_k|), for central differences.
+// gathered[r] = [row r / copies of the caller's, 0 ...], as padded rows of vec4.
+// With copies = 2K, row r moves one coordinate k = first_coordinate + (r % copies) / 2 by -h (even r) or +h (odd r),
+// h = step max(1, |x_k|), for central differences.
 // One invocation writes one vec4.
 // Needs: lib/dispatch.wgsl.
 
 struct Parameters {
   rows: u32,
   copies: u32,
-  state_size: u32,
-  context_size: u32,
-  width: u32,             // vec4 per row of gathered
-  points_offset: u32,     // in floats, as all offsets and strides of the caller's buffers
-  points_stride: u32,
-  context_offset: u32,
-  context_stride: u32,    // 0: one context for all points
-  first_coordinate: u32,
-  step: u32,              // bits of a float
+  size: u32,
+  width: u32,              // vec4 per row of gathered
+  offset: u32,             // in floats, as the stride
+  stride: u32,             // 0: one row for all
+  first_coordinate: u32,   // none that exists: nothing moves
+  step: u32,               // bits of a float
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> points: array<f32>;              // [points, d]
-@group(0) @binding(2) var<storage, read> contexts: array<f32>;            // [points or 1, c]
-@group(0) @binding(3) var<storage, read_write> gathered: array<vec4f>;    // [rows, width]
+@group(0) @binding(1) var<storage, read> given: array<f32>;              // [rows / copies or 1, size] at stride
+@group(0) @binding(2) var<storage, read_write> gathered: array<vec4f>;   // [rows, width]
 
 fn element(row: u32, index: u32) -> f32 {
-  let point = row / p.copies;
-  if (index >= p.state_size) {
-    if (index >= p.state_size + p.context_size) {
-      return 0.0;
-    }
-    return contexts[p.context_offset + point * p.context_stride + index - p.state_size];
+  if (index >= p.size) {
+    return 0.0;
   }
-  let x = points[p.points_offset + point * p.points_stride + index];
+  let x = given[p.offset + (row / p.copies) * p.stride + index];
   let copy = row % p.copies;
-  if (p.copies == 1u || index != p.first_coordinate + copy / 2u) {
+  if (index != p.first_coordinate + copy / 2u) {
     return x;
   }
   let h = bitcast<f32>(p.step) * max(1.0, abs(x));

@@ -1,21 +1,24 @@
-// z = W a + b, out = σ(z), scale = σ'(z), for every row (a point, or a moved copy of one).
+// z = prior + W a, out = σ(z), scale = σ'(z), for every row (a point, a moved copy of one, or a context).
+// The prior is the bias, or what other terms have summed up.
 // One invocation computes 4 outputs of 4 consecutive rows; neighbouring invocations share the outputs and so the weights.
 // Needs: lib/dispatch.wgsl, and activation(z) -> (σ(z), σ'(z)).
 
 struct Parameters {
   rows: u32,
-  inner: u32,         // vec4 per row of a
-  outer: u32,         // vec4 per row of z
-  out_offset: u32,    // in floats
+  inner: u32,           // vec4 per row of a
+  outer: u32,           // vec4 per row of z
+  input_per_row: u32,   // in vec4, as the next; 0: one row for all
+  prior_per_row: u32,
+  out_offset: u32,      // in floats, as the next two
   out_stride: u32,
-  out_width: u32,     // how many of a row's outputs are stored
+  out_width: u32,       // how many of a row's outputs are stored
   keeps_scale: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> weight: array<vec4f>;      // [4 inner, outer]: W transposed, 4 outputs a vec4
-@group(0) @binding(2) var<storage, read> bias: array<vec4f>;        // [outer]
-@group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows, inner]
+@group(0) @binding(2) var<storage, read> prior: array<vec4f>;       // [rows or 1, outer]
+@group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, inner]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
 @group(0) @binding(5) var<storage, read_write> scale: array<f32>;   // [rows, 4 outer]
 
@@ -45,14 +48,17 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let output = i / groups;
   let row = (i % groups) * 4u;
   // Rows past the last repeat it; store() drops them.
-  let a0 = min(row, p.rows - 1u) * p.inner;
-  let a1 = min(row + 1u, p.rows - 1u) * p.inner;
-  let a2 = min(row + 2u, p.rows - 1u) * p.inner;
-  let a3 = min(row + 3u, p.rows - 1u) * p.inner;
-  var z0 = bias[output];
-  var z1 = z0;
-  var z2 = z0;
-  var z3 = z0;
+  let r1 = min(row + 1u, p.rows - 1u);
+  let r2 = min(row + 2u, p.rows - 1u);
+  let r3 = min(row + 3u, p.rows - 1u);
+  let a0 = row * p.input_per_row;
+  let a1 = r1 * p.input_per_row;
+  let a2 = r2 * p.input_per_row;
+  let a3 = r3 * p.input_per_row;
+  var z0 = prior[row * p.prior_per_row + output];
+  var z1 = prior[r1 * p.prior_per_row + output];
+  var z2 = prior[r2 * p.prior_per_row + output];
+  var z3 = prior[r3 * p.prior_per_row + output];
   for (var k = 0u; k < p.inner; k++) {
     let w = k * 4u * p.outer + output;
     let columns = mat4x4f(weight[w], weight[w + p.outer], weight[w + 2u * p.outer], weight[w + 3u * p.outer]);

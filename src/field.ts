@@ -10,9 +10,10 @@ import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { run, Turns, type RunOptions } from "./gpu/run.js";
 import type { Network } from "./model/network.js";
-import { chainOf } from "./plan/chain.js";
+import { graphOf } from "./plan/graph.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
-import { capacityOf, scheduleChunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/schedule.js";
+import { capacityOf, scheduleChunk } from "./plan/schedule.js";
+import { type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
 import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
 
 export interface VectorFieldOptions {
@@ -117,11 +118,11 @@ export class VectorField {
     if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
     if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
       throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
-    const chain = chainOf(network);
+    const graph = graphOf(network);
     const watch = new DeviceWatch(device);
     const pace = await watch.guard(Pace.for(device, store));
     const field = new VectorField(device, network, memoryBudget, label, watch, pace);
-    const kernels = kernelsFor(chain.layers.map(({ activation }) => activation));
+    const kernels = kernelsFor(graph.nodes.map(({ activation }) => activation));
     await watch.guard(Promise.all(kernels.map((kernel) => field.pipelines.compile(kernel))));
     return field;
   }
@@ -134,10 +135,11 @@ export class VectorField {
    */
   async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
     this.checkUsable();
-    const plan = this.planFor(options);
+    readPlanOptions(options);
     const d = this.network.stateSize;
     const batch = readBatch(points, d, "points");
     const context = readContext(options.context, this.network.contextSize, batch.count);
+    const plan = this.planFor({ ...options, contextPer: context?.shared === false ? "point" : "batch" });
     startRun(options);
 
     const { count, shape } = batch;
@@ -209,7 +211,7 @@ export class VectorField {
     const { count } = options;
     if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
     const { rows, buffers, outputs } = this.readBuffers(options);
-    const plan = this.planFor({ ...options, outputs });
+    const plan = this.planFor({ ...options, outputs, contextPer: rows.context && rows.context.stride > 0 ? "point" : "batch" });
     if (count === 0) return;
 
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
@@ -264,8 +266,8 @@ export class VectorField {
 
   private planFor(options: PlanOptions): Plan {
     readPlanOptions(options);
-    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, step } = options;
-    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, step]);
+    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step } = options;
+    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step]);
     return this.cached(key, () => makePlan(this.network, options));
   }
 

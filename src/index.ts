@@ -6,7 +6,8 @@ export { VectorField, type BufferRows, type EncodeOptions, type EvaluateOptions,
 export type { Store } from "./gpu/pace.js";
 export type { RunOptions } from "./gpu/run.js";
 export { activationNames, type Activation } from "./model/activation.js";
-export { mlp, type ActivationOperation, type LayerInput, type LinearOperation, type Matrix, type MlpOptions, type Network, type Numbers, type Operand, type Operation, type WeightInput } from "./model/network.js";
+export { mlp, type ActivationOperation, type LayerInput, type Diagonal, type LinearOperation, type Matrix, type MlpOptions, type Network, type Numbers, type Operand, type NormOperation, type Operation, type ProductOperation, type WeightInput } from "./model/network.js";
+export { parseOnnx, type OnnxOptions } from "./model/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/safetensors.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";
 export { methods, outputs, type Candidate, type Method, type Output, type PlanOptions } from "./plan/trace.js";

@@ -275,7 +275,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   const tooLarge = (descriptor: GPUBufferDescriptor) => ({ ...descriptor, size: 2 ** 48 });
 
   const cases: [string, RegExp, (descriptor: GPUBufferDescriptor) => GPUBufferDescriptor][] = [
-    ["scratch of the wrong usage", /: input$/, wrongUsage],
+    ["scratch of the wrong usage", /: own value 0$/, wrongUsage],
     ["scratch that is too small to write to", /: points$/, tooSmall],
     ["scratch that cannot be made", /: terms$|: scale/, tooLarge],
     ["a matrix of the wrong usage", / as product$/, wrongUsage],
@@ -342,7 +342,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
 
   test("reserve, and what comes after it", async () => {
     const own = await VectorField.create(device, network, { label: "mine" });
-    await patched(spoiling(/input$/, tooLarge), () => expect(own.reserve(100)).rejects.toThrow(/^mine: ./));
+    await patched(spoiling(/own value 0$/, tooLarge), () => expect(own.reserve(100)).rejects.toThrow(/^mine: ./));
     await own.reserve(100);
     own.destroy();
   });
@@ -404,7 +404,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   test("the caller's own error scopes see none of it", async () => {
     const own = await VectorField.create(device, network);
     device.pushErrorScope("validation");
-    await patched(spoiling(/: input$/, wrongUsage), () => expect(own.evaluate(points)).rejects.toThrow(GpuError));
+    await patched(spoiling(/: own value 0$/, wrongUsage), () => expect(own.evaluate(points)).rejects.toThrow(GpuError));
     expect(await device.popErrorScope()).toBeNull();
     own.destroy();
   });

@@ -1,8 +1,9 @@
 import { readBatch, readContext, type BatchInput, type ContextInput } from "../batch.js";
 import { activationFunctions } from "../model/activation.js";
-import type { Matrix, Network } from "../model/network.js";
-import type { Chain } from "../plan/chain.js";
-import { makePlan, type DifferencePlan, type Method, type Output, type Plan, type PlanOptions, type TracePlan } from "../plan/trace.js";
+import type { Matrix, Network, Numbers } from "../model/network.js";
+import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
+import type { Factor, Instruction, Rows, Scale } from "../plan/program.js";
+import { makePlan, readPlanOptions, type DifferencePlan, type Method, type Output, type Plan, type PlanOptions, type TracePlan } from "../plan/trace.js";
 import { rademacher } from "./probes.js";
 import { meanRows, sumRows } from "./reduce.js";
 
@@ -30,9 +31,12 @@ export interface ReferenceResult {
 
 /** What the forward pass leaves behind at one point. */
 interface Primal {
-  readonly value: Float64Array;
-  /** σ'(z_l) per layer; null where the layer has no activation. */
-  readonly scales: readonly (Float64Array | null)[];
+  /** By node. */
+  readonly values: readonly Float64Array[];
+  /** σ'(z) by node; null where it has no activation. */
+  readonly derivatives: readonly (Float64Array | null)[];
+  /** 1/√(variance + ε) by node; NaN where it is no norm. */
+  readonly deviations: readonly number[];
 }
 
 /**
@@ -43,14 +47,16 @@ interface Primal {
  * @throws InputError, PlanError as VectorField.evaluate rejects with.
  */
 export function evaluateReference(network: Network, points: BatchInput, options: ReferenceOptions = {}): ReferenceResult {
-  const plan = makePlan(network, options);
-  const d = network.stateSize;
-  const c = network.contextSize;
+  readPlanOptions(options);
+  graphOf(network);
+  const { stateSize: d, contextSize: c } = network;
   const batch = readBatch(points, d, "points");
   const contexts = readContext(options.context, c, batch.count);
+  const plan = makePlan(network, { ...options, contextPer: contexts?.shared === false ? "point" : "batch" });
   const { count } = batch;
 
-  const forward = makeForward(plan.chain);
+  const { graph } = plan;
+  const forward = makeForward(graph);
   const trace = makeTrace(plan, forward);
   const wants = (output: Output): boolean => plan.outputs.includes(output);
   const value = new Float64Array(wants("value") ? count * d : 0);
@@ -70,7 +76,7 @@ export function evaluateReference(network: Network, points: BatchInput, options:
       continue;
     }
     const primal = forward(x, context);
-    if (wants("value")) value.set(primal.value, point * d);
+    if (wants("value")) value.set(primal.values[graph.output.index]!, point * d);
     trace?.({ x, context, primal, point, terms: terms.subarray(point * width, (point + 1) * width), jacobian: jacobian.subarray(point * d * d, (point + 1) * d * d) });
   }
 
@@ -88,21 +94,44 @@ export function evaluateReference(network: Network, points: BatchInput, options:
 
 type Forward = (x: Float64Array, context: Float64Array) => Primal;
 
-/** z_l = W_l a_(l-1) + b_l, a_l = σ_l(z_l), s_l = σ_l'(z_l). */
-function makeForward(chain: Chain): Forward {
-  const layers = chain.layers.map((layer) => ({ ...layer, functions: layer.activation && activationFunctions(layer.activation) }));
+/** σ(Σ W x + Σ d ∘ x + Σ x ∘ y + b) of every node in turn. */
+function makeForward(graph: Graph): Forward {
+  const nodes = graph.nodes.map((node) => ({ ...node, functions: node.activation && activationFunctions(node.activation) }));
   return (x, context) => {
-    let a = x;
-    const scales: (Float64Array | null)[] = [];
-    for (const { weight, contextWeight, bias, functions } of layers) {
-      const z = multiply(weight, a);
-      const shift = contextWeight && multiply(contextWeight, context);
-      for (let i = 0; i < z.length; i++) z[i]! += (bias?.[i] ?? 0) + (shift?.[i] ?? 0);
-      scales.push(functions && z.map(functions.derivative));
-      a = functions ? z.map(functions.value) : z;
+    const values: Float64Array[] = [];
+    const derivatives: (Float64Array | null)[] = [];
+    const deviations: number[] = [];
+    for (const { index, width, body, functions } of nodes) {
+      let z: Float64Array;
+      let deviation = NaN;
+      if (index === STATE) z = x;
+      else if (index === CONTEXT) z = context;
+      else if (body.kind === "norm") [z, deviation] = normed(values[body.source]!, body.centered, body.epsilon);
+      else {
+        z = new Float64Array(width);
+        if (body.kind !== "sum") continue;
+        if (body.bias) z.set(body.bias);
+        for (const term of body.terms) {
+          const source = values[term.source]!;
+          if (term.kind === "dense") addTo(z, multiply(term.matrix.build(), source));
+          else if (term.kind === "product") addTo(z, scaled(source, values[term.by]!));
+          else addTo(z, scaled(source, term.factors && term.factors.build().data));
+        }
+      }
+      values.push(functions ? z.map(functions.value) : z);
+      derivatives.push(functions && z.map(functions.derivative));
+      deviations.push(deviation);
     }
-    return { value: a, scales };
+    return { values, derivatives, deviations };
   };
+}
+
+/** y = r (x - μ) and r. */
+function normed(x: Float64Array, centered: boolean, epsilon: number): [Float64Array, number] {
+  const mean = centered ? x.reduce((sum, value) => sum + value, 0) / x.length : 0;
+  const variance = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
+  const r = 1 / Math.sqrt(variance + epsilon);
+  return [x.map((value) => r * (value - mean)), r];
 }
 
 interface TraceArguments {
@@ -120,62 +149,109 @@ type Trace = (at: TraceArguments) => void;
 
 function makeTrace(plan: Plan, forward: Forward): Trace | null {
   if (plan.kind === "value") return null;
-  if (plan.kind === "difference") return differences(plan, forward);
-  if (plan.probes) return estimate(plan.chain, plan.probes, plan.tangents);
+  if (plan.kind === "difference") return differences(plan.graph, plan, forward);
+  if (plan.probes) return estimate(plan.graph, plan.probes, plan.tangents);
   if (plan.method === "cyclic") return cycle(plan);
-  return basisTangents(plan.chain);
+  return basisTangents(plan.graph);
 }
 
 /** Column k of J is J e_k. */
-function basisTangents(chain: Chain): Trace {
-  const d = chain.stateSize;
+function basisTangents(graph: Graph): Trace {
+  const d = graph.stateSize;
   const basis = Array.from({ length: d }, (_, k) => Float64Array.from({ length: d }, (_, i) => (i === k ? 1 : 0)));
   return ({ primal, terms, jacobian }) => {
     for (let k = 0; k < d; k++) {
-      const column = pushForward(chain, primal, basis[k]!);
+      const column = pushForward(graph, primal, basis[k]!);
       terms[k] = column[k]!;
       if (jacobian.length > 0) for (let i = 0; i < d; i++) jacobian[i * d + k] = column[i]!;
     }
   };
 }
 
-/** J t: t <- S_l W_l t through the layers. */
-function pushForward(chain: Chain, primal: Primal, tangent: Float64Array): Float64Array {
-  return chain.layers.reduce((t, { weight }, layer) => scaled(multiply(weight, t), primal.scales[layer]!), tangent);
+/** J t: the tangent of every node in turn, by the rule of each. */
+function pushForward(graph: Graph, primal: Primal, tangent: Float64Array): Float64Array {
+  const tangents: (Float64Array | null)[] = [];
+  for (const node of graph.nodes) tangents.push(node.moves ? scaled(tangentOf(node, primal, tangent, tangents), primal.derivatives[node.index]!) : null);
+  return tangents[graph.output.index] ?? new Float64Array(graph.stateSize);
 }
 
-/** The terms of a plan whose tangents start anywhere on the cycle, summed: e_k Σ_i rows[k,i] s_i t_k[i]. */
+/** The tangent of a node before its activation; what the state does not move has none. */
+function tangentOf({ index, width, body }: Node, { values, deviations }: Primal, seed: Float64Array, tangents: readonly (Float64Array | null)[]): Float64Array {
+  if (index === STATE) return seed;
+  if (body.kind === "norm") {
+    const t = tangents[body.source]!;
+    const y = values[index]!;
+    const mean = body.centered ? t.reduce((sum, value) => sum + value, 0) / width : 0;
+    const along = t.reduce((sum, value, i) => sum + value * y[i]!, 0) / width;
+    return t.map((value, i) => deviations[index]! * (value - mean - y[i]! * along));
+  }
+  const sum = new Float64Array(width);
+  if (body.kind !== "sum") return sum;
+  for (const term of body.terms) {
+    const t = tangents[term.source];
+    if (term.kind === "product") {
+      const other = tangents[term.by];
+      if (t) addTo(sum, scaled(t, values[term.by]!));
+      if (other) addTo(sum, scaled(other, values[term.source]!));
+    } else if (t) addTo(sum, term.kind === "dense" ? multiply(term.matrix.build(), t) : scaled(t, term.factors && term.factors.build().data));
+  }
+  return sum;
+}
+
+/** The terms of a plan whose tangents start anywhere on the cycle, summed: its instructions as they stand, in float64. */
 function cycle(plan: TracePlan): Trace {
-  const { seed, carries, end } = plan;
-  if (seed.kind !== "rows" || end.kind !== "contract" || end.rows === "probes") throw new TypeError("a cyclic plan starts from rows and contracts");
-  const seeds = seed.rows.build();
-  const rows = end.rows.build();
-  const products = carries.map(({ matrix, scale }) => ({ matrix: matrix.build(), scale }));
   return ({ primal, terms }) => {
-    const scaleOf = (layer: number | null): Float64Array | null => (layer === null ? null : primal.scales[layer]!);
+    const factorOf = (factor: Factor): Numbers =>
+      factor.kind === "constant" ? factor.row.build().data : factor.kind === "value" ? primal.values[factor.node]! : primal.derivatives[factor.node]!;
+    const scaleBy = (vector: Float64Array, scale: Scale): Float64Array => scale.reduce((result, factor) => scaled(result, factorOf(factor)), vector);
     let sum = 0;
     for (let k = 0; k < plan.tangents; k++) {
-      let t: Float64Array = Float64Array.from(seeds.data.subarray(k * seeds.columns, (k + 1) * seeds.columns));
-      for (const { matrix, scale } of products) t = multiply(matrix, scaled(t, scaleOf(scale)));
-      t = scaled(t, scaleOf(end.scale));
-      let term = 0;
-      for (let i = 0; i < t.length; i++) term += rows.data[k * rows.columns + i]! * t[i]!;
-      sum += term * (scaleOf(end.endScale)?.[k] ?? 1);
+      const registers = new Map<number, Float64Array>();
+      const rowOf = (rows: Rows): Float64Array => {
+        if (rows.kind === "register") return registers.get(rows.register.index)!;
+        if (rows.kind !== "matrix") throw new TypeError(`a cyclic plan reads ${rows.kind}`);
+        const { columns, data } = rows.matrix.build();
+        return Float64Array.from(data.subarray(k * columns, (k + 1) * columns));
+      };
+      for (const instruction of plan.instructions) sum += runCyclic(instruction, k, rowOf, scaleBy, registers);
     }
     terms[0] = sum;
   };
 }
 
+/** One instruction of a cyclic plan for tangent k; what it adds to the trace. */
+function runCyclic(
+  instruction: Instruction,
+  k: number,
+  rowOf: (rows: Rows) => Float64Array,
+  scaleBy: (vector: Float64Array, scale: Scale) => Float64Array,
+  registers: Map<number, Float64Array>,
+): number {
+  if (instruction.kind === "contract" && instruction.once && k > 0) return 0;
+  let t = scaleBy(rowOf(instruction.from.rows), instruction.from.scale);
+  if ("matrix" in instruction && instruction.matrix) t = multiply(instruction.matrix.build(), t);
+  if (instruction.kind !== "contract") {
+    if (instruction.into.kind === "register") registers.set(instruction.into.register.index, t);
+    return 0;
+  }
+  t = scaleBy(t, instruction.scale);
+  const row = rowOf(instruction.rows);
+  const term = t.reduce((sum, value, i) => sum + value * row[i]!, 0);
+  // e_k: the k-th entry of the scale.
+  const end = instruction.endScale.length > 0 ? scaleBy(new Float64Array(k + 1).fill(1), instruction.endScale)[k]! : 1;
+  return term * end;
+}
+
 /** (f_i(x + h e_i) - f_i(x - h e_i)) / 2h with h = step max(1, |x_i|). */
-function differences({ step }: DifferencePlan, forward: Forward): Trace {
+function differences({ output }: Graph, { step }: DifferencePlan, forward: Forward): Trace {
   return ({ x, context, terms }) => {
     const moved = x.slice();
     for (let i = 0; i < x.length; i++) {
       const h = step * Math.max(1, Math.abs(x[i]!));
       moved[i] = x[i]! + h;
-      const more = forward(moved, context).value[i]!;
+      const more = forward(moved, context).values[output.index]![i]!;
       moved[i] = x[i]! - h;
-      const less = forward(moved, context).value[i]!;
+      const less = forward(moved, context).values[output.index]![i]!;
       moved[i] = x[i]!;
       terms[i] = (more - less) / (2 * h);
     }
@@ -183,11 +259,11 @@ function differences({ step }: DifferencePlan, forward: Forward): Trace {
 }
 
 /** vᵀ J v for each probe v. */
-function estimate(chain: Chain, probes: { per: "point" | "batch"; seed: number }, count: number): Trace {
+function estimate(graph: Graph, probes: { per: "point" | "batch"; seed: number }, count: number): Trace {
   return ({ primal, point, terms }) => {
     for (let k = 0; k < count; k++) {
-      const v = rademacher(chain.stateSize, probes.seed, probes.per === "batch" ? 0 : point, k);
-      const jv = pushForward(chain, primal, v);
+      const v = rademacher(graph.stateSize, probes.seed, probes.per === "batch" ? 0 : point, k);
+      const jv = pushForward(graph, primal, v);
       terms[k] = v.reduce((sum, sign, i) => sum + sign * jv[i]!, 0);
     }
   };
@@ -203,6 +279,10 @@ function multiply({ rows, columns, data }: Matrix, vector: Float64Array): Float6
   return product;
 }
 
-function scaled(vector: Float64Array, scale: Float64Array | null): Float64Array {
+function scaled(vector: Float64Array, scale: Numbers | null): Float64Array {
   return scale ? vector.map((value, i) => value * scale[i]!) : vector;
+}
+
+function addTo(sum: Float64Array, part: Float64Array): void {
+  for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!;
 }

@@ -1,7 +1,7 @@
 import { LimitError } from "../errors.js";
 import type { Matrix } from "../model/network.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
-import type { MatrixLayout } from "../plan/schedule.js";
+import type { MatrixLayout } from "../plan/steps.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;

@@ -1,4 +1,4 @@
-import type { Binding, OuterName, Step } from "../plan/schedule.js";
+import type { Binding, OuterName, Step } from "../plan/steps.js";
 import { USAGE, type Constants, type Matrices, type Scratch } from "./buffers.js";
 import { kernelOf, WORKGROUP_SIZE } from "./kernels.js";
 import type { Pipelines } from "./pipelines.js";

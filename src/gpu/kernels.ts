@@ -1,4 +1,6 @@
+import blend from "../../shaders/blend.wgsl?raw";
 import carry from "../../shaders/carry.wgsl?raw";
+import combine from "../../shaders/combine.wgsl?raw";
 import contract from "../../shaders/contract.wgsl?raw";
 import diagonal from "../../shaders/diagonal.wgsl?raw";
 import difference from "../../shaders/difference.wgsl?raw";
@@ -7,11 +9,13 @@ import gather from "../../shaders/gather.wgsl?raw";
 import activations from "../../shaders/lib/activations.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
+import norm from "../../shaders/norm.wgsl?raw";
+import normTangent from "../../shaders/norm_tangent.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
 import { activationWgsl, parseActivation, type Activation } from "../model/activation.js";
-import type { KernelName, Step } from "../plan/schedule.js";
+import type { KernelName, Step } from "../plan/steps.js";
 
 /** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
 export interface Kernel {
@@ -28,18 +32,22 @@ export const WORKGROUP_SIZE = 64;
 
 const IDENTITY = parseActivation("identity");
 
-const TEXTS: Record<KernelName, string> = { gather, probes, primal, carry, contract, dot, diagonal, difference, reduce };
+const TEXTS: Record<KernelName, string> = {
+  ...{ gather, probes, primal, combine, norm },
+  ...{ carry, blend, norm_tangent: normTangent, contract, dot },
+  ...{ diagonal, difference, reduce },
+};
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
  * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks and
- * primal once per activation.
+ * those that end with an activation once per activation.
  */
 export function kernelOf({ kernel, activation }: Pick<Step, "kernel" | "activation">): Kernel {
   const constants = `const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
-  const functions = kernel === "primal" ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
+  const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   return {
-    label: kernel === "primal" ? `primal ${activation ?? IDENTITY}` : kernel,
+    label: applies(kernel) ? `${kernel} ${activation ?? IDENTITY}` : kernel,
     source: [constants, dispatch, ...functions, TEXTS[kernel]].join("\n"),
     ...interfaceOf(TEXTS[kernel]),
   };
@@ -47,11 +55,16 @@ export function kernelOf({ kernel, activation }: Pick<Step, "kernel" | "activati
 
 /** Every kernel that some plan of a network with these activations may run. */
 export function kernelsFor(activations: readonly (Activation | null)[]): Kernel[] {
-  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => kernel !== "primal");
+  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !applies(kernel));
   return [
     ...names.map((kernel) => kernelOf({ kernel, activation: null })),
-    ...activations.map((activation) => kernelOf({ kernel: "primal", activation })),
+    ...[null, ...activations].flatMap((activation) => [kernelOf({ kernel: "primal", activation }), kernelOf({ kernel: "combine", activation })]),
   ];
+}
+
+/** Whether a kernel ends with an activation. */
+function applies(kernel: KernelName): boolean {
+  return kernel === "primal" || kernel === "combine";
 }
 
 /** Reads names and access from the kernel's text; there they are in snake_case, in schedules in camelCase. */

@@ -1,6 +1,7 @@
 import type { Batch, Contexts } from "../batch.js";
 import { GpuError } from "../errors.js";
-import { capacityOf, scheduleChunk, stagingBytes, type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/schedule.js";
+import { capacityOf, scheduleChunk, stagingBytes } from "../plan/schedule.js";
+import { type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";

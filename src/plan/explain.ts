@@ -1,5 +1,5 @@
 import type { Network } from "../model/network.js";
-import { chainOf } from "./chain.js";
+import { graphOf, type Graph } from "./graph.js";
 import { candidatesOf, forwardMultiplyAdds, makePlan, type Candidate, type Method, type Output, type PlanOptions } from "./trace.js";
 
 /** A candidate as explain() lists it. */
@@ -15,8 +15,8 @@ export interface PlanExplanation {
   readonly outputs: readonly Output[];
   readonly stateSize: number;
   readonly contextSize: number;
-  /** Widths from the state to the velocity. */
-  readonly widths: readonly number[];
+  /** The network in a few words: its widths where it is a chain, its parts where it is not. */
+  readonly network: string;
   /** Multiply-adds of f alone, per point. */
   readonly forwardMultiplyAdds: number;
   readonly candidates: readonly ExplainedCandidate[];
@@ -31,7 +31,8 @@ export interface PlanExplanation {
  */
 export function explainPlan(network: Network, options: PlanOptions = {}): PlanExplanation {
   const plan = makePlan(network, options);
-  const { layers, stateSize, contextSize } = chainOf(network);
+  const graph = graphOf(network);
+  const { stateSize, contextSize } = graph;
   const candidates = cheapestPerDescription(candidatesOf(network, options)).map(({ plan: own, delivers, ...candidate }) => ({
     ...candidate,
     delivers: plan.outputs.every((output) => delivers.includes(output)),
@@ -46,7 +47,7 @@ export function explainPlan(network: Network, options: PlanOptions = {}): PlanEx
     outputs: plan.outputs,
     stateSize,
     contextSize,
-    widths: [stateSize, ...layers.map(({ weight }) => weight.rows)],
+    network: describeGraph(graph),
     forwardMultiplyAdds: forwardMultiplyAdds(network),
     candidates: candidates.map(({ own: _, ...candidate }) => candidate).map((candidate, index) => ({ ...candidate, chosen: candidates[index] === wanted })),
   };
@@ -63,8 +64,8 @@ function cheapestPerDescription<T extends Candidate>(candidates: readonly T[]): 
 }
 
 function describe(explanation: Omit<PlanExplanation, "toString">, asked: string): string {
-  const { method, outputs, stateSize, contextSize, widths, candidates } = explanation;
-  const field = `f: R^${stateSize}${contextSize > 0 ? ` x R^${contextSize}` : ""} -> R^${stateSize}, widths ${widths.join("-")}`;
+  const { method, outputs, stateSize, contextSize, network, candidates } = explanation;
+  const field = `f: R^${stateSize}${contextSize > 0 ? ` x R^${contextSize}` : ""} -> R^${stateSize}, ${network}`;
   const forward = `f alone takes ${count(explanation.forwardMultiplyAdds)} multiply-adds per point.`;
   if (method === "value") return `${field}\n${forward}\nOnly the value is asked for: nothing is carried beside it.`;
   const chosen = candidates.find((candidate) => candidate.chosen)!;
@@ -98,6 +99,28 @@ function describe(explanation: Omit<PlanExplanation, "toString">, asked: string)
     "",
     `* chosen${rows.some(([mark]) => mark === "-") ? `; - does not give ${outputs.join(" and ")}` : ""}. Multiply-adds and bytes are per point and come beside f's own.`,
   ].join("\n");
+}
+
+/** "widths 2-64-64-2" of a chain; else what the graph is made of. */
+function describeGraph({ nodes, output, stateSize }: Graph): string {
+  const moving = nodes.filter(({ moves, body }) => moves && body.kind !== "state");
+  const isChain = moving.every(({ body }, index) => {
+    const terms = body.kind === "sum" ? body.terms.filter(({ source }) => nodes[source]!.moves) : [];
+    return terms.length === 1 && terms[0]!.kind === "dense" && terms[0]!.source === (index === 0 ? 0 : moving[index - 1]!.index);
+  });
+  if (isChain) return `widths ${[stateSize, ...moving.map(({ width }) => width)].join("-")}`;
+  const dense = moving.flatMap(({ body }) => (body.kind === "sum" ? body.terms.filter(({ kind }) => kind === "dense") : []));
+  const joints = moving.filter(({ body }) => body.kind === "sum" && body.terms.length > 1).length;
+  const products = moving.flatMap(({ body }) => (body.kind === "sum" ? body.terms.filter(({ kind }) => kind === "product") : [])).length;
+  const norms = moving.filter(({ body }) => body.kind === "norm").length;
+  const parts = [
+    [dense.length, "matrix", "matrices"],
+    [joints, "sum", "sums"],
+    [products, "product", "products"],
+    [norms, "norm", "norms"],
+  ] as const;
+  const words = parts.filter(([number]) => number > 0).map(([number, one, many]) => `${number} ${number === 1 ? one : many}`);
+  return `a graph of ${words.join(", ")}, velocity of ${output.width}`;
 }
 
 /** Columns 2 to 5 hold numbers and are aligned to the right. */

@@ -65,16 +65,68 @@ export function diagonalProduct(a: PlannedMatrix, b: PlannedMatrix): PlannedMatr
   });
 }
 
-/** [A | B], side by side; A alone where B is null. */
-export function concatenated(name: string, a: Matrix, b: Matrix | null): PlannedMatrix {
-  if (!b) return lazily(name, a);
-  const columns = a.columns + b.columns;
-  return planned(`${name} with context`, a.rows, columns, () => {
-    const data = new (a.data.constructor as Float64ArrayConstructor)(a.rows * columns);
-    for (let row = 0; row < a.rows; row++) {
-      data.set(a.data.subarray(row * a.columns, (row + 1) * a.columns), row * columns);
-      data.set(b.data.subarray(row * b.columns, (row + 1) * b.columns), row * columns + a.columns);
-    }
-    return { rows: a.rows, columns, data };
+/** A + B. */
+export function sum(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
+  return planned(`(${a.name} + ${b.name})`, a.rows, a.columns, () => {
+    const right = b.build().data;
+    return { rows: a.rows, columns: a.columns, data: Float64Array.from(a.build().data, (value, index) => value + right[index]!) };
+  });
+}
+
+/** A diag(d): column i times d_i, for a row d [1, columns]. */
+export function scaleColumns(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
+  const { rows, columns } = a;
+  return planned(`${a.name} ${d.name}`, rows, columns, () => {
+    const factors = d.build().data;
+    return { rows, columns, data: Float64Array.from(a.build().data, (value, index) => value * factors[index % columns]!) };
+  });
+}
+
+/** Σ_i A[k,i] B[k,i] as a column [rows, 1]. */
+export function rowDots(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
+  return rowsOf(`rows of ${a.name} times ${b.name}`, a.rows, 1, () => {
+    const [left, right] = [a.build().data, b.build().data];
+    return Array.from({ length: a.rows }, (_, row) => {
+      let dot = 0;
+      for (let i = row * a.columns; i < (row + 1) * a.columns; i++) dot += left[i]! * right[i]!;
+      return dot;
+    });
+  });
+}
+
+/** The diagonal as a column [n, 1]. */
+export function diagonalColumn(matrix: PlannedMatrix): PlannedMatrix {
+  return rowsOf(`diagonal of ${matrix.name}`, matrix.rows, 1, () => {
+    const { data, columns } = matrix.build();
+    return Array.from({ length: matrix.rows }, (_, index) => data[index * columns + index]!);
+  });
+}
+
+/** The same numbers in another shape. */
+export function reshaped(matrix: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
+  return planned(matrix.name, rows, columns, () => ({ rows, columns, data: matrix.build().data }));
+}
+
+export function ones(rows: number, columns: number): PlannedMatrix {
+  return rowsOf("ones", rows, columns, () => new Array<number>(rows * columns).fill(1));
+}
+
+export function zeros(rows: number, columns: number): PlannedMatrix {
+  return rowsOf("zeros", rows, columns, () => new Array<number>(rows * columns).fill(0));
+}
+
+export function identity(n: number): PlannedMatrix {
+  return rowsOf("identity", n, n, () => Array.from({ length: n * n }, (_, index) => (index % (n + 1) === 0 ? 1 : 0)));
+}
+
+/** Sums over a matrix as one row: of each row, of each column, or of everything. */
+export function sums({ name, rows, columns, build }: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
+  const width = along === "rows" ? rows : along === "columns" ? columns : 1;
+  return rowsOf(`sums of ${along} of ${name}`, 1, width, () => {
+    const { data } = build();
+    const totals = new Array<number>(width).fill(0);
+    for (let row = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++) totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
+    return totals;
   });
 }

@@ -1,7 +1,9 @@
 import { InputError, PlanError, quote } from "../errors.js";
-import type { Matrix, Network } from "../model/network.js";
-import { chainOf, type Chain } from "./chain.js";
-import { diagonalProduct, lazily, merge, rowsOf, transposed, type PlannedMatrix } from "./matrices.js";
+import type { Network } from "../model/network.js";
+import { cyclicPrograms } from "./cycle.js";
+import { graphOf, type Graph, type Node, type Term } from "./graph.js";
+import { identity, type PlannedMatrix } from "./matrices.js";
+import { multiplyAddsPerTangent, ProgramBuilder, scalesOf, widthOfTarget, type Instruction, type Rows } from "./program.js";
 
 /**
  * tr J = tr( S_n W_n ... S_1 W_1 ), with S_l = diag σ_l'(z_l) and n = L + 1 layers. Every method below is a way to
@@ -27,44 +29,21 @@ export interface PlanOptions {
   readonly seed?: number | undefined;
   /** hutchinson: every point has probes of its own ("point", the default), or all share one set ("batch", cheaper). */
   readonly probesPer?: "point" | "batch" | undefined;
+  /** Whether every point has a context of its own ("point", the default) or all share one ("batch"); evaluate sees for itself. */
+  readonly contextPer?: "point" | "batch" | undefined;
   /** difference: the step is this times max(1, |x_i|); default 2^-7, near the optimum ε^(1/3) of float32. */
   readonly step?: number | undefined;
 }
-
-/** Where the tangents of a point begin: rows of a matrix that all points share, Rademacher probes, or given ones (jvp). */
-export type Seed = { readonly kind: "rows"; readonly rows: PlannedMatrix } | { readonly kind: "probes" } | { readonly kind: "given" };
-
-/** t <- W (s ∘ t), with s = σ' of the layer named, or 1 where null. */
-export interface Carry {
-  readonly matrix: PlannedMatrix;
-  readonly scale: number | null;
-}
-
-/** What becomes of the carried tangents t_k; e is σ' of the layer `endScale`, or 1 where null. */
-export type End =
-  /** term_k = e_k Σ_i rows[k,i] s_i t_k[i]; the probes' rows are the probes themselves, and `fold` maps them first. */
-  | {
-      readonly kind: "contract";
-      readonly rows: PlannedMatrix | "probes";
-      readonly fold: PlannedMatrix | null;
-      readonly scale: number | null;
-      readonly endScale: number | null;
-    }
-  /** J[i,k] = e_i t_k[i], whose diagonal is the terms. */
-  | { readonly kind: "jacobian"; readonly endScale: number | null }
-  /** e_i t[i], given back as it is (jvp). */
-  | { readonly kind: "tangent"; readonly endScale: number | null };
 
 /** The tangents of one point from seed to end. */
 export interface TracePlan {
   readonly kind: "trace";
   readonly method: Method | "jvp";
-  readonly seed: Seed;
   /** K, the tangents of one point. */
   readonly tangents: number;
   readonly tangentsAtOnce: number;
-  readonly carries: readonly Carry[];
-  readonly end: End;
+  /** One pass over the tangents. */
+  readonly instructions: readonly Instruction[];
   /** Whether term k is ∂f_k/∂x_k; otherwise only the sum of the terms means something. */
   readonly diagonal: boolean;
   readonly probes: { readonly per: "point" | "batch"; readonly seed: number } | null;
@@ -85,7 +64,7 @@ export interface ValuePlan {
   readonly method: "value";
 }
 
-export type Plan = (TracePlan | DifferencePlan | ValuePlan) & { readonly chain: Chain; readonly outputs: readonly Output[] };
+export type Plan = (TracePlan | DifferencePlan | ValuePlan) & { readonly graph: Graph; readonly outputs: readonly Output[] };
 
 /** One way to evaluate the trace and its price. */
 export interface Candidate {
@@ -108,12 +87,6 @@ interface Priced extends Candidate {
   readonly plan: TracePlan | DifferencePlan;
 }
 
-/** A matrix of the cycle and the layer whose σ' follows it (null: nothing does, so it may be merged with the next). */
-interface Link {
-  readonly matrix: PlannedMatrix;
-  readonly scale: number | null;
-}
-
 const DELIVERS: Record<Method, readonly Output[]> = {
   tangent: ["value", "divergence", "diagonal"],
   cyclic: ["value", "divergence"],
@@ -123,12 +96,18 @@ const DELIVERS: Record<Method, readonly Output[]> = {
   hutchinson: ["value", "divergence"],
 };
 
-/** Multiply-adds of f at one point: Σ_l |W_l|, the context's columns included. */
+/** Multiply-adds of f at one point whose context is its own: of matrices, products and factors. */
 export function forwardMultiplyAdds(network: Network): number {
-  return chainOf(network).layers.reduce(
-    (sum, { weight, contextWeight }) => sum + weight.rows * (weight.columns + (contextWeight?.columns ?? 0)),
-    0,
-  );
+  return graphOf(network).nodes.reduce((total, node) => total + multiplyAddsOf(node), 0);
+}
+
+/** Multiply-adds of one node. */
+export function multiplyAddsOf({ body, width }: Node): number {
+  if (body.kind === "norm") return 4 * width;
+  if (body.kind !== "sum") return 0;
+  const price = (term: Term): number =>
+    term.kind === "dense" ? term.matrix.rows * term.matrix.columns : term.kind === "product" || term.factors ? width : 0;
+  return body.terms.reduce((total, term) => total + price(term), 0);
 }
 
 /**
@@ -136,11 +115,11 @@ export function forwardMultiplyAdds(network: Network): number {
  * @throws PlanError where the method does not exist or cannot deliver; InputError for options out of range.
  */
 export function makePlan(network: Network, options: PlanOptions = {}): Plan {
-  const chain = chainOf(network);
+  const graph = graphOf(network);
   const { method, wanted } = readPlanOptions(options);
-  if (!wanted.some((output) => output !== "value")) return { kind: "value", method: "value", chain, outputs: wanted };
+  if (!wanted.some((output) => output !== "value")) return { kind: "value", method: "value", graph, outputs: wanted };
   const best = choose(candidatesOf(network, options), method, wanted);
-  return { ...best.plan, chain, outputs: wanted };
+  return { ...best.plan, graph, outputs: wanted };
 }
 
 /** What is asked for, checked. @throws PlanError, InputError as {@link makePlan} does. */
@@ -157,21 +136,10 @@ export function readPlanOptions(options: PlanOptions): { method: Method | "auto"
 
 /** The plan of field.jvp: J t for one given tangent per point. */
 export function makeJvpPlan(network: Network): Plan {
-  const chain = chainOf(network);
-  const last = chain.layers.length - 1;
-  return {
-    kind: "trace",
-    method: "jvp",
-    seed: { kind: "given" },
-    tangents: 1,
-    tangentsAtOnce: 1,
-    carries: carriesOf(chain, 0),
-    end: { kind: "tangent", endScale: scaleOf(chain, last) },
-    diagonal: false,
-    probes: null,
-    chain,
-    outputs: [],
-  };
+  const graph = graphOf(network);
+  const program = new ProgramBuilder(graph, { kind: "given" }, false);
+  program.store("tangent");
+  return { ...tracePlan("jvp", 1, program.instructions), graph, outputs: [] };
 }
 
 function readOutputs(given: readonly Output[] | undefined): readonly Output[] {
@@ -188,7 +156,7 @@ function checkDelivers(method: Method, wanted: readonly Output[]): void {
   throw new PlanError(`method "${method}" does not give the output "${missing}"; it is given by ${able.map((name) => `"${name}"`).join(", ")}`);
 }
 
-function checkOptions({ tangentsAtOnce, probes, seed, probesPer, step }: PlanOptions): void {
+function checkOptions({ tangentsAtOnce, probes, seed, probesPer, contextPer, step }: PlanOptions): void {
   const positive = (name: string, value: number | undefined): void => {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= 2 ** 31))
       throw new InputError(`${name} is ${quote(value)}; expected a whole number from 1 to 2^31`);
@@ -197,6 +165,8 @@ function checkOptions({ tangentsAtOnce, probes, seed, probesPer, step }: PlanOpt
   positive("probes", probes);
   if (seed !== undefined && !(Number.isInteger(seed) && seed >= -(2 ** 31) && seed < 2 ** 32))
     throw new InputError(`seed is ${quote(seed)}; expected a 32-bit integer`);
+  if (contextPer !== undefined && contextPer !== "point" && contextPer !== "batch")
+    throw new InputError(`contextPer is ${quote(contextPer)}; expected "point" or "batch"`);
   if (probesPer !== undefined && probesPer !== "point" && probesPer !== "batch")
     throw new InputError(`probesPer is ${quote(probesPer)}; expected "point" or "batch"`);
   if (step !== undefined && !(step > 0 && step < 1)) throw new InputError(`step is ${quote(step)}; expected a number between 0 and 1`);
@@ -208,6 +178,8 @@ function choose(candidates: readonly Priced[], method: Method | "auto", wanted: 
       (method === "auto" ? candidate.exact : candidate.method === method) &&
       wanted.every((output) => candidate.delivers.includes(output)),
   );
+  if (able.length === 0)
+    throw new PlanError(`method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`);
   return able.reduce((best, candidate) =>
     candidate.multiplyAdds < best.multiplyAdds ||
     (candidate.multiplyAdds === best.multiplyAdds && candidate.bytesPerPoint < best.bytesPerPoint)
@@ -216,303 +188,110 @@ function choose(candidates: readonly Priced[], method: Method | "auto", wanted: 
   );
 }
 
-/** Every candidate with its price; cyclic has one per start and merging. */
+/** Every candidate with its price; cyclic has one per start and merging, or none where the graph has no cycle. */
 export function candidatesOf(network: Network, options: PlanOptions = {}): readonly Priced[] {
-  const chain = chainOf(network);
+  const graph = graphOf(network);
   const forward = forwardMultiplyAdds(network);
-  const price = (
-    plan: TracePlan | DifferencePlan,
-    description: string,
-    multiplyAdds: number,
-    matrices: readonly PlannedMatrix[] = [],
-  ): Priced => ({
-    method: plan.method as Method,
-    description,
-    exact: plan.method !== "difference" && plan.method !== "hutchinson",
-    multiplyAdds,
-    ratio: multiplyAdds / forward,
-    bytesPerPoint: bytesPerPoint(chain, plan),
-    matrixBytes: matrices.reduce((sum, { rows, columns }) => sum + 4 * rows * columns, 0),
-    delivers: DELIVERS[plan.method as Method],
-    plan,
-  });
-  return [
-    ...tangentCandidate(chain, options, price),
-    ...cyclicCandidates(chain, options, price),
-    ...jacobianCandidates(chain, options, price),
-    ...differenceCandidate(chain, options, forward, price),
-    ...hutchinsonCandidate(chain, options, price),
-  ];
-}
-
-type Price = (
-  plan: TracePlan | DifferencePlan,
-  description: string,
-  multiplyAdds: number,
-  matrices?: readonly PlannedMatrix[],
-) => Priced;
-
-function scaleOf(chain: Chain, layer: number): number | null {
-  return chain.layers[layer]!.activation ? layer : null;
-}
-
-/** The products from layer `from` to the output: each scales its input by the σ' of the layer before. */
-function carriesOf(chain: Chain, from: number, to: number = chain.layers.length): Carry[] {
-  return chain.layers
-    .slice(from, to)
-    .map(({ weight }, offset) => ({
-      matrix: lazily(`W${from + offset + 1}`, weight),
-      scale: from + offset === 0 ? null : scaleOf(chain, from + offset - 1),
-    }));
-}
-
-const size = ({ rows, columns }: { rows: number; columns: number }): number => rows * columns;
-const total = (carries: readonly Carry[]): number => carries.reduce((sum, { matrix }) => sum + size(matrix), 0);
-
-function tracePlan(plan: Partial<TracePlan> & Pick<TracePlan, "method" | "seed" | "tangents" | "carries" | "end">, options: PlanOptions): TracePlan {
-  return {
-    kind: "trace",
-    tangentsAtOnce: Math.min(plan.tangents, options.tangentsAtOnce ?? plan.tangents),
-    diagonal: false,
-    probes: null,
-    ...plan,
+  const d = graph.stateSize;
+  const price = (plan: TracePlan | DifferencePlan, description: string, matrices: readonly PlannedMatrix[] = []): Priced => {
+    const method = plan.method as Method;
+    const multiplyAdds = plan.kind === "difference" ? 2 * plan.tangents * forward : priceOf(plan.instructions, plan.tangents);
+    return {
+      method,
+      description,
+      exact: method !== "difference" && method !== "hutchinson",
+      multiplyAdds,
+      ratio: multiplyAdds / Math.max(1, forward),
+      bytesPerPoint: bytesPerPoint(graph, plan),
+      matrixBytes: matrices.reduce((total, { rows, columns }) => total + 4 * rows * columns, 0),
+      delivers: DELIVERS[method],
+      plan,
+    };
   };
-}
-
-/** diag_k = s_n[k] Σ_i W_n[k,i] s_(n-1)[i] t_k[i], with t_k from column k of W_1. */
-function tangentCandidate(chain: Chain, options: PlanOptions, price: Price): Priced[] {
-  const count = chain.layers.length;
-  const first = chain.layers[0]!.weight;
-  const last = chain.layers[count - 1]!.weight;
-  const d = chain.stateSize;
-  const endScale = scaleOf(chain, count - 1);
-  const shared = { method: "tangent", tangents: d, diagonal: true } as const;
-  if (count === 1) {
-    const plan = tracePlan(
-      {
-        ...shared,
-        seed: { kind: "rows", rows: rowsOf("diagonal of W1", d, 1, () => diagonalOf(first)) },
-        carries: [],
-        end: { kind: "contract", rows: ones(d, 1), fold: null, scale: null, endScale },
-      },
-      options,
-    );
-    return [price(plan, "the diagonal of W1", d)];
-  }
-  const carries = carriesOf(chain, 1, count - 1);
-  const plan = tracePlan(
-    {
-      ...shared,
-      seed: { kind: "rows", rows: transposed("columns of W1", first) },
-      carries,
-      end: { kind: "contract", rows: lazily(`W${count}`, last), fold: null, scale: scaleOf(chain, count - 2), endScale },
-    },
-    options,
-  );
-  return [price(plan, `${d} basis tangents from the columns of W1, contracted with W${count}`, d * (total(carries) + last.columns))];
-}
-
-/** The trace from every start of the cycle, with the matrices between which no σ' stands merged or not. */
-function cyclicCandidates(chain: Chain, options: PlanOptions, price: Price): Priced[] {
-  const links: Link[] = chain.layers.map(({ weight }, index) => ({
-    matrix: lazily(`W${index + 1}`, weight),
-    scale: scaleOf(chain, index),
-  }));
-  const variants = [links];
-  if (links.at(-1)!.scale === null && links.length > 1) variants.push(mergeLinks(links, (index) => index === links.length - 1));
-  if (links.slice(0, -1).some(({ scale }) => scale === null)) variants.push(mergeLinks(links, () => true));
-  return variants.flatMap((cycle) => cycleCandidates(cycle, options, price));
-}
-
-/** Merges each link for which `chosen` holds, and after which no σ' stands, into the one after it. */
-function mergeLinks(links: readonly Link[], chosen: (index: number) => boolean): Link[] {
-  const merged = links.map((link, index) => ({ ...link, open: link.scale === null && chosen(index) }));
-  for (let index = 0; merged.length > 1 && index < merged.length; ) {
-    const link = merged[index]!;
-    if (!link.open) {
-      index++;
-      continue;
-    }
-    const next = merged[(index + 1) % merged.length]!;
-    const product = { matrix: merge(next.matrix, link.matrix), scale: next.scale, open: next.open };
-    merged[(index + 1) % merged.length] = product;
-    merged.splice(index, 1);
-  }
-  return merged;
-}
-
-function cycleCandidates(cycle: readonly Link[], options: PlanOptions, price: Price): Priced[] {
-  const names = cycle.map(({ matrix }) => matrix.name);
-  const mergedMatrices = cycle.map(({ matrix }) => matrix).filter(({ name }) => name.includes(" "));
-  if (cycle.length === 1) {
-    const { matrix, scale } = cycle[0]!;
-    const width = scale === null ? 1 : matrix.rows;
-    const diagonal = rowsOf(`diagonal of ${matrix.name}`, 1, width, () => {
-      const values = diagonalOf(matrix.build());
-      return scale === null ? [values.reduce((sum, value) => sum + value, 0)] : values;
-    });
-    return [dotCandidate(diagonal, scale, `the diagonal of ${matrix.name}`, options, price)];
-  }
-  if (cycle.length === 2) {
-    // tr(D2 A2 D1 A1) = Σ_ki D2_k (A2 ∘ A1ᵀ)_ki D1_i
-    const [first, second] = cycle as [Link, Link];
-    const product = diagonalProduct(second.matrix, first.matrix);
-    if (first.scale === null || second.scale === null) {
-      const byRow = first.scale === null;
-      const scale = byRow ? second.scale : first.scale;
-      const width = scale === null ? 1 : byRow ? product.rows : product.columns;
-      const sums = rowsOf(`sums of ${product.name}`, 1, width, () => sumsOf(product.build(), scale === null ? null : byRow ? "rows" : "columns"));
-      return [dotCandidate(sums, scale, `the sums of ${product.name}`, options, price)];
-    }
-    const plan = tracePlan(
-      {
-        method: "cyclic",
-        tangents: 1,
-        seed: { kind: "rows", rows: ones(1, product.columns) },
-        carries: [{ matrix: product, scale: first.scale }],
-        end: { kind: "contract", rows: ones(1, product.rows), fold: null, scale: second.scale, endScale: null },
-      },
-      options,
-    );
-    return [price(plan, `the bilinear form s${second.scale + 1}ᵀ M s${first.scale + 1} with M = ${product.name}`, size(product), [product])];
-  }
-  return cycle.map((_, start) => {
-    const rotated = [...cycle.slice(start), ...cycle.slice(0, start)];
-    const first = rotated[0]!;
-    const last = rotated.at(-1)!;
-    const tangents = first.matrix.columns;
-    const carries = rotated.slice(1, -1).map(({ matrix }, index) => ({ matrix, scale: rotated[index]!.scale }));
-    const plan = tracePlan(
-      {
-        method: "cyclic",
-        tangents,
-        seed: { kind: "rows", rows: transposed(`columns of ${first.matrix.name}`, first.matrix) },
-        carries,
-        end: { kind: "contract", rows: last.matrix, fold: null, scale: rotated.at(-2)!.scale, endScale: last.scale },
-      },
-      options,
-    );
-    const multiplyAdds = tangents * (total(carries) + last.matrix.columns);
-    const through = carries.filter(({ matrix }) => mergedMatrices.includes(matrix)).map(({ matrix }) => ` through ${matrix.name},`);
-    const words = `${tangents} tangents from the columns of ${names[start]},${through.join("")} contracted with ${last.matrix.name}`;
-    return price(plan, words, multiplyAdds, mergedMatrices);
-  });
-}
-
-/** Σ_i rows[i] s_i: no product is left. */
-function dotCandidate(rows: PlannedMatrix, scale: number | null, description: string, options: PlanOptions, price: Price): Priced {
-  const plan = tracePlan(
-    {
-      method: "cyclic",
-      tangents: 1,
-      seed: { kind: "rows", rows },
-      carries: [],
-      end: { kind: "contract", rows: ones(1, rows.columns), fold: null, scale, endScale: null },
-    },
-    options,
-  );
-  return price(plan, scale === null ? `a constant, ${description}` : `${description} times s${scale + 1}`, rows.columns);
-}
-
-/** All of J, or one column of it at a time, and then its diagonal. */
-function jacobianCandidates(chain: Chain, options: PlanOptions, price: Price): Priced[] {
-  const count = chain.layers.length;
-  const d = chain.stateSize;
-  const single = count === 1;
-  const first = chain.layers[0]!.weight;
-  const plan = (method: Method): TracePlan =>
-    tracePlan(
-      {
-        method,
-        tangents: d,
-        seed: { kind: "rows", rows: single ? identity(d) : transposed("columns of W1", first) },
-        carries: carriesOf(chain, single ? 0 : 1),
-        end: { kind: "jacobian", endScale: scaleOf(chain, count - 1) },
-        diagonal: true,
-      },
-      method === "coordinate" ? { ...options, tangentsAtOnce: 1 } : options,
-    );
-  const jacobian = plan("jacobian");
-  const multiplyAdds = d * total(jacobian.carries);
-  return [
-    price(jacobian, "the full Jacobian, its diagonal summed", multiplyAdds),
-    price(plan("coordinate"), `${d} passes, one column of the Jacobian each`, multiplyAdds),
-  ];
-}
-
-function differenceCandidate(chain: Chain, options: PlanOptions, forward: number, price: Price): Priced[] {
-  const tangents = chain.stateSize;
-  const plan: DifferencePlan = {
+  const basis: Rows = { kind: "matrix", matrix: identity(d) };
+  const sharesContext = graph.contextSize === 0 || options.contextPer === "batch";
+  const tangent = new ProgramBuilder(graph, basis, sharesContext);
+  tangent.contractDiagonal();
+  const columns = new ProgramBuilder(graph, basis, sharesContext);
+  columns.store("jacobian");
+  const difference: DifferencePlan = {
     kind: "difference",
     method: "difference",
-    tangents,
-    tangentsAtOnce: Math.min(tangents, options.tangentsAtOnce ?? tangents),
+    tangents: d,
+    tangentsAtOnce: Math.min(d, options.tangentsAtOnce ?? d),
     step: options.step ?? 2 ** -7,
   };
-  return [price(plan, `central differences, ${2 * tangents} evaluations of f; inexact`, 2 * tangents * forward)];
+  return [
+    price({ ...tracePlan("tangent", d, tangent.instructions, options), diagonal: true }, describeTangents(d, tangent.instructions)),
+    ...cyclicPrograms(graph, sharesContext).map(({ tangents, instructions, description, matrices }) =>
+      price(tracePlan("cyclic", tangents, instructions, options), description, matrices),
+    ),
+    price({ ...tracePlan("jacobian", d, columns.instructions, options), diagonal: true }, "the full Jacobian, its diagonal summed"),
+    price(
+      { ...tracePlan("coordinate", d, columns.instructions, { tangentsAtOnce: 1 }), diagonal: true },
+      `${d} passes, one column of the Jacobian each`,
+    ),
+    price(difference, `central differences, ${2 * d} evaluations of f; inexact`),
+    hutchinsonCandidate(graph, options, price),
+  ];
 }
 
-/** vᵀ J v for Rademacher probes v. Shared probes pass W_1 and the output's matrix once for all points. */
-function hutchinsonCandidate(chain: Chain, options: PlanOptions, price: Price): Priced[] {
-  const count = chain.layers.length;
-  const d = chain.stateSize;
+/** Where the basis tangents start and what they meet in the end, by the names of the matrices. */
+function describeTangents(d: number, instructions: readonly Instruction[]): string {
+  const starts = new Set<string>();
+  const ends = new Set<string>();
+  for (const instruction of instructions) {
+    const { rows } = instruction.from;
+    if (rows.kind === "matrix") starts.add(rows.matrix.name);
+    if (instruction.kind === "contract" && instruction.rows.kind === "matrix") ends.add(instruction.rows.matrix.name);
+  }
+  const [start] = starts;
+  if (starts.size === 1 && start!.startsWith("diagonal")) return `the ${start}`;
+  const met = [...ends].filter((name) => name !== "ones" && name !== "identity");
+  return `${d} basis tangents${starts.size === 1 ? ` from the ${start}` : ""}${met.length > 0 ? `, contracted with ${met.join(" and ")}` : ""}`;
+}
+
+function tracePlan(method: TracePlan["method"], tangents: number, instructions: readonly Instruction[], options: PlanOptions = {}): TracePlan {
+  const tangentsAtOnce = Math.min(tangents, options.tangentsAtOnce ?? tangents);
+  return { kind: "trace", method, tangents, tangentsAtOnce, instructions, diagonal: false, probes: null };
+}
+
+/** vᵀ J v for Rademacher probes v. What shared probes alone decide is computed once for all points. */
+function hutchinsonCandidate(graph: Graph, options: PlanOptions, price: (plan: TracePlan, description: string) => Priced): Priced {
   const tangents = options.probes ?? 16;
   const per = options.probesPer ?? "point";
-  const endScale = scaleOf(chain, count - 1);
-  const last = chain.layers[count - 1]!.weight;
-  // vᵀ W_n y = (W_nᵀ v)·y: worth it where all points share v, possible where no σ' stands behind W_n.
-  const folds = per === "batch" && endScale === null && count > 1;
-  const carries = carriesOf(chain, 0, folds ? count - 1 : count);
-  const plan = tracePlan(
-    {
-      method: "hutchinson",
-      tangents,
-      seed: { kind: "probes" },
-      carries,
-      end: folds
-        ? { kind: "contract", rows: "probes", fold: transposed(`W${count} transposed`, last), scale: scaleOf(chain, count - 2), endScale: null }
-        : { kind: "contract", rows: "probes", fold: null, scale: endScale, endScale: null },
-      probes: { per, seed: (options.seed ?? 0) >>> 0 },
-    },
-    options,
-  );
-  const perPoint = per === "batch" ? carries.slice(1) : carries;
-  const contraction = folds ? last.columns : d;
-  const words = `${tangents} random probe${tangents > 1 ? "s" : ""}${per === "batch" ? " shared by all points" : " per point"}; an estimate`;
-  return [price(plan, words, tangents * (total(perPoint) + contraction))];
+  const probes: Rows = { kind: "probes", shared: per === "batch" };
+  const program = new ProgramBuilder(graph, probes, options.contextPer === "batch");
+  program.contractWith(probes);
+  const plan = { ...tracePlan("hutchinson", tangents, program.instructions, options), probes: { per, seed: (options.seed ?? 0) >>> 0 } };
+  const words = `${tangents} random probe${tangents > 1 ? "s" : ""} ${per === "batch" ? "shared by all points" : "per point"}; an estimate`;
+  return price(plan, words);
 }
 
-/** What a point occupies between the kernels: its input, two activations, the σ' of each layer, tangents, terms. */
-function bytesPerPoint(chain: Chain, plan: TracePlan | DifferencePlan): number {
-  const widths = chain.layers.map(({ weight }) => weight.rows);
-  const widest = Math.max(...widths);
-  const input = chain.stateSize + chain.contextSize;
-  if (plan.kind === "difference") return 4 * (2 * plan.tangentsAtOnce * (input + 2 * widest + chain.stateSize) + chain.stateSize);
-  const scales = chain.layers.reduce((sum, layer) => sum + (layer.activation ? layer.weight.rows : 0), 0);
-  const contracts = plan.end.kind === "contract";
-  const stored = plan.carries.slice(0, contracts ? -1 : undefined).map(({ matrix }) => matrix.rows);
-  const tangents = plan.tangentsAtOnce * stored.slice(-2).reduce((sum, width) => sum + width, 0);
-  const seeds = plan.seed.kind === "probes" && plan.probes?.per === "point" ? plan.tangentsAtOnce * chain.stateSize : 0;
-  return 4 * (input + 2 * widest + scales + seeds + tangents + plan.tangents);
+/** Multiply-adds per point of a program with K tangents; what all points share is free. */
+function priceOf(instructions: readonly Instruction[], tangents: number): number {
+  return instructions.reduce((total, instruction) => total + columnsOf(instruction, tangents) * multiplyAddsPerTangent(instruction), 0);
 }
 
-function ones(rows: number, columns: number): PlannedMatrix {
-  return rowsOf("ones", rows, columns, () => new Array<number>(rows * columns).fill(1));
+function columnsOf(instruction: Instruction, tangents: number): number {
+  if (instruction.kind === "contract") return instruction.once ? 1 : tangents;
+  return instruction.into.kind === "register" && instruction.into.register.shared ? 0 : tangents;
 }
 
-function identity(n: number): PlannedMatrix {
-  return rowsOf("identity", n, n, () => Array.from({ length: n * n }, (_, index) => (index % (n + 1) === 0 ? 1 : 0)));
-}
-
-function diagonalOf({ rows, columns, data }: Matrix): number[] {
-  return Array.from({ length: Math.min(rows, columns) }, (_, index) => data[index * columns + index]!);
-}
-
-/** Sums over a matrix: of each row, of each column, or of everything. */
-function sumsOf({ rows, columns, data }: Matrix, along: "rows" | "columns" | null): number[] {
-  const sums = new Array<number>(along === "rows" ? rows : along === "columns" ? columns : 1).fill(0);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++)
-      sums[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
-  return sums;
+/** What a point occupies between the kernels, all its tangents at once: values, scales, tangents, terms. */
+function bytesPerPoint(graph: Graph, plan: TracePlan | DifferencePlan): number {
+  const { stateSize: d, contextSize: c } = graph;
+  const widths = graph.nodes.slice(2).map(({ width }) => width);
+  const values = d + c + 2 * Math.max(0, ...widths);
+  if (plan.kind === "difference") return 4 * (2 * plan.tangentsAtOnce * (values + d) + d);
+  const scales = new Map<string, number>();
+  let tangents = 0;
+  for (const instruction of plan.instructions) {
+    for (const factor of scalesOf(instruction).flat())
+      if (factor.kind !== "constant") scales.set(`${factor.kind} ${factor.node}`, graph.nodes[factor.node]!.width);
+    if (instruction.kind !== "contract" && !(instruction.into.kind === "register" && instruction.into.register.shared))
+      tangents = Math.max(tangents, widthOfTarget(instruction.into));
+  }
+  const probes = plan.probes?.per === "point" ? d : 0;
+  return 4 * (values + [...scales.values()].reduce((a, b) => a + b, 0) + plan.tangentsAtOnce * (tangents + probes) + plan.tangents);
 }

@@ -113,7 +113,7 @@ describe("errors of mlp", () => {
     ["ragged rows", { layers: [{ weight: [[1, 2], [3]] }] }, "layers[0].weight[1] has 1 numbers; expected 2 as in row 0"],
     ["empty rows", { layers: [{ weight: [[], []] }] }, "layers[0].weight has rows of 0 numbers; expected at least 1"],
     ["a row that is null", { layers: [{ weight: [[1, 2], null] }] }, "layers[0].weight[1] is null; expected an array of numbers"],
-    ["rows nested too deeply", { layers: [{ weight: [[[1]]] }] }, 'layers[0].weight[0] holds 1 at position 0; expected numbers'],
+    ["rows nested too deeply", { layers: [{ weight: [[[1]]] }] }, 'layers[0].weight[0] holds [1] at position 0; expected numbers'],
     ["a text among the numbers", { layers: [{ weight: [["1"]] }] }, 'layers[0].weight[0] holds "1" at position 0; expected numbers'],
     ["null, which JSON writes for NaN", { layers: [{ weight: [[1]], bias: [null] }] }, "layers[0].bias holds null at position 0; expected numbers"],
     ["undefined", { layers: [{ weight: [[1, undefined, 3]] }] }, "layers[0].weight[0] holds undefined at position 1"],

@@ -1,9 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { LimitError, methods, outputs, type Network, type Output, type PlanOptions } from "../../src/index.js";
+import { explainPlan, LimitError, methods, outputs, type Network, type Output, type PlanOptions } from "../../src/index.js";
+import { capacityOf, scheduleChunk } from "../../src/plan/schedule.js";
 import {
-  capacityOf,
-  scheduleChunk,
   STAGING_BUFFERS,
   type Chunk,
   type OuterName,
@@ -12,7 +11,7 @@ import {
   type ScheduleLimits,
   type Step,
   type Submission,
-} from "../../src/plan/schedule.js";
+} from "../../src/plan/steps.js";
 import { makeJvpPlan, makePlan, type Plan } from "../../src/plan/trace.js";
 import { randomMlp } from "../fields.js";
 
@@ -268,11 +267,7 @@ describe("chunks", () => {
     for (const method of ["tangent", "cyclic", "jacobian", "coordinate"] as const) {
       const net = hiddenLayers(6, 20, 3);
       const plan = makePlan(net, { method, outputs: ["value", "divergence"] });
-      const counted =
-        plan.kind === "trace"
-          ? plan.carries.reduce((sum, { matrix }) => sum + matrix.rows * matrix.columns, plan.end.kind === "contract" ? 20 : 0) *
-            plan.tangents
-          : NaN;
+      const counted = explainPlan(net, { method }).candidates.find(({ chosen }) => chosen)!.multiplyAdds;
       const forward = 6 * 20 + 20 * 20 + 20 * 20 + 20 * 6;
       const [chunk] = chunksOf(plan, 10, guaranteed, toHost) as [Chunk];
       expect(

@@ -17,7 +17,7 @@ import {
   readContext,
   readModel,
   type EvaluationOptions,
-  type ModelOptions,
+  type ModelOptions, modelArgument
 } from "./options.js";
 import { formatTable, print, round, summarize } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";
@@ -50,7 +50,7 @@ export function addEval(program: Command): void {
   const command = program
     .command("eval")
     .description("evaluate f and its divergence at the points of a file")
-    .argument("<model>", "file in .safetensors format")
+    .addArgument(modelArgument())
     .requiredOption("--points <file>", "points: .npy, .csv or .json")
     .option("--context <numbers>", contextHelp);
   addModelOptions(command);

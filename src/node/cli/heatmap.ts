@@ -16,7 +16,7 @@ import {
   readModel,
   type EvaluationOptions,
   type ModelOptions,
-  type Range,
+  type Range, modelArgument
 } from "./options.js";
 import { print, round, summarize } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";
@@ -49,7 +49,7 @@ export function addHeatmap(program: Command): void {
   const command = program
     .command("heatmap")
     .description("draw the divergence over a plane of state space as a PNG picture")
-    .argument("<model>", "file in .safetensors format")
+    .addArgument(modelArgument())
     .option("--x <range>", "range of the horizontal axis, such as -3:3", parseRange, everywhere)
     .option("--y <range>", "range of the vertical axis, such as -3:3", parseRange, everywhere)
     .option("--size <pixels>", "grid points, and pixels, along each axis", parseWhole(16, 4096), 512)

@@ -1,13 +1,13 @@
 import type { Command } from "commander";
-import { explainPlan, type Network } from "../../index.js";
-import { addModelOptions, readModel, type ModelOptions } from "./options.js";
+import { explainPlan, type Network, type Operand, type Operation } from "../../index.js";
+import { addModelOptions, modelArgument, readModel, type ModelOptions } from "./options.js";
 import { formatTable, print } from "./output.js";
 
 export function addInfo(program: Command): void {
   const command = program
     .command("info")
-    .description("describe a model: its layers, parameters, state and context, and the plan for its divergence")
-    .argument("<model>", "file in .safetensors format");
+    .description("describe a model: its operations as read, parameters, state and context, and the plan for its divergence")
+    .addArgument(modelArgument());
   addModelOptions(command)
     .addHelpText("after", "\nNo device is needed.\n\nExample:\n  deldot info two-moons-flow.safetensors")
     .action(async (path: string, options: ModelOptions) => {
@@ -17,25 +17,44 @@ export function addInfo(program: Command): void {
 }
 
 function describeNetwork(path: string, { stateSize, contextSize, operations }: Network): string {
-  const rows = [["layer", "weight", "bias", "activation", "parameters"]];
+  const rows = [["", "operation", "reads", "weights", "parameters"]];
   let total = 0;
-  for (const operation of operations) {
-    if (operation.kind === "activation") {
-      rows.at(-1)![3] = operation.activation.toString();
-      continue;
-    }
-    const columns = operation.terms.reduce((sum, { weight }) => sum + weight.columns, 0);
-    const outputs = operation.terms[0]!.weight.rows;
-    const parameters = outputs * columns + (operation.bias?.length ?? 0);
+  operations.forEach((operation, index) => {
+    const { name, reads, weights, parameters } = describeOperation(operation);
     total += parameters;
-    rows.push([
-      String(rows.length),
-      `${outputs} x ${columns}`,
-      operation.bias ? String(operation.bias.length) : "none",
-      "none",
-      String(parameters),
-    ]);
-  }
+    const sources = reads.map((operand) => (typeof operand === "number" ? String(operand + 1) : operand));
+    rows.push([String(index + 1), name, sources.join(", "), weights, parameters === 0 ? "" : String(parameters)]);
+  });
   const context = contextSize === 0 ? "no context" : `context of ${contextSize}`;
   return `${path}: a vector field, state of ${stateSize}, ${context}, ${total} parameters\n\n${formatTable(rows)}`;
+}
+
+interface Description {
+  readonly name: string;
+  readonly reads: readonly Operand[];
+  readonly weights: string;
+  readonly parameters: number;
+}
+
+function describeOperation(operation: Operation): Description {
+  switch (operation.kind) {
+    case "activation":
+      return { name: operation.activation.toString(), reads: [operation.operand], weights: "", parameters: 0 };
+    case "product":
+      return { name: "product", reads: operation.operands, weights: "", parameters: 0 };
+    case "norm": {
+      const name = `${operation.centered ? "layer norm" : "rms norm"}, epsilon ${operation.epsilon}`;
+      return { name, reads: [operation.operand], weights: "", parameters: 0 };
+    }
+    case "linear": {
+      const shapes = operation.terms.map(({ weight }) => ("diagonal" in weight ? `diagonal ${weight.diagonal.length}` : `${weight.rows} x ${weight.columns}`));
+      const sizes = operation.terms.map(({ weight }) => ("diagonal" in weight ? weight.diagonal.length : weight.rows * weight.columns));
+      return {
+        name: "linear",
+        reads: operation.terms.map(({ operand }) => operand),
+        weights: [...shapes, ...(operation.bias ? [`bias ${operation.bias.length}`] : [])].join(" + "),
+        parameters: sizes.reduce((sum, size) => sum + size, 0) + (operation.bias?.length ?? 0),
+      };
+    }
+  }
 }

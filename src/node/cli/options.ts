@@ -1,7 +1,7 @@
 /** What the commands share at the edge: options, and the texts that users write for ranges, lists and contexts. */
-import { InvalidArgumentError, Option, type Command } from "commander";
+import { Argument, InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
-import { methods, parseSafetensors, type Method, type Network } from "../../index.js";
+import { methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
 import { asContext, readBytes, readNumbers } from "../files/points.js";
 
 export interface ModelOptions {
@@ -14,16 +14,23 @@ export function addModelOptions(command: Command): Command {
     .addOption(
       new Option(
         "--activation <name>",
-        'activation of the hidden layers, such as silu or "elu(0.5)", or a list with commas; wins over the file\'s own',
+        'activation of the hidden layers, such as silu or "elu(0.5)", or a list with commas; wins over the .safetensors file\'s own',
       ),
     )
     .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]));
 }
 
+export function modelArgument(): Argument {
+  return new Argument("<model>", "file in .safetensors or .onnx format");
+}
+
 export async function readModel(path: string, { activation, contextColumns }: ModelOptions): Promise<Network> {
+  const isOnnx = path.toLowerCase().endsWith(".onnx");
+  if (isOnnx && activation !== undefined)
+    throw new InputError(`--activation is ${quote(activation)}, but an .onnx file holds its own; expected no --activation`);
   const bytes = await readBytes(path);
   try {
-    return parseSafetensors(bytes, { activation, contextColumns });
+    return isOnnx ? parseOnnx(bytes, { contextColumns }) : parseSafetensors(bytes, { activation, contextColumns });
   } catch (error) {
     if (error instanceof DeldotError) throw new ModelError(`${path}: ${error.message}`, { cause: error });
     throw error;

@@ -2,7 +2,7 @@ import { Option, type Command } from "commander";
 import { InputError } from "../../errors.js";
 import { evaluateReference, explainPlan, type Network } from "../../index.js";
 import { createEvaluator, type Results } from "./evaluator.js";
-import { addEvaluationOptions, addModelOptions, parseWhole, readModel, type EvaluationOptions, type ModelOptions } from "./options.js";
+import { addEvaluationOptions, addModelOptions, parseWhole, readModel, type EvaluationOptions, type ModelOptions, modelArgument } from "./options.js";
 import { print, round } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";
 
@@ -24,7 +24,7 @@ export function addVerify(program: Command): void {
   const command = program
     .command("verify")
     .description("compare the divergence with the float64 reference at random points")
-    .argument("<model>", "file in .safetensors format")
+    .addArgument(modelArgument())
     .addOption(new Option("--points <count>", "how many points").argParser(parseWhole(1, 2 ** 24)).default(256))
     .addOption(new Option("--seed <number>", "seed of the points").argParser(parseWhole(0, 2 ** 32 - 1)).default(0));
   addModelOptions(command);

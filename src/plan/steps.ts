@@ -1,0 +1,96 @@
+import type { Activation } from "../model/activation.js";
+import type { PlannedMatrix } from "./matrices.js";
+
+/** The limits a schedule keeps to: numbers of the device and of the caller. */
+export interface ScheduleLimits {
+  readonly maxStorageBufferBindingSize: number;
+  readonly maxBufferSize: number;
+  readonly minStorageBufferOffsetAlignment: number;
+  /** Bytes for everything but the weights: inputs, intermediate results, results and staging. */
+  readonly memoryBudget: number;
+  /** Multiply-adds that one submission may take, so that no driver's watchdog sees it. */
+  readonly multiplyAddsPerSubmit: number;
+}
+
+/** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
+export type OuterName = "points" | "context" | "tangents" | "value" | "divergence" | "diagonal";
+
+/** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
+export interface OuterRows {
+  readonly offset: number;
+  readonly stride: number;
+}
+
+/** How a matrix lies in GPU memory: see `layoutMatrix` in gpu/buffers.ts. */
+export type MatrixLayout = "product" | "rows";
+
+/** A buffer of a step. */
+export type Binding =
+  | { readonly kind: "scratch"; readonly name: string }
+  | { readonly kind: "matrix"; readonly matrix: PlannedMatrix; readonly layout: MatrixLayout }
+  | { readonly kind: "outer"; readonly name: OuterName; readonly offset: number; readonly size: number };
+
+/** The files of shaders/. */
+export type KernelName =
+  | ("gather" | "probes" | "primal" | "combine" | "norm")
+  | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
+  | ("diagonal" | "difference" | "reduce");
+
+/** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
+export interface Step {
+  readonly label: string;
+  readonly kernel: KernelName;
+  /** σ of a primal or combine step; null: the identity. */
+  readonly activation: Activation | null;
+  /** The members of the kernel's Parameters, all u32, by name; a float stands there by its bits. */
+  readonly parameters: Readonly<Record<string, number>>;
+  /** The kernel's storage buffers by name. */
+  readonly bindings: Readonly<Record<string, Binding>>;
+  readonly invocations: number;
+  readonly multiplyAdds: number;
+}
+
+/** What comes back to the host after a submission. */
+export interface Read {
+  readonly what: "value" | "terms" | "jacobian" | "tangent";
+  readonly scratch: string;
+  /** Floats per point. */
+  readonly width: number;
+  /** jacobian: the columns [first, first + columns) of each point's J, as [count, d, columns]. */
+  readonly first: number;
+  readonly columns: number;
+}
+
+export interface Submission {
+  readonly steps: readonly Step[];
+  readonly reads: readonly Read[];
+}
+
+/** A run of points that fits the limits. */
+export interface Chunk {
+  readonly first: number;
+  readonly count: number;
+  readonly submissions: readonly Submission[];
+  /** Bytes of each scratch buffer. */
+  readonly scratch: ReadonlyMap<string, number>;
+}
+
+/** The route of the results: read back by the host, or left in the caller's buffers. */
+export type Route =
+  | { readonly to: "host"; readonly sharedContext: boolean }
+  | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>> };
+
+/** Points per chunk and tangents at once that keep within the limits. */
+export interface Capacity {
+  readonly points: number;
+  readonly tangentsAtOnce: number;
+}
+
+/** Partial sums that a contraction without a diagonal keeps per point, for the host to add in float64. */
+export const PARTIAL_SUMS = 8;
+/** Each invocation of a product takes this many rows. */
+export const ROWS_PER_INVOCATION = 4;
+/** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */
+export const STEPS_PER_SUBMISSION = 256;
+/** Staging buffers in flight: the host reads one while the device fills the other. */
+export const STAGING_BUFFERS = 2;

@@ -1,0 +1,148 @@
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, test } from "vitest";
+import { evaluateReference, explainPlan, VectorField, type Network, type Output } from "../src/index.js";
+import { parseActivation } from "../src/model/activation.js";
+import type { Diagonal, Matrix, Operand, Operation } from "../src/model/network.js";
+import { expectClose } from "./close.js";
+import { openDevice } from "./device.js";
+import { random, randomPoints } from "./fields.js";
+
+let device: GPUDevice;
+let close: () => Promise<void>;
+beforeAll(async () => ({ device, close } = await openDevice()));
+afterAll(() => close());
+
+// Smooth ones, so that central differences are a check everywhere.
+const activations = ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid"].map(parseActivation);
+
+/** A random graph of `size` operations that ends in a velocity; any operation may read any value before it. */
+function randomGraph(seed: number, stateSize: number, contextSize: number, size: number): Network {
+  const uniform = random(seed);
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(uniform() * list.length)]!;
+  const operations: Operation[] = [];
+  const widths: number[] = [];
+  const operands: Operand[] = contextSize > 0 ? ["state", "context"] : ["state"];
+  const widthOf = (operand: Operand): number => (operand === "state" ? stateSize : operand === "context" ? contextSize : widths[operand]!);
+  const add = (operation: Operation, width: number): Operand => {
+    operations.push(operation);
+    widths.push(width);
+    operands.push(operations.length - 1);
+    return operations.length - 1;
+  };
+  const draw = (count: number, scale: number): Float32Array => Float32Array.from({ length: count }, () => scale * (2 * uniform() - 1));
+  const dense = (rows: number, operand: Operand): { operand: Operand; weight: Matrix } => {
+    const columns = widthOf(operand);
+    return { operand, weight: { rows, columns, data: draw(rows * columns, 1.5 / Math.sqrt(columns)) } };
+  };
+  const linear = (width: number): Operand => {
+    const terms: { operand: Operand; weight: Matrix | Diagonal }[] = [dense(width, pick(operands.slice(-3)))];
+    if (uniform() < 0.5) terms.push(dense(width, pick(operands)));
+    const same = operands.filter((operand) => widthOf(operand) === width);
+    if (same.length > 0 && uniform() < 0.6)
+      terms.push({ operand: pick(same), weight: { diagonal: uniform() < 0.5 ? new Float32Array(width).fill(1) : draw(width, 1) } });
+    return add({ kind: "linear", terms, bias: uniform() < 0.7 ? draw(width, 0.5) : null }, width);
+  };
+  for (let step = 0; step < size; step++) {
+    const operand = linear(pick([1, 2, 3, 5, 8, 13]));
+    const width = widthOf(operand);
+    const kind = uniform();
+    if (kind < 0.5) add({ kind: "activation", operand, activation: pick(activations) }, width);
+    else if (kind < 0.75) add({ kind: "product", operands: [operand, pick(operands.filter((other) => widthOf(other) === width))] }, width);
+    else if (kind < 0.9 && width > 2) add({ kind: "norm", operand, centered: uniform() < 0.5, epsilon: 0.1 }, width);
+  }
+  const velocity = linear(stateSize);
+  if (uniform() < 0.2) add({ kind: "activation", operand: velocity, activation: pick(activations) }, stateSize);
+  return { stateSize, contextSize, operations };
+}
+
+/** ∂f_i/∂x_i by central differences of the float64 values. */
+function differences(network: Network, points: Float64Array, context: Float64Array | null): Float64Array {
+  const d = network.stateSize;
+  const h = 1e-5;
+  const diagonal = new Float64Array(points.length);
+  for (let i = 0; i < d; i++) {
+    const [more, less] = [h, -h].map((step) => {
+      const moved = points.map((x, index) => (index % d === i ? x + step : x));
+      return evaluateReference(network, moved, { context, outputs: ["value"] }).value!;
+    }) as [Float64Array, Float64Array];
+    for (let index = i; index < points.length; index += d) diagonal[index] = (more[index]! - less[index]!) / (2 * h);
+  }
+  return diagonal;
+}
+
+const graphs = fc.record({
+  seed: fc.integer({ min: 0, max: 1e6 }),
+  stateSize: fc.integer({ min: 1, max: 6 }),
+  contextSize: fc.integer({ min: 0, max: 2 }),
+  size: fc.integer({ min: 1, max: 7 }),
+  shared: fc.boolean(),
+});
+const runs = { seed: 7, numRuns: Number(process.env["DELDOT_RUNS"] ?? 60) };
+
+describe("random graphs of sums, products, norms and activations", () => {
+  const count = 3;
+  const inputs = ({ seed, stateSize, contextSize, shared }: { seed: number; stateSize: number; contextSize: number; shared: boolean }) => ({
+    points: Float64Array.from(randomPoints(seed, count, stateSize)),
+    context: contextSize > 0 ? Float64Array.from(randomPoints(seed + 1, shared ? 1 : count, contextSize)) : null,
+  });
+
+  test("the reference agrees with central differences, by every exact method", () => {
+    const property = fc.property(graphs, (drawn) => {
+      const network = randomGraph(drawn.seed, drawn.stateSize, drawn.contextSize, drawn.size);
+      const { points, context } = inputs(drawn);
+      const expected = differences(network, points, context);
+      const { diagonal, divergence } = evaluateReference(network, points, { context, method: "tangent", outputs: ["divergence", "diagonal"] });
+      const scale = expected.map((_, index) => 1 + Math.abs(diagonal![index]!));
+      expectClose(diagonal!, expected, scale, { relative: 1e-6, label: "diagonal" });
+      for (const { method } of explainPlan(network).candidates.filter(({ exact }) => exact)) {
+        const result = evaluateReference(network, points, { context, method, outputs: ["divergence"] });
+        const sizes = divergence!.map((_, point) => 1 + diagonal!.subarray(point * drawn.stateSize, (point + 1) * drawn.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0));
+        expectClose(result.divergence!, divergence!, sizes, { relative: 1e-9, absolute: 0, label: method });
+      }
+    });
+    fc.assert(property, runs);
+  });
+
+  test("the GPU agrees with the reference, by every exact method", async () => {
+    const property = fc.asyncProperty(graphs, async (drawn) => {
+      const network = randomGraph(drawn.seed, drawn.stateSize, drawn.contextSize, drawn.size);
+      const { points, context } = inputs(drawn);
+      const truth = evaluateReference(network, points, { context, method: "jacobian", outputs: ["value", "divergence", "diagonal", "jacobian"] });
+      // What float32 rounding may be amplified by: the largest entries of a row of the Jacobian, not those of its diagonal.
+      const sizes = truth.divergence!.map((_, point) => {
+        const entries = truth.jacobian!.subarray(point * drawn.stateSize ** 2, (point + 1) * drawn.stateSize ** 2);
+        return 1 + entries.reduce((sum, entry) => sum + Math.abs(entry), 0);
+      });
+      const field = await VectorField.create(device, network);
+      const methods = new Set(explainPlan(network).candidates.filter(({ exact }) => exact).map(({ method }) => method));
+      for (const method of methods) {
+        const outputs: readonly Output[] = method === "cyclic" ? ["value", "divergence"] : ["value", "divergence", "diagonal"];
+        const result = await field.evaluate(points, { context, method, outputs });
+        expectClose(result.value!, truth.value!, truth.value!.map((value) => 1 + Math.abs(value)), { label: `value by ${method}` });
+        expectClose(result.divergence!, truth.divergence!, sizes, { label: `divergence by ${method}` });
+        if (result.diagonal) {
+          const each = truth.diagonal!.map((_, index) => sizes[Math.floor(index / drawn.stateSize)]!);
+          expectClose(result.diagonal, truth.diagonal!, each, { label: `diagonal by ${method}` });
+        }
+      }
+      const difference = await field.divergence(points, { context, method: "difference" });
+      const inFloat64 = evaluateReference(network, points, { context, method: "difference" }).divergence!;
+      expectClose(difference, inFloat64, sizes, { relative: 5e-3, label: "central differences" });
+      for (const probesPer of ["point", "batch"] as const) {
+        const options = { context, method: "hutchinson", probes: 4, probesPer } as const;
+        const estimate = await field.divergence(points, options);
+        expectClose(estimate, evaluateReference(network, points, options).divergence!, sizes, { relative: 1e-4, label: `estimate, probes per ${probesPer}` });
+      }
+      const tangents = randomPoints(drawn.seed + 2, count, drawn.stateSize);
+      const pushed = await field.jvp(points, tangents, { context });
+      const d = drawn.stateSize;
+      const expected = pushed.map((_, index) => {
+        const row = truth.jacobian!.subarray(Math.floor(index / d) * d * d + (index % d) * d, Math.floor(index / d) * d * d + (index % d) * d + d);
+        return row.reduce((sum, entry, k) => sum + entry * tangents[Math.floor(index / d) * d + k]!, 0);
+      });
+      expectClose(pushed, expected, pushed.map((_, index) => 3 * sizes[Math.floor(index / d)]!), { label: "jvp" });
+      field.destroy();
+    });
+    await fc.assert(property, runs);
+  });
+});
