@@ -32,8 +32,7 @@ export function readBatch(given: BatchInput, width: number, what: string): Batch
       throw new InputError(`${what} has the shape [${shape.join(", ")}]; expected the last dimension to be ${width}`);
     return { data, count: data.length / width, shape: shape.slice(0, -1) };
   }
-  if (data.length % width !== 0)
-    throw new InputError(`${what} has ${data.length} numbers; expected a multiple of ${width}`);
+  if (data.length % width !== 0) throw new InputError(`${what} has ${data.length} numbers; expected a multiple of ${width}`);
   return { data, count: data.length / width, shape: [data.length / width] };
 }
 
@@ -58,7 +57,14 @@ export function readContext(given: ContextInput | null | undefined, width: numbe
 
 function readShaped(given: BatchInput, what: string): { data: Batch["data"]; shape: readonly number[] | null } {
   if (isNumbers(given)) return { data: checkNumbers(given, what), shape: null };
-  if (given === null || typeof given !== "object" || !("data" in given) || !("shape" in given) || !isNumbers(given.data) || !Array.isArray(given.shape))
+  if (
+    given === null ||
+    typeof given !== "object" ||
+    !("data" in given) ||
+    !("shape" in given) ||
+    !isNumbers(given.data) ||
+    !Array.isArray(given.shape)
+  )
     throw new InputError(`${what} is ${quote(given)}; expected a Float32Array, a Float64Array, an array of numbers, or { data, shape }`);
   const { data, shape } = given;
   const size = shape.reduce((product: number, n: number) => product * n, 1);

@@ -43,7 +43,8 @@ export class AdapterError extends DeldotError {
 
 /** Writes a value for an error message, shortened. */
 export function quote(value: unknown): string {
-  const text = typeof value === "string" ? JSON.stringify(value) : Array.isArray(value) ? `[${value.map(quote).join(", ")}]` : asText(value);
+  const text =
+    typeof value === "string" ? JSON.stringify(value) : Array.isArray(value) ? `[${value.map(quote).join(", ")}]` : asText(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 

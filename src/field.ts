@@ -48,7 +48,9 @@ export type Evaluation<O extends Output = Output> = {
 type Arrays<O extends Output> = { readonly [K in O]: Float32Array };
 
 /** A buffer of the caller: rows begin at `offset` bytes (a multiple of 4) and are `stride` floats apart. */
-export type BufferRows = GPUBuffer | { readonly buffer: GPUBuffer; readonly offset?: number | undefined; readonly stride?: number | undefined };
+export type BufferRows =
+  | GPUBuffer
+  | { readonly buffer: GPUBuffer; readonly offset?: number | undefined; readonly stride?: number | undefined };
 
 export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "step"> {
   /** [count, d], stride d unless given; usage STORAGE. */
@@ -151,16 +153,23 @@ export class VectorField {
     const estimates = plan.kind === "trace" && plan.probes !== null;
     const standardError = estimates ? new Float32Array(count) : null;
 
-    const nonFinite = await run(plan, { points: batch, context, tangents: null }, this.limits(), this.shared(), options, (read, first, rows, data) => {
-      if (read.what === "value") results.value!.set(data, first * d);
-      if (read.what === "jacobian") setStrip(results.jacobian!, data, first, rows, d, read.first, read.columns);
-      if (read.what !== "terms") return;
-      if (wants("diagonal")) results.diagonal!.set(data, first * d);
-      if (!wants("divergence")) return;
-      const estimate = estimates ? meanRows(data, rows, read.width) : null;
-      results.divergence!.set(estimate?.mean ?? sumRows(data, rows, read.width), first);
-      if (estimate) standardError!.set(estimate.standardError, first);
-    });
+    const nonFinite = await run(
+      plan,
+      { points: batch, context, tangents: null },
+      this.limits(),
+      this.shared(),
+      options,
+      (read, first, rows, data) => {
+        if (read.what === "value") results.value!.set(data, first * d);
+        if (read.what === "jacobian") setStrip(results.jacobian!, data, first, rows, d, read.first, read.columns);
+        if (read.what !== "terms") return;
+        if (wants("diagonal")) results.diagonal!.set(data, first * d);
+        if (!wants("divergence")) return;
+        const estimate = estimates ? meanRows(data, rows, read.width) : null;
+        results.divergence!.set(estimate?.mean ?? sumRows(data, rows, read.width), first);
+        if (estimate) standardError!.set(estimate.standardError, first);
+      },
+    );
     for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) {
       for (const output of plan.outputs) results[output]!.fill(NaN, point * widths[output], (point + 1) * widths[output]);
       standardError?.fill(NaN, point, point + 1);
@@ -175,7 +184,11 @@ export class VectorField {
   }
 
   /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
-  async jvp(points: BatchInput, tangents: BatchInput, options: Pick<EvaluateOptions, "context" | "onProgress" | "signal"> = {}): Promise<Float32Array> {
+  async jvp(
+    points: BatchInput,
+    tangents: BatchInput,
+    options: Pick<EvaluateOptions, "context" | "onProgress" | "signal"> = {},
+  ): Promise<Float32Array> {
     this.checkUsable();
     checkObject("options", options);
     const d = this.network.stateSize;
@@ -189,7 +202,8 @@ export class VectorField {
     const plan = this.cached("jvp", () => makeJvpPlan(this.network));
     const inputs = { points: batch, context, tangents: directions };
     const nonFinite = await run(plan, inputs, this.limits(), this.shared(), options, (_, first, __, data) => result.set(data, first * d));
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) result.fill(NaN, point * d, (point + 1) * d);
+    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
+      result.fill(NaN, point * d, (point + 1) * d);
     return result;
   }
 
@@ -256,7 +270,8 @@ export class VectorField {
   /** Frees the field's buffers; the device stays the caller's. Later calls reject. */
   destroy(): void {
     this.destroyed = true;
-    for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encodeScratch, this.encodeConstants]) buffers.destroy();
+    for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encodeScratch, this.encodeConstants])
+      buffers.destroy();
   }
 
   private checkUsable(): void {
@@ -297,7 +312,11 @@ export class VectorField {
   }
 
   /** The caller's buffers of encode, checked for usage and size. */
-  private readBuffers(options: EncodeOptions): { rows: Partial<Record<OuterName, OuterRows>>; buffers: Partial<Record<OuterName, GPUBuffer>>; outputs: Output[] } {
+  private readBuffers(options: EncodeOptions): {
+    rows: Partial<Record<OuterName, OuterRows>>;
+    buffers: Partial<Record<OuterName, GPUBuffer>>;
+    outputs: Output[];
+  } {
     const rows: Partial<Record<OuterName, OuterRows>> = {};
     const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
     const add = (name: OuterName, given: BufferRows): void => {
@@ -318,7 +337,8 @@ export class VectorField {
   }
 
   private addContext({ context, count }: EncodeOptions, add: (name: OuterName, given: BufferRows) => void): void {
-    const isBuffer = (given: unknown): given is BufferRows => typeof given === "object" && given !== null && ("buffer" in given ? !ArrayBuffer.isView(given) : "usage" in given);
+    const isBuffer = (given: unknown): given is BufferRows =>
+      typeof given === "object" && given !== null && ("buffer" in given ? !ArrayBuffer.isView(given) : "usage" in given);
     if (isBuffer(context)) {
       if (this.network.contextSize === 0) throw new InputError("context is a buffer; the network takes none");
       add("context", context);
@@ -327,7 +347,8 @@ export class VectorField {
     const numbers = ArrayBuffer.isView(context) ? Array.from(context as ArrayLike<number>) : (context as number | readonly number[] | null);
     const read = readContext(numbers, this.network.contextSize, 1);
     if (!read) return;
-    if (!Array.from(read.data).every((value) => Number.isFinite(Math.fround(value)))) throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
+    if (!Array.from(read.data).every((value) => Number.isFinite(Math.fround(value))))
+      throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
     const buffer = this.encodeConstants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
     if (count > 0) add("context", { buffer, stride: 0 });
   }
@@ -339,8 +360,10 @@ function checkObject(name: string, given: unknown): void {
 
 /** @throws InputError for a bad option; the signal's reason where it is aborted already. */
 function startRun({ onProgress, signal }: RunOptions): void {
-  if (onProgress !== undefined && typeof onProgress !== "function") throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
-  if (signal !== undefined && typeof signal?.throwIfAborted !== "function") throw new InputError(`signal is ${quote(signal)}; expected an AbortSignal`);
+  if (onProgress !== undefined && typeof onProgress !== "function")
+    throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
+  if (signal !== undefined && typeof signal?.throwIfAborted !== "function")
+    throw new InputError(`signal is ${quote(signal)}; expected an AbortSignal`);
   signal?.throwIfAborted();
 }
 
@@ -348,12 +371,23 @@ function allocate(name: string, shape: readonly [number, number]): Float32Array 
   try {
     return new Float32Array(shape[0] * shape[1]);
   } catch (error) {
-    throw new LimitError(`${name} has ${shape[0]} rows of ${shape[1]} numbers, more than one Float32Array can hold; expected fewer points at once`, { cause: error });
+    throw new LimitError(
+      `${name} has ${shape[0]} rows of ${shape[1]} numbers, more than one Float32Array can hold; expected fewer points at once`,
+      { cause: error },
+    );
   }
 }
 
 /** Columns [from, from + columns) of each point's J, given as [rows, d, columns], to their places in [.., d, d]. */
-function setStrip(jacobian: Float32Array, strip: Float32Array, first: number, rows: number, d: number, from: number, columns: number): void {
+function setStrip(
+  jacobian: Float32Array,
+  strip: Float32Array,
+  first: number,
+  rows: number,
+  d: number,
+  from: number,
+  columns: number,
+): void {
   if (columns === d) return jacobian.set(strip, first * d * d);
   for (let row = 0; row < rows * d; row++) jacobian.set(strip.subarray(row * columns, (row + 1) * columns), (first * d + row) * d + from);
 }
@@ -361,10 +395,14 @@ function setStrip(jacobian: Float32Array, strip: Float32Array, first: number, ro
 function checkRows(name: string, buffer: GPUBuffer, offset: number, stride: number, width: number, count: number): void {
   if (typeof buffer !== "object" || buffer === null || typeof buffer.usage !== "number")
     throw new InputError(`${name} is ${quote(buffer)}; expected a GPUBuffer or { buffer, offset, stride }`);
-  if (!(buffer.usage & USAGE.STORAGE)) throw new InputError(`the buffer of ${name} has usage 0x${buffer.usage.toString(16)}; expected GPUBufferUsage.STORAGE among it`);
-  if (!Number.isInteger(offset) || offset < 0 || offset % 4 !== 0) throw new InputError(`the offset of ${name} is ${quote(offset)} bytes; expected a multiple of 4`);
+  if (!(buffer.usage & USAGE.STORAGE))
+    throw new InputError(`the buffer of ${name} has usage 0x${buffer.usage.toString(16)}; expected GPUBufferUsage.STORAGE among it`);
+  if (!Number.isInteger(offset) || offset < 0 || offset % 4 !== 0)
+    throw new InputError(`the offset of ${name} is ${quote(offset)} bytes; expected a multiple of 4`);
   const oneForAll = name === "context" && stride === 0;
-  if (!Number.isInteger(stride) || (stride < width && !oneForAll)) throw new InputError(`the stride of ${name} is ${quote(stride)} floats; expected at least ${width}`);
+  if (!Number.isInteger(stride) || (stride < width && !oneForAll))
+    throw new InputError(`the stride of ${name} is ${quote(stride)} floats; expected at least ${width}`);
   const needed = count === 0 ? 0 : offset + 4 * ((oneForAll ? 0 : (count - 1) * stride) + width);
-  if (buffer.size < needed) throw new InputError(`the buffer of ${name} has ${buffer.size} bytes; ${count} rows of ${width} floats need ${needed}`);
+  if (buffer.size < needed)
+    throw new InputError(`the buffer of ${name} has ${buffer.size} bytes; ${count} rows of ${width} floats need ${needed}`);
 }

@@ -2,11 +2,33 @@
 export type { BatchInput, ContextInput } from "./batch.js";
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
-export { VectorField, type BufferRows, type EncodeOptions, type EvaluateOptions, type Evaluation, type VectorFieldOptions } from "./field.js";
+export {
+  VectorField,
+  type BufferRows,
+  type EncodeOptions,
+  type EvaluateOptions,
+  type Evaluation,
+  type VectorFieldOptions,
+} from "./field.js";
 export type { Store } from "./gpu/pace.js";
 export type { RunOptions } from "./gpu/run.js";
 export { activationNames, type Activation } from "./model/activation.js";
-export { mlp, type ActivationOperation, type LayerInput, type Diagonal, type LinearOperation, type Matrix, type MlpOptions, type Network, type Numbers, type Operand, type NormOperation, type Operation, type ProductOperation, type WeightInput } from "./model/network.js";
+export {
+  mlp,
+  type ActivationOperation,
+  type LayerInput,
+  type Diagonal,
+  type LinearOperation,
+  type Matrix,
+  type MlpOptions,
+  type Network,
+  type Numbers,
+  type Operand,
+  type NormOperation,
+  type Operation,
+  type ProductOperation,
+  type WeightInput,
+} from "./model/network.js";
 export { parseOnnx, type OnnxOptions } from "./model/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/safetensors.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";

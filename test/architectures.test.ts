@@ -43,7 +43,11 @@ describe("PyTorch's float64 truth", () => {
     const { network, truth } = load(file);
     const { points, context } = truth;
     const field = await VectorField.create(device, network);
-    const methods = new Set(explainPlan(network).candidates.filter(({ exact }) => exact).map(({ method }) => method));
+    const methods = new Set(
+      explainPlan(network)
+        .candidates.filter(({ exact }) => exact)
+        .map(({ method }) => method),
+    );
     expect(methods.size).toBeGreaterThanOrEqual(3);
     for (const method of methods) {
       const outputs: readonly Output[] = method === "cyclic" ? ["value", "divergence"] : ["value", "divergence", "diagonal"];
@@ -75,7 +79,9 @@ describe("one context", () => {
     const own = await field.evaluate(truth.points, { context: each });
     const expected = evaluateReference(network, truth.points, { context: each, outputs: ["value", "divergence", "diagonal"] });
     const scale = expected.divergence!.map((_, point) =>
-      expected.diagonal!.subarray(point * network.stateSize, (point + 1) * network.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0),
+      expected
+        .diagonal!.subarray(point * network.stateSize, (point + 1) * network.stateSize)
+        .reduce((sum, entry) => sum + Math.abs(entry), 0),
     );
     for (const result of [shared, own]) {
       expectClose(result.value, expected.value!, expected.value!.map(Math.abs), { relative: 1e-5, absolute: 1e-5, label: "value" });
@@ -106,7 +112,8 @@ describe("one context", () => {
 
 test("a gate after the last layer leaves one product per point where all points share the context", () => {
   const { network } = load("concatsquash.torchscript.onnx");
-  const price = (contextPer: "point" | "batch"): number => explainPlan(network, { contextPer }).candidates.find(({ chosen }) => chosen)!.multiplyAdds;
+  const price = (contextPer: "point" | "batch"): number =>
+    explainPlan(network, { contextPer }).candidates.find(({ chosen }) => chosen)!.multiplyAdds;
   expect(price("batch")).toBe(24 * 24);
   expect(price("point")).toBeGreaterThan(price("batch"));
 });

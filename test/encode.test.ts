@@ -359,7 +359,7 @@ describe("memory", () => {
     device.createBuffer = (descriptor) => (labels.push(descriptor.label ?? ""), createBuffer(descriptor));
     for (let count = 1; count <= 400; count++) submit({ points, count, divergence }, fresh);
     device.createBuffer = createBuffer;
-    expect(labels.filter((label) => label.endsWith(": input")).length).toBeLessThan(20);
+    expect(labels.filter((label) => label.endsWith(": own value 0")).length).toBeLessThan(20);
     expectTruth(randomPoints(17, 400, d), { divergence: await read(divergence) });
     fresh.destroy();
   });

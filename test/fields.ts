@@ -43,8 +43,7 @@ export function randomMlp({ seed, widths, contextSize = 0, ...options }: RandomM
   const uniform = random(seed);
   const layers = widths.slice(1).map((outputs, index): RandomLayer => {
     const inputs = widths[index]! + (index === 0 ? contextSize : 0);
-    const draw = (length: number): Float32Array =>
-      Float32Array.from({ length }, () => (2 * uniform() - 1) / Math.sqrt(inputs));
+    const draw = (length: number): Float32Array => Float32Array.from({ length }, () => (2 * uniform() - 1) / Math.sqrt(inputs));
     return { weight: { data: draw(outputs * inputs), shape: [outputs, inputs] }, bias: draw(outputs) };
   });
   return { network: mlp({ layers, ...options }), layers };

@@ -30,33 +30,11 @@ export function float64Run(network: Network, points: ArrayLike<number>, context:
   return run(network, points, context, exact);
 }
 
-/** The largest |float32 - float64| over all points: what a tolerance for float32 has to allow. */
-export function roundingError(
-  network: Network,
-  points: ArrayLike<number>,
-  context: ArrayLike<number> | null,
-): { value: number; diagonal: number; divergence: number } {
-  const single = float32Run(network, points, context);
-  const double = float64Run(network, points, context);
-  const largest = (a: Float64Array, b: Float64Array): number =>
-    a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0);
-  return {
-    value: largest(single.value, double.value),
-    diagonal: largest(single.diagonal, double.diagonal),
-    divergence: largest(single.divergence, double.divergence),
-  };
-}
-
 /**
  * Marks the points with a pre-activation z within margin * (1 + |z|) of a kink: there float32 may fall on the other side
  * and give another derivative, equally right.
  */
-export function nearKink(
-  network: Network,
-  points: ArrayLike<number>,
-  context: ArrayLike<number> | null,
-  margin = 1e-4,
-): boolean[] {
+export function nearKink(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null, margin = 1e-4): boolean[] {
   return eachPoint(network, points, context).map((inputs) => {
     const columns = forward(network, inputs.state, inputs.context, 0, exact);
     return network.operations.some((operation) => {
@@ -92,7 +70,13 @@ interface Columns {
 }
 
 /** One point through the graph, beside the first `count` basis tangents of the state. */
-function forward(network: Network, state: Float64Array, context: Float64Array, count: number, round: Round): { of: (operand: Operand) => Columns } {
+function forward(
+  network: Network,
+  state: Float64Array,
+  context: Float64Array,
+  count: number,
+  round: Round,
+): { of: (operand: Operand) => Columns } {
   const basis = new Float64Array(state.length * count);
   for (let k = 0; k < count; k++) basis[k * count + k] = 1;
   const inputs = {
@@ -166,7 +150,11 @@ function normalise({ value: x, tangents }: Columns, centered: boolean, epsilon: 
   return { value: y, tangents: moved };
 }
 
-function eachPoint(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null): { state: Float64Array; context: Float64Array }[] {
+function eachPoint(
+  network: Network,
+  points: ArrayLike<number>,
+  context: ArrayLike<number> | null,
+): { state: Float64Array; context: Float64Array }[] {
   const { stateSize: d, contextSize: c } = network;
   const all = Float64Array.from(points);
   const contexts = Float64Array.from(context ?? []);

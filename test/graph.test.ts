@@ -91,12 +91,19 @@ describe("random graphs of sums, products, norms and activations", () => {
       const network = randomGraph(drawn.seed, drawn.stateSize, drawn.contextSize, drawn.size);
       const { points, context } = inputs(drawn);
       const expected = differences(network, points, context);
-      const { diagonal, divergence } = evaluateReference(network, points, { context, method: "tangent", outputs: ["divergence", "diagonal"] });
+      const { diagonal, divergence } = evaluateReference(network, points, {
+        context,
+        method: "tangent",
+        outputs: ["divergence", "diagonal"],
+      });
       const scale = expected.map((_, index) => 1 + Math.abs(diagonal![index]!));
       expectClose(diagonal!, expected, scale, { relative: 1e-6, label: "diagonal" });
       for (const { method } of explainPlan(network).candidates.filter(({ exact }) => exact)) {
         const result = evaluateReference(network, points, { context, method, outputs: ["divergence"] });
-        const sizes = divergence!.map((_, point) => 1 + diagonal!.subarray(point * drawn.stateSize, (point + 1) * drawn.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0));
+        const sizes = divergence!.map(
+          (_, point) =>
+            1 + diagonal!.subarray(point * drawn.stateSize, (point + 1) * drawn.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0),
+        );
         expectClose(result.divergence!, divergence!, sizes, { relative: 1e-9, absolute: 0, label: method });
       }
     });
@@ -107,18 +114,31 @@ describe("random graphs of sums, products, norms and activations", () => {
     const property = fc.asyncProperty(graphs, async (drawn) => {
       const network = randomGraph(drawn.seed, drawn.stateSize, drawn.contextSize, drawn.size);
       const { points, context } = inputs(drawn);
-      const truth = evaluateReference(network, points, { context, method: "jacobian", outputs: ["value", "divergence", "diagonal", "jacobian"] });
+      const truth = evaluateReference(network, points, {
+        context,
+        method: "jacobian",
+        outputs: ["value", "divergence", "diagonal", "jacobian"],
+      });
       // What float32 rounding may be amplified by: the largest entries of a row of the Jacobian, not those of its diagonal.
       const sizes = truth.divergence!.map((_, point) => {
         const entries = truth.jacobian!.subarray(point * drawn.stateSize ** 2, (point + 1) * drawn.stateSize ** 2);
         return 1 + entries.reduce((sum, entry) => sum + Math.abs(entry), 0);
       });
       const field = await VectorField.create(device, network);
-      const methods = new Set(explainPlan(network).candidates.filter(({ exact }) => exact).map(({ method }) => method));
+      const methods = new Set(
+        explainPlan(network)
+          .candidates.filter(({ exact }) => exact)
+          .map(({ method }) => method),
+      );
       for (const method of methods) {
         const outputs: readonly Output[] = method === "cyclic" ? ["value", "divergence"] : ["value", "divergence", "diagonal"];
         const result = await field.evaluate(points, { context, method, outputs });
-        expectClose(result.value!, truth.value!, truth.value!.map((value) => 1 + Math.abs(value)), { label: `value by ${method}` });
+        expectClose(
+          result.value!,
+          truth.value!,
+          truth.value!.map((value) => 1 + Math.abs(value)),
+          { label: `value by ${method}` },
+        );
         expectClose(result.divergence!, truth.divergence!, sizes, { label: `divergence by ${method}` });
         if (result.diagonal) {
           const each = truth.diagonal!.map((_, index) => sizes[Math.floor(index / drawn.stateSize)]!);
@@ -131,16 +151,27 @@ describe("random graphs of sums, products, norms and activations", () => {
       for (const probesPer of ["point", "batch"] as const) {
         const options = { context, method: "hutchinson", probes: 4, probesPer } as const;
         const estimate = await field.divergence(points, options);
-        expectClose(estimate, evaluateReference(network, points, options).divergence!, sizes, { relative: 1e-4, label: `estimate, probes per ${probesPer}` });
+        expectClose(estimate, evaluateReference(network, points, options).divergence!, sizes, {
+          relative: 1e-4,
+          label: `estimate, probes per ${probesPer}`,
+        });
       }
       const tangents = randomPoints(drawn.seed + 2, count, drawn.stateSize);
       const pushed = await field.jvp(points, tangents, { context });
       const d = drawn.stateSize;
       const expected = pushed.map((_, index) => {
-        const row = truth.jacobian!.subarray(Math.floor(index / d) * d * d + (index % d) * d, Math.floor(index / d) * d * d + (index % d) * d + d);
+        const row = truth.jacobian!.subarray(
+          Math.floor(index / d) * d * d + (index % d) * d,
+          Math.floor(index / d) * d * d + (index % d) * d + d,
+        );
         return row.reduce((sum, entry, k) => sum + entry * tangents[Math.floor(index / d) * d + k]!, 0);
       });
-      expectClose(pushed, expected, pushed.map((_, index) => 3 * sizes[Math.floor(index / d)]!), { label: "jvp" });
+      expectClose(
+        pushed,
+        expected,
+        pushed.map((_, index) => 3 * sizes[Math.floor(index / d)]!),
+        { label: "jvp" },
+      );
       field.destroy();
     });
     await fc.assert(property, runs);

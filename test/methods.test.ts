@@ -22,12 +22,32 @@ const exactMethods: readonly Method[] = ["tangent", "cyclic", "jacobian", "coord
 const cases: Case[] = [
   ...vectorNames.map((name): Case => {
     const { network, truth } = loadVector(name);
-    return { name, network, points: truth.x, context: null, value: truth.y, diagonal: truth.diag, divergence: truth.div, scale: truth.absJacDiagSum };
+    return {
+      name,
+      network,
+      points: truth.x,
+      context: null,
+      value: truth.y,
+      diagonal: truth.diag,
+      divergence: truth.div,
+      scale: truth.absJacDiagSum,
+    };
   }),
   ...modelNames.map((name): Case => {
     const { network, truth } = loadModel(name);
-    const scale = truth.divergence.map((_, point) => rowOf(truth.jacobianDiagonal, point, truth.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0));
-    return { name, network, points: truth.points, context: truth.context, value: truth.value, diagonal: truth.jacobianDiagonal, divergence: truth.divergence, scale };
+    const scale = truth.divergence.map((_, point) =>
+      rowOf(truth.jacobianDiagonal, point, truth.stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0),
+    );
+    return {
+      name,
+      network,
+      points: truth.points,
+      context: truth.context,
+      value: truth.value,
+      diagonal: truth.jacobianDiagonal,
+      divergence: truth.divergence,
+      scale,
+    };
   }),
 ];
 

@@ -1,5 +1,12 @@
 /** An attribute: a whole number, a text, a list of whole numbers, a float or a list of floats, or a tensor. */
-export type OnnxAttribute = number | string | readonly number[] | { float: number } | { floats: readonly number[] } | { tensor: OnnxTensor } | { graph: true };
+export type OnnxAttribute =
+  | number
+  | string
+  | readonly number[]
+  | { float: number }
+  | { floats: readonly number[] }
+  | { tensor: OnnxTensor }
+  | { graph: true };
 
 export interface OnnxTensor {
   shape: readonly (number | bigint)[];
@@ -12,7 +19,13 @@ export interface OnnxTensor {
   external?: boolean;
 }
 
-export type OnnxCall = readonly [type: string, inputs: readonly string[], outputs: readonly string[], attributes?: Readonly<Record<string, OnnxAttribute>>, domain?: string];
+export type OnnxCall = readonly [
+  type: string,
+  inputs: readonly string[],
+  outputs: readonly string[],
+  attributes?: Readonly<Record<string, OnnxAttribute>>,
+  domain?: string,
+];
 
 export interface OnnxFile {
   nodes: readonly OnnxCall[];
@@ -24,7 +37,9 @@ export interface OnnxFile {
 
 /** The bytes of an ONNX file; nothing is checked, so that a test can write what no exporter does. */
 export function onnxFile({ nodes, inputs, outputs, initializers = {}, opset = 20 }: OnnxFile): Uint8Array {
-  const list = Array.isArray(initializers) ? (initializers as readonly (readonly [string, OnnxTensor])[]) : Object.entries(initializers as Record<string, OnnxTensor>);
+  const list = Array.isArray(initializers)
+    ? (initializers as readonly (readonly [string, OnnxTensor])[])
+    : Object.entries(initializers as Record<string, OnnxTensor>);
   const graph = [
     ...nodes.map((node, index) => part(1, encodeNode(node, index))),
     text(2, "field"),
@@ -60,7 +75,12 @@ function encodeAttribute(value: OnnxAttribute): Uint8Array {
 
 function encodeTensor({ shape, data = [], type = 1, raw, stored = "raw", external = false }: OnnxTensor, name: string): Uint8Array {
   const numbers = raw ? part(9, raw) : stored === "raw" ? part(9, rawData(data, type)) : typedData(data, type);
-  return join([part(1, join(shape.map(varint))), integer(2, type), text(8, name), external ? join([part(13, new Uint8Array()), integer(14, 1)]) : numbers]);
+  return join([
+    part(1, join(shape.map(varint))),
+    integer(2, type),
+    text(8, name),
+    external ? join([part(13, new Uint8Array()), integer(14, 1)]) : numbers,
+  ]);
 }
 
 function rawData(data: readonly number[], type: number): Uint8Array {

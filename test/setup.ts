@@ -10,5 +10,6 @@ export default async function setup(): Promise<void> {
   const driver = await packagedSwiftShader();
   if ("missing" in driver) throw new Error(`the tests need ${driver.name}: ${driver.missing}`);
   process.env["VK_DRIVER_FILES"] = driver.manifests;
-  if (driver.loader) process.env["LD_LIBRARY_PATH"] = [dirname(driver.loader), process.env["LD_LIBRARY_PATH"]].filter(Boolean).join(delimiter);
+  if (driver.loader)
+    process.env["LD_LIBRARY_PATH"] = [dirname(driver.loader), process.env["LD_LIBRARY_PATH"]].filter(Boolean).join(delimiter);
 }

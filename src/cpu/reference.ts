@@ -3,7 +3,16 @@ import { activationFunctions } from "../model/activation.js";
 import type { Matrix, Network, Numbers } from "../model/network.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
 import type { Factor, Instruction, Rows, Scale } from "../plan/program.js";
-import { makePlan, readPlanOptions, type DifferencePlan, type Method, type Output, type Plan, type PlanOptions, type TracePlan } from "../plan/trace.js";
+import {
+  makePlan,
+  readPlanOptions,
+  type DifferencePlan,
+  type Method,
+  type Output,
+  type Plan,
+  type PlanOptions,
+  type TracePlan,
+} from "../plan/trace.js";
 import { rademacher } from "./probes.js";
 import { meanRows, sumRows } from "./reduce.js";
 
@@ -77,7 +86,14 @@ export function evaluateReference(network: Network, points: BatchInput, options:
     }
     const primal = forward(x, context);
     if (wants("value")) value.set(primal.values[graph.output.index]!, point * d);
-    trace?.({ x, context, primal, point, terms: terms.subarray(point * width, (point + 1) * width), jacobian: jacobian.subarray(point * d * d, (point + 1) * d * d) });
+    trace?.({
+      x,
+      context,
+      primal,
+      point,
+      terms: terms.subarray(point * width, (point + 1) * width),
+      jacobian: jacobian.subarray(point * d * d, (point + 1) * d * d),
+    });
   }
 
   const estimate = plan.kind === "trace" && plan.probes ? meanRows(terms, count, width) : null;
@@ -171,12 +187,18 @@ function basisTangents(graph: Graph): Trace {
 /** J t: the tangent of every node in turn, by the rule of each. */
 function pushForward(graph: Graph, primal: Primal, tangent: Float64Array): Float64Array {
   const tangents: (Float64Array | null)[] = [];
-  for (const node of graph.nodes) tangents.push(node.moves ? scaled(tangentOf(node, primal, tangent, tangents), primal.derivatives[node.index]!) : null);
+  for (const node of graph.nodes)
+    tangents.push(node.moves ? scaled(tangentOf(node, primal, tangent, tangents), primal.derivatives[node.index]!) : null);
   return tangents[graph.output.index] ?? new Float64Array(graph.stateSize);
 }
 
 /** The tangent of a node before its activation; what the state does not move has none. */
-function tangentOf({ index, width, body }: Node, { values, deviations }: Primal, seed: Float64Array, tangents: readonly (Float64Array | null)[]): Float64Array {
+function tangentOf(
+  { index, width, body }: Node,
+  { values, deviations }: Primal,
+  seed: Float64Array,
+  tangents: readonly (Float64Array | null)[],
+): Float64Array {
   if (index === STATE) return seed;
   if (body.kind === "norm") {
     const t = tangents[body.source]!;
@@ -193,7 +215,8 @@ function tangentOf({ index, width, body }: Node, { values, deviations }: Primal,
       const other = tangents[term.by];
       if (t) addTo(sum, scaled(t, values[term.by]!));
       if (other) addTo(sum, scaled(other, values[term.source]!));
-    } else if (t) addTo(sum, term.kind === "dense" ? multiply(term.matrix.build(), t) : scaled(t, term.factors && term.factors.build().data));
+    } else if (t)
+      addTo(sum, term.kind === "dense" ? multiply(term.matrix.build(), t) : scaled(t, term.factors && term.factors.build().data));
   }
   return sum;
 }
@@ -202,8 +225,13 @@ function tangentOf({ index, width, body }: Node, { values, deviations }: Primal,
 function cycle(plan: TracePlan): Trace {
   return ({ primal, terms }) => {
     const factorOf = (factor: Factor): Numbers =>
-      factor.kind === "constant" ? factor.row.build().data : factor.kind === "value" ? primal.values[factor.node]! : primal.derivatives[factor.node]!;
-    const scaleBy = (vector: Float64Array, scale: Scale): Float64Array => scale.reduce((result, factor) => scaled(result, factorOf(factor)), vector);
+      factor.kind === "constant"
+        ? factor.row.build().data
+        : factor.kind === "value"
+          ? primal.values[factor.node]!
+          : primal.derivatives[factor.node]!;
+    const scaleBy = (vector: Float64Array, scale: Scale): Float64Array =>
+      scale.reduce((result, factor) => scaled(result, factorOf(factor)), vector);
     let sum = 0;
     for (let k = 0; k < plan.tangents; k++) {
       const registers = new Map<number, Float64Array>();

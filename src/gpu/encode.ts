@@ -19,7 +19,12 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
   const slot = device.limits.minUniformBufferOffsetAlignment;
   const parameters = new Uint32Array((steps.length * slot) / 4);
   const kernels = steps.map(kernelOf);
-  steps.forEach((step, index) => parameters.set(kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)), (index * slot) / 4));
+  steps.forEach((step, index) =>
+    parameters.set(
+      kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)),
+      (index * slot) / 4,
+    ),
+  );
   const uniforms = constants.get("parameters", parameters, USAGE.UNIFORM);
 
   steps.forEach((step, index) => {
@@ -27,7 +32,10 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
     const pipeline = pipelines.get(kernel);
     const entries = [
       { binding: 0, resource: { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length } },
-      ...kernel.storage.map(({ name }, at) => ({ binding: at + 1, resource: resourceOf(known(step, step.bindings[name], name), resources) })),
+      ...kernel.storage.map(({ name }, at) => ({
+        binding: at + 1,
+        resource: resourceOf(known(step, step.bindings[name], name), resources),
+      })),
     ];
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, device.createBindGroup({ label: step.label, layout: pipeline.getBindGroupLayout(0), entries }));

@@ -33,9 +33,19 @@ export const WORKGROUP_SIZE = 64;
 const IDENTITY = parseActivation("identity");
 
 const TEXTS: Record<KernelName, string> = {
-  ...{ gather, probes, primal, combine, norm },
-  ...{ carry, blend, norm_tangent: normTangent, contract, dot },
-  ...{ diagonal, difference, reduce },
+  gather,
+  probes,
+  primal,
+  combine,
+  norm,
+  carry,
+  blend,
+  norm_tangent: normTangent,
+  contract,
+  dot,
+  diagonal,
+  difference,
+  reduce,
 };
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
@@ -58,7 +68,10 @@ export function kernelsFor(activations: readonly (Activation | null)[]): Kernel[
   const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !applies(kernel));
   return [
     ...names.map((kernel) => kernelOf({ kernel, activation: null })),
-    ...[null, ...activations].flatMap((activation) => [kernelOf({ kernel: "primal", activation }), kernelOf({ kernel: "combine", activation })]),
+    ...[null, ...activations].flatMap((activation) => [
+      kernelOf({ kernel: "primal", activation }),
+      kernelOf({ kernel: "combine", activation }),
+    ]),
   ];
 }
 

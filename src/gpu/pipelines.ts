@@ -62,7 +62,10 @@ export class Pipelines {
       this.ready.set(kernel.source, pipeline);
       return pipeline;
     } catch (error) {
-      throw new GpuError(`${label}: ${await compileMessages(module, kernel.source)}${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw new GpuError(
+        `${label}: ${await compileMessages(module, kernel.source)}${error instanceof Error ? error.message : String(error)}`,
+        { cause: error },
+      );
     }
   }
 }

@@ -220,9 +220,7 @@ export const activationNames: readonly string[] = Object.keys(rows);
 
 /** From lower-case names and aliases to names. */
 const namesByAlias: ReadonlyMap<string, string> = new Map(
-  Object.entries(rows).flatMap(([name, { aliases = [] }]) =>
-    [name, ...aliases].map((alias) => [alias.toLowerCase(), name] as const),
-  ),
+  Object.entries(rows).flatMap(([name, { aliases = [] }]) => [name, ...aliases].map((alias) => [alias.toLowerCase(), name] as const)),
 );
 
 /**

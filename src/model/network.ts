@@ -130,8 +130,7 @@ export interface LinearLayer {
  */
 export function mlp(options: MlpOptions): Network {
   const { layers: inputs } = options;
-  if (!Array.isArray(inputs))
-    throw new ModelError(`mlp: layers is ${quote(inputs)}; expected a list of { weight, bias? }`);
+  if (!Array.isArray(inputs)) throw new ModelError(`mlp: layers is ${quote(inputs)}; expected a list of { weight, bias? }`);
   const layers: LinearLayer[] = [];
   for (const [index, input] of inputs.entries()) {
     const weightName = `layers[${index}].weight`;
@@ -164,9 +163,7 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
         `${source}: ${weightName} is [${weight.rows}, ${weight.columns}], but ${before.weightName} gives ${before.weight.rows} outputs; expected [${weight.rows}, ${before.weight.rows}]`,
       );
     if (bias && bias.length !== weight.rows)
-      throw new ModelError(
-        `${source}: ${biasName} has ${bias.length} numbers; expected ${weight.rows}, one per row of ${weightName}`,
-      );
+      throw new ModelError(`${source}: ${biasName} has ${bias.length} numbers; expected ${weight.rows}, one per row of ${weightName}`);
     requireFinite(weight.data, `${source}: ${weightName}`);
     if (bias) requireFinite(bias, `${source}: ${biasName}`);
   }
@@ -188,13 +185,11 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
       const stateFrom = contextColumns === "last" ? 0 : contextSize;
       const contextFrom = contextColumns === "last" ? stateSize : 0;
       terms.push({ operand: "state", weight: sliceColumns(weight, stateFrom, stateSize) });
-      if (contextSize > 0)
-        terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize) });
+      if (contextSize > 0) terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize) });
     }
     operations.push({ kind: "linear", terms, bias });
     const activation = activations[index];
-    if (activation)
-      operations.push({ kind: "activation", operand: operations.length - 1, activation });
+    if (activation) operations.push({ kind: "activation", operand: operations.length - 1, activation });
   }
   return { stateSize, contextSize, operations };
 }
@@ -218,8 +213,7 @@ function readActivations(source: string, given: ChainOptions["activation"], hidd
     }
   });
   // A name meant for all hidden layers says nothing about the output, even where there is no hidden layer.
-  if (parsed.length === 1 && (hidden > 0 || typeof given === "string"))
-    return [...Array<Activation>(hidden).fill(parsed[0]!), null];
+  if (parsed.length === 1 && (hidden > 0 || typeof given === "string")) return [...Array<Activation>(hidden).fill(parsed[0]!), null];
   if (parsed.length === hidden) return [...parsed, null];
   if (parsed.length === hidden + 1) return parsed;
   throw new ModelError(
@@ -290,7 +284,6 @@ function sliceColumns(matrix: Matrix, from: number, columns: number): Matrix {
   if (columns === matrix.columns) return matrix;
   const data = new (matrix.data.constructor as Float32ArrayConstructor)(matrix.rows * columns);
   for (let row = 0; row < matrix.rows; row++)
-    for (let column = 0; column < columns; column++)
-      data[row * columns + column] = matrix.data[row * matrix.columns + from + column]!;
+    for (let column = 0; column < columns; column++) data[row * columns + column] = matrix.data[row * matrix.columns + from + column]!;
   return { rows: matrix.rows, columns, data };
 }

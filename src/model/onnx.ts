@@ -62,9 +62,11 @@ interface Input {
 
 function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): string {
   const list = outputs.map(quote).join(", ") || "none";
-  if (output !== undefined) return outputs.includes(output) ? output : fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`);
+  if (output !== undefined)
+    return outputs.includes(output) ? output : fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`);
   const [only] = outputs;
-  if (only === undefined || outputs.length > 1) fail(`the file has ${outputs.length} outputs (${quote(outputs)}); expected one, or its name in options.output`);
+  if (only === undefined || outputs.length > 1)
+    fail(`the file has ${outputs.length} outputs (${quote(outputs)}); expected one, or its name in options.output`);
   return only;
 }
 
@@ -75,7 +77,8 @@ function requiredNodes({ nodes, initializers, inputs }: OnnxModel, output: strin
   for (const node of nodes)
     for (const name of node.outputs) {
       if (name === "") continue;
-      if (givers.has(name) || taken.has(name)) fail(`${describeNode(node)} gives ${quote(name)}, which something else gives too; expected a name of its own`);
+      if (givers.has(name) || taken.has(name))
+        fail(`${describeNode(node)} gives ${quote(name)}, which something else gives too; expected a name of its own`);
       givers.set(name, node);
     }
   const required = new Set<OnnxNode>();
@@ -93,7 +96,8 @@ function readInputs(graph: Graph, model: OnnxModel): { inputs: Input[]; fixedBat
   // Old files list their weights among the inputs.
   const given = model.inputs.filter(({ name }) => !model.initializers.has(name));
   if (given.length === 0) fail("the graph has no inputs; expected the state");
-  if (new Set(given.map(({ name }) => name)).size < given.length) fail(`two inputs have one name (${quote(given.map(({ name }) => name))})`);
+  if (new Set(given.map(({ name }) => name)).size < given.length)
+    fail(`two inputs have one name (${quote(given.map(({ name }) => name))})`);
   const batches = given.flatMap(({ shape }) => (shape && shape.length > 1 && typeof shape[0] === "number" ? [shape[0]] : []));
   const fixedBatch = batches.length > 0 ? batches.reduce((most, size) => Math.max(most, size)) : null;
   return { inputs: given.map((input) => ({ name: input.name, value: readInput(graph, input, fixedBatch) })), fixedBatch };
@@ -102,10 +106,16 @@ function readInputs(graph: Graph, model: OnnxModel): { inputs: Input[]; fixedBat
 function readInput(graph: Graph, { name, shape }: OnnxInput, fixedBatch: number | null): Feature {
   if (!shape) fail(`input ${quote(name)} has no shape; expected [batch, size]`);
   const [first] = shape;
-  const isBatched = shape.length > 1 ? typeof first === "string" || first === fixedBatch : typeof first === "string" || (first === fixedBatch && first !== 1);
+  const isBatched =
+    shape.length > 1
+      ? typeof first === "string" || first === fixedBatch
+      : typeof first === "string" || (first === fixedBatch && first !== 1);
   const sizes = shape.map((size, axis) => {
     if (axis === 0 && shape.length > 0 && isBatched) return 1;
-    if (typeof size === "string" || !(Number.isSafeInteger(size) && size > 0)) fail(`input ${quote(name)} has the shape [${shape.map(quote).join(", ")}]; expected [batch, size] with a size that is a whole number`);
+    if (typeof size === "string" || !(Number.isSafeInteger(size) && size > 0))
+      fail(
+        `input ${quote(name)} has the shape [${shape.map(quote).join(", ")}]; expected [batch, size] with a size that is a whole number`,
+      );
     return size;
   });
   const width = sizes.reduce((product, size) => product * size, 1);
@@ -113,17 +123,25 @@ function readInput(graph: Graph, { name, shape }: OnnxInput, fixedBatch: number 
   return feature(sizes, isBatched ? 0 : null, graph.input("state", width));
 }
 
-function evaluate(graph: Graph, model: OnnxModel, nodes: readonly OnnxNode[], file: { output: string; opset: number; fixedBatch: number | null; inputs: readonly Input[] }): Feature {
+function evaluate(
+  graph: Graph,
+  model: OnnxModel,
+  nodes: readonly OnnxNode[],
+  file: { output: string; opset: number; fixedBatch: number | null; inputs: readonly Input[] },
+): Feature {
   const values = new Map<string, Value>(file.inputs.map(({ name, value }) => [name, value]));
   for (const [name, tensor] of model.initializers) values.set(name, { kind: "constant", ...tensor });
   const given = new Set(nodes.flatMap((node) => node.outputs));
   for (const node of nodes) {
     graph.origin = describeNode(node);
-    if (node.domain !== "" && node.domain !== "ai.onnx") fail(`${graph.origin}: it is of the domain ${quote(node.domain)}; expected ONNX's own operations`);
+    if (node.domain !== "" && node.domain !== "ai.onnx")
+      fail(`${graph.origin}: it is of the domain ${quote(node.domain)}; expected ONNX's own operations`);
     if (node.inputs.length > 1000) fail(`${graph.origin}: it has ${node.inputs.length} inputs; expected at most 1000`);
     const inputs = node.inputs.map((name) => {
       if (name === "") return null;
-      const reason = given.has(name) ? "only this or a later node gives: the graph has a cycle or is not in order" : "nothing gives: no input, no initializer and no node";
+      const reason = given.has(name)
+        ? "only this or a later node gives: the graph has a cycle or is not in order"
+        : "nothing gives: no input, no initializer and no node";
       return values.get(name) ?? fail(`${graph.origin}: it reads ${quote(name)}, which ${reason}`);
     });
     const results = prefixed(() => callOperator(new Call({ graph, opset: file.opset, fixedBatch: file.fixedBatch }, node, inputs)), graph);
@@ -146,17 +164,29 @@ function prefixed<T>(read: () => T, { origin }: Graph): T {
 }
 
 /** Which inputs, or which columns of the only one, are the state and the context. */
-function splitInputs(graph: Graph, inputs: readonly Input[], stateSize: number, options: OnnxOptions): { state: Node; contextSize: number; replacements: Map<Node, Node> } {
+function splitInputs(
+  graph: Graph,
+  inputs: readonly Input[],
+  stateSize: number,
+  options: OnnxOptions,
+): { state: Node; contextSize: number; replacements: Map<Node, Node> } {
   const state = findState(inputs, options);
   const others = findContext(inputs, state, options);
   const joined = state.value.node.width - stateSize;
   if (joined < 0 || (joined > 0 && others.length > 0))
-    fail(`the state ${quote(state.name)} has ${state.value.node.width} elements and the output ${stateSize}; expected a field that gives as many as its state has (options.state names another input)`);
+    fail(
+      `the state ${quote(state.name)} has ${state.value.node.width} elements and the output ${stateSize}; expected a field that gives as many as its state has (options.state names another input)`,
+    );
   const contextSize = joined + others.reduce((sum, { value }) => sum + value.node.width, 0);
   graph.origin = "the inputs";
   const stateNode = graph.input("state", stateSize);
   const contextNode = graph.input("context", contextSize);
-  const part = (node: Node, width: number, from: number, columns: number): { node: Node; map: { kind: "pick"; columns: number; indices: Int32Array; factors: null } } => {
+  const part = (
+    node: Node,
+    width: number,
+    from: number,
+    columns: number,
+  ): { node: Node; map: { kind: "pick"; columns: number; indices: Int32Array; factors: null } } => {
     graph.budget.take(width);
     const indices = Int32Array.from({ length: width }, (_, i) => (i >= from && i < from + columns ? i - from : -1));
     return { node, map: { kind: "pick", columns: node.width, indices, factors: null } };
@@ -183,7 +213,10 @@ function splitInputs(graph: Graph, inputs: readonly Input[], stateSize: number, 
 
 function findState(inputs: readonly Input[], { state }: OnnxOptions): Input {
   const list = quote(inputs.map(({ name }) => name));
-  if (state !== undefined) return inputs.find(({ name }) => name === state) ?? fail(`options.state is ${quote(state)}; expected one of the file's inputs, ${list}`);
+  if (state !== undefined)
+    return (
+      inputs.find(({ name }) => name === state) ?? fail(`options.state is ${quote(state)}; expected one of the file's inputs, ${list}`)
+    );
   const named = inputs.find(({ name }) => stateNames.has(name.toLowerCase()));
   return named ?? inputs.find(({ name }) => !contextNames.has(name.toLowerCase())) ?? inputs[0]!;
 }

@@ -24,7 +24,8 @@ export function* readFields(message: Uint8Array, source: string): Generator<Fiel
     const key = readVarint(cursor);
     const number = Math.floor(key / 8);
     const wire = key % 8;
-    if (key < 8 || key > 0xffffffff) throw new ModelError(`${source}: byte ${cursor.at} of a message follows the field key ${key}; expected one from 8 to 2^32`);
+    if (key < 8 || key > 0xffffffff)
+      throw new ModelError(`${source}: byte ${cursor.at} of a message follows the field key ${key}; expected one from 8 to 2^32`);
     if (wire === 0) {
       yield { number, integer: readVarint(cursor), bytes: nothing };
       continue;

@@ -65,7 +65,9 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
   });
   const context = metadata.get("context");
   if (context !== undefined && context !== String(network.contextSize))
-    fail(`__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`);
+    fail(
+      `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
+    );
   return network;
 }
 
@@ -109,20 +111,20 @@ function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
   const isWeight = /(^|\.)weight$/.test(name) && shape.length === 2;
   const isBias = /(^|\.)bias$/.test(name) && shape.length === 1;
   if (!isWeight && !isBias)
-    fail(`${tensor} of shape ${show(shape)} is not part of a chain of linear layers; expected only "….weight" [out, in] and "….bias" [out]`);
+    fail(
+      `${tensor} of shape ${show(shape)} is not part of a chain of linear layers; expected only "….weight" [out, in] and "….bias" [out]`,
+    );
   if (shape.includes(0)) fail(`${tensor} has the shape ${show(shape)}; expected no dimension of 0`);
   const dtype = dtypes.get(dtypeName);
   if (!dtype) fail(`${tensor} has the dtype ${show(dtypeName)}; expected ${[...dtypes.keys()].join(", ")}`);
 
-  if (!isCounts(offsets) || offsets.length !== 2)
-    fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
+  if (!isCounts(offsets) || offsets.length !== 2) fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
   const [begin, end] = offsets as [number, number];
   if (begin > end || end > dataSize)
     fail(`${tensor} has the data_offsets ${show(offsets)}; expected begin <= end <= ${dataSize}, the size of the data`);
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
   const size = shape.reduce((product, n) => product * n, dtype.bytes);
-  if (end - begin !== size)
-    fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
+  if (end - begin !== size) fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
   return { name, dtype, shape, begin, end };
 }
 
@@ -131,7 +133,9 @@ function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
   let covered = 0;
   for (const { name, begin, end } of tensors.toSorted((a, b) => a.begin - b.begin)) {
     if (begin !== covered)
-      fail(`tensor ${quote(name)} begins at byte ${begin} of the data; expected ${covered}, where the one before it ends (${begin < covered ? "they overlap" : "there is a hole"})`);
+      fail(
+        `tensor ${quote(name)} begins at byte ${begin} of the data; expected ${covered}, where the one before it ends (${begin < covered ? "they overlap" : "there is a hole"})`,
+      );
     covered = end;
   }
   if (covered !== dataSize) fail(`the tensors end at byte ${covered} of the data; expected ${dataSize}, its end`);

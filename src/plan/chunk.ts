@@ -1,7 +1,17 @@
 import type { Activation } from "../model/activation.js";
 import { sourcesOf, STATE, type Graph, type Node, type Term } from "./graph.js";
 import { ones, rowsOf, zeros, type PlannedMatrix } from "./matrices.js";
-import { multiplyAddsPerTangent, scalesOf, widthOfTarget, type Factor, type Instruction, type Register, type Rows, type Scale, type Target } from "./program.js";
+import {
+  multiplyAddsPerTangent,
+  scalesOf,
+  widthOfTarget,
+  type Factor,
+  type Instruction,
+  type Register,
+  type Rows,
+  type Scale,
+  type Target,
+} from "./program.js";
 import {
   PARTIAL_SUMS,
   ROWS_PER_INVOCATION,
@@ -103,7 +113,8 @@ class ChunkBuilder {
       if (plan.kind === "difference") this.differences(plan);
     }
     const reads: Read[] = [];
-    if (wantsValue && this.route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
+    if (wantsValue && this.route.to === "host")
+      reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
     if (plan.method === "jvp") reads.push({ what: "tangent", scratch: "tangent", width: graph.stateSize, first: 0, columns: 0 });
     else if (plan.kind !== "value") reads.push(...this.reduce());
     this.submit(reads);
@@ -140,7 +151,7 @@ class ChunkBuilder {
       this.compute(node, pass, own, address, slots, wanted.derivatives.has(node.index), moved);
       const values = { binding: address.binding, perRow: shared ? 0 : quads(node.width) };
       pass.values.set(node.index, values);
-      if (isResult && !direct) this.combine("copy the value", null, rows, values, null, null, wanted.value!, null, node.width);
+      if (isResult && !direct) this.combine("copy the value", null, rows, values, null, null, wanted.value, null, node.width);
       for (const source of sourcesOf(node)) {
         const name = held.get(source);
         if (name !== undefined && lastUse.get(source) === node.index) {
@@ -220,11 +231,23 @@ class ChunkBuilder {
   }
 
   /** prior + term, through the node's activation where the term is the last. */
-  private addTerm(node: Node, term: Term | null, pass: ForwardPass, rows: number, prior: Values, into: Address, last: boolean, scale: Binding | null): void {
+  private addTerm(
+    node: Node,
+    term: Term | null,
+    pass: ForwardPass,
+    rows: number,
+    prior: Values,
+    into: Address,
+    last: boolean,
+    scale: Binding | null,
+  ): void {
     const activation = last ? node.activation : null;
     if (term?.kind !== "dense") {
       const x = term && pass.values.get(term.source)!;
-      const ones = (): Values => ({ binding: asRows(term?.kind === "diagonal" && term.factors ? term.factors : onesRow(node.width)), perRow: 0 });
+      const ones = (): Values => ({
+        binding: asRows(term?.kind === "diagonal" && term.factors ? term.factors : onesRow(node.width)),
+        perRow: 0,
+      });
       const f = term?.kind === "product" ? pass.values.get(term.by)! : term && ones();
       return this.combine(`node ${node.index}, element by element`, activation, rows, prior, x, f, into, scale, node.width);
     }
@@ -245,7 +268,13 @@ class ChunkBuilder {
         outWidth: into.width,
         keepsScale: scale ? 1 : 0,
       },
-      bindings: { weight: asProduct(term.matrix), prior: prior.binding, a: binding, out: into.binding, scale: scale ?? this.scratch("unused", 4) },
+      bindings: {
+        weight: asProduct(term.matrix),
+        prior: prior.binding,
+        a: binding,
+        out: into.binding,
+        scale: scale ?? this.scratch("unused", 4),
+      },
       invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * outer,
       multiplyAdds: rows * term.matrix.rows * term.matrix.columns,
     });
@@ -496,7 +525,13 @@ class ChunkBuilder {
     this.add({
       label: `carry by ${matrix.name} and contract`,
       kernel: "contract",
-      parameters: { ...parameters, inner: quads(matrix.columns), outer: quads(matrix.rows), parts: this.partsPerTerm(), scalePerPoint: scaling.perRow },
+      parameters: {
+        ...parameters,
+        inner: quads(matrix.columns),
+        outer: quads(matrix.rows),
+        parts: this.partsPerTerm(),
+        scalePerPoint: scaling.perRow,
+      },
       bindings: { ...bindings, weight: asProduct(matrix), scale: scaling.binding },
       invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * this.partsPerTerm(),
       multiplyAdds: rows * multiplyAddsPerTangent(instruction),
@@ -513,7 +548,8 @@ class ChunkBuilder {
       bindings: { jacobian: this.scratch("jacobian", 0), terms },
       invocations: this.count * columns,
     });
-    if (this.plan.outputs.includes("jacobian")) this.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
+    if (this.plan.outputs.includes("jacobian"))
+      this.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
   }
 
   private probes(plan: TracePlan, column: number, columns: number): Columns {
@@ -525,7 +561,15 @@ class ChunkBuilder {
     this.add({
       label: "Rademacher probes",
       kernel: "probes",
-      parameters: { rows, columns, stateSize: d, width, firstPoint: shared ? 0 : this.request.first, firstColumn: column, seed: plan.probes!.seed },
+      parameters: {
+        rows,
+        columns,
+        stateSize: d,
+        width,
+        firstPoint: shared ? 0 : this.request.first,
+        firstColumn: column,
+        seed: plan.probes!.seed,
+      },
       bindings: { probes: binding },
       invocations: rows * width,
     });
@@ -563,7 +607,11 @@ class ChunkBuilder {
   }
 
   /** Where tangents are written, and their strides in floats. */
-  private target(into: Target, pass: TangentPass, slots: Slots): { binding: Binding; strides: Record<"outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
+  private target(
+    into: Target,
+    pass: TangentPass,
+    slots: Slots,
+  ): { binding: Binding; strides: Record<"outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
     const { columns } = pass;
     if (into.kind === "register") {
       const { index, width } = into.register;
@@ -621,7 +669,10 @@ class ChunkBuilder {
       const columns = Math.min(this.request.tangentsAtOnce, plan.tangents - column);
       const before = this.work;
       const moved = { binding: this.scratch("moved value", this.count * 2 * columns * d), offset: 0, stride: d, width: d };
-      const pass = this.forward({ copies: 2 * columns, firstCoordinate: column, step: plan.step }, { value: moved, derivatives: new Set(), values: new Set([STATE]) });
+      const pass = this.forward(
+        { copies: 2 * columns, firstCoordinate: column, step: plan.step },
+        { value: moved, derivatives: new Set(), values: new Set([STATE]) },
+      );
       this.add({
         label: "central differences",
         kernel: "difference",
@@ -652,7 +703,12 @@ class ChunkBuilder {
     if (this.route.to === "host") {
       if (!plan.outputs.includes("divergence") && !plan.outputs.includes("diagonal")) return [];
       if (diagonal || estimates || width <= PARTIAL_SUMS) return [{ what: "terms", scratch: "terms", width, first: 0, columns: 0 }];
-      this.sums(terms, width, PARTIAL_SUMS, { binding: this.scratch("partial sums", this.count * PARTIAL_SUMS), offset: 0, stride: PARTIAL_SUMS, width: PARTIAL_SUMS });
+      this.sums(terms, width, PARTIAL_SUMS, {
+        binding: this.scratch("partial sums", this.count * PARTIAL_SUMS),
+        offset: 0,
+        stride: PARTIAL_SUMS,
+        width: PARTIAL_SUMS,
+      });
       return [{ what: "terms", scratch: "partial sums", width: PARTIAL_SUMS, first: 0, columns: 0 }];
     }
     if (plan.outputs.includes("diagonal")) this.sums(terms, width, width, this.outer("diagonal", width));
@@ -689,7 +745,9 @@ class ChunkBuilder {
 
   private valueAddress(): Address {
     const { stateSize: d } = this.graph;
-    return this.route.to === "device" ? this.outer("value", d) : { binding: this.scratch("value", this.count * d), offset: 0, stride: d, width: d };
+    return this.route.to === "device"
+      ? this.outer("value", d)
+      : { binding: this.scratch("value", this.count * d), offset: 0, stride: d, width: d };
   }
 
   /** The rows of this chunk in a buffer of the caller: bound from an aligned offset on, the rest is added in the kernel. */
@@ -825,7 +883,6 @@ function biasOf(index: number, width: number, bias: ArrayLike<number> | null): P
 function onesRow(width: number): PlannedMatrix {
   return ones(1, width);
 }
-
 
 /** The bits of a float32, as parameters are all u32. */
 function asBits(value: number): number {

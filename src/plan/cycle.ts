@@ -39,7 +39,9 @@ export function cyclicPrograms(graph: Graph, sharesContext: boolean): CyclicProg
   const variants = [links];
   if (links.at(-1)!.scale.length === 0 && links.length > 1) variants.push(mergeLinks(links, (index) => index === links.length - 1));
   if (links.slice(0, -1).some(({ scale }) => scale.length === 0)) variants.push(mergeLinks(links, () => true));
-  return variants.flatMap((cycle) => programsOf(cycle, (tangents) => isShared(tangents, graph, sharesContext))).map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
+  return variants
+    .flatMap((cycle) => programsOf(cycle, (tangents) => isShared(tangents, graph, sharesContext)))
+    .map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
 }
 
 /** The one path from the velocity back to the state, as links from the state on. */
@@ -87,7 +89,7 @@ function readPath(graph: Graph): { links: Link[]; skips: Skip[] } | null {
 /** Merges each link for which `chosen` holds, and after which nothing scales, into the one after it. */
 function mergeLinks(links: readonly Link[], chosen: (index: number) => boolean): Link[] {
   const merged = links.map((link, index) => ({ ...link, open: link.scale.length === 0 && chosen(index) }));
-  for (let index = 0; merged.length > 1 && index < merged.length; ) {
+  for (let index = 0; merged.length > 1 && index < merged.length;) {
     const link = merged[index]!;
     if (!link.open) {
       index++;
@@ -108,7 +110,10 @@ function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => bool
   return cycle.map((_, start) => {
     const rotated = [...cycle.slice(start), ...cycle.slice(0, start)];
     const [first, last] = [rotated[0]!, rotated.at(-1)!];
-    let from: Tangents = { rows: { kind: "matrix", matrix: transposed(`columns of ${first.matrix.name}`, first.matrix) }, scale: first.scale };
+    let from: Tangents = {
+      rows: { kind: "matrix", matrix: transposed(`columns of ${first.matrix.name}`, first.matrix) },
+      scale: first.scale,
+    };
     const middle = rotated.slice(1, -1);
     const instructions: Instruction[] = [];
     for (const [index, { matrix, scale }] of middle.entries()) {
@@ -172,6 +177,22 @@ function addSkip({ diagonal, scale }: Skip): Instruction {
   return { ...contraction(null, from, ones(1, width), scale, []), adds: true, once: true };
 }
 
-function contraction(matrix: PlannedMatrix | null, from: Tangents, rows: PlannedMatrix, scale: Scale, endScale: Scale): Extract<Instruction, { kind: "contract" }> {
-  return { kind: "contract", matrix, from, rows: { kind: "matrix", matrix: rows }, width: rows.columns, scale, endScale, adds: false, once: false };
+function contraction(
+  matrix: PlannedMatrix | null,
+  from: Tangents,
+  rows: PlannedMatrix,
+  scale: Scale,
+  endScale: Scale,
+): Extract<Instruction, { kind: "contract" }> {
+  return {
+    kind: "contract",
+    matrix,
+    from,
+    rows: { kind: "matrix", matrix: rows },
+    width: rows.columns,
+    scale,
+    endScale,
+    adds: false,
+    once: false,
+  };
 }

@@ -1,6 +1,15 @@
 import type { Network } from "../model/network.js";
 import { graphOf, type Graph } from "./graph.js";
-import { candidatesOf, forwardMultiplyAdds, makePlan, type Candidate, type Method, type Output, type PlanOptions } from "./trace.js";
+import {
+  candidatesOf,
+  chooseCandidate,
+  forwardMultiplyAdds,
+  readPlanOptions,
+  type Candidate,
+  type Method,
+  type Output,
+  type PlanOptions,
+} from "./trace.js";
 
 /** A candidate as explain() lists it. */
 export interface ExplainedCandidate extends Omit<Candidate, "delivers"> {
@@ -30,37 +39,31 @@ export interface PlanExplanation {
  * @throws PlanError, InputError as VectorField.evaluate would for the same options.
  */
 export function explainPlan(network: Network, options: PlanOptions = {}): PlanExplanation {
-  const plan = makePlan(network, options);
+  const { method, wanted } = readPlanOptions(options);
   const graph = graphOf(network);
-  const { stateSize, contextSize } = graph;
-  const candidates = cheapestPerDescription(candidatesOf(network, options)).map(({ plan: own, delivers, ...candidate }) => ({
-    ...candidate,
-    delivers: plan.outputs.every((output) => delivers.includes(output)),
-    chosen: false,
-    own,
-  }));
-  const wanted = candidates
-    .filter((candidate) => candidate.method === plan.method && candidate.delivers)
-    .toSorted((a, b) => a.multiplyAdds - b.multiplyAdds || a.bytesPerPoint - b.bytesPerPoint)[0];
+  const candidates = candidatesOf(network, options);
+  const tangents = wanted.some((output) => output !== "value");
+  const chosen = tangents ? chooseCandidate(candidates, method, wanted) : null;
   const explanation = {
-    method: plan.method as Method | "value",
-    outputs: plan.outputs,
-    stateSize,
-    contextSize,
+    method: chosen?.method ?? ("value" as const),
+    outputs: wanted,
+    stateSize: graph.stateSize,
+    contextSize: graph.contextSize,
     network: describeGraph(graph),
     forwardMultiplyAdds: forwardMultiplyAdds(network),
-    candidates: candidates.map(({ own: _, ...candidate }) => candidate).map((candidate, index) => ({ ...candidate, chosen: candidates[index] === wanted })),
+    candidates: candidates.map((candidate) => ({
+      method: candidate.method,
+      description: candidate.description,
+      exact: candidate.exact,
+      multiplyAdds: candidate.multiplyAdds,
+      ratio: candidate.ratio,
+      bytesPerPoint: candidate.bytesPerPoint,
+      matrixBytes: candidate.matrixBytes,
+      delivers: wanted.every((output) => candidate.delivers.includes(output)),
+      chosen: candidate === chosen,
+    })),
   };
-  return { ...explanation, toString: () => describe(explanation, options.method ?? "auto") };
-}
-
-function cheapestPerDescription<T extends Candidate>(candidates: readonly T[]): T[] {
-  const seen = new Map<string, T>();
-  for (const candidate of candidates) {
-    const key = `${candidate.method}: ${candidate.description}`;
-    if (!seen.has(key)) seen.set(key, candidate);
-  }
-  return [...seen.values()];
+  return { ...explanation, toString: () => describe(explanation, method) };
 }
 
 function describe(explanation: Omit<PlanExplanation, "toString">, asked: string): string {

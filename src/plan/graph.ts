@@ -53,7 +53,8 @@ const graphs = new WeakMap<Network, Graph>();
 
 /** Reads a network's operations as a graph of nodes. */
 export function graphOf(network: Network): Graph {
-  if (!Array.isArray(network?.operations)) throw new ModelError(`network is ${quote(network)}; expected one that mlp or a file reader made`);
+  if (!Array.isArray(network?.operations))
+    throw new ModelError(`network is ${quote(network)}; expected one that mlp or a file reader made`);
   let graph = graphs.get(network);
   if (!graph) graphs.set(network, (graph = new GraphBuilder(network).build()));
   return graph;
@@ -80,7 +81,8 @@ class GraphBuilder {
     this.add(contextSize, { kind: "context" });
     this.readers = operations.map(() => 0);
     const readings = operations.filter((operation) => !isTransparent(operation)).flatMap(operandsOf);
-    for (const operand of [...readings, operations.length - 1].map((given) => this.resolve(given))) if (typeof operand === "number") this.readers[operand]!++;
+    for (const operand of [...readings, operations.length - 1].map((given) => this.resolve(given)))
+      if (typeof operand === "number") this.readers[operand]!++;
   }
 
   /** Looks through activations that do nothing. */
@@ -104,7 +106,9 @@ class GraphBuilder {
     operations.forEach((operation, index) => (this.nodeOf[index] = this.read(operation)));
     const output = this.nodeOf.at(-1);
     if (output === undefined || this.drafts[output]!.width !== stateSize)
-      throw new ModelError(`the network gives ${output === undefined ? "nothing" : this.drafts[output]!.width}; expected a velocity of ${stateSize}`);
+      throw new ModelError(
+        `the network gives ${output === undefined ? "nothing" : this.drafts[output]!.width}; expected a velocity of ${stateSize}`,
+      );
     return compact(this.drafts, output, stateSize, contextSize);
   }
 
@@ -133,7 +137,11 @@ class GraphBuilder {
           draft.activation = operation.activation;
           return source;
         }
-        return this.add(draft.width, { kind: "sum", terms: [{ kind: "diagonal", source, factors: null }], bias: null }, operation.activation);
+        return this.add(
+          draft.width,
+          { kind: "sum", terms: [{ kind: "diagonal", source, factors: null }], bias: null },
+          operation.activation,
+        );
       }
       case "product": {
         const [a, b] = operation.operands.map((operand) => this.node(operand)) as [number, number];
@@ -163,9 +171,12 @@ class GraphBuilder {
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
     if ("data" in weight) return [{ kind: "dense", source, matrix: lazily(this.name(this.drafts[source]!.moves ? "W" : "C"), weight) }];
     const { diagonal } = weight;
-    const factors = diagonal.every((factor) => factor === 1) ? null : rowsOf(this.name("d"), 1, diagonal.length, () => Array.from(diagonal));
+    const factors = diagonal.every((factor) => factor === 1)
+      ? null
+      : rowsOf(this.name("d"), 1, diagonal.length, () => Array.from(diagonal));
     const { body, activation } = this.drafts[source]!;
-    if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null) return [...body.terms];
+    if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
+      return [...body.terms];
     return [{ kind: "diagonal", source, factors }];
   }
 }

@@ -108,11 +108,11 @@ export function reshaped(matrix: PlannedMatrix, rows: number, columns: number): 
 }
 
 export function ones(rows: number, columns: number): PlannedMatrix {
-  return rowsOf("ones", rows, columns, () => new Array<number>(rows * columns).fill(1));
+  return rowsOf("ones", rows, columns, () => Array.from({ length: rows * columns }, () => 1));
 }
 
 export function zeros(rows: number, columns: number): PlannedMatrix {
-  return rowsOf("zeros", rows, columns, () => new Array<number>(rows * columns).fill(0));
+  return rowsOf("zeros", rows, columns, () => Array.from({ length: rows * columns }, () => 0));
 }
 
 export function identity(n: number): PlannedMatrix {
@@ -120,13 +120,15 @@ export function identity(n: number): PlannedMatrix {
 }
 
 /** Sums over a matrix as one row: of each row, of each column, or of everything. */
-export function sums({ name, rows, columns, build }: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
+export function sums(matrix: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
+  const { name, rows, columns } = matrix;
   const width = along === "rows" ? rows : along === "columns" ? columns : 1;
   return rowsOf(`sums of ${along} of ${name}`, 1, width, () => {
-    const { data } = build();
-    const totals = new Array<number>(width).fill(0);
+    const { data } = matrix.build();
+    const totals = Array.from({ length: width }, () => 0);
     for (let row = 0; row < rows; row++)
-      for (let column = 0; column < columns; column++) totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
+      for (let column = 0; column < columns; column++)
+        totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
     return totals;
   });
 }

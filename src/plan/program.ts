@@ -32,11 +32,20 @@ export interface Tangents {
 }
 
 /** Where a result goes: a register, the Jacobian, or the tangent that jvp gives back. */
-export type Target = { readonly kind: "register"; readonly register: Register } | { readonly kind: "jacobian" | "tangent"; readonly width: number };
+export type Target =
+  | { readonly kind: "register"; readonly register: Register }
+  | { readonly kind: "jacobian" | "tangent"; readonly width: number };
 
 export type Instruction =
   /** into (+)= endScale ∘ W (scale ∘ rows) */
-  | { readonly kind: "carry"; readonly matrix: PlannedMatrix; readonly from: Tangents; readonly into: Target; readonly endScale: Scale; readonly adds: boolean }
+  | {
+      readonly kind: "carry";
+      readonly matrix: PlannedMatrix;
+      readonly from: Tangents;
+      readonly into: Target;
+      readonly endScale: Scale;
+      readonly adds: boolean;
+    }
   /** into (+)= endScale ∘ scale ∘ rows */
   | { readonly kind: "blend"; readonly from: Tangents; readonly into: Target; readonly endScale: Scale; readonly adds: boolean }
   /** into = r (t - mean t - y mean(y ∘ t)), with y the value of a norm's node and r its inverse deviation; no mean t where it is not centered */
@@ -73,7 +82,13 @@ export class ProgramBuilder {
   contractDiagonal(): void {
     const { output } = this.graph;
     if (output.moves) return this.diagonalOf(output, []);
-    this.dot({ kind: "matrix", matrix: ones(output.width, 1) }, 1, [], { rows: { kind: "matrix", matrix: zeros(output.width, 1) }, scale: [] }, []);
+    this.dot(
+      { kind: "matrix", matrix: ones(output.width, 1) },
+      1,
+      [],
+      { rows: { kind: "matrix", matrix: zeros(output.width, 1) }, scale: [] },
+      [],
+    );
   }
 
   /** terms_k = Σ_i rows[k,i] t_k[i] of the velocity's tangents t_k. */
@@ -171,7 +186,13 @@ export class ProgramBuilder {
     const constant = this.constantRows(node);
     if (constant) {
       const diagonal = constant.matrix.name === "identity" ? ones(constant.matrix.rows, 1) : diagonalColumn(constant.matrix);
-      return this.dot({ kind: "matrix", matrix: ones(diagonal.rows, 1) }, 1, [], { rows: { kind: "matrix", matrix: diagonal }, scale: [] }, scale);
+      return this.dot(
+        { kind: "matrix", matrix: ones(diagonal.rows, 1) },
+        1,
+        [],
+        { rows: { kind: "matrix", matrix: diagonal }, scale: [] },
+        scale,
+      );
     }
     if (node.body.kind !== "sum" || node.uses > 1) {
       return this.dot({ kind: "matrix", matrix: identity(node.width) }, node.width, [], this.of(node.index), endScale);
@@ -195,9 +216,16 @@ export class ProgramBuilder {
     const inner = [...scale, ...derivativeOf(node)];
     if (constant && inner.length === 0 && rows.kind === "matrix") {
       const column = rowDots(rows.matrix, constant.matrix);
-      return this.dot({ kind: "matrix", matrix: ones(column.rows, 1) }, 1, [], { rows: { kind: "matrix", matrix: column }, scale: [] }, endScale);
+      return this.dot(
+        { kind: "matrix", matrix: ones(column.rows, 1) },
+        1,
+        [],
+        { rows: { kind: "matrix", matrix: column }, scale: [] },
+        endScale,
+      );
     }
-    if (constant || node.body.kind !== "sum" || node.uses > 1 || this.known.has(node.index)) return this.dot(rows, node.width, scale, this.of(node.index), endScale);
+    if (constant || node.body.kind !== "sum" || node.uses > 1 || this.known.has(node.index))
+      return this.dot(rows, node.width, scale, this.of(node.index), endScale);
     for (const term of this.moving(node.body.terms)) {
       const source = this.graph.nodes[term.source]!;
       if (term.kind === "dense") {
@@ -205,11 +233,28 @@ export class ProgramBuilder {
           // vᵀ W t = (Wᵀ v)ᵀ t, and all points share v.
           const register = this.register(term.matrix.columns, true);
           const matrix = transposed(`${term.matrix.name} transposed`, term.matrix);
-          this.instructions.push({ kind: "carry", matrix, from: { rows, scale: [] }, into: { kind: "register", register }, endScale: [], adds: false });
+          this.instructions.push({
+            kind: "carry",
+            matrix,
+            from: { rows, scale: [] },
+            into: { kind: "register", register },
+            endScale: [],
+            adds: false,
+          });
           this.contract({ kind: "register", register }, [], source, endScale);
         } else {
           const from = this.of(term.source);
-          this.push({ kind: "contract", matrix: term.matrix, from, rows, width: node.width, scale: inner, endScale, adds: false, once: false });
+          this.push({
+            kind: "contract",
+            matrix: term.matrix,
+            from,
+            rows,
+            width: node.width,
+            scale: inner,
+            endScale,
+            adds: false,
+            once: false,
+          });
         }
         continue;
       }
@@ -284,7 +329,8 @@ export class ProgramBuilder {
 
 /** Whether all points have these tangents in common. */
 export function isShared({ rows, scale }: Tangents, graph: Graph, sharesContext: boolean): boolean {
-  if (rows.kind === "given" || (rows.kind === "probes" && !rows.shared) || (rows.kind === "register" && !rows.register.shared)) return false;
+  if (rows.kind === "given" || (rows.kind === "probes" && !rows.shared) || (rows.kind === "register" && !rows.register.shared))
+    return false;
   return scale.every((factor) => factor.kind === "constant" || (sharesContext && !graph.nodes[factor.node]!.moves));
 }
 

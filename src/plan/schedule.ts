@@ -27,7 +27,8 @@ export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Ca
     }
     if (route.to === "device")
       for (const { stride } of Object.values(route.outer))
-        if (stride > 0) points = Math.min(points, Math.max(1, Math.floor((largest - limits.minStorageBufferOffsetAlignment) / (4 * stride))));
+        if (stride > 0)
+          points = Math.min(points, Math.max(1, Math.floor((largest - limits.minStorageBufferOffsetAlignment) / (4 * stride))));
     points = slope > 0 ? Math.min(points, Math.floor((limits.memoryBudget - fixed) / slope)) : fixed <= limits.memoryBudget ? points : 0;
     const heaviest = Math.max(...one.submissions.map(workOf));
     if (points >= 1 && (tangentsAtOnce === 1 || heaviest <= limits.multiplyAddsPerSubmit)) {

@@ -118,7 +118,7 @@ export function makePlan(network: Network, options: PlanOptions = {}): Plan {
   const graph = graphOf(network);
   const { method, wanted } = readPlanOptions(options);
   if (!wanted.some((output) => output !== "value")) return { kind: "value", method: "value", graph, outputs: wanted };
-  const best = choose(candidatesOf(network, options), method, wanted);
+  const best = chooseCandidate(candidatesOf(network, options), method, wanted);
   return { ...best.plan, graph, outputs: wanted };
 }
 
@@ -153,7 +153,9 @@ function checkDelivers(method: Method, wanted: readonly Output[]): void {
   const missing = wanted.find((output) => !DELIVERS[method].includes(output));
   if (missing === undefined) return;
   const able = methods.filter((other) => DELIVERS[other].includes(missing));
-  throw new PlanError(`method "${method}" does not give the output "${missing}"; it is given by ${able.map((name) => `"${name}"`).join(", ")}`);
+  throw new PlanError(
+    `method "${method}" does not give the output "${missing}"; it is given by ${able.map((name) => `"${name}"`).join(", ")}`,
+  );
 }
 
 function checkOptions({ tangentsAtOnce, probes, seed, probesPer, contextPer, step }: PlanOptions): void {
@@ -172,14 +174,16 @@ function checkOptions({ tangentsAtOnce, probes, seed, probesPer, contextPer, ste
   if (step !== undefined && !(step > 0 && step < 1)) throw new InputError(`step is ${quote(step)}; expected a number between 0 and 1`);
 }
 
-function choose(candidates: readonly Priced[], method: Method | "auto", wanted: readonly Output[]): Priced {
+/** The cheapest candidate by multiply-adds, then by bytes, of the method named or of the exact ones. */
+export function chooseCandidate<T extends Candidate>(candidates: readonly T[], method: Method | "auto", wanted: readonly Output[]): T {
   const able = candidates.filter(
     (candidate) =>
-      (method === "auto" ? candidate.exact : candidate.method === method) &&
-      wanted.every((output) => candidate.delivers.includes(output)),
+      (method === "auto" ? candidate.exact : candidate.method === method) && wanted.every((output) => candidate.delivers.includes(output)),
   );
   if (able.length === 0)
-    throw new PlanError(`method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`);
+    throw new PlanError(
+      `method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`,
+    );
   return able.reduce((best, candidate) =>
     candidate.multiplyAdds < best.multiplyAdds ||
     (candidate.multiplyAdds === best.multiplyAdds && candidate.bytesPerPoint < best.bytesPerPoint)
@@ -251,7 +255,12 @@ function describeTangents(d: number, instructions: readonly Instruction[]): stri
   return `${d} basis tangents${starts.size === 1 ? ` from the ${start}` : ""}${met.length > 0 ? `, contracted with ${met.join(" and ")}` : ""}`;
 }
 
-function tracePlan(method: TracePlan["method"], tangents: number, instructions: readonly Instruction[], options: PlanOptions = {}): TracePlan {
+function tracePlan(
+  method: TracePlan["method"],
+  tangents: number,
+  instructions: readonly Instruction[],
+  options: PlanOptions = {},
+): TracePlan {
   const tangentsAtOnce = Math.min(tangents, options.tangentsAtOnce ?? tangents);
   return { kind: "trace", method, tangents, tangentsAtOnce, instructions, diagonal: false, probes: null };
 }

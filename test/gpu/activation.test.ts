@@ -21,7 +21,9 @@ const tolerance = 1e-6;
 
 const vectors: Record<string, { z: number[]; value: number[]; derivative: number[] }> = Object.assign(
   {},
-  ...["activations", "elementary"].map((name) => JSON.parse(readFileSync(new URL(`../vectors/${name}.json`, import.meta.url), "utf8")).activations),
+  ...["activations", "elementary"].map(
+    (name) => JSON.parse(readFileSync(new URL(`../vectors/${name}.json`, import.meta.url), "utf8")).activations,
+  ),
 );
 
 /** Parameters beyond those of the vectors. */
@@ -63,11 +65,19 @@ describe.each(texts)("%s in WGSL", (text) => {
     const { values } = await evaluate(activation, z);
     const exact = z.map(value);
     const scale = activation.name === "power" ? scaleOf(activation) : Math.abs;
-    expectClose(values, exact, exact.map((number, i) => scale(number, z[i]!)), { relative: tolerance, absolute: 1e-37, label: "values" });
+    expectClose(
+      values,
+      exact,
+      exact.map((number, i) => scale(number, z[i]!)),
+      { relative: tolerance, absolute: 1e-37, label: "values" },
+    );
   });
 
   it("is finite for any finite number", async () => {
-    const { values, derivatives } = await evaluate(activation, [...huge, 1e-45, -1e-45].filter((z) => z > 0 || !isPositiveOnly(activation)));
+    const { values, derivatives } = await evaluate(
+      activation,
+      [...huge, 1e-45, -1e-45].filter((z) => z > 0 || !isPositiveOnly(activation)),
+    );
     for (const number of [...values, ...derivatives]) expect(number).toSatisfy(Number.isFinite);
   });
 
@@ -77,7 +87,12 @@ describe.each(texts)("%s in WGSL", (text) => {
       const z = float32(huge).filter((x) => x > 0 || !isPositiveOnly(activation));
       const inFloat32 = (number: number): number => Math.min(Math.max(number, -3.4028234e38), 3.4028234e38);
       // What would overflow stops short of the largest float32, by a part in 1e6.
-      await expectAgreement(z, z.map((x) => inFloat32(value(x))), z.map((x) => inFloat32(derivative(x))), 2 * tolerance);
+      await expectAgreement(
+        z,
+        z.map((x) => inFloat32(value(x))),
+        z.map((x) => inFloat32(derivative(x))),
+        2 * tolerance,
+      );
     });
 
   if (isPositiveOnly(activation))
@@ -118,7 +133,8 @@ function scaleOf({ name, parameters }: Activation): (exact: number, z: number) =
   // A negative parameter makes an exponential of celu, too.
   if (name === "celu" && parameters[0]! < 0) return (exact, z) => 1 + Math.abs(exact) * (1 + Math.abs(z));
   // The exponential of a part of the logarithm, as of exp, and a rounding for each factor; below 2^-126 anything may be 0.
-  if (name === "power") return (exact, z) => (Math.abs(exact) * (8 + 2 * Math.abs(Math.log(Math.abs(z) || 1))) * 2 ** -23 + 2 ** -126) / tolerance;
+  if (name === "power")
+    return (exact, z) => (Math.abs(exact) * (8 + 2 * Math.abs(Math.log(Math.abs(z) || 1))) * 2 ** -23 + 2 ** -126) / tolerance;
   return (exact) => 1 + Math.abs(exact);
 }
 

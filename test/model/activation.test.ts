@@ -29,7 +29,18 @@ const vectors: Record<string, Vector> = Object.assign(
 );
 
 /** Every activation with its defaults, and with other parameters where it has some. */
-const variants = [...activationNames, "leaky_relu(3)", "elu(-2)", "celu(-1.5)", "softplus(0.5, 3)", "softplus(-2)", "sin(-3)", "power(3)", "power(-1.5)", "clip(-2, 0.5)"];
+const variants = [
+  ...activationNames,
+  "leaky_relu(3)",
+  "elu(-2)",
+  "celu(-1.5)",
+  "softplus(0.5, 3)",
+  "softplus(-2)",
+  "sin(-3)",
+  "power(3)",
+  "power(-1.5)",
+  "clip(-2, 0.5)",
+];
 
 /** Where a function is defined, and far enough from its pole for differences to mean something. */
 function isInDomain(text: string, z: number): boolean {

@@ -17,7 +17,10 @@ function firstLayer(network: Network): { rows: number[][]; bias: number[] | null
 }
 
 describe("mlp", () => {
-  const rows = [[1, 2], [3, 4]];
+  const rows = [
+    [1, 2],
+    [3, 4],
+  ];
   const bias = [5, 6];
 
   it.each<[string, LayerInput]>([
@@ -101,7 +104,12 @@ describe("activations of mlp", () => {
 });
 
 describe("errors of mlp", () => {
-  const square = { weight: [[1, 2], [3, 4]] };
+  const square = {
+    weight: [
+      [1, 2],
+      [3, 4],
+    ],
+  };
   const two = [square, square];
 
   it.each<[string, unknown, string]>([
@@ -113,35 +121,98 @@ describe("errors of mlp", () => {
     ["ragged rows", { layers: [{ weight: [[1, 2], [3]] }] }, "layers[0].weight[1] has 1 numbers; expected 2 as in row 0"],
     ["empty rows", { layers: [{ weight: [[], []] }] }, "layers[0].weight has rows of 0 numbers; expected at least 1"],
     ["a row that is null", { layers: [{ weight: [[1, 2], null] }] }, "layers[0].weight[1] is null; expected an array of numbers"],
-    ["rows nested too deeply", { layers: [{ weight: [[[1]]] }] }, 'layers[0].weight[0] holds [1] at position 0; expected numbers'],
+    ["rows nested too deeply", { layers: [{ weight: [[[1]]] }] }, "layers[0].weight[0] holds [1] at position 0; expected numbers"],
     ["a text among the numbers", { layers: [{ weight: [["1"]] }] }, 'layers[0].weight[0] holds "1" at position 0; expected numbers'],
-    ["null, which JSON writes for NaN", { layers: [{ weight: [[1]], bias: [null] }] }, "layers[0].bias holds null at position 0; expected numbers"],
+    [
+      "null, which JSON writes for NaN",
+      { layers: [{ weight: [[1]], bias: [null] }] },
+      "layers[0].bias holds null at position 0; expected numbers",
+    ],
     ["undefined", { layers: [{ weight: [[1, undefined, 3]] }] }, "layers[0].weight[0] holds undefined at position 1"],
-    ["NaN", { layers: [square, { weight: [[1, 2], [NaN, 4]] }], activation: "tanh" }, "layers[1].weight holds NaN at position 2; expected numbers that are finite in float32"],
+    [
+      "NaN",
+      {
+        layers: [
+          square,
+          {
+            weight: [
+              [1, 2],
+              [NaN, 4],
+            ],
+          },
+        ],
+        activation: "tanh",
+      },
+      "layers[1].weight holds NaN at position 2; expected numbers that are finite in float32",
+    ],
     ["infinity in a bias", { layers: [{ ...square, bias: [0, -Infinity] }] }, "layers[0].bias holds -Infinity at position 1"],
     ["what float32 cannot hold", { layers: [{ weight: [[1e39]] }] }, "layers[0].weight holds 1e+39 at position 0"],
-    ["data that does not fill its shape", { layers: [{ weight: { data: [1, 2, 3], shape: [2, 2] } }] }, "layers[0].weight has 3 numbers in the shape [2, 2]; expected [outputs, inputs]"],
+    [
+      "data that does not fill its shape",
+      { layers: [{ weight: { data: [1, 2, 3], shape: [2, 2] } }] },
+      "layers[0].weight has 3 numbers in the shape [2, 2]; expected [outputs, inputs]",
+    ],
     ["a shape of one dimension", { layers: [{ weight: { data: [1], shape: [1] } }] }, "layers[0].weight has 1 numbers in the shape [1]"],
     ["a shape that is no list", { layers: [{ weight: { data: [1], shape: 1 } }] }, "layers[0].weight has 1 numbers in the shape [1]"],
     ["a negative shape", { layers: [{ weight: { data: [1], shape: [-1, -1] } }] }, "layers[0].weight has 1 numbers in the shape [-1, -1]"],
     ["data that is no array", { layers: [{ weight: { data: 1, shape: [1, 1] } }] }, "layers[0].weight is 1; expected an array of numbers"],
-    ["a flat weight with nothing to tell its shape", { layers: [{ weight: [1, 2, 3, 4] }] }, "layers[0].weight is flat and has no bias, so its shape is unknown"],
-    ["a flat weight that its bias does not divide", { layers: [{ weight: [1, 2, 3], bias: [1, 2] }] }, "layers[0].weight has 3 numbers; expected a multiple of 2, the length of the bias"],
-    ["a flat weight that the layer before does not divide", { layers: [square, { weight: [1, 2, 3] }] }, "layers[1].weight has 3 numbers; expected rows of 2, the outputs of the layer before"],
+    [
+      "a flat weight with nothing to tell its shape",
+      { layers: [{ weight: [1, 2, 3, 4] }] },
+      "layers[0].weight is flat and has no bias, so its shape is unknown",
+    ],
+    [
+      "a flat weight that its bias does not divide",
+      { layers: [{ weight: [1, 2, 3], bias: [1, 2] }] },
+      "layers[0].weight has 3 numbers; expected a multiple of 2, the length of the bias",
+    ],
+    [
+      "a flat weight that the layer before does not divide",
+      { layers: [square, { weight: [1, 2, 3] }] },
+      "layers[1].weight has 3 numbers; expected rows of 2, the outputs of the layer before",
+    ],
     ["an empty weight", { layers: [{ weight: [], bias: [1] }] }, "layers[0].weight has 0 numbers; expected a multiple of 1"],
     ["an empty bias", { layers: [{ weight: [1], bias: [] }] }, "layers[0].weight has 1 numbers; expected a multiple of 0"],
-    ["a bias of another length", { layers: [{ ...square, bias: [1, 2, 3] }] }, "layers[0].bias has 3 numbers; expected 2, one per row of layers[0].weight"],
+    [
+      "a bias of another length",
+      { layers: [{ ...square, bias: [1, 2, 3] }] },
+      "layers[0].bias has 3 numbers; expected 2, one per row of layers[0].weight",
+    ],
     ["a bias that is a number", { layers: [{ ...square, bias: 1 }] }, "layers[0].bias is 1; expected an array of numbers"],
-    ["shapes that do not chain", { layers: [square, { weight: [[1, 2, 3]] }] }, "layers[1].weight is [1, 3], but layers[0].weight gives 2 outputs; expected [1, 2]"],
-    ["more outputs than inputs", { layers: [{ weight: [[1], [2]] }] }, "the network takes 1 inputs and gives 2 outputs; a vector field gives as many outputs as its state has components, so at most 1"],
+    [
+      "shapes that do not chain",
+      { layers: [square, { weight: [[1, 2, 3]] }] },
+      "layers[1].weight is [1, 3], but layers[0].weight gives 2 outputs; expected [1, 2]",
+    ],
+    [
+      "more outputs than inputs",
+      { layers: [{ weight: [[1], [2]] }] },
+      "the network takes 1 inputs and gives 2 outputs; a vector field gives as many outputs as its state has components, so at most 1",
+    ],
     ["contextColumns", { layers: [square], contextColumns: "middle" }, 'contextColumns is "middle"; expected "last" or "first"'],
     ["a missing activation", { layers: two }, 'no activation was given for 1 hidden layer; expected a name such as "silu", or a list of 1'],
     ["an empty list of activations", { layers: [...two, square], activation: [] }, "no activation was given for 2 hidden layers"],
     ["an unknown activation", { layers: two, activation: "relux" }, 'activation is "relux"; expected one of identity, relu,'],
-    ["an activation that is no text", { layers: two, activation: 3 }, 'activation is 3; expected a name such as "silu", or a list of names'],
-    ["too many activations", { layers: two, activation: ["relu", "relu", "tanh"] }, '3 activations ("relu, relu, tanh") for 1 hidden layer; expected 1, 1, or 2 with the output\'s'],
-    ["too few activations", { layers: [...two, square, square], activation: "relu,tanh" }, '2 activations ("relu, tanh") for 3 hidden layers; expected 1, 3, or 4 with the output\'s'],
-    ["two activations for a single layer", { layers: [square], activation: ["relu", "tanh"] }, '2 activations ("relu, tanh") for 0 hidden layers; expected 1 with the output\'s'],
+    [
+      "an activation that is no text",
+      { layers: two, activation: 3 },
+      'activation is 3; expected a name such as "silu", or a list of names',
+    ],
+    [
+      "too many activations",
+      { layers: two, activation: ["relu", "relu", "tanh"] },
+      '3 activations ("relu, relu, tanh") for 1 hidden layer; expected 1, 1, or 2 with the output\'s',
+    ],
+    [
+      "too few activations",
+      { layers: [...two, square, square], activation: "relu,tanh" },
+      '2 activations ("relu, tanh") for 3 hidden layers; expected 1, 3, or 4 with the output\'s',
+    ],
+    [
+      "two activations for a single layer",
+      { layers: [square], activation: ["relu", "tanh"] },
+      '2 activations ("relu, tanh") for 0 hidden layers; expected 1 with the output\'s',
+    ],
   ])("refuses %s", (_, options, message) => {
     const make = (): Network => mlp(options as MlpOptions);
     expect(make).toThrow(ModelError);

@@ -23,7 +23,9 @@ function outline(network: Network): string[] {
     if (operation.kind === "linear")
       return `linear ${operation.terms.map(({ operand, weight }) => `${"diagonal" in weight ? "diagonal " : ""}${operand}`).join(" + ")}`;
     if (operation.kind === "activation") return `${operation.activation} ${operation.operand}`;
-    return operation.kind === "product" ? `product ${operation.operands.join(" ")}` : `${operation.centered ? "layer" : "rms"} norm ${operation.operand}`;
+    return operation.kind === "product"
+      ? `product ${operation.operands.join(" ")}`
+      : `${operation.centered ? "layer" : "rms"} norm ${operation.operand}`;
   });
 }
 
@@ -36,8 +38,10 @@ function withoutIdentities({ operations }: Network): unknown[] {
     if (operation.kind === "activation" && isIdentity(operation.activation)) places[index] = at(operation.operand) as number;
     else {
       places[index] = kept.length;
-      if (operation.kind === "linear") kept.push({ ...operation, terms: operation.terms.map((term) => ({ ...term, operand: at(term.operand) })) });
-      else if (operation.kind === "activation") kept.push({ kind: operation.kind, operand: at(operation.operand), activation: String(operation.activation) });
+      if (operation.kind === "linear")
+        kept.push({ ...operation, terms: operation.terms.map((term) => ({ ...term, operand: at(term.operand) })) });
+      else if (operation.kind === "activation")
+        kept.push({ kind: operation.kind, operand: at(operation.operand), activation: String(operation.activation) });
       else kept.push(operation);
     }
   }
@@ -93,10 +97,27 @@ describe("exported files", () => {
     ["concat-input", ["linear state + context", "elu 0", "linear 1", "elu 2", "linear 3"]],
     ["skip-field", ["linear state", "tanh 0", "linear 1", "tanh 2", "linear diagonal state + 3"]],
     ["fourier-features", ["linear state", "sin 0", "cos 0", "linear 1 + 2", "relu 3", "linear 4", "relu 5", "linear 6"]],
-    ["residual", ["linear state", "linear 0", "silu 1", "linear diagonal 0 + 2", "linear 3", "silu 4", "linear diagonal 3 + 5", "silu 6", "linear 7"]],
-    ["layernorm", ["linear state", "layer norm 0", "linear diagonal 1", "gelu 2", "linear 3", "layer norm 4", "linear diagonal 5", "gelu 6", "linear 7"]],
+    [
+      "residual",
+      ["linear state", "linear 0", "silu 1", "linear diagonal 0 + 2", "linear 3", "silu 4", "linear diagonal 3 + 5", "silu 6", "linear 7"],
+    ],
+    [
+      "layernorm",
+      [
+        "linear state",
+        "layer norm 0",
+        "linear diagonal 1",
+        "gelu 2",
+        "linear 3",
+        "layer norm 4",
+        "linear diagonal 5",
+        "gelu 6",
+        "linear 7",
+      ],
+    ],
   ])("%s has no operation too many, by both exporters", (name, operations) => {
-    for (const exporter of ["torchscript", "dynamo"]) expect(outline(parseOnnx(read("../architectures/", `${name}.${exporter}.onnx`)))).toEqual(operations);
+    for (const exporter of ["torchscript", "dynamo"])
+      expect(outline(parseOnnx(read("../architectures/", `${name}.${exporter}.onnx`)))).toEqual(operations);
   });
 });
 
@@ -123,10 +144,14 @@ interface Case {
   options?: OnnxOptions;
 }
 
-const multiply = (w: OnnxTensor, x: number[]): number[] => x.map((_, row) => x.reduce((sum, value, k) => sum + value * w.data![k * x.length + row]!, 0));
+const multiply = (w: OnnxTensor, x: number[]): number[] =>
+  x.map((_, row) => x.reduce((sum, value, k) => sum + value * w.data![k * x.length + row]!, 0));
 const numbers = (t: OnnxTensor): number[] => [...t.data!];
 const mean = (x: number[]): number => x.reduce((sum, value) => sum + value, 0) / x.length;
-const elementwise = (f: (x: number) => number): Case["f"] => (x) => x.map(f);
+const elementwise =
+  (f: (x: number) => number): Case["f"] =>
+  (x) =>
+    x.map(f);
 const erf = (x: number): number => {
   let sum = 0;
   for (let n = 0, term = x; n < 80; n++, term *= (-x * x) / n) sum += term / (2 * n + 1);
@@ -134,32 +159,127 @@ const erf = (x: number): number => {
 };
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const softplus = (x: number): number => Math.log1p(Math.exp(x));
-const norm = (x: number[], centre: number, epsilon = 1e-5): number[] => x.map((value) => (value - centre) / Math.sqrt(mean(x.map((other) => (other - centre) ** 2)) + epsilon));
-const call = (type: string, attributes: Record<string, never> | NonNullable<OnnxCall[3]> = {}): readonly OnnxCall[] => [[type, ["x"], ["v"], attributes]];
+const norm = (x: number[], centre: number, epsilon = 1e-5): number[] =>
+  x.map((value) => (value - centre) / Math.sqrt(mean(x.map((other) => (other - centre) ** 2)) + epsilon));
+const call = (type: string, attributes: Record<string, never> | NonNullable<OnnxCall[3]> = {}): readonly OnnxCall[] => [
+  [type, ["x"], ["v"], attributes],
+];
 
 /** One small model for each operation. x is [batch, 3] and t [batch, 1] where there is a context. */
 const cases: Record<string, Case> = {
   Abs: { nodes: call("Abs"), f: elementwise(Math.abs), outline: ["abs state"] },
-  Add: { nodes: [["Add", ["x", "b"], ["v"]]], f: (x) => x.map((v, i) => v + b3.data![i]!), initializers: { b: b3 }, outline: ["linear diagonal state"] },
+  Add: {
+    nodes: [["Add", ["x", "b"], ["v"]]],
+    f: (x) => x.map((v, i) => v + b3.data![i]!),
+    initializers: { b: b3 },
+    outline: ["linear diagonal state"],
+  },
   Sub: { nodes: [["Sub", ["b", "x"], ["v"]]], f: (x) => x.map((v, i) => b3.data![i]! - v), initializers: { b: b3 } },
-  Mul: { nodes: [["Tanh", ["x"], ["a"]], ["Mul", ["x", "a"], ["v"]]], f: elementwise((v) => v * Math.tanh(v)), outline: ["tanh state", "product state 0"] },
+  Mul: {
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Mul", ["x", "a"], ["v"]],
+    ],
+    f: elementwise((v) => v * Math.tanh(v)),
+    outline: ["tanh state", "product state 0"],
+  },
   "Mul by itself": { nodes: [["Mul", ["x", "x"], ["v"]]], f: elementwise((v) => v * v), outline: ["square state"] },
-  Div: { nodes: [["Exp", ["x"], ["a"]], ["Div", ["x", "a"], ["v"]]], f: elementwise((v) => v / Math.exp(v)) },
-  "Div of a constant": { nodes: [["Exp", ["x"], ["a"]], ["Div", ["b", "a"], ["v"]]], f: (x) => x.map((v, i) => b3.data![i]! / Math.exp(v)), initializers: { b: b3 } },
+  Div: {
+    nodes: [
+      ["Exp", ["x"], ["a"]],
+      ["Div", ["x", "a"], ["v"]],
+    ],
+    f: elementwise((v) => v / Math.exp(v)),
+  },
+  "Div of a constant": {
+    nodes: [
+      ["Exp", ["x"], ["a"]],
+      ["Div", ["b", "a"], ["v"]],
+    ],
+    f: (x) => x.map((v, i) => b3.data![i]! / Math.exp(v)),
+    initializers: { b: b3 },
+  },
   "Div by a constant": { nodes: [["Div", ["x", "b"], ["v"]]], f: (x) => x.map((v, i) => v / b3.data![i]!), initializers: { b: b3 } },
   Neg: { nodes: call("Neg"), f: elementwise((v) => -v) },
-  Reciprocal: { nodes: [["Exp", ["x"], ["a"]], ["Reciprocal", ["a"], ["v"]]], f: elementwise((v) => Math.exp(-v)) },
+  Reciprocal: {
+    nodes: [
+      ["Exp", ["x"], ["a"]],
+      ["Reciprocal", ["a"], ["v"]],
+    ],
+    f: elementwise((v) => Math.exp(-v)),
+  },
   Pow: { nodes: [["Pow", ["x", "p"], ["v"]]], f: elementwise((v) => v ** 3), initializers: { p: one(3) }, outline: ["power(3) state"] },
-  "Pow by 2": { nodes: [["Pow", ["x", "p"], ["v"]]], f: elementwise((v) => v ** 2), initializers: { p: one(2) }, outline: ["square state"] },
-  "Pow of a constant": { nodes: [["Pow", ["b", "x"], ["v"]]], f: (x) => x.map((v, i) => positive.data![i]! ** v), initializers: { b: positive } },
-  "Pow of both": { nodes: [["Exp", ["x"], ["a"]], ["Pow", ["a", "x"], ["v"]]], f: elementwise((v) => Math.exp(v) ** v) },
-  Sum: { nodes: [["Tanh", ["x"], ["a"]], ["Sum", ["x", "a", "b"], ["v"]]], f: (x) => x.map((v, i) => v + Math.tanh(v) + b3.data![i]!), initializers: { b: b3 }, outline: ["tanh state", "linear diagonal state + diagonal 0"] },
-  Min: { nodes: [["Sin", ["x"], ["a"]], ["Min", ["x", "a"], ["v"]]], f: elementwise((v) => Math.min(v, Math.sin(v))) },
-  Max: { nodes: [["Sin", ["x"], ["a"]], ["Max", ["x", "a"], ["v"]]], f: elementwise((v) => Math.max(v, Math.sin(v))) },
-  "Max of a constant": { nodes: [["Max", ["x", "b"], ["v"]]], f: (x) => x.map((v, i) => Math.max(v, b3.data![i]!)), initializers: { b: b3 } },
-  "Max and Min by numbers": { nodes: [["Max", ["x", "low"], ["a"]], ["Min", ["a", "high"], ["v"]]], f: elementwise((v) => Math.min(Math.max(v, -0.5), 0.75)), initializers: { low: one(-0.5), high: one(0.75) }, outline: ["clip(-0.5, 0.75) state"] },
-  Log: { nodes: [["Exp", ["x"], ["e"]], ["Sum", ["e", "b"], ["a"]], ["Log", ["a"], ["v"]]], f: (x) => x.map((v, i) => Math.log(Math.exp(v) + positive.data![i]!)), initializers: { b: positive } },
-  Sqrt: { nodes: [["Exp", ["x"], ["a"]], ["Sqrt", ["a"], ["v"]]], f: elementwise((v) => Math.exp(v / 2)) },
+  "Pow by 2": {
+    nodes: [["Pow", ["x", "p"], ["v"]]],
+    f: elementwise((v) => v ** 2),
+    initializers: { p: one(2) },
+    outline: ["square state"],
+  },
+  "Pow of a constant": {
+    nodes: [["Pow", ["b", "x"], ["v"]]],
+    f: (x) => x.map((v, i) => positive.data![i]! ** v),
+    initializers: { b: positive },
+  },
+  "Pow of both": {
+    nodes: [
+      ["Exp", ["x"], ["a"]],
+      ["Pow", ["a", "x"], ["v"]],
+    ],
+    f: elementwise((v) => Math.exp(v) ** v),
+  },
+  Sum: {
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Sum", ["x", "a", "b"], ["v"]],
+    ],
+    f: (x) => x.map((v, i) => v + Math.tanh(v) + b3.data![i]!),
+    initializers: { b: b3 },
+    outline: ["tanh state", "linear diagonal state + diagonal 0"],
+  },
+  Min: {
+    nodes: [
+      ["Sin", ["x"], ["a"]],
+      ["Min", ["x", "a"], ["v"]],
+    ],
+    f: elementwise((v) => Math.min(v, Math.sin(v))),
+  },
+  Max: {
+    nodes: [
+      ["Sin", ["x"], ["a"]],
+      ["Max", ["x", "a"], ["v"]],
+    ],
+    f: elementwise((v) => Math.max(v, Math.sin(v))),
+  },
+  "Max of a constant": {
+    nodes: [["Max", ["x", "b"], ["v"]]],
+    f: (x) => x.map((v, i) => Math.max(v, b3.data![i]!)),
+    initializers: { b: b3 },
+  },
+  "Max and Min by numbers": {
+    nodes: [
+      ["Max", ["x", "low"], ["a"]],
+      ["Min", ["a", "high"], ["v"]],
+    ],
+    f: elementwise((v) => Math.min(Math.max(v, -0.5), 0.75)),
+    initializers: { low: one(-0.5), high: one(0.75) },
+    outline: ["clip(-0.5, 0.75) state"],
+  },
+  Log: {
+    nodes: [
+      ["Exp", ["x"], ["e"]],
+      ["Sum", ["e", "b"], ["a"]],
+      ["Log", ["a"], ["v"]],
+    ],
+    f: (x) => x.map((v, i) => Math.log(Math.exp(v) + positive.data![i]!)),
+    initializers: { b: positive },
+  },
+  Sqrt: {
+    nodes: [
+      ["Exp", ["x"], ["a"]],
+      ["Sqrt", ["a"], ["v"]],
+    ],
+    f: elementwise((v) => Math.exp(v / 2)),
+  },
   Erf: { nodes: call("Erf"), f: elementwise(erf), outline: ["erf state"] },
   Sin: { nodes: call("Sin"), f: elementwise(Math.sin) },
   Cos: { nodes: call("Cos"), f: elementwise(Math.cos) },
@@ -167,54 +287,140 @@ const cases: Record<string, Case> = {
   Tanh: { nodes: call("Tanh"), f: elementwise(Math.tanh) },
   Sigmoid: { nodes: call("Sigmoid"), f: elementwise(sigmoid) },
   Relu: { nodes: call("Relu"), f: elementwise((v) => Math.max(v, 0)) },
-  LeakyRelu: { nodes: call("LeakyRelu", { alpha: { float: 0.1 } }), f: elementwise((v) => (v > 0 ? v : 0.1 * v)), outline: ["leaky_relu(0.1) state"] },
+  LeakyRelu: {
+    nodes: call("LeakyRelu", { alpha: { float: 0.1 } }),
+    f: elementwise((v) => (v > 0 ? v : 0.1 * v)),
+    outline: ["leaky_relu(0.1) state"],
+  },
   "LeakyRelu by default": { nodes: call("LeakyRelu"), f: elementwise((v) => (v > 0 ? v : 0.01 * v)) },
-  PRelu: { nodes: [["PRelu", ["x", "s"], ["v"]]], f: elementwise((v) => (v > 0 ? v : 0.25 * v)), initializers: { s: { shape: [1], data: [0.25] } }, outline: ["leaky_relu(0.25) state"] },
-  "PRelu with many slopes": { nodes: [["PRelu", ["x", "s"], ["v"]]], f: (x) => x.map((v, i) => (v > 0 ? v : v * b3.data![i]!)), initializers: { s: b3 } },
+  PRelu: {
+    nodes: [["PRelu", ["x", "s"], ["v"]]],
+    f: elementwise((v) => (v > 0 ? v : 0.25 * v)),
+    initializers: { s: { shape: [1], data: [0.25] } },
+    outline: ["leaky_relu(0.25) state"],
+  },
+  "PRelu with many slopes": {
+    nodes: [["PRelu", ["x", "s"], ["v"]]],
+    f: (x) => x.map((v, i) => (v > 0 ? v : v * b3.data![i]!)),
+    initializers: { s: b3 },
+  },
   Elu: { nodes: call("Elu", { alpha: { float: 0.5 } }), f: elementwise((v) => (v > 0 ? v : 0.5 * Math.expm1(v))) },
-  Selu: { nodes: call("Selu"), f: elementwise((v) => 1.0507009873554805 * (v > 0 ? v : 1.6732632423543772 * Math.expm1(v))), outline: ["selu state"] },
-  "Selu of its own": { nodes: call("Selu", { alpha: { float: 0.5 }, gamma: { float: 2 } }), f: elementwise((v) => 2 * (v > 0 ? v : 0.5 * Math.expm1(v))) },
+  Selu: {
+    nodes: call("Selu"),
+    f: elementwise((v) => 1.0507009873554805 * (v > 0 ? v : 1.6732632423543772 * Math.expm1(v))),
+    outline: ["selu state"],
+  },
+  "Selu of its own": {
+    nodes: call("Selu", { alpha: { float: 0.5 }, gamma: { float: 2 } }),
+    f: elementwise((v) => 2 * (v > 0 ? v : 0.5 * Math.expm1(v))),
+  },
   Celu: { nodes: call("Celu", { alpha: { float: 2 } }), f: elementwise((v) => (v > 0 ? v : 2 * Math.expm1(v / 2))) },
   Gelu: { nodes: call("Gelu"), f: elementwise((v) => (v * (1 + erf(v / Math.SQRT2))) / 2) },
-  "Gelu by tanh": { nodes: call("Gelu", { approximate: "tanh" }), f: elementwise((v) => (v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)))) / 2) },
+  "Gelu by tanh": {
+    nodes: call("Gelu", { approximate: "tanh" }),
+    f: elementwise((v) => (v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)))) / 2),
+  },
   HardSigmoid: { nodes: call("HardSigmoid"), f: elementwise((v) => Math.min(Math.max(0.2 * v + 0.5, 0), 1)) },
-  "HardSigmoid by PyTorch": { nodes: call("HardSigmoid", { alpha: { float: 1 / 6 } }), f: elementwise((v) => Math.min(Math.max(v / 6 + 0.5, 0), 1)), outline: ["hardsigmoid state"] },
+  "HardSigmoid by PyTorch": {
+    nodes: call("HardSigmoid", { alpha: { float: 1 / 6 } }),
+    f: elementwise((v) => Math.min(Math.max(v / 6 + 0.5, 0), 1)),
+    outline: ["hardsigmoid state"],
+  },
   HardSwish: { nodes: call("HardSwish"), f: elementwise((v) => (v * Math.min(Math.max(v + 3, 0), 6)) / 6) },
   Mish: { nodes: call("Mish"), f: elementwise((v) => v * Math.tanh(softplus(v))) },
   Softplus: { nodes: call("Softplus"), f: elementwise(softplus) },
   Softsign: { nodes: call("Softsign"), f: elementwise((v) => v / (1 + Math.abs(v))) },
-  Clip: { nodes: [["Clip", ["x", "low", "high"], ["v"]]], f: elementwise((v) => Math.min(Math.max(v, -0.3), 0.6)), initializers: { low: one(-0.3), high: one(0.6) } },
-  "Clip on one side": { nodes: [["Clip", ["x", "", "high"], ["v"]]], f: elementwise((v) => Math.min(v, 0.6)), initializers: { high: one(0.6) }, outline: ["clip(-3.4e+38, 0.6) state"] },
-  "Clip to 6": { nodes: [["Clip", ["x", "low", "high"], ["v"]]], f: elementwise((v) => Math.min(Math.max(v, 0), 6)), initializers: { low: one(0), high: one(6) }, outline: ["relu6 state"] },
+  Clip: {
+    nodes: [["Clip", ["x", "low", "high"], ["v"]]],
+    f: elementwise((v) => Math.min(Math.max(v, -0.3), 0.6)),
+    initializers: { low: one(-0.3), high: one(0.6) },
+  },
+  "Clip on one side": {
+    nodes: [["Clip", ["x", "", "high"], ["v"]]],
+    f: elementwise((v) => Math.min(v, 0.6)),
+    initializers: { high: one(0.6) },
+    outline: ["clip(-3.4e+38, 0.6) state"],
+  },
+  "Clip to 6": {
+    nodes: [["Clip", ["x", "low", "high"], ["v"]]],
+    f: elementwise((v) => Math.min(Math.max(v, 0), 6)),
+    initializers: { low: one(0), high: one(6) },
+    outline: ["relu6 state"],
+  },
   Identity: { nodes: call("Identity"), f: (x) => x, outline: ["linear diagonal state"] },
-  Dropout: { nodes: [["Tanh", ["x"], ["a"]], ["Dropout", ["a", "ratio", "training"], ["v", "mask"]]], f: elementwise(Math.tanh), initializers: { ratio: one(0.5), training: { shape: [], type: 9, data: [0] } } },
-  Cast: { nodes: [["Cast", ["x"], ["a"], { to: 11 }], ["Tanh", ["a"], ["v"]]], f: elementwise(Math.tanh), outline: ["tanh state"] },
+  Dropout: {
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Dropout", ["a", "ratio", "training"], ["v", "mask"]],
+    ],
+    f: elementwise(Math.tanh),
+    initializers: { ratio: one(0.5), training: { shape: [], type: 9, data: [0] } },
+  },
+  Cast: {
+    nodes: [
+      ["Cast", ["x"], ["a"], { to: 11 }],
+      ["Tanh", ["a"], ["v"]],
+    ],
+    f: elementwise(Math.tanh),
+    outline: ["tanh state"],
+  },
 
   MatMul: { nodes: [["MatMul", ["x", "w"], ["v"]]], f: (x) => multiply(w33, x), initializers: { w: w33 }, outline: ["linear state"] },
   "MatMul from the left": {
-    nodes: [["Transpose", ["x"], ["a"], { perm: [1, 0] }], ["MatMul", ["w", "a"], ["c"]], ["Transpose", ["c"], ["v"]]],
+    nodes: [
+      ["Transpose", ["x"], ["a"], { perm: [1, 0] }],
+      ["MatMul", ["w", "a"], ["c"]],
+      ["Transpose", ["c"], ["v"]],
+    ],
     f: (x) => x.map((_, row) => x.reduce((sum, v, k) => sum + v * w33.data![row * 3 + k]!, 0)),
     initializers: { w: w33 },
   },
   "MatMul of parts": {
-    nodes: [["Reshape", ["x", "shape"], ["a"]], ["MatMul", ["a", "w"], ["c"]], ["Flatten", ["c"], ["v"]]],
+    nodes: [
+      ["Reshape", ["x", "shape"], ["a"]],
+      ["MatMul", ["a", "w"], ["c"]],
+      ["Flatten", ["c"], ["v"]],
+    ],
     f: (x) => x.map((v) => v * 2),
     initializers: { shape: whole(-1, 3, 1), w: { shape: [1, 1], data: [2] } },
   },
   "Gemm of transposes": {
-    nodes: [["Transpose", ["x"], ["a"]], ["Gemm", ["a", "w", "b"], ["v"], { transA: 1, alpha: { float: 0.5 }, beta: { float: 2 } }]],
+    nodes: [
+      ["Transpose", ["x"], ["a"]],
+      ["Gemm", ["a", "w", "b"], ["v"], { transA: 1, alpha: { float: 0.5 }, beta: { float: 2 } }],
+    ],
     f: (x) => multiply(w33, x).map((v, i) => 0.5 * v + 2 * b3.data![i]!),
     initializers: { w: w33, b: b3 },
     outline: ["linear state"],
   },
-  Gemm: { nodes: [["Gemm", ["x", "w"], ["v"], { transB: 1 }]], f: (x) => x.map((_, row) => x.reduce((sum, v, k) => sum + v * w33.data![row * 3 + k]!, 0)), initializers: { w: w33 } },
+  Gemm: {
+    nodes: [["Gemm", ["x", "w"], ["v"], { transB: 1 }]],
+    f: (x) => x.map((_, row) => x.reduce((sum, v, k) => sum + v * w33.data![row * 3 + k]!, 0)),
+    initializers: { w: w33 },
+  },
   "Gemm of constants": {
-    nodes: [["Gemm", ["w", "w"], ["c"], { transA: 1 }], ["MatMul", ["x", "c"], ["v"]]],
-    f: (x) => multiply({ shape: [3, 3], data: Array.from({ length: 9 }, (_, i) => [0, 1, 2].reduce((sum, k) => sum + w33.data![k * 3 + Math.floor(i / 3)]! * w33.data![k * 3 + (i % 3)]!, 0)) }, x),
+    nodes: [
+      ["Gemm", ["w", "w"], ["c"], { transA: 1 }],
+      ["MatMul", ["x", "c"], ["v"]],
+    ],
+    f: (x) =>
+      multiply(
+        {
+          shape: [3, 3],
+          data: Array.from({ length: 9 }, (_, i) =>
+            [0, 1, 2].reduce((sum, k) => sum + w33.data![k * 3 + Math.floor(i / 3)]! * w33.data![k * 3 + (i % 3)]!, 0),
+          ),
+        },
+        x,
+      ),
     initializers: { w: w33 },
   },
   Concat: {
-    nodes: [["Tanh", ["x"], ["a"]], ["Concat", ["x", "a", "t"], ["c"], { axis: -1 }], ["MatMul", ["c", "w"], ["v"]]],
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Concat", ["x", "a", "t"], ["c"], { axis: -1 }],
+      ["MatMul", ["c", "w"], ["v"]],
+    ],
     f: (x, t) => {
       const all = [...x, ...x.map(Math.tanh), t];
       return [0, 1, 2].map((column) => all.reduce((sum, v, k) => sum + v * wide.data![k * 3 + column]!, 0));
@@ -224,17 +430,29 @@ const cases: Record<string, Case> = {
     outline: ["tanh state", "linear state + context + 0"],
   },
   Slice: {
-    nodes: [["Slice", ["x", "from", "to", "axes", "steps"], ["a"]], ["Slice", ["x", "0", "1", "axes"], ["c"]], ["Concat", ["a", "c"], ["v"], { axis: 1 }]],
+    nodes: [
+      ["Slice", ["x", "from", "to", "axes", "steps"], ["a"]],
+      ["Slice", ["x", "0", "1", "axes"], ["c"]],
+      ["Concat", ["a", "c"], ["v"], { axis: 1 }],
+    ],
     f: ([a, b, c]) => [c!, b!, a!],
     initializers: { from: whole(-1), to: whole(0), axes: whole(-1), steps: whole(-1), 0: whole(0), 1: whole(1) },
   },
   Split: {
-    nodes: [["Split", ["x", "parts"], ["a", "c"], { axis: 1 }], ["Concat", ["c", "a"], ["v"], { axis: 1 }]],
+    nodes: [
+      ["Split", ["x", "parts"], ["a", "c"], { axis: 1 }],
+      ["Concat", ["c", "a"], ["v"], { axis: 1 }],
+    ],
     f: ([a, b, c]) => [c!, a!, b!],
     initializers: { parts: whole(2, 1) },
   },
   "Split of a linear layer, as gated units do": {
-    nodes: [["MatMul", ["x", "w"], ["h"]], ["Split", ["h"], ["a", "c"], { axis: -1, num_outputs: 2 }], ["Sigmoid", ["c"], ["g"]], ["Mul", ["a", "g"], ["v"]]],
+    nodes: [
+      ["MatMul", ["x", "w"], ["h"]],
+      ["Split", ["h"], ["a", "c"], { axis: -1, num_outputs: 2 }],
+      ["Sigmoid", ["c"], ["g"]],
+      ["Mul", ["a", "g"], ["v"]],
+    ],
     f: (x) => {
       const h = Array.from({ length: 6 }, (_, column) => x.reduce((sum, v, k) => sum + v * glu.data![k * 6 + column]!, 0));
       return [0, 1, 2].map((i) => h[i]! * sigmoid(h[i + 3]!));
@@ -243,18 +461,29 @@ const cases: Record<string, Case> = {
     outline: ["linear state", "linear state", "sigmoid 1", "product 0 2"],
   },
   "Split by attribute (opset 11)": {
-    nodes: [["Split", ["x"], ["a", "c"], { axis: 1, split: [1, 2] }], ["Concat", ["c", "a"], ["v"], { axis: 1 }]],
+    nodes: [
+      ["Split", ["x"], ["a", "c"], { axis: 1, split: [1, 2] }],
+      ["Concat", ["c", "a"], ["v"], { axis: 1 }],
+    ],
     f: ([a, b, c]) => [b!, c!, a!],
     opset: 11,
   },
   Gather: { nodes: [["Gather", ["x", "at"], ["v"], { axis: 1 }]], f: ([a, b, c]) => [c!, a!, b!], initializers: { at: whole(-1, 0, 1) } },
   "Gather of one column": {
-    nodes: [["Gather", ["x", "at"], ["a"], { axis: 1 }], ["Unsqueeze", ["a", "axes"], ["c"]], ["Mul", ["x", "c"], ["v"]]],
+    nodes: [
+      ["Gather", ["x", "at"], ["a"], { axis: 1 }],
+      ["Unsqueeze", ["a", "axes"], ["c"]],
+      ["Mul", ["x", "c"], ["v"]],
+    ],
     f: (x) => x.map((v) => v * x[1]!),
     initializers: { at: { shape: [], type: 7, data: [1] }, axes: whole(1) },
   },
   Reshape: {
-    nodes: [["Reshape", ["x", "up"], ["a"]], ["Tanh", ["a"], ["c"]], ["Reshape", ["c", "down"], ["v"]]],
+    nodes: [
+      ["Reshape", ["x", "up"], ["a"]],
+      ["Tanh", ["a"], ["c"]],
+      ["Reshape", ["c", "down"], ["v"]],
+    ],
     f: elementwise(Math.tanh),
     initializers: { up: whole(0, 1, -1), down: whole(-1, 3) },
     outline: ["tanh state"],
@@ -271,15 +500,45 @@ const cases: Record<string, Case> = {
     initializers: { 0: { shape: [], type: 7, data: [0] }, axes: whole(0), 3: whole(3) },
   },
   Squeeze: {
-    nodes: [["Unsqueeze", ["x", "axes"], ["a"]], ["Squeeze", ["a", "axes"], ["c"]], ["Unsqueeze", ["c", "axis"], ["d"]], ["Squeeze", ["d"], ["v"]]],
+    nodes: [
+      ["Unsqueeze", ["x", "axes"], ["a"]],
+      ["Squeeze", ["a", "axes"], ["c"]],
+      ["Unsqueeze", ["c", "axis"], ["d"]],
+      ["Squeeze", ["d"], ["v"]],
+    ],
     f: (x) => x,
     initializers: { axes: whole(0, 2), axis: whole(-1) },
   },
-  "Squeeze by attribute (opset 11)": { nodes: [["Unsqueeze", ["x"], ["a"], { axes: [1] }], ["Squeeze", ["a"], ["v"], { axes: [1] }]], f: (x) => x, opset: 11 },
-  Flatten: { nodes: [["Unsqueeze", ["x", "axes"], ["a"]], ["Flatten", ["a"], ["v"]]], f: (x) => x, initializers: { axes: whole(2) } },
-  "Transpose of a constant": { nodes: [["Transpose", ["w"], ["a"]], ["MatMul", ["x", "a"], ["v"]]], f: (x) => x.map((_, row) => x.reduce((sum, v, k) => sum + v * w33.data![row * 3 + k]!, 0)), initializers: { w: w33 } },
+  "Squeeze by attribute (opset 11)": {
+    nodes: [
+      ["Unsqueeze", ["x"], ["a"], { axes: [1] }],
+      ["Squeeze", ["a"], ["v"], { axes: [1] }],
+    ],
+    f: (x) => x,
+    opset: 11,
+  },
+  Flatten: {
+    nodes: [
+      ["Unsqueeze", ["x", "axes"], ["a"]],
+      ["Flatten", ["a"], ["v"]],
+    ],
+    f: (x) => x,
+    initializers: { axes: whole(2) },
+  },
+  "Transpose of a constant": {
+    nodes: [
+      ["Transpose", ["w"], ["a"]],
+      ["MatMul", ["x", "a"], ["v"]],
+    ],
+    f: (x) => x.map((_, row) => x.reduce((sum, v, k) => sum + v * w33.data![row * 3 + k]!, 0)),
+    initializers: { w: w33 },
+  },
   Expand: {
-    nodes: [["Shape", ["x"], ["shape"]], ["Expand", ["t", "shape"], ["a"]], ["Mul", ["a", "x"], ["v"]]],
+    nodes: [
+      ["Shape", ["x"], ["shape"]],
+      ["Expand", ["t", "shape"], ["a"]],
+      ["Mul", ["a", "x"], ["v"]],
+    ],
     f: (x, t) => x.map((v) => v * t),
     inputs: { x: ["batch", 3], t: ["batch", 1] },
   },
@@ -298,25 +557,68 @@ const cases: Record<string, Case> = {
     ],
     f: (x, t) => x.map((v) => v * t),
     inputs: { x: ["batch", 3], t: [] },
-    initializers: { 0: { shape: [], type: 7, data: [0] }, axes: whole(0), 1: whole(1), 2: whole(2), "-1": { shape: [], type: 7, data: [-1] } },
+    initializers: {
+      0: { shape: [], type: 7, data: [0] },
+      axes: whole(0),
+      1: whole(1),
+      2: whole(2),
+      "-1": { shape: [], type: 7, data: [-1] },
+    },
   },
   ConstantOfShape: {
-    nodes: [["Shape", ["x"], ["s"]], ["ConstantOfShape", ["s"], ["a"], { value: { tensor: { shape: [1], data: [2] } } }], ["Mul", ["x", "a"], ["v"]]],
+    nodes: [
+      ["Shape", ["x"], ["s"]],
+      ["ConstantOfShape", ["s"], ["a"], { value: { tensor: { shape: [1], data: [2] } } }],
+      ["Mul", ["x", "a"], ["v"]],
+    ],
     f: (x) => x.map((v) => 2 * v),
   },
-  Constant: { nodes: [["Constant", [], ["a"], { value_floats: { floats: [1, 2, 3] } }], ["Constant", [], ["c"], { value_float: { float: 2 } }], ["Mul", ["a", "c"], ["b"]], ["Add", ["x", "b"], ["v"]]], f: (x) => x.map((v, i) => v + 2 * (i + 1)) },
-  ReduceMean: { nodes: [["ReduceMean", ["x", "axes"], ["a"]], ["Sub", ["x", "a"], ["v"]]], f: (x) => x.map((v) => v - mean(x)), initializers: { axes: whole(-1) } },
-  "ReduceMean by attribute (opset 13)": { nodes: [["ReduceMean", ["x"], ["a"], { axes: [1], keepdims: 0 }], ["Unsqueeze", ["a", "axes"], ["c"]], ["Mul", ["x", "c"], ["v"]]], f: (x) => x.map((v) => v * mean(x)), initializers: { axes: whole(1) }, opset: 13 },
+  Constant: {
+    nodes: [
+      ["Constant", [], ["a"], { value_floats: { floats: [1, 2, 3] } }],
+      ["Constant", [], ["c"], { value_float: { float: 2 } }],
+      ["Mul", ["a", "c"], ["b"]],
+      ["Add", ["x", "b"], ["v"]],
+    ],
+    f: (x) => x.map((v, i) => v + 2 * (i + 1)),
+  },
+  ReduceMean: {
+    nodes: [
+      ["ReduceMean", ["x", "axes"], ["a"]],
+      ["Sub", ["x", "a"], ["v"]],
+    ],
+    f: (x) => x.map((v) => v - mean(x)),
+    initializers: { axes: whole(-1) },
+  },
+  "ReduceMean by attribute (opset 13)": {
+    nodes: [
+      ["ReduceMean", ["x"], ["a"], { axes: [1], keepdims: 0 }],
+      ["Unsqueeze", ["a", "axes"], ["c"]],
+      ["Mul", ["x", "c"], ["v"]],
+    ],
+    f: (x) => x.map((v) => v * mean(x)),
+    initializers: { axes: whole(1) },
+    opset: 13,
+  },
   LayerNormalization: {
     nodes: [["LayerNormalization", ["x", "g", "b"], ["v"], { epsilon: { float: 0.25 } }]],
     f: (x) => norm(x, mean(x), 0.25).map((v, i) => v * positive.data![i]! + b3.data![i]!),
     initializers: { g: positive, b: b3 },
     outline: ["layer norm state", "linear diagonal 0"],
   },
-  RMSNormalization: { nodes: [["RMSNormalization", ["x", "g"], ["v"]]], f: (x) => norm(x, 0).map((v, i) => v * positive.data![i]!), initializers: { g: positive }, opset: 23 },
+  RMSNormalization: {
+    nodes: [["RMSNormalization", ["x", "g"], ["v"]]],
+    f: (x) => norm(x, 0).map((v, i) => v * positive.data![i]!),
+    initializers: { g: positive },
+    opset: 23,
+  },
   BatchNormalization: {
-    nodes: [["MatMul", ["x", "w"], ["h"]], ["BatchNormalization", ["h", "g", "b", "m", "g"], ["v"]]],
-    f: (x) => multiply(w33, x).map((v, i) => ((v - b3.data![2 - i]!) / Math.sqrt(positive.data![i]! + 1e-5)) * positive.data![i]! + b3.data![i]!),
+    nodes: [
+      ["MatMul", ["x", "w"], ["h"]],
+      ["BatchNormalization", ["h", "g", "b", "m", "g"], ["v"]],
+    ],
+    f: (x) =>
+      multiply(w33, x).map((v, i) => ((v - b3.data![2 - i]!) / Math.sqrt(positive.data![i]! + 1e-5)) * positive.data![i]! + b3.data![i]!),
     initializers: { w: w33, g: positive, b: b3, m: { shape: [3], type: 11, data: numbers(b3).toReversed() } },
     outline: ["linear state"],
   },
@@ -335,55 +637,152 @@ const cases: Record<string, Case> = {
     outline: ["layer norm state"],
   },
   "a written-out RMSNorm": {
-    nodes: [["Mul", ["x", "x"], ["s"]], ["ReduceMean", ["s", "axes"], ["var"]], ["Add", ["var", "eps"], ["e"]], ["Sqrt", ["e"], ["q"]], ["Reciprocal", ["q"], ["r"]], ["Mul", ["r", "x"], ["v"]]],
+    nodes: [
+      ["Mul", ["x", "x"], ["s"]],
+      ["ReduceMean", ["s", "axes"], ["var"]],
+      ["Add", ["var", "eps"], ["e"]],
+      ["Sqrt", ["e"], ["q"]],
+      ["Reciprocal", ["q"], ["r"]],
+      ["Mul", ["r", "x"], ["v"]],
+    ],
     f: (x) => norm(x, 0, 0.5),
     initializers: { axes: whole(-1), eps: one(0.5) },
     outline: ["rms norm state"],
   },
-  "a sigmoid of another speed": { nodes: [["Mul", ["x", "c"], ["a"]], ["Sigmoid", ["a"], ["s"]], ["Mul", ["x", "s"], ["v"]]], f: elementwise((v) => v * sigmoid(1.702 * v)), initializers: { c: one(1.702) }, outline: ["linear diagonal state", "silu 0", "linear diagonal 1"] },
+  "a sigmoid of another speed": {
+    nodes: [
+      ["Mul", ["x", "c"], ["a"]],
+      ["Sigmoid", ["a"], ["s"]],
+      ["Mul", ["x", "s"], ["v"]],
+    ],
+    f: elementwise((v) => v * sigmoid(1.702 * v)),
+    initializers: { c: one(1.702) },
+    outline: ["linear diagonal state", "silu 0", "linear diagonal 1"],
+  },
   "a written-out gelu": {
-    nodes: [["Mul", ["x", "half"], ["h"]], ["Mul", ["x", "root"], ["a"]], ["Erf", ["a"], ["e"]], ["Add", ["e", "one"], ["g"]], ["Mul", ["h", "g"], ["v"]]],
+    nodes: [
+      ["Mul", ["x", "half"], ["h"]],
+      ["Mul", ["x", "root"], ["a"]],
+      ["Erf", ["a"], ["e"]],
+      ["Add", ["e", "one"], ["g"]],
+      ["Mul", ["h", "g"], ["v"]],
+    ],
     f: elementwise((v) => (v * (1 + erf(v / Math.SQRT2))) / 2),
     initializers: { half: one(0.5), root: { shape: [], data: [Math.SQRT1_2] }, one: one(1) },
     outline: ["gelu state"],
   },
   "a written-out gelu by tanh": {
-    nodes: [["Pow", ["x", "3"], ["p"]], ["Mul", ["p", "k"], ["q"]], ["Add", ["x", "q"], ["r"]], ["Mul", ["r", "slope"], ["u"]], ["Tanh", ["u"], ["e"]], ["Add", ["e", "1"], ["g"]], ["Mul", ["x", "g"], ["w"]], ["Mul", ["w", "half"], ["v"]]],
+    nodes: [
+      ["Pow", ["x", "3"], ["p"]],
+      ["Mul", ["p", "k"], ["q"]],
+      ["Add", ["x", "q"], ["r"]],
+      ["Mul", ["r", "slope"], ["u"]],
+      ["Tanh", ["u"], ["e"]],
+      ["Add", ["e", "1"], ["g"]],
+      ["Mul", ["x", "g"], ["w"]],
+      ["Mul", ["w", "half"], ["v"]],
+    ],
     f: elementwise((v) => (v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)))) / 2),
     initializers: { 3: one(3), k: one(0.044715), slope: one(Math.sqrt(2 / Math.PI)), 1: one(1), half: one(0.5) },
     outline: ["gelu_tanh state"],
   },
   "a written-out hardswish": {
-    nodes: [["Add", ["x", "3"], ["a"]], ["Clip", ["a", "0", "6"], ["c"]], ["Mul", ["x", "c"], ["w"]], ["Div", ["w", "6"], ["v"]]],
+    nodes: [
+      ["Add", ["x", "3"], ["a"]],
+      ["Clip", ["a", "0", "6"], ["c"]],
+      ["Mul", ["x", "c"], ["w"]],
+      ["Div", ["w", "6"], ["v"]],
+    ],
     f: elementwise((v) => (v * Math.min(Math.max(v + 3, 0), 6)) / 6),
     initializers: { 3: one(3), 0: one(0), 6: one(6) },
     outline: ["hardswish state"],
   },
   "a written-out softplus of another beta": {
-    nodes: [["Mul", ["x", "2"], ["a"]], ["Softplus", ["a"], ["s"]], ["Div", ["s", "2"], ["h"]], ["Greater", ["a", "20"], ["c"]], ["Where", ["c", "x", "h"], ["v"]]],
+    nodes: [
+      ["Mul", ["x", "2"], ["a"]],
+      ["Softplus", ["a"], ["s"]],
+      ["Div", ["s", "2"], ["h"]],
+      ["Greater", ["a", "20"], ["c"]],
+      ["Where", ["c", "x", "h"], ["v"]],
+    ],
     f: elementwise((v) => softplus(2 * v) / 2),
     initializers: { 2: one(2), 20: one(20) },
     outline: ["softplus(2) state"],
   },
-  "a written-out leaky_relu": { nodes: [["Mul", ["x", "s"], ["a"]], ["Less", ["x", "0"], ["c"]], ["Where", ["c", "a", "x"], ["v"]]], f: elementwise((v) => (v > 0 ? v : 0.125 * v)), initializers: { s: one(0.125), 0: one(0) }, outline: ["leaky_relu(0.125) state"] },
-  "a written-out elu": { nodes: [["Exp", ["x"], ["e"]], ["Sub", ["e", "1"], ["a"]], ["Greater", ["x", "0"], ["c"]], ["Where", ["c", "x", "a"], ["v"]]], f: elementwise((v) => (v > 0 ? v : Math.expm1(v))), initializers: { 1: one(1), 0: one(0) }, outline: ["elu state"] },
-  "Where by a constant": { nodes: [["Tanh", ["x"], ["a"]], ["Where", ["mask", "x", "a"], ["v"]]], f: ([a, b, c]) => [a!, Math.tanh(b!), c!], initializers: { mask: { shape: [3], type: 9, data: [1, 0, 1] } } },
+  "a written-out leaky_relu": {
+    nodes: [
+      ["Mul", ["x", "s"], ["a"]],
+      ["Less", ["x", "0"], ["c"]],
+      ["Where", ["c", "a", "x"], ["v"]],
+    ],
+    f: elementwise((v) => (v > 0 ? v : 0.125 * v)),
+    initializers: { s: one(0.125), 0: one(0) },
+    outline: ["leaky_relu(0.125) state"],
+  },
+  "a written-out elu": {
+    nodes: [
+      ["Exp", ["x"], ["e"]],
+      ["Sub", ["e", "1"], ["a"]],
+      ["Greater", ["x", "0"], ["c"]],
+      ["Where", ["c", "x", "a"], ["v"]],
+    ],
+    f: elementwise((v) => (v > 0 ? v : Math.expm1(v))),
+    initializers: { 1: one(1), 0: one(0) },
+    outline: ["elu state"],
+  },
+  "Where by a constant": {
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Where", ["mask", "x", "a"], ["v"]],
+    ],
+    f: ([a, b, c]) => [a!, Math.tanh(b!), c!],
+    initializers: { mask: { shape: [3], type: 9, data: [1, 0, 1] } },
+  },
   "a batch that the file fixes": {
-    nodes: [["Reshape", ["x", "shape"], ["a"]], ["Add", ["a", "t"], ["c"]], ["Add", ["c", "rows"], ["v"]]],
+    nodes: [
+      ["Reshape", ["x", "shape"], ["a"]],
+      ["Add", ["a", "t"], ["c"]],
+      ["Add", ["c", "rows"], ["v"]],
+    ],
     f: (x, t) => x.map((v, i) => v + t + i),
     inputs: { x: [2, 3], t: [2, 1] },
     initializers: { shape: whole(2, 3), rows: { shape: [2, 3], data: [0, 1, 2, 0, 1, 2] } },
   },
-  "one point without a batch": { nodes: [["MatMul", ["x", "w"], ["a"]], ["Add", ["a", "t"], ["v"]]], f: (x, t) => multiply(w33, x).map((v) => v + t), inputs: { x: [3], t: [1] }, initializers: { w: w33 }, outline: ["linear state + context"] },
-  "times in a row": { nodes: [["Unsqueeze", ["t", "axes"], ["a"]], ["Mul", ["x", "a"], ["v"]]], f: (x, t) => x.map((v) => v * t), inputs: { t: ["batch"], x: ["batch", 3] }, initializers: { axes: whole(-1) } },
+  "one point without a batch": {
+    nodes: [
+      ["MatMul", ["x", "w"], ["a"]],
+      ["Add", ["a", "t"], ["v"]],
+    ],
+    f: (x, t) => multiply(w33, x).map((v) => v + t),
+    inputs: { x: [3], t: [1] },
+    initializers: { w: w33 },
+    outline: ["linear state + context"],
+  },
+  "times in a row": {
+    nodes: [
+      ["Unsqueeze", ["t", "axes"], ["a"]],
+      ["Mul", ["x", "a"], ["v"]],
+    ],
+    f: (x, t) => x.map((v) => v * t),
+    inputs: { t: ["batch"], x: ["batch", 3] },
+    initializers: { axes: whole(-1) },
+  },
   "state and context joined": {
-    nodes: [["Gather", ["joined", "at"], ["a"], { axis: 1 }], ["Slice", ["joined", "0", "3", "axes"], ["b"]], ["Mul", ["a", "b"], ["v"]]],
+    nodes: [
+      ["Gather", ["joined", "at"], ["a"], { axis: 1 }],
+      ["Slice", ["joined", "0", "3", "axes"], ["b"]],
+      ["Mul", ["a", "b"], ["v"]],
+    ],
     f: (x, t) => x.map((v) => v * t),
     inputs: { joined: ["batch", 4] },
     initializers: { at: whole(3), 0: whole(0), 3: whole(3), axes: whole(1) },
   },
   "the context's columns first": {
-    nodes: [["Slice", ["joined", "0", "1", "axes"], ["a"]], ["Slice", ["joined", "1", "4", "axes"], ["b"]], ["Add", ["a", "b"], ["v"]]],
+    nodes: [
+      ["Slice", ["joined", "0", "1", "axes"], ["a"]],
+      ["Slice", ["joined", "1", "4", "axes"], ["b"]],
+      ["Add", ["a", "b"], ["v"]],
+    ],
     f: (x, t) => x.map((v) => v + t),
     inputs: { joined: ["batch", 4] },
     initializers: { 0: whole(0), 1: whole(1), 4: whole(4), axes: whole(1) },
@@ -397,12 +796,27 @@ const cases: Record<string, Case> = {
     options: { state: "t", context: "x" },
   },
   "sums of sums": {
-    nodes: [["Tanh", ["x"], ["a"]], ["Sin", ["x"], ["s"]], ["Add", ["a", "s"], ["c"]], ["Add", ["c", "x"], ["d"]], ["MatMul", ["x", "w"], ["e"]], ["Add", ["d", "e"], ["v"]]],
+    nodes: [
+      ["Tanh", ["x"], ["a"]],
+      ["Sin", ["x"], ["s"]],
+      ["Add", ["a", "s"], ["c"]],
+      ["Add", ["c", "x"], ["d"]],
+      ["MatMul", ["x", "w"], ["e"]],
+      ["Add", ["d", "e"], ["v"]],
+    ],
     f: (x) => multiply(w33, x).map((v, i) => v + x[i]! + Math.tanh(x[i]!) + Math.sin(x[i]!)),
     initializers: { w: w33 },
     outline: ["tanh state", "sin state", "linear state + diagonal 0 + diagonal 1"],
   },
-  "a constant velocity": { nodes: [["Identity", ["b"], ["a"]], ["Sub", ["x", "x"], ["z"]], ["Add", ["a", "z"], ["v"]]], f: () => numbers(b3), initializers: { b: b3 } },
+  "a constant velocity": {
+    nodes: [
+      ["Identity", ["b"], ["a"]],
+      ["Sub", ["x", "x"], ["z"]],
+      ["Add", ["a", "z"], ["v"]],
+    ],
+    f: () => numbers(b3),
+    initializers: { b: b3 },
+  },
 };
 const wide = tensor(5, [7, 3]);
 const glu = tensor(6, [3, 6]);
@@ -422,13 +836,23 @@ describe("operations", () => {
       const t = normal(uniform);
       const { value, diagonal } = float64Run(network, x, hasContext ? [t] : null);
       const exact = given.f(x, t);
-      expectClose(value, exact, exact.map((v) => 1 + Math.abs(v)), { relative: 3e-7, absolute: 0, label: "value" });
+      expectClose(
+        value,
+        exact,
+        exact.map((v) => 1 + Math.abs(v)),
+        { relative: 3e-7, absolute: 0, label: "value" },
+      );
       const h = 1e-5;
       const differences = x.map((_, i) => {
         const at = (sign: number): number => given.f(x.with(i, x[i]! + sign * h), t)[i]!;
         return (at(1) - at(-1)) / (2 * h);
       });
-      expectClose(diagonal, differences, differences.map((v) => 1 + Math.abs(v)), { relative: 1e-6, absolute: 0, label: "diagonal" });
+      expectClose(
+        diagonal,
+        differences,
+        differences.map((v) => 1 + Math.abs(v)),
+        { relative: 1e-6, absolute: 0, label: "diagonal" },
+      );
     }
     if (given.outline) expect(outline(network)).toEqual(given.outline);
   });
@@ -441,7 +865,14 @@ describe("operations", () => {
   ])("reads %s from raw_data and from its typed field", (_, type, data) => {
     const expected = type === 11 ? [1.5, -2, Math.PI] : [1.5, -2, 0.25];
     for (const stored of ["raw", "typed"] as const) {
-      const network = parseOnnx(onnxFile({ nodes: [["Add", ["x", "b"], ["v"]]], inputs: { x: ["n", 3] }, outputs: ["v"], initializers: { b: { shape: [3], type, data, stored } } }));
+      const network = parseOnnx(
+        onnxFile({
+          nodes: [["Add", ["x", "b"], ["v"]]],
+          inputs: { x: ["n", 3] },
+          outputs: ["v"],
+          initializers: { b: { shape: [3], type, data, stored } },
+        }),
+      );
       const [operation] = network.operations;
       expect(operation?.kind === "linear" && operation.bias && [...operation.bias]).toEqual(expected);
       expect(operation?.kind === "linear" && operation.bias).toBeInstanceOf(type === 11 ? Float64Array : Float32Array);
@@ -450,15 +881,33 @@ describe("operations", () => {
 
   it("keeps the weights of a plain layer as they are", () => {
     const weight = { shape: [3, 3], data: numbers(w33) };
-    const network = parseOnnx(onnxFile({ nodes: [["Gemm", ["x", "w", "b"], ["v"], { transB: 1 }]], inputs: { x: ["n", 3] }, outputs: ["v"], initializers: { w: weight, b: { shape: [3], data: [1, 2, 3] } } }));
+    const network = parseOnnx(
+      onnxFile({
+        nodes: [["Gemm", ["x", "w", "b"], ["v"], { transB: 1 }]],
+        inputs: { x: ["n", 3] },
+        outputs: ["v"],
+        initializers: { w: weight, b: { shape: [3], data: [1, 2, 3] } },
+      }),
+    );
     expect(network.operations).toEqual([
-      { kind: "linear", terms: [{ operand: "state", weight: { rows: 3, columns: 3, data: Float32Array.from(numbers(w33)) } }], bias: Float32Array.of(1, 2, 3) },
+      {
+        kind: "linear",
+        terms: [{ operand: "state", weight: { rows: 3, columns: 3, data: Float32Array.from(numbers(w33)) } }],
+        bias: Float32Array.of(1, 2, 3),
+      },
     ]);
     expect(widthOf(network, 0)).toBe(3);
   });
 
   it("leaves nodes alone that the output does not need", () => {
-    const file = onnxFile({ nodes: [["Conv", ["x"], ["unused"]], ["Tanh", ["x"], ["v"]]], inputs: { x: ["n", 3] }, outputs: ["v", "unused"] });
+    const file = onnxFile({
+      nodes: [
+        ["Conv", ["x"], ["unused"]],
+        ["Tanh", ["x"], ["v"]],
+      ],
+      inputs: { x: ["n", 3] },
+      outputs: ["v", "unused"],
+    });
     expect(outline(parseOnnx(file, { output: "v" }))).toEqual(["tanh state"]);
   });
 });
@@ -466,62 +915,322 @@ describe("operations", () => {
 describe("refusals", () => {
   const batched = { x: ["batch", 3], t: ["batch", 1] };
   it.each<[string, Partial<OnnxFile> & { nodes: readonly OnnxCall[] }, string, OnnxOptions?]>([
-    ["a convolution", { nodes: [["Conv", ["x", "w"], ["v"]]], initializers: { w: w33 } }, 'onnx: Conv "n0": this is a convolution; expected'],
+    [
+      "a convolution",
+      { nodes: [["Conv", ["x", "w"], ["v"]]], initializers: { w: w33 } },
+      'onnx: Conv "n0": this is a convolution; expected',
+    ],
     ["attention", { nodes: [["Attention", ["x", "x", "x"], ["v"]]], opset: 23 }, 'Attention "n0": this is attention'],
-    ["a product of two features", { nodes: [["Transpose", ["x"], ["a"]], ["MatMul", ["x", "a"], ["v"]]] }, 'MatMul "n1": it multiplies two tensors that both depend on the inputs, as attention does'],
+    [
+      "a product of two features",
+      {
+        nodes: [
+          ["Transpose", ["x"], ["a"]],
+          ["MatMul", ["x", "a"], ["v"]],
+        ],
+      },
+      'MatMul "n1": it multiplies two tensors that both depend on the inputs, as attention does',
+    ],
     ["a softmax", { nodes: [["Softmax", ["x"], ["v"], { axis: 0 }]] }, 'Softmax "n0": this is a softmax'],
-    ["control flow", { nodes: [["If", ["x"], ["v"], { then_branch: { graph: true } }]] }, 'If "n0": this is control flow, which may depend on the data'],
+    [
+      "control flow",
+      { nodes: [["If", ["x"], ["v"], { then_branch: { graph: true } }]] },
+      'If "n0": this is control flow, which may depend on the data',
+    ],
     ["an unknown operation", { nodes: [["Frobnicate", ["x"], ["v"]]] }, 'Frobnicate "n0": this operation is not known'],
     ["a name from Object", { nodes: [["constructor", ["x"], ["v"]]] }, 'constructor "n0": this operation is not known'],
-    ["another domain", { nodes: [["Gelu", ["x"], ["v"], {}, "com.microsoft"]] }, 'com.microsoft.Gelu "n0": it is of the domain "com.microsoft"'],
-    ["a mean over the batch", { nodes: [["ReduceMean", ["x"], ["a"], { axes: [0] }], ["Sub", ["x", "a"], ["v"]]], opset: 13 }, 'ReduceMean "n0": it takes the mean along the batch, which couples its points'],
-    ["a mean over everything", { nodes: [["ReduceMean", ["x"], ["a"]], ["Sub", ["x", "a"], ["v"]]] }, "takes the mean along the batch"],
-    ["a slice of the batch", { nodes: [["Slice", ["x", "0", "1"], ["a"]], ["Add", ["x", "a"], ["v"]]], initializers: { 0: whole(0), 1: whole(1) } }, 'Slice "n0": it takes a part along the batch'],
-    ["one point for all", { nodes: [["Gather", ["x", "0"], ["a"]], ["Add", ["x", "a"], ["v"]]], initializers: { 0: whole(0) } }, 'Gather "n0": it gathers along the batch'],
+    [
+      "another domain",
+      { nodes: [["Gelu", ["x"], ["v"], {}, "com.microsoft"]] },
+      'com.microsoft.Gelu "n0": it is of the domain "com.microsoft"',
+    ],
+    [
+      "a mean over the batch",
+      {
+        nodes: [
+          ["ReduceMean", ["x"], ["a"], { axes: [0] }],
+          ["Sub", ["x", "a"], ["v"]],
+        ],
+        opset: 13,
+      },
+      'ReduceMean "n0": it takes the mean along the batch, which couples its points',
+    ],
+    [
+      "a mean over everything",
+      {
+        nodes: [
+          ["ReduceMean", ["x"], ["a"]],
+          ["Sub", ["x", "a"], ["v"]],
+        ],
+      },
+      "takes the mean along the batch",
+    ],
+    [
+      "a slice of the batch",
+      {
+        nodes: [
+          ["Slice", ["x", "0", "1"], ["a"]],
+          ["Add", ["x", "a"], ["v"]],
+        ],
+        initializers: { 0: whole(0), 1: whole(1) },
+      },
+      'Slice "n0": it takes a part along the batch',
+    ],
+    [
+      "one point for all",
+      {
+        nodes: [
+          ["Gather", ["x", "0"], ["a"]],
+          ["Add", ["x", "a"], ["v"]],
+        ],
+        initializers: { 0: whole(0) },
+      },
+      'Gather "n0": it gathers along the batch',
+    ],
     ["points joined", { nodes: [["Concat", ["x", "x"], ["v"], { axis: 0 }]] }, 'Concat "n0": it joins along the batch'],
-    ["a sum over the batch", { nodes: [["Transpose", ["x"], ["a"]], ["MatMul", ["a", "w"], ["v"]]], initializers: { w: w33 } }, 'MatMul "n1"'],
-    ["a batch on two axes", { nodes: [["Transpose", ["x"], ["a"]], ["Add", ["x", "a"], ["v"]]] }, 'Add "n1": its inputs have the batch on different axes'],
-    ["a reshape across points", { nodes: [["Reshape", ["x", "s"], ["v"]]], initializers: { s: whole(3, -1) } }, 'Reshape "n0": it makes [batch, 3] into [3, -1], which moves elements from one point'],
-    ["a norm over the batch", { nodes: [["LayerNormalization", ["x"], ["v"], { axis: 0 }]] }, 'LayerNormalization "n0": it normalises along the batch'],
-    ["a BatchNorm in training", { nodes: [["BatchNormalization", ["x", "b", "b", "b", "b"], ["v"], { training_mode: 1 }]], initializers: { b: b3 } }, 'BatchNormalization "n0": it takes the mean and the variance (training mode) along the batch'],
-    ["a Dropout in training", { nodes: [["Dropout", ["x", "r", "t"], ["v"]]], initializers: { r: one(0.5), t: { shape: [], type: 9, data: [1] } } }, 'Dropout "n0": it is in training mode'],
-    ["arithmetic with the size of the batch", { nodes: [["Shape", ["x"], ["s"]], ["Cast", ["s"], ["c"], { to: 1 }], ["Div", ["x", "c"], ["v"]]] }, 'Cast "n1": it computes with the size of the batch'],
-    ["a choice by the point", { nodes: [["Sin", ["x"], ["a"]], ["Greater", ["x", "a"], ["c"]], ["Where", ["c", "x", "a"], ["v"]]] }, 'Where "n2": which branch it takes depends on the point'],
-    ["a comparison as numbers", { nodes: [["Greater", ["x", "b"], ["c"]], ["Mul", ["x", "c"], ["v"]]], initializers: { b: b3 } }, 'Mul "n1": input 1 is a comparison'],
+    [
+      "a sum over the batch",
+      {
+        nodes: [
+          ["Transpose", ["x"], ["a"]],
+          ["MatMul", ["a", "w"], ["v"]],
+        ],
+        initializers: { w: w33 },
+      },
+      'MatMul "n1"',
+    ],
+    [
+      "a batch on two axes",
+      {
+        nodes: [
+          ["Transpose", ["x"], ["a"]],
+          ["Add", ["x", "a"], ["v"]],
+        ],
+      },
+      'Add "n1": its inputs have the batch on different axes',
+    ],
+    [
+      "a reshape across points",
+      { nodes: [["Reshape", ["x", "s"], ["v"]]], initializers: { s: whole(3, -1) } },
+      'Reshape "n0": it makes [batch, 3] into [3, -1], which moves elements from one point',
+    ],
+    [
+      "a norm over the batch",
+      { nodes: [["LayerNormalization", ["x"], ["v"], { axis: 0 }]] },
+      'LayerNormalization "n0": it normalises along the batch',
+    ],
+    [
+      "a BatchNorm in training",
+      { nodes: [["BatchNormalization", ["x", "b", "b", "b", "b"], ["v"], { training_mode: 1 }]], initializers: { b: b3 } },
+      'BatchNormalization "n0": it takes the mean and the variance (training mode) along the batch',
+    ],
+    [
+      "a Dropout in training",
+      { nodes: [["Dropout", ["x", "r", "t"], ["v"]]], initializers: { r: one(0.5), t: { shape: [], type: 9, data: [1] } } },
+      'Dropout "n0": it is in training mode',
+    ],
+    [
+      "arithmetic with the size of the batch",
+      {
+        nodes: [
+          ["Shape", ["x"], ["s"]],
+          ["Cast", ["s"], ["c"], { to: 1 }],
+          ["Div", ["x", "c"], ["v"]],
+        ],
+      },
+      'Cast "n1": it computes with the size of the batch',
+    ],
+    [
+      "a choice by the point",
+      {
+        nodes: [
+          ["Sin", ["x"], ["a"]],
+          ["Greater", ["x", "a"], ["c"]],
+          ["Where", ["c", "x", "a"], ["v"]],
+        ],
+      },
+      'Where "n2": which branch it takes depends on the point',
+    ],
+    [
+      "a comparison as numbers",
+      {
+        nodes: [
+          ["Greater", ["x", "b"], ["c"]],
+          ["Mul", ["x", "c"], ["v"]],
+        ],
+        initializers: { b: b3 },
+      },
+      'Mul "n1": input 1 is a comparison',
+    ],
     ["whole numbers of the state", { nodes: [["Cast", ["x"], ["v"], { to: 7 }]] }, 'Cast "n0": it makes whole numbers'],
-    ["slopes that depend on the state", { nodes: [["PRelu", ["x", "x"], ["v"]]] }, 'PRelu "n0": input 1 depends on the state or the context'],
+    [
+      "slopes that depend on the state",
+      { nodes: [["PRelu", ["x", "x"], ["v"]]] },
+      'PRelu "n0": input 1 depends on the state or the context',
+    ],
     ["a missing input", { nodes: [["Add", ["x", "nothing"], ["v"]]] }, 'Add "n0": it reads "nothing", which nothing gives'],
     ["an input left out", { nodes: [["Add", ["x", ""], ["v"]]] }, 'Add "n0": input 1 is missing'],
     ["a missing output", { nodes: [["Tanh", ["x"], ["a"]]] }, 'nothing gives the output "v"'],
-    ["a cycle", { nodes: [["Add", ["x", "b"], ["a"]], ["Tanh", ["a"], ["b"]], ["Tanh", ["b"], ["v"]]] }, 'Add "n0": it reads "b", which only this or a later node gives'],
+    [
+      "a cycle",
+      {
+        nodes: [
+          ["Add", ["x", "b"], ["a"]],
+          ["Tanh", ["a"], ["b"]],
+          ["Tanh", ["b"], ["v"]],
+        ],
+      },
+      'Add "n0": it reads "b", which only this or a later node gives',
+    ],
     ["a node that reads itself", { nodes: [["Add", ["x", "v"], ["v"]]] }, "only this or a later node gives"],
-    ["two results of one name", { nodes: [["Tanh", ["x"], ["v"]], ["Sin", ["x"], ["v"]]] }, 'Sin "n1" gives "v", which something else gives too'],
-    ["a result named like an input", { nodes: [["Tanh", ["x"], ["x"]], ["Sin", ["x"], ["v"]]] }, 'Tanh "n0" gives "x", which something else gives too'],
-    ["two initializers of one name", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: [["b", b3], ["b", b3]] }, 'two initializers have the name "b"'],
-    ["external data", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], external: true } } }, 'initializer "b" has its data in another file'],
-    ["2^60 elements", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [2n ** 60n] } } }, 'initializer "b" has the shape'],
-    ["a product of dimensions past 2^64", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [2 ** 40, 2 ** 40] } } }, 'initializer "b" holds 0 numbers'],
-    ["a negative dimension", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [-3, -1], data: [1, 2, 3] } } }, 'initializer "b" has the shape [-3, -1]'],
-    ["too few numbers", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [1, 2] } } }, 'initializer "b" holds 2 numbers; expected 3'],
-    ["half a number", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], raw: new Uint8Array(10) } } }, 'initializer "b" holds 2.5 numbers'],
-    ["texts for weights", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], type: 8 } } }, 'initializer "b" has the data type 8'],
-    ["weights that are infinite", { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [0, Infinity, 0] } } }, 'Add "n0": a weight or a bias is Infinity'],
-    ["a division by 0", { nodes: [["Div", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [1, 0, 1] } } }, 'Div "n0": a weight or a bias is Infinity'],
+    [
+      "two results of one name",
+      {
+        nodes: [
+          ["Tanh", ["x"], ["v"]],
+          ["Sin", ["x"], ["v"]],
+        ],
+      },
+      'Sin "n1" gives "v", which something else gives too',
+    ],
+    [
+      "a result named like an input",
+      {
+        nodes: [
+          ["Tanh", ["x"], ["x"]],
+          ["Sin", ["x"], ["v"]],
+        ],
+      },
+      'Tanh "n0" gives "x", which something else gives too',
+    ],
+    [
+      "two initializers of one name",
+      {
+        nodes: [["Add", ["x", "b"], ["v"]]],
+        initializers: [
+          ["b", b3],
+          ["b", b3],
+        ],
+      },
+      'two initializers have the name "b"',
+    ],
+    [
+      "external data",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], external: true } } },
+      'initializer "b" has its data in another file',
+    ],
+    [
+      "2^60 elements",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [2n ** 60n] } } },
+      'initializer "b" has the shape',
+    ],
+    [
+      "a product of dimensions past 2^64",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [2 ** 40, 2 ** 40] } } },
+      'initializer "b" holds 0 numbers',
+    ],
+    [
+      "a negative dimension",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [-3, -1], data: [1, 2, 3] } } },
+      'initializer "b" has the shape [-3, -1]',
+    ],
+    [
+      "too few numbers",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [1, 2] } } },
+      'initializer "b" holds 2 numbers; expected 3',
+    ],
+    [
+      "half a number",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], raw: new Uint8Array(10) } } },
+      'initializer "b" holds 2.5 numbers',
+    ],
+    [
+      "texts for weights",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], type: 8 } } },
+      'initializer "b" has the data type 8',
+    ],
+    [
+      "weights that are infinite",
+      { nodes: [["Add", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [0, Infinity, 0] } } },
+      'Add "n0": a weight or a bias is Infinity',
+    ],
+    [
+      "a division by 0",
+      { nodes: [["Div", ["x", "b"], ["v"]]], initializers: { b: { shape: [3], data: [1, 0, 1] } } },
+      'Div "n0": a weight or a bias is Infinity',
+    ],
     ["a parameter out of range", { nodes: [["Celu", ["x"], ["v"], { alpha: { float: 0 } }]] }, 'Celu "n0": activation "celu(0)": alpha is'],
     ["an input of 2^40 columns", { nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: ["batch", 2 ** 40] } }, "the graph needs more than"],
-    ["a constant of 2^40 numbers", { nodes: [["ConstantOfShape", ["s"], ["a"]], ["Add", ["x", "a"], ["v"]]], initializers: { s: whole(2 ** 40, 3) } }, "the graph needs more than"],
-    ["a negative shape", { nodes: [["ConstantOfShape", ["s"], ["a"]], ["Add", ["x", "a"], ["v"]]], initializers: { s: whole(-2, -3) } }, 'ConstantOfShape "n0": its shape is [-2, -3]'],
-    ["broadcasts that grow without end", { nodes: [["Mul", ["w", "u"], ["a"]], ["MatMul", ["x", "a"], ["v"]]], initializers: { w: { shape: [3000, 1], data: Array(3000).fill(1) }, u: { shape: [1, 3000], data: Array(3000).fill(1) } } }, "the graph needs more than"],
+    [
+      "a constant of 2^40 numbers",
+      {
+        nodes: [
+          ["ConstantOfShape", ["s"], ["a"]],
+          ["Add", ["x", "a"], ["v"]],
+        ],
+        initializers: { s: whole(2 ** 40, 3) },
+      },
+      "the graph needs more than",
+    ],
+    [
+      "a negative shape",
+      {
+        nodes: [
+          ["ConstantOfShape", ["s"], ["a"]],
+          ["Add", ["x", "a"], ["v"]],
+        ],
+        initializers: { s: whole(-2, -3) },
+      },
+      'ConstantOfShape "n0": its shape is [-2, -3]',
+    ],
+    [
+      "broadcasts that grow without end",
+      {
+        nodes: [
+          ["Mul", ["w", "u"], ["a"]],
+          ["MatMul", ["x", "a"], ["v"]],
+        ],
+        initializers: { w: { shape: [3000, 1], data: Array(3000).fill(1) }, u: { shape: [1, 3000], data: Array(3000).fill(1) } },
+      },
+      "the graph needs more than",
+    ],
     ["an unknown width", { nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: ["batch", "n"] } }, 'input "x" has the shape'],
     ["a negative width", { nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: ["batch", -3] } }, 'input "x" has the shape'],
     ["an input without a shape", { nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: null } }, 'input "x" has no shape'],
     ["no input", { nodes: [["Tanh", ["x"], ["v"]]], inputs: {} }, "the graph has no inputs"],
-    ["several outputs", { nodes: [["Tanh", ["x"], ["v"]]], outputs: ["v", "w"] }, 'the file has 2 outputs (["v", "w"]); expected one, or its name in options.output'],
-    ["an output that is not there", { nodes: [["Tanh", ["x"], ["v"]]] }, 'options.output is "w"; expected one of the file\'s outputs, "v"', { output: "w" }],
-    ["a field that is not square", { nodes: [["MatMul", ["x", "w"], ["v"]]], initializers: { w: tensor(1, [3, 4]) } }, "has 3 elements and the output 4; expected a field that gives as many"],
-    ["a field that is not square, with a context", { nodes: [["Concat", ["x", "t"], ["v"], { axis: 1 }]], inputs: batched }, 'the state "x" has 3 elements and the output 4'],
-    ["a state that is not there", { nodes: [["Tanh", ["x"], ["v"]]] }, 'options.state is "y"; expected one of the file\'s inputs, ["x"]', { state: "y" }],
-    ["a context that is not there", { nodes: [["Add", ["x", "t"], ["v"]]], inputs: batched }, 'options.context is "s"; expected all inputs but the state, ["t"]', { context: "s" }],
+    [
+      "several outputs",
+      { nodes: [["Tanh", ["x"], ["v"]]], outputs: ["v", "w"] },
+      'the file has 2 outputs (["v", "w"]); expected one, or its name in options.output',
+    ],
+    [
+      "an output that is not there",
+      { nodes: [["Tanh", ["x"], ["v"]]] },
+      'options.output is "w"; expected one of the file\'s outputs, "v"',
+      { output: "w" },
+    ],
+    [
+      "a field that is not square",
+      { nodes: [["MatMul", ["x", "w"], ["v"]]], initializers: { w: tensor(1, [3, 4]) } },
+      "has 3 elements and the output 4; expected a field that gives as many",
+    ],
+    [
+      "a field that is not square, with a context",
+      { nodes: [["Concat", ["x", "t"], ["v"], { axis: 1 }]], inputs: batched },
+      'the state "x" has 3 elements and the output 4',
+    ],
+    [
+      "a state that is not there",
+      { nodes: [["Tanh", ["x"], ["v"]]] },
+      'options.state is "y"; expected one of the file\'s inputs, ["x"]',
+      { state: "y" },
+    ],
+    [
+      "a context that is not there",
+      { nodes: [["Add", ["x", "t"], ["v"]]], inputs: batched },
+      'options.context is "s"; expected all inputs but the state, ["t"]',
+      { context: "s" },
+    ],
     ["columns by another name", { nodes: [["Tanh", ["x"], ["v"]]] }, 'contextColumns is "middle"', { contextColumns: "middle" as never }],
     ["an old opset", { nodes: [["Tanh", ["x"], ["v"]]], opset: 10 }, "the file is of opset 10; expected 11 to 23"],
     ["a new opset", { nodes: [["Tanh", ["x"], ["v"]]], opset: 99 }, "the file is of opset 99; expected 11 to 23"],
@@ -589,7 +1298,11 @@ describe("hostile files", () => {
 
   it("reads graphs as deep and as wide as a file is long", () => {
     const depth = 20_000;
-    const nodes = Array.from({ length: depth }, (_, i): OnnxCall => [i % 2 === 0 ? "Tanh" : "Add", i % 2 === 0 ? [`a${i}`] : [`a${i}`, "x"], [`a${i + 1}`]]);
+    const nodes = Array.from({ length: depth }, (_, i): OnnxCall => [
+      i % 2 === 0 ? "Tanh" : "Add",
+      i % 2 === 0 ? [`a${i}`] : [`a${i}`, "x"],
+      [`a${i + 1}`],
+    ]);
     const deep = onnxFile({ nodes: [["Identity", ["x"], ["a0"]], ...nodes], inputs: { x: ["batch", 1] }, outputs: [`a${depth}`] });
     expect(parseOnnx(deep).operations.length).toBe(depth);
     const sum = onnxFile({ nodes: [["Sum", Array<string>(5000).fill("x"), ["v"]]], inputs: { x: ["batch", 1] }, outputs: ["v"] });

@@ -62,7 +62,11 @@ describe("real files", () => {
 
     const { value, diagonal, divergence } = float64Run(network, truth.points, truth.context);
     expectClose(value, truth.value, truth.value.map(Math.abs), { relative: 1e-10, absolute: 1e-10, label: "value" });
-    expectClose(diagonal, truth.jacobianDiagonal, truth.jacobianDiagonal.map(Math.abs), { relative: 1e-10, absolute: 1e-10, label: "diagonal" });
+    expectClose(diagonal, truth.jacobianDiagonal, truth.jacobianDiagonal.map(Math.abs), {
+      relative: 1e-10,
+      absolute: 1e-10,
+      label: "diagonal",
+    });
     expectClose(divergence, truth.divergence, truth.divergence.map(Math.abs), { relative: 1e-10, absolute: 1e-10, label: "divergence" });
   });
 
@@ -71,7 +75,9 @@ describe("real files", () => {
     expect(network).toMatchObject({ stateSize: truth.widths.at(-1), contextSize: 0 });
     expect(widthsOf(network)).toEqual(truth.widths);
     const hidden = truth.widths.length - 2;
-    expect(activationsOf(network)).toEqual(truth.activation.includes(",") ? truth.activation.split(",") : Array(hidden).fill(truth.activation));
+    expect(activationsOf(network)).toEqual(
+      truth.activation.includes(",") ? truth.activation.split(",") : Array(hidden).fill(truth.activation),
+    );
 
     const { value, diagonal, divergence } = float64Run(network, truth.x, null);
     expectClose(value, truth.y, truth.y.map(Math.abs), { relative: 1e-10, absolute: 1e-12, label: "value" });
@@ -97,21 +103,33 @@ describe("names and options", () => {
     ["net.0.weight", "net.0.bias"],
     ["module.layers.1.weight", "module.layers.1.bias"],
   ])("reads one layer as %s and %s", (weight, bias) => {
-    const network = parseSafetensors(floats({}, [[bias, [2], [5, 6]], [weight, square, [1, 2, 3, 4]]]));
+    const network = parseSafetensors(
+      floats({}, [
+        [bias, [2], [5, 6]],
+        [weight, square, [1, 2, 3, 4]],
+      ]),
+    );
     expect(network.operations).toMatchObject([{ kind: "linear", bias: Float32Array.of(5, 6), terms: [{ operand: "state" }] }]);
     expect(weightOf(network, 0).data).toEqual(Float32Array.of(1, 2, 3, 4));
   });
 
   it("puts layers in natural order, 2 before 10, whatever the order of the file", () => {
     const network = parseSafetensors(
-      floats({ activation: "tanh" }, [["net.10.weight", [2, 5]], ["net.2.weight", [5, 3]], ["net.0.weight", [3, 2]]]),
+      floats({ activation: "tanh" }, [
+        ["net.10.weight", [2, 5]],
+        ["net.2.weight", [5, 3]],
+        ["net.0.weight", [3, 2]],
+      ]),
     );
     expect(widthsOf(network)).toEqual([2, 3, 5, 2]);
   });
 
   it("lets the caller's activation and contextColumns win over the file's", () => {
     const metadata = { activation: "nonsense", contextColumns: "nonsense" };
-    const bytes = floats(metadata, [["0.weight", [3, 3]], ["2.weight", [2, 3]]]);
+    const bytes = floats(metadata, [
+      ["0.weight", [3, 3]],
+      ["2.weight", [2, 3]],
+    ]);
     const network = parseSafetensors(bytes, { activation: ["elu(0.5)"], contextColumns: "first" });
     expect(activationsOf(network)).toEqual(["elu(0.5)"]);
     expect(refusal(bytes, { contextColumns: "first" })).toContain("nonsense");
@@ -120,7 +138,11 @@ describe("names and options", () => {
 
   it("reads a list of activations, with parameters in brackets, from the file", () => {
     const network = parseSafetensors(
-      floats({ activation: "softplus(2,20),sin(30),tanh" }, [["0.weight", [4, 2]], ["1.weight", [4, 4]], ["2.weight", [2, 4]]]),
+      floats({ activation: "softplus(2,20),sin(30),tanh" }, [
+        ["0.weight", [4, 2]],
+        ["1.weight", [4, 4]],
+        ["2.weight", [2, 4]],
+      ]),
     );
     expect(activationsOf(network)).toEqual(["softplus(2)", "sin(30)", "tanh"]);
   });
@@ -148,7 +170,10 @@ describe("names and options", () => {
   });
 
   it("refuses a missing activation and an unknown one", () => {
-    const layers: Entry[] = [["0.weight", square], ["2.weight", square]];
+    const layers: Entry[] = [
+      ["0.weight", square],
+      ["2.weight", square],
+    ];
     expect(refusal(floats({}, layers))).toContain("no activation was given for 1 hidden layer");
     expect(refusal(floats({ activation: "relux" }, layers))).toContain('activation is "relux"; expected one of');
     expect(refusal(floats({ activation: ",".repeat(200_000) }, layers))).toContain("__metadata__.activation has 200000 characters");
@@ -184,9 +209,7 @@ describe("number types", () => {
 
   it("decodes F16 exactly, with subnormals and -0", () => {
     const numbers = decode("F16", 2, [0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x3c00, 0xc000, 0x3555, 0x7bff, 0xfbff]);
-    expect(numbers).toEqual(
-      Float32Array.of(0, -0, 2 ** -24, -1023 * 2 ** -24, 2 ** -14, 1, -2, 1365 * 2 ** -12, 65504, -65504),
-    );
+    expect(numbers).toEqual(Float32Array.of(0, -0, 2 ** -24, -1023 * 2 ** -24, 2 ** -14, 1, -2, 1365 * 2 ** -12, 65504, -65504));
     expect(Object.is(numbers[1], -0)).toBe(true);
   });
 
@@ -201,9 +224,7 @@ describe("number types", () => {
 
   it("decodes BF16 exactly, with subnormals and -0", () => {
     const numbers = decode("BF16", 2, [0x0000, 0x8000, 0x0001, 0x807f, 0x0080, 0x3f80, 0xc049, 0x7f7f]);
-    expect(numbers).toEqual(
-      Float32Array.of(0, -0, 2 ** -133, -127 * 2 ** -133, 2 ** -126, 1, -3.140625, 255 * 2 ** 120),
-    );
+    expect(numbers).toEqual(Float32Array.of(0, -0, 2 ** -133, -127 * 2 ** -133, 2 ** -126, 1, -3.140625, 255 * 2 ** 120));
     expect(Object.is(numbers[1], -0)).toBe(true);
   });
 
@@ -242,19 +263,48 @@ describe("tensors that are not a chain of linear layers", () => {
     ["a convolution", [["conv.weight", [2, 2, 3, 3]]], 'tensor "conv.weight" of shape [2,2,3,3] is not part'],
     ["another name", [["log_sigma", [2, 2]]], 'tensor "log_sigma" of shape [2,2] is not part'],
     ["a name that only ends alike", [["reweight", [2, 2]]], 'tensor "reweight" of shape [2,2] is not part'],
-    ["a bias of two dimensions", [["weight", [2, 2]], ["bias", [1, 2]]], 'tensor "bias" of shape [1,2] is not part'],
-    ["a bias alone", [["0.weight", [2, 2]], ["1.bias", [2]]], 'tensor "1.bias" stands alone; expected "1.weight" beside it'],
-    ["a bias of another length", [["0.weight", [2, 2]], ["0.bias", [3]]], 'tensor "0.bias" has 3 numbers; expected 2'],
+    [
+      "a bias of two dimensions",
+      [
+        ["weight", [2, 2]],
+        ["bias", [1, 2]],
+      ],
+      'tensor "bias" of shape [1,2] is not part',
+    ],
+    [
+      "a bias alone",
+      [
+        ["0.weight", [2, 2]],
+        ["1.bias", [2]],
+      ],
+      'tensor "1.bias" stands alone; expected "1.weight" beside it',
+    ],
+    [
+      "a bias of another length",
+      [
+        ["0.weight", [2, 2]],
+        ["0.bias", [3]],
+      ],
+      'tensor "0.bias" has 3 numbers; expected 2',
+    ],
     ["no tensors", [], "there are no layers; expected at least one"],
     ["more outputs than inputs", [["0.weight", [3, 2]]], "the network takes 2 inputs and gives 3 outputs"],
     [
       "shapes that do not chain",
-      [["net.0.weight", [4, 2]], ["net.2.weight", [2, 3]]],
+      [
+        ["net.0.weight", [4, 2]],
+        ["net.2.weight", [2, 3]],
+      ],
       'tensor "net.2.weight" is [2, 3], but tensor "net.0.weight" gives 4 outputs; expected [2, 4]',
     ],
     [
       "a network beside its moving average",
-      [["ema.0.weight", [3, 2]], ["ema.2.weight", [2, 3]], ["net.0.weight", [3, 2]], ["net.2.weight", [2, 3]]],
+      [
+        ["ema.0.weight", [3, 2]],
+        ["ema.2.weight", [2, 3]],
+        ["net.0.weight", [3, 2]],
+        ["net.2.weight", [2, 3]],
+      ],
       'tensors "ema.0.weight" and "net.0.weight" begin two sequences of layers; expected one',
     ],
     ["a key that is special in JavaScript", [["__proto__", [2, 2]]], 'tensor "__proto__" of shape [2,2] is not part'],
@@ -308,23 +358,47 @@ describe("hostile files", () => {
     ["a fractional shape", file(entry({ shape: [0.5, 8] }), 16), 'tensor "weight" has the shape [0.5,8]'],
     ["a shape past 2^53", file(entry({ shape: [2 ** 53, 1] }), 16), 'tensor "weight" has the shape [9007199254740992,1]'],
     ["a shape of texts", file(entry({ shape: ["2", "2"] }), 16), 'tensor "weight" has the shape ["2","2"]'],
-    ["a dimension of 0", file(entry({ shape: [0, 2], data_offsets: [0, 0] })), 'tensor "weight" has the shape [0,2]; expected no dimension of 0'],
-    ["a product that overflows 64 bits to 0", file(entry({ shape: [2 ** 32, 2 ** 32], data_offsets: [0, 0] })), 'tensor "weight" has 0 bytes of data; expected 73786976294838210000'],
-    ["a product that overflows 32 bits to 16", file(entry({ shape: [2 ** 30 + 4, 1] }), 16), 'tensor "weight" has 16 bytes of data; expected 4294967312'],
+    [
+      "a dimension of 0",
+      file(entry({ shape: [0, 2], data_offsets: [0, 0] })),
+      'tensor "weight" has the shape [0,2]; expected no dimension of 0',
+    ],
+    [
+      "a product that overflows 64 bits to 0",
+      file(entry({ shape: [2 ** 32, 2 ** 32], data_offsets: [0, 0] })),
+      'tensor "weight" has 0 bytes of data; expected 73786976294838210000',
+    ],
+    [
+      "a product that overflows 32 bits to 16",
+      file(entry({ shape: [2 ** 30 + 4, 1] }), 16),
+      'tensor "weight" has 16 bytes of data; expected 4294967312',
+    ],
     ["no offsets", file(entry({ data_offsets: undefined }), 16), 'tensor "weight" has the data_offsets missing; expected [begin, end]'],
     ["one offset", file(entry({ data_offsets: [16] }), 16), 'tensor "weight" has the data_offsets [16]; expected [begin, end]'],
     ["negative offsets", file(entry({ data_offsets: [-16, 0] }), 16), 'tensor "weight" has the data_offsets [-16,0]'],
     ["offsets that run backwards", file(entry({ data_offsets: [16, 0] }), 16), "expected begin <= end <= 16"],
     ["offsets past the end", file(entry({ data_offsets: [16, 32] }), 16), "expected begin <= end <= 16, the size of the data"],
-    ["fewer bytes than the shape says", file(entry({ data_offsets: [0, 12] }), 12), 'tensor "weight" has 12 bytes of data; expected 16 for F32 [2,2]'],
+    [
+      "fewer bytes than the shape says",
+      file(entry({ data_offsets: [0, 12] }), 12),
+      'tensor "weight" has 12 bytes of data; expected 16 for F32 [2,2]',
+    ],
     ["bytes after the last tensor", file(entry({}), 17), "the tensors end at byte 16 of the data; expected 17"],
-    ["bytes before the first tensor", file(entry({ data_offsets: [1, 17] }), 17), "begins at byte 1 of the data; expected 0, where the one before it ends (there is a hole)"],
+    [
+      "bytes before the first tensor",
+      file(entry({ data_offsets: [1, 17] }), 17),
+      "begins at byte 1 of the data; expected 0, where the one before it ends (there is a hole)",
+    ],
     [
       "overlapping tensors",
       file({ ...entry({}), bias: { dtype: "F32", shape: [2], data_offsets: [12, 20] } }, 20),
       'tensor "bias" begins at byte 12 of the data; expected 16, where the one before it ends (they overlap)',
     ],
-    ["the same name twice", file(`{"weight":${JSON.stringify(Object.values(entry({}))[0])},"weight":{"dtype":"F32","shape":[1,1],"data_offsets":[16,20]}}`, 20), "there is a hole"],
+    [
+      "the same name twice",
+      file(`{"weight":${JSON.stringify(Object.values(entry({}))[0])},"weight":{"dtype":"F32","shape":[1,1],"data_offsets":[16,20]}}`, 20),
+      "there is a hole",
+    ],
   ])("refuses %s", (_, bytes, message) => {
     expect(refusal(bytes)).toContain(message);
   });
@@ -350,7 +424,11 @@ describe("hostile files", () => {
     expect(refusal(file({ ["x".repeat(1_000_000)]: entry({}) })).length).toBeLessThan(400);
   });
 
-  const small = floats({ activation: "tanh" }, [["0.weight", [2, 2], [1, 2, 3, 4]], ["0.bias", [2]], ["2.weight", [1, 2]]]);
+  const small = floats({ activation: "tanh" }, [
+    ["0.weight", [2, 2], [1, 2, 3, 4]],
+    ["0.bias", [2]],
+    ["2.weight", [1, 2]],
+  ]);
 
   it("refuses a file cut short at any byte", () => {
     expect(parseSafetensors(small).stateSize).toBe(1);

@@ -67,7 +67,7 @@ describe("info", () => {
     const { status, stdout } = await deldot(["info", moons], { VK_DRIVER_FILES: "/nowhere" });
     expect(status).toBe(0);
     expect(stdout).toContain("state of 2, context of 1, 4546 parameters");
-    expect(stdout).toContain("64 x 3");
+    expect(stdout).toContain("64 x 2 + 64 x 1 + bias 64");
     expect(stdout).toContain("silu");
     expect(stdout).toContain("cyclic");
   });

@@ -19,7 +19,8 @@ export class Budget {
 
   take(numbers: number): void {
     this.left -= numbers;
-    if (!(this.left >= 0)) fail(`the graph needs more than ${this.limit} numbers for its constants; expected less of a file of ${this.bytes} bytes`);
+    if (!(this.left >= 0))
+      fail(`the graph needs more than ${this.limit} numbers for its constants; expected less of a file of ${this.bytes} bytes`);
   }
 
   /** Takes a length and gives it back, for an allocation. */

@@ -67,9 +67,31 @@ const tensorTypes: ReadonlyMap<number, TensorType> = new Map<number, TensorType>
   [6, { name: "INT32", bytes: 4, read: (view, at) => view.getInt32(at, true), field: 5, isInteger: true, isDouble: true }],
   [7, { name: "INT64", bytes: 8, read: (view, at) => Number(view.getBigInt64(at, true)), field: 7, isInteger: true, isDouble: true }],
   [9, { name: "BOOL", bytes: 1, read: (view, at) => view.getUint8(at), field: 5, isInteger: true, isDouble: true }],
-  [10, { name: "FLOAT16", bytes: 2, read: (view, at) => float16(view.getUint16(at, true)), field: 5, decode: float16, isInteger: false, isDouble: false }],
+  [
+    10,
+    {
+      name: "FLOAT16",
+      bytes: 2,
+      read: (view, at) => float16(view.getUint16(at, true)),
+      field: 5,
+      decode: float16,
+      isInteger: false,
+      isDouble: false,
+    },
+  ],
   [11, { name: "DOUBLE", bytes: 8, read: (view, at) => view.getFloat64(at, true), field: 10, isInteger: false, isDouble: true }],
-  [16, { name: "BFLOAT16", bytes: 2, read: (view, at) => bfloat16(view.getUint16(at, true)), field: 5, decode: bfloat16, isInteger: false, isDouble: false }],
+  [
+    16,
+    {
+      name: "BFLOAT16",
+      bytes: 2,
+      read: (view, at) => bfloat16(view.getUint16(at, true)),
+      field: 5,
+      decode: bfloat16,
+      isInteger: false,
+      isDouble: false,
+    },
+  ],
 ]);
 
 /** Number types that a Cast may name: all of the file's, by the same numbers. */
@@ -144,7 +166,15 @@ export function describeNode(node: Pick<OnnxNode, "type" | "domain" | "name" | "
 
 function decodeAttribute(bytes: Uint8Array): { name: string; attribute: Attribute } {
   let name = "";
-  const attribute = { float: 0, integer: 0, text: "", tensor: null as Tensor | null, floats: [] as number[], integers: [] as number[], isGraph: false };
+  const attribute = {
+    float: 0,
+    integer: 0,
+    text: "",
+    tensor: null as Tensor | null,
+    floats: [] as number[],
+    integers: [] as number[],
+    isGraph: false,
+  };
   for (const field of fieldsOf(bytes)) {
     if (field.number === 1) name = readText(field);
     else if (field.number === 2) attribute.float = [...fixedNumbers(field, 4)].at(-1) ?? 0;
@@ -177,7 +207,9 @@ function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: 
   if (isExternal) fail(`${tensor} has its data in another file; expected it inline (save the model with save_as_external_data=False)`);
   const type = tensorTypes.get(typeNumber);
   if (!type)
-    fail(`${tensor} has the data type ${typeNumber}; expected ${[...tensorTypes].map(([number, { name: text }]) => `${text} (${number})`).join(", ")}`);
+    fail(
+      `${tensor} has the data type ${typeNumber}; expected ${[...tensorTypes].map(([number, { name: text }]) => `${text} (${number})`).join(", ")}`,
+    );
   if (shape.length > maximumRank || !shape.every((size) => Number.isSafeInteger(size) && size >= 0))
     fail(`${tensor} has the shape ${quote(shape)}; expected at most ${maximumRank} whole numbers`);
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
@@ -235,8 +267,7 @@ function decodeInput(bytes: Uint8Array): OnnxInput {
   let shape: (number | string)[] | null = null;
   for (const field of fieldsOf(bytes)) {
     if (field.number === 1) name = readText(field);
-    else if (field.number === 2)
-      for (const type of fieldsOf(field.bytes)) if (type.number === 1) shape = decodeShape(type.bytes);
+    else if (field.number === 2) for (const type of fieldsOf(field.bytes)) if (type.number === 1) shape = decodeShape(type.bytes);
   }
   return { name, shape };
 }

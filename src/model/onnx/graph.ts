@@ -235,7 +235,11 @@ function withOperands(graph: Graph, node: Node, rewritten: ReadonlyMap<Node, Nod
     case "input":
       return node;
     case "linear":
-      return graph.linear(node.terms.map(({ node: operand, map }) => ({ node: of(operand), map })), node.bias, node.origin);
+      return graph.linear(
+        node.terms.map(({ node: operand, map }) => ({ node: of(operand), map })),
+        node.bias,
+        node.origin,
+      );
     case "activation":
       return graph.activation(of(node.operand), node.activation, node.origin);
     case "product":

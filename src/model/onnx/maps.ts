@@ -26,7 +26,12 @@ export function rowsOf(map: LinearMap): number {
 
 export function identityMap(width: number, budget: Budget, factors: Numbers | null = null): Pick {
   budget.take(width);
-  return { kind: "pick", columns: width, indices: Int32Array.from({ length: width }, (_, i) => i), factors: isOnes(factors) ? null : factors };
+  return {
+    kind: "pick",
+    columns: width,
+    indices: Int32Array.from({ length: width }, (_, i) => i),
+    factors: isOnes(factors) ? null : factors,
+  };
 }
 
 /** Whether output i reads input i alone, with whatever factor. */
@@ -59,13 +64,17 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   budget.take(outer.indices.length);
   const indices = outer.indices.map((index) => (index < 0 ? -1 : inner.indices[index]!));
   if (!outer.factors && !inner.factors) return { kind: "pick", columns: inner.columns, indices, factors: null };
-  const factors = Float64Array.from(outer.indices, (index, i) => (index < 0 ? 0 : (outer.factors?.[i] ?? 1) * (inner.factors?.[index] ?? 1)));
+  const factors = Float64Array.from(outer.indices, (index, i) =>
+    index < 0 ? 0 : (outer.factors?.[i] ?? 1) * (inner.factors?.[index] ?? 1),
+  );
   return { kind: "pick", columns: inner.columns, indices, factors: isOnes(factors, indices) ? null : factors };
 }
 
 /** Whether the sum of two maps is no more than the larger: of two picks only where no output then reads two inputs. */
 export function canAdd(a: LinearMap, b: LinearMap): boolean {
-  return a.kind === "dense" || b.kind === "dense" || a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i]);
+  return (
+    a.kind === "dense" || b.kind === "dense" || a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i])
+  );
 }
 
 /** The map of a(x) + b(x). */
@@ -89,7 +98,8 @@ export function applyMap(map: LinearMap, x: ArrayLike<number>, budget: Budget): 
   if (map.kind === "pick") return Float64Array.from(map.indices, (index, i) => (index < 0 ? 0 : (map.factors?.[i] ?? 1) * x[index]!));
   const { rows, columns, data } = map.matrix;
   const result = new Float64Array(rows);
-  for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) result[row]! += data[row * columns + column]! * x[column]!;
+  for (let row = 0; row < rows; row++)
+    for (let column = 0; column < columns; column++) result[row]! += data[row * columns + column]! * x[column]!;
   return result;
 }
 

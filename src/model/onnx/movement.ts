@@ -1,6 +1,20 @@
 import type { Numbers } from "../network.js";
 import type { Term } from "./graph.js";
-import { alongBatch, broadcastShape, Call, constant, expanded, feature, moved, reshaped, sizeOf, sourcesOf, stridesOf, type Constant, type Feature } from "./values.js";
+import {
+  alongBatch,
+  broadcastShape,
+  Call,
+  constant,
+  expanded,
+  feature,
+  moved,
+  reshaped,
+  sizeOf,
+  sourcesOf,
+  stridesOf,
+  type Constant,
+  type Feature,
+} from "./values.js";
 
 type Moved = Constant | Feature;
 
@@ -28,7 +42,8 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     if (integers) return constant([integers.length], Float64Array.from(integers), true);
     const float = call.float("value_float", NaN);
     const integer = call.integer("value_int", NaN);
-    if (Number.isNaN(float) && Number.isNaN(integer)) call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
+    if (Number.isNaN(float) && Number.isNaN(integer))
+      call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
     return Number.isNaN(float) ? constant([], Float64Array.of(integer), true) : constant([], Float32Array.of(float));
   },
   ConstantOfShape: (call) => {
@@ -72,7 +87,9 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const value = call.value(0);
     const rank = value.shape.length;
     const batch = value.kind === "feature" ? value.batch : null;
-    const axes = axesOf(call, 1)?.map((axis) => call.axis(axis, rank)) ?? value.shape.flatMap((size, axis) => (size === 1 && axis !== batch ? [axis] : []));
+    const axes =
+      axesOf(call, 1)?.map((axis) => call.axis(axis, rank)) ??
+      value.shape.flatMap((size, axis) => (size === 1 && axis !== batch ? [axis] : []));
     const stays = axes.find((axis) => value.shape[axis] !== 1);
     if (stays !== undefined) call.refuse(`axis ${stays} has ${value.shape[stays]} elements; expected 1`);
     if (batch !== null && axes.includes(batch) && call.fixedBatch !== 1) call.refuseBatch("drops the axis");
@@ -97,7 +114,8 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const value = call.value(0);
     const rank = value.shape.length;
     const order = call.integersOf("perm") ?? Array.from({ length: rank }, (_, axis) => rank - 1 - axis);
-    if (order.length !== rank || new Set(order.map((axis) => call.axis(axis, rank))).size < rank) call.refuse(`perm is [${order.join(", ")}]; expected an order of ${rank} axes`);
+    if (order.length !== rank || new Set(order.map((axis) => call.axis(axis, rank))).size < rank)
+      call.refuse(`perm is [${order.join(", ")}]; expected an order of ${rank} axes`);
     return transpose(call, value, order);
   },
   Slice: (call) => {
@@ -107,7 +125,8 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const ends = call.integers(2);
     const axes = call.has(3) ? call.integers(3) : starts.map((_, i) => i);
     const steps = call.has(4) ? call.integers(4) : starts.map(() => 1);
-    if ([ends, axes, steps].some((list) => list.length !== starts.length)) call.refuse("its starts, ends, axes and steps have different lengths");
+    if ([ends, axes, steps].some((list) => list.length !== starts.length))
+      call.refuse("its starts, ends, axes and steps have different lengths");
     const chosen = value.shape.map((size) => range(call, 0, size, 1));
     axes.forEach((given, i) => {
       const axis = call.axis(given, rank);
@@ -129,7 +148,8 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const each = Math.ceil(size / parts);
     const equal = Array.from({ length: Math.min(parts, call.outputCount) }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
     const sizes = call.has(1) ? call.integers(1) : (call.integersOf("split") ?? equal);
-    if (!sizes.every((part) => part >= 0) || sizes.reduce((sum, part) => sum + part, 0) !== size) call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]`);
+    if (!sizes.every((part) => part >= 0) || sizes.reduce((sum, part) => sum + part, 0) !== size)
+      call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]`);
     let from = 0;
     return sizes.map((part) => {
       const chosen = value.shape.map((length, k) => (k === axis ? range(call, from, part, 1) : range(call, 0, length, 1)));
@@ -171,7 +191,8 @@ export function axesOf(call: Call, input: number): readonly number[] | null {
 function splitBatch(call: Call, given: readonly number[]): { sizes: number[]; batch: number | null } {
   const batches = given.flatMap((size, axis) => (Number.isNaN(size) ? [axis] : []));
   if (batches.length > 1) call.refuse("its shape has the size of the batch twice");
-  if (given.length > 8 || given.some((size) => size < 0)) call.refuse(`its shape is [${given.join(", ")}]; expected at most 8 whole numbers`);
+  if (given.length > 8 || given.some((size) => size < 0))
+    call.refuse(`its shape is [${given.join(", ")}]; expected at most 8 whole numbers`);
   return { sizes: given.map((size) => (Number.isNaN(size) ? 1 : size)), batch: batches[0] ?? null };
 }
 
@@ -182,7 +203,16 @@ export function transpose(call: Call, value: Moved, order: readonly number[]): M
   const batch = value.kind === "feature" && value.batch !== null ? axes.indexOf(value.batch) : null;
   const isMoved = axes.filter((axis) => value.shape[axis] !== 1).some((axis, i, all) => i > 0 && all[i - 1]! > axis);
   if (!isMoved) return reshaped(value, shape, batch);
-  return moved(call, value, shape, batch, sourcesOf(call, axes.map((axis) => range(call, 0, value.shape[axis]!, strides[axis]!))));
+  return moved(
+    call,
+    value,
+    shape,
+    batch,
+    sourcesOf(
+      call,
+      axes.map((axis) => range(call, 0, value.shape[axis]!, strides[axis]!)),
+    ),
+  );
 }
 
 function reshape(call: Call, value: Moved, target: readonly number[], allowZero: boolean): Moved {
@@ -193,22 +223,34 @@ function reshape(call: Call, value: Moved, target: readonly number[], allowZero:
   const after = batch === null ? 0 : sizeOf(value.shape.slice(batch + 1));
   const copied = target.map((size, axis) => {
     if (size !== 0 || allowZero) return size;
-    return axis === batch ? NaN : (value.shape[axis] ?? call.refuse(`its shape is [${target.join(", ")}], and there is no axis ${axis} to copy`));
+    return axis === batch
+      ? NaN
+      : (value.shape[axis] ?? call.refuse(`its shape is [${target.join(", ")}], and there is no axis ${axis} to copy`));
   });
 
   // The batch stands where as many elements lie before it as did, in a place that says so, or leaves the size open, or has the size that the file fixes.
-  const place = batch === null ? -1 : copied.findIndex((size, axis) => {
-    const lead = sizeOf(copied.slice(0, axis));
-    const rest = copied.slice(axis + 1);
-    const known = sizeOf(rest.filter((other) => other !== -1));
-    const fits = rest.includes(-1) ? known > 0 && after % known === 0 : known === after;
-    return lead === before && fits && (Number.isNaN(size) || size === -1 || size === call.fixedBatch);
-  });
-  if (batch !== null && place < 0) call.refuse(`it makes [${show(value)}] into [${target.map((size) => (Number.isNaN(size) ? "batch" : size)).join(", ")}], which moves elements from one point of the batch to another`);
+  const place =
+    batch === null
+      ? -1
+      : copied.findIndex((size, axis) => {
+          const lead = sizeOf(copied.slice(0, axis));
+          const rest = copied.slice(axis + 1);
+          const known = sizeOf(rest.filter((other) => other !== -1));
+          const fits = rest.includes(-1) ? known > 0 && after % known === 0 : known === after;
+          return lead === before && fits && (Number.isNaN(size) || size === -1 || size === call.fixedBatch);
+        });
+  if (batch !== null && place < 0)
+    call.refuse(
+      `it makes [${show(value)}] into [${target.map((size) => (Number.isNaN(size) ? "batch" : size)).join(", ")}], which moves elements from one point of the batch to another`,
+    );
   const sizes = copied.map((size, axis) => (axis === place ? 1 : size));
   const known = sizeOf(sizes.filter((size) => size !== -1));
   const shape = sizes.map((size) => (size === -1 ? total / known : size));
-  if (sizes.filter((size) => size === -1).length > 1 || !shape.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(shape) !== total)
+  if (
+    sizes.filter((size) => size === -1).length > 1 ||
+    !shape.every((size) => Number.isInteger(size) && size >= 0) ||
+    sizeOf(shape) !== total
+  )
     call.refuse(`it makes [${show(value)}] into [${target.join(", ")}], which has another number of elements`);
   return reshaped(value, shape, place < 0 ? null : place);
 }
@@ -224,7 +266,16 @@ function take(call: Call, value: Moved, chosen: readonly (readonly number[])[]):
   const batch = value.kind === "feature" ? value.batch : null;
   if (chosen.every((axis, k) => axis.length === value.shape[k] && axis.every((c, i) => c === i))) return value;
   if (shape.includes(0)) call.refuse(`it gives the shape [${shape.join(", ")}]; expected at least one element`);
-  return moved(call, value, shape, batch, sourcesOf(call, chosen.map((axis, k) => axis.map((c) => c * strides[k]!))));
+  return moved(
+    call,
+    value,
+    shape,
+    batch,
+    sourcesOf(
+      call,
+      chosen.map((axis, k) => axis.map((c) => c * strides[k]!)),
+    ),
+  );
 }
 
 function range(call: Call, from: number, length: number, step: number): number[] {
@@ -233,7 +284,8 @@ function range(call: Call, from: number, length: number, step: number): number[]
 }
 
 function sliceOf(call: Call, size: number, start: number, end: number, step: number): number[] {
-  if (![start, end, step].every(Number.isInteger) || step === 0) call.refuse(`it slices from ${start} to ${end} by ${step}; expected whole numbers and a step other than 0`);
+  if (![start, end, step].every(Number.isInteger) || step === 0)
+    call.refuse(`it slices from ${start} to ${end} by ${step}; expected whole numbers and a step other than 0`);
   const clamp = (at: number, low: number, high: number): number => Math.min(Math.max(at < 0 ? at + size : at, low), high);
   const from = step > 0 ? clamp(start, 0, size) : clamp(start, 0, size - 1);
   const to = step > 0 ? clamp(end, 0, size) : clamp(end, -1, size - 1);
@@ -248,8 +300,14 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   if (axis === batch) call.refuseBatch("joins");
   const aligned = values.map((value) => alongBatch(call, value, batch));
   const first = aligned[0]!;
-  const shape = first.shape.with(axis, aligned.reduce((sum, value) => sum + value.shape[axis]!, 0));
-  if (aligned.some((value) => value.shape.some((size, k) => k !== axis && size !== shape[k]))) call.refuse(`its inputs have the shapes ${aligned.map((value) => `[${show(value)}]`).join(" and ")}, which do not join along axis ${axis}`);
+  const shape = first.shape.with(
+    axis,
+    aligned.reduce((sum, value) => sum + value.shape[axis]!, 0),
+  );
+  if (aligned.some((value) => value.shape.some((size, k) => k !== axis && size !== shape[k])))
+    call.refuse(
+      `its inputs have the shapes ${aligned.map((value) => `[${show(value)}]`).join(" and ")}, which do not join along axis ${axis}`,
+    );
 
   const strides = stridesOf(shape);
   let from = 0;
@@ -264,7 +322,12 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   aligned.forEach((value, i) => {
     if (value.kind === "constant") value.data.forEach((number, k) => (data[places[i]![k]!] = number));
   });
-  if (features.length === 0) return constant(shape, data, aligned.some((value) => value.kind === "constant" && value.isInteger));
+  if (features.length === 0)
+    return constant(
+      shape,
+      data,
+      aligned.some((value) => value.kind === "constant" && value.isInteger),
+    );
   const terms = aligned.flatMap((value, i): Term[] => {
     if (value.kind === "constant") return [];
     const indices = new Int32Array(call.graph.budget.taken(total)).fill(-1);

@@ -49,18 +49,49 @@ const activations: Readonly<Record<string, (call: Call) => string>> = {
 
 const operators: Readonly<Record<string, Operator>> = {
   ...movements,
-  ...Object.fromEntries(Object.entries(activations).map(([type, name]) => [type, (call: Call) => unary(call, (x) => call.graph.activation(x, name(call)))])),
+  ...Object.fromEntries(
+    Object.entries(activations).map(([type, name]) => [type, (call: Call) => unary(call, (x) => call.graph.activation(x, name(call)))]),
+  ),
 
-  Add: (call) => binary(call, (a, b) => a + b, (a, b) => call.graph.sum(a, b)),
-  Sub: (call) => binary(call, (a, b) => a - b, (a, b) => call.graph.sum(a, b, -1)),
-  Mul: (call) => binary(call, (a, b) => a * b, (a, b) => multiply(call.graph, a, b)),
+  Add: (call) =>
+    binary(
+      call,
+      (a, b) => a + b,
+      (a, b) => call.graph.sum(a, b),
+    ),
+  Sub: (call) =>
+    binary(
+      call,
+      (a, b) => a - b,
+      (a, b) => call.graph.sum(a, b, -1),
+    ),
+  Mul: (call) =>
+    binary(
+      call,
+      (a, b) => a * b,
+      (a, b) => multiply(call.graph, a, b),
+    ),
   Div: divide,
   Pow: power,
-  Sum: (call) => variadic(call, (a, b) => a + b, (a, b) => call.graph.sum(a, b)),
+  Sum: (call) =>
+    variadic(
+      call,
+      (a, b) => a + b,
+      (a, b) => call.graph.sum(a, b),
+    ),
   Mean: (call) => {
     const count = call.inputs.length;
-    const sum = variadic(call, (a, b) => a + b, (a, b) => call.graph.sum(a, b));
-    return apply(call, [sum], ([x]) => x! / count, ([x]) => call.graph.scaled(x!, 1 / count));
+    const sum = variadic(
+      call,
+      (a, b) => a + b,
+      (a, b) => call.graph.sum(a, b),
+    );
+    return apply(
+      call,
+      [sum],
+      ([x]) => x! / count,
+      ([x]) => call.graph.scaled(x!, 1 / count),
+    );
   },
   Max: (call) => variadic(call, Math.max, (a, b) => extreme(call, a, b, 1)),
   Min: (call) => variadic(call, Math.min, (a, b) => extreme(call, a, b, -1)),
@@ -81,7 +112,9 @@ const operators: Readonly<Record<string, Operator>> = {
     const alpha = call.float("alpha", 1.67326319217681884765625);
     const gamma = call.float("gamma", 1.05070102214813232421875);
     const isUsual = Math.abs(alpha - 1.6732632423543772) < 1e-6 && Math.abs(gamma - 1.0507009873554805) < 1e-6;
-    return unary(call, (x) => (isUsual ? call.graph.activation(x, "selu") : call.graph.scaled(call.graph.activation(x, `elu(${alpha})`), gamma)));
+    return unary(call, (x) =>
+      isUsual ? call.graph.activation(x, "selu") : call.graph.scaled(call.graph.activation(x, `elu(${alpha})`), gamma),
+    );
   },
   PRelu: (call) => {
     call.constant(1);
@@ -109,7 +142,12 @@ const operators: Readonly<Record<string, Operator>> = {
     const beta = call.float("beta", 1);
     const product = scale(call, matmul(call, side(0, "transA"), side(1, "transB")), alpha);
     if (!call.has(2) || beta === 0) return product;
-    return apply(call, [product, scale(call, call.value(2), beta)], ([a, b]) => a! + b!, ([a, b]) => call.graph.sum(a!, b!));
+    return apply(
+      call,
+      [product, scale(call, call.value(2), beta)],
+      ([a, b]) => a! + b!,
+      ([a, b]) => call.graph.sum(a!, b!),
+    );
   },
   ReduceMean: (call) => reduce(call, true),
   ReduceSum: (call) => reduce(call, false),
@@ -127,21 +165,40 @@ const operators: Readonly<Record<string, Operator>> = {
     const [gain, shift, mean, variance] = [1, 2, 3, 4].map((index) => numbersOf(call, call.constant(index)));
     const epsilon = call.float("epsilon", 1e-5);
     const channels = value.shape[1] ?? 1;
-    if ([gain, shift, mean, variance].some((numbers) => numbers!.length !== channels)) call.refuse(`its scale, bias, mean or variance has another length than ${channels}, the size of axis 1`);
+    if ([gain, shift, mean, variance].some((numbers) => numbers!.length !== channels))
+      call.refuse(`its scale, bias, mean or variance has another length than ${channels}, the size of axis 1`);
     const factors = Float64Array.from(gain!, (g, i) => g / Math.sqrt(variance![i]! + epsilon));
     const shifts = Float64Array.from(shift!, (s, i) => s - mean![i]! * factors[i]!);
     const shape = [channels, ...value.shape.slice(2).map(() => 1)];
-    const scaled = apply(call, [value, constant(shape, factors)], ([a, b]) => a! * b!, ([a, b]) => call.graph.product(a!, b!));
-    return apply(call, [scaled, constant(shape, shifts)], ([a, b]) => a! + b!, ([a, b]) => call.graph.sum(a!, b!));
+    const scaled = apply(
+      call,
+      [value, constant(shape, factors)],
+      ([a, b]) => a! * b!,
+      ([a, b]) => call.graph.product(a!, b!),
+    );
+    return apply(
+      call,
+      [scaled, constant(shape, shifts)],
+      ([a, b]) => a! + b!,
+      ([a, b]) => call.graph.sum(a!, b!),
+    );
   },
 
   Cast: (call) => {
     const value = call.value(0);
     const type = call.integer("to", 0);
-    if (value.kind === "feature") return isFloatType(type) ? value : call.refuse(`it makes whole numbers or truth values (type ${type}) of what depends on the state or the context; expected floats`);
-    if (isFloatType(type)) return constant(value.shape, type === 1 ? Float32Array.from(numbersOf(call, value)) : Float64Array.from(numbersOf(call, value)));
+    if (value.kind === "feature")
+      return isFloatType(type)
+        ? value
+        : call.refuse(`it makes whole numbers or truth values (type ${type}) of what depends on the state or the context; expected floats`);
+    if (isFloatType(type))
+      return constant(value.shape, type === 1 ? Float32Array.from(numbersOf(call, value)) : Float64Array.from(numbersOf(call, value)));
     if (!isIntegerType(type)) call.refuse(`it makes numbers of type ${type}; expected floats, INT32, INT64 or BOOL`);
-    return constant(value.shape, Float64Array.from(value.data, (x) => (type === 9 ? Number(x !== 0) : Math.trunc(x))), true);
+    return constant(
+      value.shape,
+      Float64Array.from(value.data, (x) => (type === 9 ? Number(x !== 0) : Math.trunc(x))),
+      true,
+    );
   },
   CastLike: (call) => call.value(0),
   Equal: (call) => logical(call, (a, b) => a === b),
@@ -149,7 +206,11 @@ const operators: Readonly<Record<string, Operator>> = {
   Or: (call) => logical(call, (a, b) => a !== 0 || b !== 0),
   Not: (call) => {
     const value = call.constant(0);
-    return constant(value.shape, Float64Array.from(numbersOf(call, value), (x) => Number(x === 0)), true);
+    return constant(
+      value.shape,
+      Float64Array.from(numbersOf(call, value), (x) => Number(x === 0)),
+      true,
+    );
   },
   Greater: (call) => compare(call, (a, b) => a > b, false),
   GreaterOrEqual: (call) => compare(call, (a, b) => a >= b, false),
@@ -167,7 +228,10 @@ const refusals: readonly (readonly [RegExp, string])[] = [
   [/^(RNN|LSTM|GRU)$/, "a recurrent layer; expected linear layers, norms and elementwise functions"],
   [/Pool$/, "pooling; expected linear layers, norms and elementwise functions"],
   [/^(Random|Bernoulli|Multinomial)/, "random numbers; expected a field that gives the same for the same point"],
-  [/^(Instance|Group|Lp|MeanVariance)Normalization$|^LRN$/, "a norm over channels; expected LayerNormalization, RMSNormalization or BatchNormalization"],
+  [
+    /^(Instance|Group|Lp|MeanVariance)Normalization$|^LRN$/,
+    "a norm over channels; expected LayerNormalization, RMSNormalization or BatchNormalization",
+  ],
 ];
 
 /** The results of one node. @throws ModelError naming the operation, the node and the reason where it cannot be taken. */
@@ -182,13 +246,25 @@ export function callOperator(call: Call): readonly Value[] {
 }
 
 /** An elementwise operation: on numbers where all inputs are constant, else on nodes of one width. */
-function apply(call: Call, values: readonly Numeric[], onNumbers: (numbers: readonly number[]) => number, onNodes: (nodes: readonly Node[]) => Node): Numeric {
+function apply(
+  call: Call,
+  values: readonly Numeric[],
+  onNumbers: (numbers: readonly number[]) => number,
+  onNodes: (nodes: readonly Node[]) => Node,
+): Numeric {
   if (values.every((value) => value.kind === "constant")) {
-    const shape = broadcastShape(call, values.map((value) => value.shape));
+    const shape = broadcastShape(
+      call,
+      values.map((value) => value.shape),
+    );
     const wide = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant));
     const data = new Float64Array(call.graph.budget.taken(sizeOf(shape)));
     data.forEach((_, i) => (data[i] = onNumbers(wide.map((numbers) => numbers[i]!))));
-    return constant(shape, data, values.every((value) => value.isInteger));
+    return constant(
+      shape,
+      data,
+      values.every((value) => value.isInteger),
+    );
   }
   const { shape, batch, nodes } = broadcast(call, values);
   return feature(shape, batch, onNodes(nodes));
@@ -205,26 +281,52 @@ function unary(call: Call, onNode: (node: Node) => Node): Value {
 function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = [call.value(0), call.value(1)];
   const batchSize = multiplyBatch(call, values);
-  return batchSize ?? apply(call, values, ([a, b]) => onNumbers(a!, b!), ([a, b]) => onNodes(a!, b!));
+  return (
+    batchSize ??
+    apply(
+      call,
+      values,
+      ([a, b]) => onNumbers(a!, b!),
+      ([a, b]) => onNodes(a!, b!),
+    )
+  );
 }
 
 /** Exporters multiply a shape by ±1 on its way to Expand; the size of the batch stays itself by 1, and becomes unknown by -1. */
 function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null {
   if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant") return null;
   const [sizes, ones] = a.data.some(Number.isNaN) ? [a, b] : [b, a];
-  const isNeutral = sizes.isInteger && ones.data.every((value) => value === 1) && sizeOf(ones.shape) <= sizeOf(sizes.shape) && sizes.data.some(Number.isNaN);
+  const isNeutral =
+    sizes.isInteger &&
+    ones.data.every((value) => value === 1) &&
+    sizeOf(ones.shape) <= sizeOf(sizes.shape) &&
+    sizes.data.some(Number.isNaN);
   return isNeutral ? sizes : null;
 }
 
 function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = call.inputs.map((_, i) => call.value(i));
   const first = values[0] ?? call.refuse("it has no inputs");
-  return values.slice(1).reduce((a, b) => apply(call, [a, b], ([x, y]) => onNumbers(x!, y!), ([x, y]) => onNodes(x!, y!)), first);
+  return values.slice(1).reduce(
+    (a, b) =>
+      apply(
+        call,
+        [a, b],
+        ([x, y]) => onNumbers(x!, y!),
+        ([x, y]) => onNodes(x!, y!),
+      ),
+    first,
+  );
 }
 
 function scale(call: Call, value: Numeric, factor: number): Numeric {
   if (factor === 1) return value;
-  return apply(call, [value], ([x]) => x! * factor, ([x]) => call.graph.scaled(x!, factor));
+  return apply(
+    call,
+    [value],
+    ([x]) => x! * factor,
+    ([x]) => call.graph.scaled(x!, factor),
+  );
 }
 
 function divide(call: Call): Value {
@@ -233,14 +335,33 @@ function divide(call: Call): Value {
     const isInteger = a.kind === "constant" && a.isInteger && b.kind === "constant" && b.isInteger;
     const quotient = (x: number, y: number): number => (isInteger ? Math.trunc(x / y) : x / y);
     if (b.kind === "constant" && a.kind === "feature") {
-      const inverse = constant(b.shape, Float64Array.from(numbersOf(call, b), (value) => 1 / value));
-      return apply(call, [a, inverse], () => NaN, ([x, y]) => multiply(call.graph, x!, y!));
+      const inverse = constant(
+        b.shape,
+        Float64Array.from(numbersOf(call, b), (value) => 1 / value),
+      );
+      return apply(
+        call,
+        [a, inverse],
+        () => NaN,
+        ([x, y]) => multiply(call.graph, x!, y!),
+      );
     }
-    if (b.kind === "constant") return apply(call, [a, b], ([x, y]) => quotient(x!, y!), () => call.refuse("a constant did not fold"));
+    if (b.kind === "constant")
+      return apply(
+        call,
+        [a, b],
+        ([x, y]) => quotient(x!, y!),
+        () => call.refuse("a constant did not fold"),
+      );
   }
   // The reciprocal comes first: where one number divides many, it is taken once.
   const inverse = b.kind === "feature" ? feature(b.shape, b.batch, call.graph.activation(b.node, "reciprocal")) : b;
-  return apply(call, [a, inverse], () => NaN, ([x, y]) => multiply(call.graph, x!, y!));
+  return apply(
+    call,
+    [a, inverse],
+    () => NaN,
+    ([x, y]) => multiply(call.graph, x!, y!),
+  );
 }
 
 function power(call: Call): Value {
@@ -253,13 +374,22 @@ function power(call: Call): Value {
     return feature(base.shape, base.batch, raise(call, base.node, p));
   }
   // a^b = e^(b log a), for a > 0.
-  return apply(call, [base, exponent], ([a, b]) => a! ** b!, ([a, b]) => call.graph.activation(multiply(call.graph, b!, call.graph.activation(a!, "log")), "exp"));
+  return apply(
+    call,
+    [base, exponent],
+    ([a, b]) => a! ** b!,
+    ([a, b]) => call.graph.activation(multiply(call.graph, b!, call.graph.activation(a!, "log")), "exp"),
+  );
 }
 
 function raise(call: Call, base: Node, exponent: number): Node {
   if (exponent === 0) return call.graph.constant(new Float64Array(call.graph.budget.taken(base.width)).fill(1));
   if (exponent === 1) return base;
-  const names = new Map([[2, "square"], [0.5, "sqrt"], [-1, "reciprocal"]]);
+  const names = new Map([
+    [2, "square"],
+    [0.5, "sqrt"],
+    [-1, "reciprocal"],
+  ]);
   return call.graph.activation(base, names.get(exponent) ?? `power(${exponent})`);
 }
 
@@ -268,7 +398,8 @@ function extreme(call: Call, a: Node, b: Node, sign: 1 | -1): Node {
   const { graph } = call;
   const [given, other] = a.kind === "linear" && a.terms.length === 0 ? [a, b] : [b, a];
   const bound = slopesOf(given)[0];
-  if (bound !== undefined && slopesOf(given).every((value) => value === bound)) return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
+  if (bound !== undefined && slopesOf(given).every((value) => value === bound))
+    return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
   const distance = graph.activation(graph.sum(a, b, -1), "abs");
   return graph.scaled(graph.sum(graph.sum(a, b), distance, sign), 0.5);
 }
@@ -296,10 +427,12 @@ function clip(call: Call, x: Node, low: number, high: number): Node {
 function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
   const [rankA, rankB] = [a.shape.length, b.shape.length];
   if (rankA === 0 || rankB === 0) call.refuse("an input has no dimensions; expected at least 1");
-  if (a.kind === "feature" && b.kind === "feature") call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
+  if (a.kind === "feature" && b.kind === "feature")
+    call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
   const axis = Math.max(rankB - 2, 0);
   const inner = b.shape[axis]!;
-  if (a.shape[rankA - 1] !== inner) call.refuse(`its inputs have the shapes [${a.shape.join(", ")}] and [${b.shape.join(", ")}], which do not multiply`);
+  if (a.shape[rankA - 1] !== inner)
+    call.refuse(`its inputs have the shapes [${a.shape.join(", ")}] and [${b.shape.join(", ")}], which do not multiply`);
 
   if (b.kind === "constant") {
     if (rankB > 2) call.refuse(`its weight has ${rankB} dimensions; expected 1 or 2`);
@@ -307,9 +440,14 @@ function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
     const weight = rankB === 1 ? b : (transpose(call, b, [1, 0]) as Constant);
     const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
     const numbers = numbersOf(call, weight);
-    if (a.kind === "constant") return constant(shape, multiplyNumbers(call, numbersOf(call, a), numbers, sizeOf(a.shape) / inner, inner, columns));
+    if (a.kind === "constant")
+      return constant(shape, multiplyNumbers(call, numbersOf(call, a), numbers, sizeOf(a.shape) / inner, inner, columns));
     if (a.batch === rankA - 1) call.refuseBatch("sums");
-    return feature(shape, a.batch, contract(call, a.node, numbers, { left: sizeOf(a.shape.slice(0, -1)), inner, right: 1, outputs: columns }));
+    return feature(
+      shape,
+      a.batch,
+      contract(call, a.node, numbers, { left: sizeOf(a.shape.slice(0, -1)), inner, right: 1, outputs: columns }),
+    );
   }
   if (a.kind !== "constant") return call.refuse("it multiplies two tensors that both depend on the inputs");
   if (rankA > 2) call.refuse(`its weight has ${rankA} dimensions; expected 1 or 2`);
@@ -317,21 +455,39 @@ function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
   const outputs = rankA === 1 ? 1 : a.shape[0]!;
   const shape = [...b.shape.slice(0, axis), ...a.shape.slice(0, -1), ...b.shape.slice(axis + 1)];
   const batch = b.batch !== null && b.batch > axis && rankA === 1 ? b.batch - 1 : b.batch;
-  return feature(shape, batch, contract(call, b.node, numbersOf(call, a), { left: sizeOf(b.shape.slice(0, axis)), inner, right: sizeOf(b.shape.slice(axis + 1)), outputs }));
+  return feature(
+    shape,
+    batch,
+    contract(call, b.node, numbersOf(call, a), {
+      left: sizeOf(b.shape.slice(0, axis)),
+      inner,
+      right: sizeOf(b.shape.slice(axis + 1)),
+      outputs,
+    }),
+  );
 }
 
 /** The map from elements [left, inner, right] to [left, outputs, right] by a weight [outputs, inner]. */
-function contract(call: Call, node: Node, weight: Numbers, { left, inner, right, outputs }: Record<"left" | "inner" | "right" | "outputs", number>): Node {
+function contract(
+  call: Call,
+  node: Node,
+  weight: Numbers,
+  { left, inner, right, outputs }: Record<"left" | "inner" | "right" | "outputs", number>,
+): Node {
   if (inner === 0 || outputs === 0 || left * right === 0) call.refuse("it has a dimension of 0");
   const rows = left * outputs * right;
   const columns = left * inner * right;
   let data = weight;
   if (left * right > 1) {
-    data = weight instanceof Float32Array ? new Float32Array(call.graph.budget.taken(rows * columns)) : new Float64Array(call.graph.budget.taken(rows * columns));
+    data =
+      weight instanceof Float32Array
+        ? new Float32Array(call.graph.budget.taken(rows * columns))
+        : new Float64Array(call.graph.budget.taken(rows * columns));
     for (let l = 0; l < left; l++)
       for (let m = 0; m < outputs; m++)
         for (let k = 0; k < inner; k++)
-          for (let r = 0; r < right; r++) data[((l * outputs + m) * right + r) * columns + (l * inner + k) * right + r] = weight[m * inner + k]!;
+          for (let r = 0; r < right; r++)
+            data[((l * outputs + m) * right + r) * columns + (l * inner + k) * right + r] = weight[m * inner + k]!;
   }
   return call.graph.mapped(node, { kind: "dense", matrix: { rows, columns, data } });
 }
@@ -351,7 +507,9 @@ function reduce(call: Call, isMean: boolean): Value {
   const rank = value.shape.length;
   const given = axesOf(call, 1);
   if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) return value;
-  const axes = new Set((given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : given).map((axis) => call.axis(axis, rank)));
+  const axes = new Set(
+    (given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : given).map((axis) => call.axis(axis, rank)),
+  );
   if (value.kind === "feature" && value.batch !== null && axes.has(value.batch)) call.refuseBatch(isMean ? "takes the mean" : "sums");
   const kept = value.shape.map((size, axis) => (axes.has(axis) ? 1 : size));
   const strides = stridesOf(kept);
@@ -385,24 +543,41 @@ function normalise(call: Call, centered: boolean): Value {
   if (value.kind === "constant") return call.refuse("it normalises a constant");
   const axis = call.axis(call.integer("axis", -1), value.shape.length);
   if (value.batch !== null && value.batch >= axis) call.refuseBatch("normalises");
-  if (sizeOf(value.shape.slice(0, axis)) !== 1) call.refuse(`it normalises parts of the ${value.node.width} elements of a point; expected all of them at once`);
+  if (sizeOf(value.shape.slice(0, axis)) !== 1)
+    call.refuse(`it normalises parts of the ${value.node.width} elements of a point; expected all of them at once`);
   const epsilon = call.float("epsilon", 1e-5);
   if (!(epsilon >= 0 && epsilon < Infinity)) call.refuse(`its epsilon is ${epsilon}; expected a number of at least 0`);
   let result: Numeric = feature(value.shape, value.batch, call.graph.norm(value.node, centered, epsilon));
-  if (call.has(1)) result = apply(call, [result, call.value(1)], () => NaN, ([x, gain]) => multiply(call.graph, x!, gain!));
-  if (call.has(2)) result = apply(call, [result, call.value(2)], () => NaN, ([x, bias]) => call.graph.sum(x!, bias!));
+  if (call.has(1))
+    result = apply(
+      call,
+      [result, call.value(1)],
+      () => NaN,
+      ([x, gain]) => multiply(call.graph, x!, gain!),
+    );
+  if (call.has(2))
+    result = apply(
+      call,
+      [result, call.value(2)],
+      () => NaN,
+      ([x, bias]) => call.graph.sum(x!, bias!),
+    );
   return result;
 }
 
 /** Truth values of constants. Any size of the batch differs from a number that no size is, and equals itself. */
 function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Value {
   const values = [call.constant(0), call.constant(1)];
-  const shape = broadcastShape(call, values.map((value) => value.shape));
+  const shape = broadcastShape(
+    call,
+    values.map((value) => value.shape),
+  );
   const [a, b] = values.map((value) => expanded(call, value, shape, null) as Constant);
   const data = Float64Array.from(a!.data, (x, i) => {
     const y = b!.data[i]!;
     if (!Number.isNaN(x) && !Number.isNaN(y)) return Number(onNumbers(x, y));
-    if (!a!.isInteger || !b!.isInteger || !(x < 1 || y < 1 || (Number.isNaN(x) && Number.isNaN(y)))) return call.refuse("it depends on the size of the batch, which is free");
+    if (!a!.isInteger || !b!.isInteger || !(x < 1 || y < 1 || (Number.isNaN(x) && Number.isNaN(y))))
+      return call.refuse("it depends on the size of the batch, which is free");
     return Number(Number.isNaN(x) && Number.isNaN(y));
   });
   return constant(shape, data, true);
@@ -424,17 +599,31 @@ function where(call: Call): Value {
     const condition = feature(given.shape, given.batch, given.left);
     const { shape, batch, nodes } = broadcast(call, [condition, feature(given.shape, given.batch, given.right), a, b]);
     const [left, right, above, below] = nodes as [Node, Node, Node, Node];
-    const chosen = choose(call.graph, left, right, above, below) ?? call.refuse("which branch it takes depends on the point, and the branches are none of a known activation");
+    const chosen =
+      choose(call.graph, left, right, above, below) ??
+      call.refuse("which branch it takes depends on the point, and the branches are none of a known activation");
     return feature(shape, batch, chosen);
   }
   if (a.kind === "constant" && b.kind === "constant") {
     const shape = broadcastShape(call, [given.shape, a.shape, b.shape]);
     const [mask, above, below] = [given, a, b].map((value) => (expanded(call, value, shape, null) as Constant).data);
-    return constant(shape, Float64Array.from(mask!, (chosen, i) => (chosen !== 0 ? above![i]! : below![i]!)), a.isInteger && b.isInteger);
+    return constant(
+      shape,
+      Float64Array.from(mask!, (chosen, i) => (chosen !== 0 ? above![i]! : below![i]!)),
+      a.isInteger && b.isInteger,
+    );
   }
-  return apply(call, [given, a, b], () => NaN, ([mask, above, below]) => {
-    const truth = slopesOf(mask!).map((value) => Number(value !== 0));
-    const { graph } = call;
-    return graph.sum(graph.product(graph.constant(truth), above!), graph.product(graph.constant(truth.map((value) => 1 - value)), below!));
-  });
+  return apply(
+    call,
+    [given, a, b],
+    () => NaN,
+    ([mask, above, below]) => {
+      const truth = slopesOf(mask!).map((value) => Number(value !== 0));
+      const { graph } = call;
+      return graph.sum(
+        graph.product(graph.constant(truth), above!),
+        graph.product(graph.constant(truth.map((value) => 1 - value)), below!),
+      );
+    },
+  );
 }

@@ -15,7 +15,11 @@ const deepest = 8;
  */
 export function multiply(graph: Graph, a: Node, b: Node): Node {
   return (
-    recogniseGate(graph, a, b) ?? recogniseGate(graph, b, a) ?? recogniseNorm(graph, a, b) ?? recogniseNorm(graph, b, a) ?? graph.product(a, b)
+    recogniseGate(graph, a, b) ??
+    recogniseGate(graph, b, a) ??
+    recogniseNorm(graph, a, b) ??
+    recogniseNorm(graph, b, a) ??
+    graph.product(a, b)
   );
 }
 
@@ -125,7 +129,12 @@ function recogniseBranches(graph: Graph, difference: Node, above: Node, below: N
   const slope = polynomial(graph, below, above);
   if (slope && near(slope[0], 0) && near(slope[2], 0) && near(slope[3], 0))
     return graph.activation(above, near(slope[1], 0) ? "relu" : `leaky_relu(${slope[1]})`);
-  if (inner.node.kind === "activation" && inner.node.activation.name === "exp" && inner.node.operand === above && near(inner.shift, -inner.factor))
+  if (
+    inner.node.kind === "activation" &&
+    inner.node.activation.name === "exp" &&
+    inner.node.operand === above &&
+    near(inner.shift, -inner.factor)
+  )
     return graph.activation(above, `elu(${inner.factor})`);
   return null;
 }

@@ -126,7 +126,9 @@ export class Call {
   /** An axis counted from the front, of a value with this many dimensions. */
   axis(axis: number, rank: number): number {
     const counted = axis < 0 ? axis + rank : axis;
-    return Number.isInteger(counted) && counted >= 0 && counted < rank ? counted : this.refuse(`axis ${axis} of ${rank} dimensions; expected one from ${-rank} to ${rank - 1}`);
+    return Number.isInteger(counted) && counted >= 0 && counted < rank
+      ? counted
+      : this.refuse(`axis ${axis} of ${rank} dimensions; expected one from ${-rank} to ${rank - 1}`);
   }
 
   refuseBatch(what: string): never {
@@ -159,7 +161,13 @@ export function sourcesOf(call: Call, offsets: readonly (readonly number[])[]): 
 }
 
 /** The elements of a value rearranged: element i of the result is element sources[i]. */
-export function moved(call: Call, value: Constant | Feature, shape: readonly number[], batch: number | null, sources: Int32Array): Constant | Feature {
+export function moved(
+  call: Call,
+  value: Constant | Feature,
+  shape: readonly number[],
+  batch: number | null,
+  sources: Int32Array,
+): Constant | Feature {
   if (value.kind === "constant") {
     const data = value.data instanceof Float32Array ? new Float32Array(sources.length) : new Float64Array(sources.length);
     sources.forEach((source, i) => (data[i] = value.data[source]!));
@@ -176,11 +184,16 @@ export function reshaped(value: Constant | Feature, shape: readonly number[], ba
 /** Values brought to one shape, as ONNX broadcasts them: each as the node of its elements. */
 export function broadcast(call: Call, values: readonly (Constant | Feature)[]): { shape: number[]; batch: number | null; nodes: Node[] } {
   const rank = values.reduce((most, value) => Math.max(most, value.shape.length), 0);
-  const batches = new Set(values.flatMap((value) => (value.kind === "feature" && value.batch !== null ? [rank - value.shape.length + value.batch] : [])));
+  const batches = new Set(
+    values.flatMap((value) => (value.kind === "feature" && value.batch !== null ? [rank - value.shape.length + value.batch] : [])),
+  );
   if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
   const [batch = null] = batches;
   const aligned = values.map((value) => alongBatch(call, value, batch === null ? null : batch - (rank - value.shape.length)));
-  const shape = broadcastShape(call, aligned.map((value) => value.shape));
+  const shape = broadcastShape(
+    call,
+    aligned.map((value) => value.shape),
+  );
   call.graph.budget.take(sizeOf(shape));
   const nodes = aligned.map((value) => {
     const wide = expanded(call, value, shape, batch);

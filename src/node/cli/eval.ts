@@ -17,7 +17,8 @@ import {
   readContext,
   readModel,
   type EvaluationOptions,
-  type ModelOptions, modelArgument
+  type ModelOptions,
+  modelArgument,
 } from "./options.js";
 import { formatTable, print, round, summarize } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";

@@ -16,7 +16,8 @@ import {
   readModel,
   type EvaluationOptions,
   type ModelOptions,
-  type Range, modelArgument
+  type Range,
+  modelArgument,
 } from "./options.js";
 import { print, round, summarize } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";

@@ -47,7 +47,9 @@ function describeOperation(operation: Operation): Description {
       return { name, reads: [operation.operand], weights: "", parameters: 0 };
     }
     case "linear": {
-      const shapes = operation.terms.map(({ weight }) => ("diagonal" in weight ? `diagonal ${weight.diagonal.length}` : `${weight.rows} x ${weight.columns}`));
+      const shapes = operation.terms.map(({ weight }) =>
+        "diagonal" in weight ? `diagonal ${weight.diagonal.length}` : `${weight.rows} x ${weight.columns}`,
+      );
       const sizes = operation.terms.map(({ weight }) => ("diagonal" in weight ? weight.diagonal.length : weight.rows * weight.columns));
       return {
         name: "linear",

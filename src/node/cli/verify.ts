@@ -2,7 +2,15 @@ import { Option, type Command } from "commander";
 import { InputError } from "../../errors.js";
 import { evaluateReference, explainPlan, type Network } from "../../index.js";
 import { createEvaluator, type Results } from "./evaluator.js";
-import { addEvaluationOptions, addModelOptions, parseWhole, readModel, type EvaluationOptions, type ModelOptions, modelArgument } from "./options.js";
+import {
+  addEvaluationOptions,
+  addModelOptions,
+  parseWhole,
+  readModel,
+  type EvaluationOptions,
+  type ModelOptions,
+  modelArgument,
+} from "./options.js";
 import { print, round } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";
 
