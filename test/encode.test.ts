@@ -359,7 +359,10 @@ describe("memory", () => {
     device.createBuffer = (descriptor) => (labels.push(descriptor.label ?? ""), createBuffer(descriptor));
     for (let count = 1; count <= 400; count++) submit({ points, count, divergence }, fresh);
     device.createBuffer = createBuffer;
-    expect(labels.filter((label) => label.endsWith(": own value 0")).length).toBeLessThan(20);
+    const scratch = labels.filter((label) => label.startsWith("deldot encode: ") && !label.endsWith(": parameters"));
+    const names = new Set(scratch).size;
+    expect(scratch.length).toBeGreaterThan(2 * names);
+    expect(scratch.length).toBeLessThan(20 * names);
     expectTruth(randomPoints(17, 400, d), { divergence: await read(divergence) });
     fresh.destroy();
   });

@@ -17,7 +17,7 @@ function blocks(language: string): string[] {
 
 // The command lines write files, so they run in a folder of their own that sees the models.
 const folder = mkdtempSync(join(tmpdir(), "deldot-readme-"));
-symlinkSync(join(root, "demo"), join(folder, "demo"));
+for (const name of ["demo", "test"]) symlinkSync(join(root, name), join(folder, name));
 writeFileSync(join(folder, "points.csv"), "1,2,3\n4,5,6\n");
 afterAll(() => rmSync(folder, { recursive: true }));
 
