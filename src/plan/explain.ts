@@ -105,7 +105,7 @@ function describe(explanation: Omit<PlanExplanation, "toString">, asked: string)
 }
 
 /** "widths 2-64-64-2" of a chain; else what the graph is made of. */
-function describeGraph({ nodes, output, stateSize }: Graph): string {
+function describeGraph({ nodes, stateSize }: Graph): string {
   const moving = nodes.filter(({ moves, body }) => moves && body.kind !== "state");
   const isChain = moving.every(({ body }, index) => {
     const terms = body.kind === "sum" ? body.terms.filter(({ source }) => nodes[source]!.moves) : [];
@@ -123,7 +123,7 @@ function describeGraph({ nodes, output, stateSize }: Graph): string {
     [norms, "norm", "norms"],
   ] as const;
   const words = parts.filter(([number]) => number > 0).map(([number, one, many]) => `${number} ${number === 1 ? one : many}`);
-  return `a graph of ${words.join(", ")}, velocity of ${output.width}`;
+  return `a graph of ${words.join(", ")}`;
 }
 
 /** Columns 2 to 5 hold numbers and are aligned to the right. */

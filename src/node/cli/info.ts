@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { explainPlan, type Network, type Operand, type Operation } from "../../index.js";
+import { explainPlan, type Diagonal, type Matrix, type Network, type Operand, type Operation } from "../../index.js";
 import { addModelOptions, modelArgument, readModel, type ModelOptions } from "./options.js";
 import { formatTable, print } from "./output.js";
 
@@ -47,16 +47,20 @@ function describeOperation(operation: Operation): Description {
       return { name, reads: [operation.operand], weights: "", parameters: 0 };
     }
     case "linear": {
-      const shapes = operation.terms.map(({ weight }) =>
-        "diagonal" in weight ? `diagonal ${weight.diagonal.length}` : `${weight.rows} x ${weight.columns}`,
-      );
-      const sizes = operation.terms.map(({ weight }) => ("diagonal" in weight ? weight.diagonal.length : weight.rows * weight.columns));
+      const weights = operation.terms.map(({ weight }) => describeWeight(weight));
       return {
         name: "linear",
         reads: operation.terms.map(({ operand }) => operand),
-        weights: [...shapes, ...(operation.bias ? [`bias ${operation.bias.length}`] : [])].join(" + "),
-        parameters: sizes.reduce((sum, size) => sum + size, 0) + (operation.bias?.length ?? 0),
+        weights: [...weights.map(({ shape }) => shape), ...(operation.bias ? [`bias ${operation.bias.length}`] : [])].join(" + "),
+        parameters: weights.reduce((sum, { parameters }) => sum + parameters, 0) + (operation.bias?.length ?? 0),
       };
     }
   }
+}
+
+function describeWeight(weight: Matrix | Diagonal): { shape: string; parameters: number } {
+  if (!("diagonal" in weight)) return { shape: `${weight.rows} x ${weight.columns}`, parameters: weight.rows * weight.columns };
+  const { diagonal } = weight;
+  if (diagonal.every((factor) => factor === 1)) return { shape: "identity", parameters: 0 };
+  return { shape: `diagonal ${diagonal.length}`, parameters: diagonal.length };
 }
