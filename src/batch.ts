@@ -22,7 +22,15 @@ export interface Batch {
 export interface Contexts {
   readonly data: Float32Array | Float64Array | readonly number[];
   readonly shared: boolean;
+  /**
+   * Where runs of points with one context begin, the first at 0, where they are long enough to be evaluated run by run,
+   * each with a shared context; null where every point stands for itself.
+   */
+  readonly runs: readonly number[] | null;
 }
+
+/** Shorter runs, on the average, are not worth a chunk of their own. */
+const LEAST_RUN = 256;
 
 /** Reads [B, width]. @throws InputError where the length is not a multiple of the width, or the shape does not fit. */
 export function readBatch(given: BatchInput, width: number, what: string): Batch {
@@ -46,13 +54,25 @@ export function readContext(given: ContextInput | null | undefined, width: numbe
   if (given === undefined || given === null) throw new InputError(`context is missing; expected ${expected}`);
   if (typeof given === "number") {
     if (width !== 1) throw new InputError(`context is the number ${given}; expected ${expected}`);
-    return { data: [given], shared: true };
+    return { data: [given], shared: true, runs: [0] };
   }
   const { data, shape } = readShaped(given, "context");
   if (shape && shape.at(-1) !== width) throw new InputError(`context has the shape [${shape.join(", ")}]; expected ${expected}`);
-  if (data.length === width) return { data, shared: true };
-  if (data.length === width * count) return { data, shared: false };
+  if (data.length === width) return { data, shared: true, runs: [0] };
+  if (data.length === width * count) return { data, shared: false, runs: runsOf(data, width, count) };
   throw new InputError(`context has ${data.length} numbers; expected ${expected}`);
+}
+
+function runsOf(data: Batch["data"], width: number, count: number): number[] | null {
+  const starts = [0];
+  for (let point = 1; point < count; point++)
+    for (let i = 0; i < width; i++)
+      if (data[point * width + i] !== data[(point - 1) * width + i]) {
+        starts.push(point);
+        if (starts.length * LEAST_RUN > count) return null;
+        break;
+      }
+  return starts.length * LEAST_RUN <= count ? starts : null;
 }
 
 function readShaped(given: BatchInput, what: string): { data: Batch["data"]; shape: readonly number[] | null } {

@@ -141,7 +141,7 @@ export class VectorField {
     const d = this.network.stateSize;
     const batch = readBatch(points, d, "points");
     const context = readContext(options.context, this.network.contextSize, batch.count);
-    const plan = this.planFor({ ...options, contextPer: context?.shared === false ? "point" : "batch" });
+    const plan = this.planFor({ ...options, contextPer: context && !context.runs ? "point" : "batch" });
     startRun(options);
 
     const { count, shape } = batch;

@@ -90,6 +90,29 @@ describe("one context", () => {
     field.destroy();
   });
 
+  test("that many points in a row have in common is evaluated once for all of them", async () => {
+    const { network, truth } = load("concatsquash.dynamo.onnx");
+    const [d, repeats, times] = [network.stateSize, 700, [0.1, 0.9, 0.1]];
+    const points = Float32Array.from({ length: times.length * repeats * d }, (_, index) => truth.points[index % truth.points.length]!);
+    const context = times.flatMap((time) => Array.from({ length: repeats }, () => time));
+    const field = await VectorField.create(device, network);
+    const written: number[] = [];
+    const writeBuffer = device.queue.writeBuffer.bind(device.queue);
+    device.queue.writeBuffer = (buffer, offset, data, ...rest) => {
+      if (buffer.label.endsWith(": context")) written.push(data.byteLength);
+      writeBuffer(buffer, offset, data, ...rest);
+    };
+    const { divergence } = await field.evaluate(points, { context });
+    device.queue.writeBuffer = writeBuffer;
+    expect(written).toEqual(times.map(() => 4));
+    const expected = evaluateReference(network, points, { context, outputs: ["divergence", "diagonal"] });
+    const scale = expected.divergence!.map((_, point) =>
+      expected.diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0),
+    );
+    expectClose(divergence, expected.divergence!, scale);
+    field.destroy();
+  });
+
   test("per point may differ ten thousand times", async () => {
     const { network } = load("time-embedding.torchscript.onnx");
     const count = 10_000;

@@ -72,7 +72,8 @@ export async function run(
 ): Promise<Uint8Array> {
   const { turns, watch, pace } = shared;
   const { count: total } = inputs.points;
-  const route: Route = { to: "host", sharedContext: inputs.context?.shared ?? false };
+  const runs = inputs.context ? inputs.context.runs : [0];
+  const route: Route = { to: "host", sharedContext: runs !== null };
   const nonFinite = new Uint8Array(total);
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
@@ -80,7 +81,8 @@ export async function run(
     for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route);
-      const count = Math.min(capacity.points, total - first);
+      const end = runs?.find((start) => start > first) ?? total;
+      const count = Math.min(capacity.points, end - first);
       const chunk = scheduleChunk(plan, first, count, capacity, paced, route);
       const uploads = prepare(chunk, inputs, nonFinite);
       const progress = (): void => {
@@ -174,7 +176,7 @@ function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFini
   const add = (name: string, batch: { data: ArrayLike<number> }, total: number, shared: boolean): void => {
     const width = batch.data.length / total;
     const data = new Float32Array((shared ? 1 : count) * width);
-    const from = shared ? 0 : first * width;
+    const from = total === 1 ? 0 : first * width;
     for (let i = 0; i < data.length; i++) {
       const value = Math.fround(batch.data[from + i]!);
       if (Number.isFinite(value)) data[i] = value;
@@ -185,7 +187,7 @@ function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFini
     if (chunk.scratch.has(name)) uploads.push([name, data]);
   };
   add("points", points, points.count, false);
-  if (context) add("context", context, context.shared ? 1 : points.count, context.shared);
+  if (context) add("context", context, context.shared ? 1 : points.count, context.runs !== null);
   if (tangents) add("tangents", tangents, tangents.count, false);
   return uploads;
 }
