@@ -1,6 +1,6 @@
 // y = r (x - μ), r = 1 / √(mean((x - μ)²) + ε), with μ = mean x where it is centered (LayerNorm), else 0 (RMSNorm).
 // One invocation computes one row (a point, a moved copy of one, or a context).
-// Needs: lib/dispatch.wgsl.
+// Needs: lib/dispatch.wgsl, lib/padding.wgsl.
 
 struct Parameters {
   rows: u32,
@@ -16,11 +16,6 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read_write> normed: array<vec4f>;     // y [rows, width], 0 in the padding
 @group(0) @binding(3) var<storage, read_write> deviation: array<f32>;    // r [rows]
 
-/// 1 where a lane of a row's vec4 is a number of it, 0 in the padding.
-fn lanes(index: u32) -> vec4f {
-  return select(vec4f(), vec4f(1.0), vec4u(index * 4u) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.size));
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let row = invocation_index(id, workgroups);
@@ -32,17 +27,17 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   var mean = 0.0;
   if (p.centered == 1u) {
     for (var i = 0u; i < p.width; i++) {
-      mean += dot(x[start + i], lanes(i)) / n;
+      mean += dot(x[start + i], lanes(i, p.size)) / n;
     }
   }
   var variance = 0.0;
   for (var i = 0u; i < p.width; i++) {
-    let distance = (x[start + i] - mean) * lanes(i);
+    let distance = (x[start + i] - mean) * lanes(i, p.size);
     variance += dot(distance, distance) / n;
   }
   let r = inverseSqrt(variance + bitcast<f32>(p.epsilon));
   deviation[row] = r;
   for (var i = 0u; i < p.width; i++) {
-    normed[row * p.width + i] = r * (x[start + i] - mean) * lanes(i);
+    normed[row * p.width + i] = r * (x[start + i] - mean) * lanes(i, p.size);
   }
 }

@@ -1,7 +1,7 @@
 // out = r (t - mean t - y mean(y ∘ t)) for tangents t = scale ∘ tangent: how a norm's value y moves, since its mean and
 // deviation move with x (no mean t where it is not centered); r = 1 / √(variance + ε).
 // One invocation computes one tangent, row r = b columns + k.
-// Needs: lib/dispatch.wgsl.
+// Needs: lib/dispatch.wgsl, lib/padding.wgsl.
 
 struct Parameters {
   rows: u32,
@@ -22,11 +22,6 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> deviation: array<f32>;      // r [points]
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>;    // [points, columns, width]
 
-/// 1 where a lane of a row's vec4 is a number of it, 0 in the padding.
-fn lanes(index: u32) -> vec4f {
-  return select(vec4f(), vec4f(1.0), vec4u(index * 4u) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.size));
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let row = invocation_index(id, workgroups);
@@ -42,7 +37,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   var along = 0.0;
   for (var i = 0u; i < p.width; i++) {
     let moved = scale[s + i] * tangent[t + i];
-    mean += dot(moved, lanes(i)) / n;
+    mean += dot(moved, lanes(i, p.size)) / n;
     along += dot(moved, value[y + i]) / n;
   }
   if (p.centered == 0u) {
@@ -50,6 +45,6 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   for (var i = 0u; i < p.width; i++) {
     let moved = scale[s + i] * tangent[t + i];
-    out[row * p.width + i] = deviation[point] * (moved - mean - value[y + i] * along) * lanes(i);
+    out[row * p.width + i] = deviation[point] * (moved - mean - value[y + i] * along) * lanes(i, p.size);
   }
 }

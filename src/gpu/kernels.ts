@@ -8,6 +8,7 @@ import dot from "../../shaders/dot.wgsl?raw";
 import gather from "../../shaders/gather.wgsl?raw";
 import activations from "../../shaders/lib/activations.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
+import padding from "../../shaders/lib/padding.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
 import normTangent from "../../shaders/norm_tangent.wgsl?raw";
@@ -58,7 +59,7 @@ export function kernelOf({ kernel, activation }: Pick<Step, "kernel" | "activati
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   return {
     label: applies(kernel) ? `${kernel} ${activation ?? IDENTITY}` : kernel,
-    source: [constants, dispatch, ...functions, TEXTS[kernel]].join("\n"),
+    source: [constants, dispatch, padding, ...functions, TEXTS[kernel]].join("\n"),
     ...interfaceOf(TEXTS[kernel]),
   };
 }
