@@ -1,0 +1,414 @@
+import { UNMOVED, type ForwardSteps } from "./forward.js";
+import { zeros } from "./matrices.js";
+import {
+  multiplyAddsPerTangent,
+  scalesOf,
+  widthOfTarget,
+  type Factor,
+  type Instruction,
+  type Register,
+  type Rows,
+  type Scale,
+  type Target,
+} from "./program.js";
+import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
+import { ROWS_PER_INVOCATION, type Binding } from "./steps.js";
+import { partsPerTerm, termsPerPoint } from "./terms.js";
+import type { TracePlan } from "./trace.js";
+
+/** Tangents, or rows contracted with them: where column k of point b is found, in vec4. */
+interface Columns {
+  readonly binding: Binding;
+  readonly offset: number;
+  readonly perPoint: number;
+  readonly perColumn: number;
+}
+
+/** Writes the steps of a trace: pass by pass over the tangents, from seed to end. */
+export class TangentSteps {
+  /** Products of scales, by what they are made of. */
+  private readonly products = new Map<string, Values>();
+
+  constructor(
+    private readonly chunk: ChunkRecorder,
+    private readonly forward: ForwardSteps,
+  ) {}
+
+  write(plan: TracePlan): void {
+    if (plan.instructions.some(({ kind }) => kind === "contract"))
+      this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk.plan));
+    const registers = new Slots("tangents");
+    for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
+      const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
+      const before = this.chunk.work;
+      this.pass(plan, column, columns, registers);
+      if (column + columns < plan.tangents) this.chunk.submitWhenFull(this.chunk.work - before);
+    }
+  }
+
+  /** The tangents [column, column + columns) of every point, from seed to end. */
+  private pass(plan: TracePlan, column: number, columns: number, slots: Slots): void {
+    const pass = new TangentPass(column, columns);
+    if (readsRows(plan.instructions, "probes")) pass.probes = this.probes(plan, column, columns);
+    if (readsRows(plan.instructions, "given")) pass.given = this.given();
+    const lastUse = new Map<number, number>();
+    plan.instructions.forEach((instruction, index) => {
+      for (const { index: register } of registersOf(instruction)) lastUse.set(register, index);
+    });
+    plan.instructions.forEach((instruction, index) => {
+      this.run(plan, instruction, pass, slots);
+      for (const [register, name] of pass.held)
+        if (lastUse.get(register) === index) {
+          slots.free(name);
+          pass.held.delete(register);
+        }
+    });
+    if (!plan.instructions.some(({ kind }) => kind === "contract") && plan.method !== "jvp") this.diagonal(column, columns);
+  }
+
+  private run(plan: TracePlan, instruction: Instruction, pass: TangentPass, slots: Slots): void {
+    switch (instruction.kind) {
+      case "contract":
+        if (!instruction.once || pass.column === 0) this.contract(plan, instruction, pass);
+        return;
+      case "carry":
+        return this.carry(instruction, pass, slots);
+      case "blend":
+        return this.blend(instruction, pass, slots);
+      case "norm":
+        return this.normTangent(instruction, pass, slots);
+    }
+  }
+
+  private carry(instruction: Extract<Instruction, { kind: "carry" }>, pass: TangentPass, slots: Slots): void {
+    const { matrix, from } = instruction;
+    const points = this.pointsOf(instruction.into);
+    const rows = points * pass.columns;
+    const [inner, outer] = [quads(matrix.columns), quads(matrix.rows)];
+    const scale = this.scaleValues(from.scale, matrix.columns);
+    const end = this.scaleValues(instruction.endScale, matrix.rows);
+    const tangent = this.columnsOf(from.rows, pass);
+    const target = this.target(instruction.into, pass, slots);
+    this.chunk.add({
+      label: `carry by ${matrix.name}`,
+      kernel: "carry",
+      parameters: {
+        rows,
+        columns: pass.columns,
+        inner,
+        outer,
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+        ...target.strides,
+        endScalePerPoint: end.perRow,
+        adds: instruction.adds ? 1 : 0,
+      },
+      bindings: { weight: asProduct(matrix), tangent: tangent.binding, scale: scale.binding, endScale: end.binding, out: target.binding },
+      invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * outer,
+      multiplyAdds: rows * matrix.rows * matrix.columns,
+    });
+  }
+
+  private blend(instruction: Extract<Instruction, { kind: "blend" }>, pass: TangentPass, slots: Slots): void {
+    const { from, into, endScale } = instruction;
+    const width = widthOfTarget(into);
+    const rows = this.pointsOf(into) * pass.columns;
+    const scale = this.scaleValues([...from.scale, ...endScale], width);
+    const tangent = this.columnsOf(from.rows, pass);
+    const target = this.target(into, pass, slots);
+    this.chunk.add({
+      label: "blend tangents",
+      kernel: "blend",
+      parameters: {
+        rows,
+        columns: pass.columns,
+        outer: quads(width),
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+        ...target.strides,
+        adds: instruction.adds ? 1 : 0,
+      },
+      bindings: { tangent: tangent.binding, scale: scale.binding, out: target.binding },
+      invocations: rows * quads(width),
+      multiplyAdds: rows * multiplyAddsPerTangent(instruction),
+    });
+  }
+
+  private normTangent(instruction: Extract<Instruction, { kind: "norm" }>, pass: TangentPass, slots: Slots): void {
+    const { node: index, from, into } = instruction;
+    const node = this.chunk.graph.nodes[index]!;
+    const rows = this.chunk.count * pass.columns;
+    const scale = this.scaleValues(from.scale, node.width);
+    const tangent = this.columnsOf(from.rows, pass);
+    const target = this.target(into, pass, slots);
+    this.chunk.add({
+      label: `tangents of norm ${index}`,
+      kernel: "norm_tangent",
+      parameters: {
+        rows,
+        columns: pass.columns,
+        size: node.width,
+        width: quads(node.width),
+        centered: node.body.kind === "norm" && node.body.centered ? 1 : 0,
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+      },
+      bindings: {
+        tangent: tangent.binding,
+        scale: scale.binding,
+        value: this.chunk.scratch(`kept value ${index}`, 0),
+        deviation: this.chunk.scratch(`deviation ${index}`, 0),
+        out: target.binding,
+      },
+      invocations: rows,
+      multiplyAdds: rows * 4 * node.width,
+    });
+  }
+
+  private contract(plan: TracePlan, instruction: Extract<Instruction, { kind: "contract" }>, pass: TangentPass): void {
+    const { matrix, from, width } = instruction;
+    const columns = instruction.once ? 1 : pass.columns;
+    const rows = this.chunk.count * columns;
+    const tangent = this.columnsOf(from.rows, pass);
+    const contraction = this.columnsOf(instruction.rows, pass);
+    // Without a product between them, both scales meet at once.
+    const scale = matrix ? this.scaleValues(instruction.scale, width) : this.scaleValues([...from.scale, ...instruction.scale], width);
+    const factor = this.scaleValues(instruction.endScale, instruction.endScale.length > 0 ? plan.tangents : 1);
+    const parameters = {
+      rows,
+      columns,
+      tangentOffset: tangent.offset,
+      tangentPerPoint: tangent.perPoint,
+      tangentPerColumn: tangent.perColumn,
+      contractionOffset: contraction.offset,
+      contractionPerPoint: contraction.perPoint,
+      contractionPerColumn: contraction.perColumn,
+      contractionScalePerPoint: scale.perRow,
+      factorPerPoint: factor.perRow * 4,
+      factorPerColumn: instruction.endScale.length > 0 ? 1 : 0,
+      firstColumn: instruction.once ? 0 : pass.column,
+      termsPerPoint: termsPerPoint(this.chunk.plan),
+      adds: instruction.adds ? 1 : 0,
+    };
+    const bindings = {
+      tangent: tangent.binding,
+      contraction: contraction.binding,
+      contractionScale: scale.binding,
+      factor: factor.binding,
+      terms: this.chunk.scratch("terms", 0),
+    };
+    if (!matrix) {
+      this.chunk.add({
+        label: "contract the tangents",
+        kernel: "dot",
+        parameters: { ...parameters, width: quads(width) },
+        bindings,
+        invocations: rows,
+        multiplyAdds: rows * width,
+      });
+      return;
+    }
+    const scaling = this.scaleValues(from.scale, matrix.columns);
+    this.chunk.add({
+      label: `carry by ${matrix.name} and contract`,
+      kernel: "contract",
+      parameters: {
+        ...parameters,
+        inner: quads(matrix.columns),
+        outer: quads(matrix.rows),
+        parts: partsPerTerm(this.chunk.plan),
+        scalePerPoint: scaling.perRow,
+      },
+      bindings: { ...bindings, weight: asProduct(matrix), scale: scaling.binding },
+      invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * partsPerTerm(this.chunk.plan),
+      multiplyAdds: rows * multiplyAddsPerTangent(instruction),
+    });
+  }
+
+  private diagonal(column: number, columns: number): void {
+    const d = this.chunk.graph.stateSize;
+    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk.plan));
+    this.chunk.add({
+      label: "diagonal of the Jacobian",
+      kernel: "diagonal",
+      parameters: {
+        rows: this.chunk.count * columns,
+        columns,
+        perPoint: d * columns,
+        first: column,
+        termsPerPoint: termsPerPoint(this.chunk.plan),
+      },
+      bindings: { jacobian: this.chunk.scratch("jacobian", 0), terms },
+      invocations: this.chunk.count * columns,
+    });
+    if (this.chunk.plan.outputs.includes("jacobian"))
+      this.chunk.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
+  }
+
+  private probes(plan: TracePlan, column: number, columns: number): Columns {
+    const { stateSize: d } = this.chunk.graph;
+    const shared = plan.probes!.per === "batch";
+    const width = quads(d);
+    const rows = columns * (shared ? 1 : this.chunk.count);
+    const binding = this.chunk.scratch("probes", rows * width * 4);
+    this.chunk.add({
+      label: "Rademacher probes",
+      kernel: "probes",
+      parameters: {
+        rows,
+        columns,
+        stateSize: d,
+        width,
+        firstPoint: shared ? 0 : this.chunk.request.first,
+        firstColumn: column,
+        seed: plan.probes!.seed,
+      },
+      bindings: { probes: binding },
+      invocations: rows * width,
+    });
+    return { binding, offset: 0, perPoint: shared ? 0 : columns * width, perColumn: width };
+  }
+
+  private given(): Columns {
+    const { stateSize: d } = this.chunk.graph;
+    const width = quads(d);
+    const binding = this.chunk.scratch("given tangents", this.chunk.count * width * 4);
+    this.forward.gather("gather the tangents", this.chunk.outer("tangents", d), d, this.chunk.count, binding, UNMOVED);
+    return { binding, offset: 0, perPoint: width, perColumn: 0 };
+  }
+
+  private columnsOf(rows: Rows, pass: TangentPass): Columns {
+    switch (rows.kind) {
+      case "matrix": {
+        const width = quads(rows.matrix.columns);
+        return { binding: asRows(rows.matrix), offset: pass.column * width, perPoint: 0, perColumn: width };
+      }
+      case "probes":
+        return pass.probes!;
+      case "given":
+        return pass.given!;
+      case "register": {
+        const { index, width, shared } = rows.register;
+        const binding: Binding = { kind: "scratch", name: pass.names.get(index)! };
+        return { binding, offset: 0, perPoint: shared ? 0 : pass.columns * quads(width), perColumn: quads(width) };
+      }
+    }
+  }
+
+  private pointsOf(into: Target): number {
+    return into.kind === "register" && into.register.shared ? 1 : this.chunk.count;
+  }
+
+  /** Where tangents are written, and their strides in floats. */
+  private target(
+    into: Target,
+    pass: TangentPass,
+    slots: Slots,
+  ): { binding: Binding; strides: Record<"outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
+    const { columns } = pass;
+    if (into.kind === "register") {
+      const { index, width } = into.register;
+      if (!pass.names.has(index)) {
+        const name = slots.take(into.register.shared);
+        pass.names.set(index, name);
+        pass.held.set(index, name);
+      }
+      const padded = quads(width) * 4;
+      const binding = this.chunk.scratch(pass.names.get(index)!, this.pointsOf(into) * columns * padded);
+      return { binding, strides: { outPerPoint: columns * padded, outPerColumn: padded, outPerRow: 1, outRows: padded } };
+    }
+    const d = into.width;
+    const binding = this.chunk.scratch(into.kind, this.chunk.count * d * columns);
+    return { binding, strides: { outPerPoint: d * columns, outPerColumn: 1, outPerRow: columns, outRows: d } };
+  }
+
+  /** A scale as rows, the product of its factors where there are several, ones where there is none. */
+  private scaleValues(scale: Scale, width: number): Values {
+    if (scale.length === 0) return { binding: asRows(onesRow(width)), perRow: 0 };
+    const [first, ...rest] = scale;
+    if (rest.length === 0) return this.factorValues(first!);
+    const key = scale.map(nameOf).toSorted().join(" ");
+    let product = this.products.get(key);
+    if (!product) {
+      let values = this.factorValues(first!);
+      rest.forEach((factor, index) => {
+        const other = this.factorValues(factor);
+        const perRow = values.perRow || other.perRow ? quads(width) : 0;
+        const rows = perRow === 0 ? 1 : this.chunk.count;
+        const into = this.chunk.padded(`scale ${key} ${index}`, rows, width);
+        this.forward.combine(
+          "multiply scales",
+          null,
+          rows,
+          { binding: asRows(zeros(1, width)), perRow: 0 },
+          values,
+          other,
+          into,
+          null,
+          width,
+        );
+        values = { binding: into.binding, perRow };
+      });
+      this.products.set(key, (product = values));
+    }
+    return product;
+  }
+
+  private factorValues(factor: Factor): Values {
+    if (factor.kind === "constant") return { binding: asRows(factor.row), perRow: 0 };
+    const node = this.chunk.graph.nodes[factor.node]!;
+    const perRow = this.chunk.isShared(node) ? 0 : quads(node.width);
+    const name = factor.kind === "derivative" ? `derivative ${node.index}` : `kept value ${node.index}`;
+    return { binding: this.chunk.scratch(name, 0), perRow };
+  }
+}
+
+class TangentPass {
+  probes: Columns | null = null;
+  given: Columns | null = null;
+  /** The scratch buffer of each register, and of those that are still needed. */
+  readonly names = new Map<number, string>();
+  readonly held = new Map<number, string>();
+
+  constructor(
+    readonly column: number,
+    readonly columns: number,
+  ) {}
+}
+
+/** The nodes whose σ' or value the instructions read. */
+export function keptOf(instructions: readonly Instruction[]): { derivatives: Set<number>; values: Set<number> } {
+  const derivatives = new Set<number>();
+  const values = new Set<number>();
+  for (const instruction of instructions) {
+    if (instruction.kind === "norm") values.add(instruction.node);
+    for (const factor of scalesOf(instruction).flat()) {
+      if (factor.kind === "derivative") derivatives.add(factor.node);
+      if (factor.kind === "value") values.add(factor.node);
+    }
+  }
+  return { derivatives, values };
+}
+
+function rowsReadBy(instruction: Instruction): Rows[] {
+  return instruction.kind === "contract" ? [instruction.from.rows, instruction.rows] : [instruction.from.rows];
+}
+
+function readsRows(instructions: readonly Instruction[], kind: Rows["kind"]): boolean {
+  return instructions.some((instruction) => rowsReadBy(instruction).some((rows) => rows.kind === kind));
+}
+
+function registersOf(instruction: Instruction): Register[] {
+  const read = rowsReadBy(instruction).flatMap((rows) => (rows.kind === "register" ? [rows.register] : []));
+  return instruction.kind !== "contract" && instruction.into.kind === "register" ? [...read, instruction.into.register] : read;
+}
+
+function nameOf(factor: Factor): string {
+  return factor.kind === "constant" ? factor.row.name : `${factor.kind} ${factor.node}`;
+}
