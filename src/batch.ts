@@ -5,7 +5,12 @@ export type BatchInput =
   | Float32Array
   | Float64Array
   | readonly number[]
-  | { readonly data: Float32Array | Float64Array | readonly number[]; readonly shape: readonly number[] };
+  | {
+      /** As many numbers as the shape holds, row-major. */
+      readonly data: Float32Array | Float64Array | readonly number[];
+      /** Any batch shape, then the size of one vector: [..., width]. */
+      readonly shape: readonly number[];
+    };
 
 /** One vector for all points (a number where it has one component), or one per point. */
 export type ContextInput = number | BatchInput;

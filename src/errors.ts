@@ -3,6 +3,7 @@
  * Catch this one to tell a problem the package describes from a bug.
  */
 export class DeldotError extends Error {
+  /** The name of the class, as it survives minifiers. */
   override name = "DeldotError";
 }
 

@@ -16,6 +16,7 @@ import { capacityOf, scheduleChunk } from "./plan/schedule.js";
 import { type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
 import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
 
+/** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
   /**
    * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
@@ -28,13 +29,19 @@ export interface VectorFieldOptions {
   readonly label?: string | undefined;
 }
 
+/** What {@link VectorField.evaluate} is asked for, and how. */
 export interface EvaluateOptions<O extends Output = Output> extends PlanOptions, RunOptions {
+  /** Which arrays the result has. Default: value and divergence. */
   readonly outputs?: readonly O[] | undefined;
   /** One vector for all points, or one per point; required where the network takes a context. */
   readonly context?: ContextInput | null | undefined;
 }
 
-/** Results in float32, row-major, with the batch shape of the points in front; those that were asked for. */
+/**
+ * Results in float32, row-major, with the batch shape of the points in front; those that were asked for:
+ * `value`, f(x), [...shape, d]; `divergence`, Σ ∂f_i/∂x_i, [...shape]; `diagonal`, ∂f_i/∂x_i, [...shape, d];
+ * `jacobian`, J[i][j] = ∂f_i/∂x_j, [...shape, d, d].
+ */
 export type Evaluation<O extends Output = Output> = {
   /** The method that ran; "value" where only f was asked for. */
   readonly method: Method | "value";
@@ -50,8 +57,16 @@ type Arrays<O extends Output> = { readonly [K in O]: Float32Array };
 /** A buffer of the caller: rows begin at `offset` bytes (a multiple of 4) and are `stride` floats apart. */
 export type BufferRows =
   | GPUBuffer
-  | { readonly buffer: GPUBuffer; readonly offset?: number | undefined; readonly stride?: number | undefined };
+  | {
+      /** On the field's device, with usage STORAGE. */
+      readonly buffer: GPUBuffer;
+      /** Where the first row begins, in bytes, a multiple of 4; default 0. */
+      readonly offset?: number | undefined;
+      /** From the start of a row to the next, in floats; default the width of a row. */
+      readonly stride?: number | undefined;
+    };
 
+/** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
 export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "step"> {
   /** [count, d], stride d unless given; usage STORAGE. */
   readonly points: BufferRows;
@@ -92,6 +107,7 @@ export class VectorField {
 
   private constructor(
     private readonly device: GPUDevice,
+    /** The network as it was given. */
     readonly network: Network,
     private readonly memoryBudget: number,
     private readonly label: string,
@@ -109,7 +125,7 @@ export class VectorField {
 
   /**
    * Compiles the kernels of a network on the caller's device, which the field never destroys.
-   * @throws InputError, GpuError, DeviceLostError
+   * @throws InputError for a bad argument, GpuError where a kernel does not compile, DeviceLostError.
    */
   static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
     if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
@@ -134,6 +150,8 @@ export class VectorField {
    * Points are rounded to float32; a point with a NaN or an infinity in it, or in its context, gets NaN in all its outputs.
    *
    * Errors of exact methods: float32 rounding, about 1e-6 Σ|∂f_i/∂x_i|. The final sum is float64, on the host.
+   *
+   * @throws InputError, PlanError for a bad argument; LimitError, GpuError, DeviceLostError; the signal's reason on abort.
    */
   async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
     this.checkUsable();
@@ -177,13 +195,18 @@ export class VectorField {
     return { method: plan.method, shape, ...results, ...(standardError && { standardError }) } as Evaluation<O>;
   }
 
-  /** The divergence alone, [...batch shape of the points]. */
+  /** The divergence alone, [...batch shape of the points]. @throws as {@link VectorField.evaluate} does. */
   async divergence(points: BatchInput, options: Omit<EvaluateOptions, "outputs"> = {}): Promise<Float32Array> {
     const { divergence } = await this.evaluate(points, { ...options, outputs: ["divergence"] });
     return divergence;
   }
 
-  /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
+  /**
+   * J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. One pass of forward mode (Griewank and Walther,
+   * Evaluating Derivatives, 2008, chapter 3).
+   *
+   * @throws as {@link VectorField.evaluate} does.
+   */
   async jvp(
     points: BatchInput,
     tangents: BatchInput,
@@ -241,7 +264,10 @@ export class VectorField {
     if (pass !== target) pass.end();
   }
 
-  /** Grows encode's scratch for `count` points and these outputs, so that no later frame has to. */
+  /**
+   * Grows encode's scratch for `count` points and these outputs, so that no later frame has to.
+   * @throws InputError, PlanError, LimitError, GpuError (out of memory among it), DeviceLostError.
+   */
   async reserve(count: number, options: Pick<EncodeOptions, "method"> & { readonly outputs?: readonly Output[] } = {}): Promise<void> {
     this.checkUsable();
     if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);

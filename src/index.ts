@@ -1,4 +1,14 @@
 /// <reference types="@webgpu/types" preserve="true" />
+/**
+ * The exact divergence ∇·f = Σ ∂f_i/∂x_i of a neural vector field f: R^d x R^c -> R^d. A network comes from {@link mlp},
+ * {@link parseSafetensors} or {@link parseOnnx}; {@link VectorField} evaluates it on a GPUDevice, {@link evaluateReference}
+ * in float64 on the CPU, and {@link explainPlan} says what either would do.
+ *
+ * In all of it d is the size of the state, c that of the context, and B the number of points; arrays are flat and row-major.
+ * Numbers have no units but those of the field: with x in metres and f in metres per second, the divergence is per second.
+ *
+ * @module deldot
+ */
 export type { BatchInput, ContextInput } from "./batch.js";
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";

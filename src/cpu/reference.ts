@@ -16,6 +16,7 @@ import {
 import { rademacher } from "./probes.js";
 import { meanRows, sumRows } from "./reduce.js";
 
+/** What {@link evaluateReference} is asked for. */
 export interface ReferenceOptions extends PlanOptions {
   /** One vector for all points, or one per point; required where the network takes a context. */
   readonly context?: ContextInput | null | undefined;
@@ -23,6 +24,7 @@ export interface ReferenceOptions extends PlanOptions {
 
 /** Results in float64; each array is row-major, with the batch shape of the points in front. */
 export interface ReferenceResult {
+  /** The method that ran; "value" where only f was asked for. */
   readonly method: Method | "value";
   /** The leading batch shape of the points. */
   readonly shape: readonly number[];
@@ -51,7 +53,7 @@ interface Primal {
 /**
  * f and its divergence in float64 on the CPU: the twin of the GPU kernels, and the way where there is no WebGPU.
  * tangent, jacobian and coordinate all push the basis vectors through the layers (forward mode); cyclic, difference and
- * hutchinson follow their plans. A point with a NaN or an infinity in it, or in its context, gives NaN throughout.
+ * hutchinson follow their plans. points is [B, d] or [..., d], and nothing is rounded to float32. A point with a NaN or an infinity in it, or in its context, gives NaN throughout.
  *
  * @throws InputError, PlanError as VectorField.evaluate rejects with.
  */

@@ -3,7 +3,9 @@
  * start better: a store that throws, rejects or holds nonsense is as good as an empty one, and no result waits for set.
  */
 export interface Store {
+  /** What was set under the key, if anything. */
   get(key: string): string | null | undefined | Promise<string | null | undefined>;
+  /** Keeps a short text under the key. */
   set(key: string, value: string): void | Promise<void>;
 }
 

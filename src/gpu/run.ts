@@ -15,9 +15,11 @@ export interface RunInputs {
   readonly tangents: Batch | null;
 }
 
+/** How a call reports and how it is stopped. */
 export interface RunOptions {
   /** Called after each chunk with the number of points done and their total. */
   readonly onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
+  /** Stops the call between two submissions; it then rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -1,11 +1,12 @@
 import { ModelError, quote } from "../errors.js";
 
-/** An activation σ with its parameters, as {@link parseActivation} makes it. */
+/** An activation σ with its parameters. Formulas, defaults and derivatives at kinks are PyTorch's. */
 export interface Activation {
+  /** One of {@link activationNames}. */
   readonly name: string;
   /** All of them, in PyTorch's order, defaults included. */
   readonly parameters: readonly number[];
-  /** What {@link parseActivation} reads back: "elu(0.5)", and "elu" where every parameter has its default. */
+  /** As {@link mlp} reads it back: "elu(0.5)", and "elu" where every parameter has its default. */
   toString(): string;
 }
 
@@ -215,7 +216,7 @@ const rows: Readonly<Record<string, Row>> = {
   },
 };
 
-/** The names that {@link parseActivation} knows, without aliases. */
+/** The names of all activations, without their aliases: "relu", "silu", "softplus" and so on. */
 export const activationNames: readonly string[] = Object.keys(rows);
 
 /** From lower-case names and aliases to names. */

@@ -6,8 +6,11 @@ export type Numbers = Float32Array | Float64Array;
 
 /** A dense matrix [rows, columns], row-major. */
 export interface Matrix {
+  /** How many numbers it gives. */
   readonly rows: number;
+  /** How many numbers it takes. */
   readonly columns: number;
+  /** [rows * columns] */
   readonly data: Numbers;
 }
 
@@ -22,35 +25,53 @@ export type Operand = "state" | "context" | number;
 
 /** z = Σ weight_k · operand_k + bias; every weight is [width, width of its operand], the bias [width]. */
 export interface LinearOperation {
+  /** Tells the operations apart. */
   readonly kind: "linear";
-  readonly terms: readonly { readonly operand: Operand; readonly weight: Matrix | Diagonal }[];
+  /** The products that are summed. */
+  readonly terms: readonly {
+    /** What is multiplied. */
+    readonly operand: Operand;
+    /** By what: [width, width of the operand]. */
+    readonly weight: Matrix | Diagonal;
+  }[];
+  /** [width]; null for none. */
   readonly bias: Numbers | null;
 }
 
 /** a = σ(z), element by element. */
 export interface ActivationOperation {
+  /** Tells the operations apart. */
   readonly kind: "activation";
+  /** z */
   readonly operand: Operand;
+  /** σ */
   readonly activation: Activation;
 }
 
 /** a ∘ b, element by element; both have the same width and may be the same operand. */
 export interface ProductOperation {
+  /** Tells the operations apart. */
   readonly kind: "product";
+  /** a and b */
   readonly operands: readonly [Operand, Operand];
 }
 
 /**
  * Over the elements of one vector: (x - μ) / sqrt(mean((x - μ)²) + ε) where centered, which is a LayerNorm without gain and
- * bias; x / sqrt(mean(x²) + ε) otherwise, an RMSNorm.
+ * bias (Ba, Kiros and Hinton, 2016); x / sqrt(mean(x²) + ε) otherwise, an RMSNorm (Zhang and Sennrich, 2019).
  */
 export interface NormOperation {
+  /** Tells the operations apart. */
   readonly kind: "norm";
+  /** x */
   readonly operand: Operand;
+  /** Whether the mean is taken off first. */
   readonly centered: boolean;
+  /** ε, at least 0. */
   readonly epsilon: number;
 }
 
+/** One step of a {@link Network}. */
 export type Operation = LinearOperation | ActivationOperation | ProductOperation | NormOperation;
 
 /**
@@ -62,6 +83,7 @@ export interface Network {
   readonly stateSize: number;
   /** c, the size of the context (time and the like); 0 where there is none. */
   readonly contextSize: number;
+  /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d]. */
   readonly operations: readonly Operation[];
 }
 
@@ -89,10 +111,17 @@ export function isDiagonal(weight: Matrix | Diagonal): weight is Diagonal {
  */
 export type WeightInput =
   | readonly ArrayLike<number>[]
-  | { readonly data: ArrayLike<number>; readonly shape: readonly number[] }
+  | {
+      /** Row-major. */
+      readonly data: ArrayLike<number>;
+      /** [outputs, inputs] */
+      readonly shape: readonly number[];
+    }
   | ArrayLike<number>;
 
+/** One linear layer of {@link mlp}: z = W a + b. */
 export interface LayerInput {
+  /** [outputs, inputs], as PyTorch's nn.Linear stores it. */
   readonly weight: WeightInput;
   /** [outputs]; zero where left out. */
   readonly bias?: ArrayLike<number> | null | undefined;
@@ -108,6 +137,7 @@ export interface ChainOptions {
   readonly contextColumns?: "last" | "first" | undefined;
 }
 
+/** What {@link mlp} makes a network of. Numbers are copied. */
 export interface MlpOptions extends ChainOptions {
   /** From the input to the velocity; L hidden layers are L + 1 of these. */
   readonly layers: readonly LayerInput[];

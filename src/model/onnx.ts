@@ -7,6 +7,7 @@ import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
 import { Call, feature, type Feature, type Value } from "./onnx/values.js";
 
+/** Which inputs and which output of the file {@link parseOnnx} takes for the field's, where their names do not say. */
 export interface OnnxOptions {
   /** Where the context's columns stand in the one input that joins both: after the state's ("last", the default) or before. */
   readonly contextColumns?: "last" | "first" | undefined;

@@ -1,9 +1,14 @@
-/** Headless Node: a GPUDevice from the npm package `webgpu`, on a real GPU or on a software one. */
+/**
+ * Headless Node: a GPUDevice from the npm package `webgpu`, on a real GPU or on a software one.
+ *
+ * @module deldot/node
+ */
 import { constants } from "node:os";
 import { isMainThread } from "node:worker_threads";
 import { AdapterError, InputError, quote } from "../errors.js";
 import { softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
 
+/** Which device {@link requestDevice} looks for. */
 export interface RequestDeviceOptions {
   /** "auto" (the default): a real GPU where there is one, else a software driver. "software": a software driver only. */
   readonly adapter?: "auto" | "software" | undefined;
@@ -11,7 +16,9 @@ export interface RequestDeviceOptions {
   readonly limits?: "adapter" | "default" | undefined;
 }
 
+/** A device and what belongs to it. */
 export interface NodeDevice {
+  /** Ready for `VectorField.create`. */
   readonly device: GPUDevice;
   /** Which adapter it is, and which driver was taken. */
   readonly description: string;
@@ -21,18 +28,27 @@ export interface NodeDevice {
 
 /** One driver that was tried or looked for, in order, and what came of it. */
 export interface DriverAttempt {
+  /** For people: which driver, and where it came from. */
   readonly driver: string;
+  /** Whether it is the one in use. */
   readonly taken: boolean;
   /** Why it was not taken, or which adapter it gave. */
   readonly outcome: string;
 }
 
+/** What {@link describeAdapter} found. */
 export interface AdapterReport {
+  /** Which adapter it is, and which driver was taken. */
   readonly description: string;
+  /** Whether it computes on the CPU. */
   readonly software: boolean;
-  readonly info: { readonly vendor: string; readonly architecture: string; readonly device: string; readonly description: string };
+  /** WebGPU's GPUAdapterInfo. */
+  readonly info: Readonly<Record<"vendor" | "architecture" | "device" | "description", string>>;
+  /** All of the adapter's limits under WebGPU's names, in WebGPU's units: bytes, counts. */
   readonly limits: Readonly<Record<string, number>>;
+  /** The names of its features, sorted. */
   readonly features: readonly string[];
+  /** The drivers that were looked at, in order. */
   readonly attempts: readonly DriverAttempt[];
 }
 
@@ -91,7 +107,10 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
   };
 }
 
-/** What {@link requestDevice} would take, and why: the adapter, all of its limits and features, and what was tried. */
+/**
+ * What {@link requestDevice} would take, and why: the adapter, all of its limits and features, and what was tried.
+ * @throws AdapterError as requestDevice does.
+ */
 export async function describeAdapter(options: Pick<RequestDeviceOptions, "adapter"> = {}): Promise<AdapterReport> {
   const { adapter, description, attempts } = await findAdapter(options);
   const limits: Record<string, number> = {};

@@ -13,6 +13,7 @@ import {
 
 /** A candidate as explain() lists it. */
 export interface ExplainedCandidate extends Omit<Candidate, "delivers"> {
+  /** Whether it is the one that runs. */
   readonly chosen: boolean;
   /** Whether it gives every output asked for. */
   readonly delivers: boolean;
@@ -20,15 +21,21 @@ export interface ExplainedCandidate extends Omit<Candidate, "delivers"> {
 
 /** What was chosen for a network and why; toString() says it in words and in a table. */
 export interface PlanExplanation {
+  /** The method chosen; "value" where only f was asked for. */
   readonly method: Method | "value";
+  /** What was asked for. */
   readonly outputs: readonly Output[];
+  /** d, the size of the state. */
   readonly stateSize: number;
+  /** c, the size of the context. */
   readonly contextSize: number;
   /** The network in a few words: its widths where it is a chain, its parts where it is not. */
   readonly network: string;
   /** Multiply-adds of f alone, per point. */
   readonly forwardMultiplyAdds: number;
+  /** Every method, whether it gives the outputs or not. */
   readonly candidates: readonly ExplainedCandidate[];
+  /** For people: the choice and its reason, then a table of the candidates. */
   toString(): string;
 }
 

@@ -8,11 +8,27 @@ import { multiplyAddsPerTangent, ProgramBuilder, scalesOf, widthOfTarget, type I
 /**
  * tr J = tr( S_n W_n ... S_1 W_1 ), with S_l = diag σ_l'(z_l) and n = L + 1 layers. Every method below is a way to
  * evaluate it (or, for the last two, to approximate it).
+ *
+ * - `tangent`: forward mode with all d basis vectors at once (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3);
+ *   the first layer's tangents are the columns of W_1, and the last product is needed on its diagonal alone.
+ * - `cyclic`: tr(A B) = tr(B A), so the product may start at its narrowest layer, with constant neighbours merged; with two
+ *   hidden layers it is s_2ᵀ M s_1, M = W_2 ∘ (W_1 W_3)ᵀ, where s_l is the diagonal of S_l.
+ * - `jacobian`: J, and the sum of its diagonal.
+ * - `coordinate`: d passes of forward mode, one basis vector each.
+ * - `difference`: (f_i(x + h e_i) - f_i(x - h e_i)) / 2h, summed; its error is O(h²) beside rounding of O(ε / h).
+ * - `hutchinson`: the mean of vᵀ J v over random signs v, an unbiased estimate of the trace (Hutchinson, Communications in
+ *   Statistics: Simulation and Computation, 1989; for flows Grathwohl et al., FFJORD, 2019).
  */
 export const methods = ["tangent", "cyclic", "jacobian", "coordinate", "difference", "hutchinson"] as const;
+/** One of {@link methods}. */
 export type Method = (typeof methods)[number];
 
+/**
+ * What an evaluation may give at each point: f(x), [d]; ∇·f = Σ ∂f_i/∂x_i, one number; the diagonal ∂f_i/∂x_i, [d]; and
+ * J[i][j] = ∂f_i/∂x_j, [d, d].
+ */
 export const outputs = ["value", "divergence", "diagonal", "jacobian"] as const;
+/** One of {@link outputs}. */
 export type Output = (typeof outputs)[number];
 
 /** What a plan is asked for. */
@@ -68,9 +84,11 @@ export type Plan = (TracePlan | DifferencePlan | ValuePlan) & { readonly graph: 
 
 /** One way to evaluate the trace and its price. */
 export interface Candidate {
+  /** Its name in the options. */
   readonly method: Method;
   /** In words: where the tangents start, what is merged. */
   readonly description: string;
+  /** Whether it computes every term of the trace; otherwise it approximates. */
   readonly exact: boolean;
   /** Multiply-adds per point, beside those of f. */
   readonly multiplyAdds: number;
@@ -80,6 +98,7 @@ export interface Candidate {
   readonly bytesPerPoint: number;
   /** Bytes of the matrices that this candidate needs beside the weights of f. */
   readonly matrixBytes: number;
+  /** The outputs it can give. */
   readonly delivers: readonly Output[];
 }
 

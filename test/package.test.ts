@@ -1,0 +1,273 @@
+/**
+ * The package as its users get it: packed, installed into an empty project outside this one, and used from there in plain
+ * Node, by TypeScript, by Vite, and in a browser through an import map, in a module worker and as a built app.
+ */
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import type { Browser } from "playwright-core";
+import { build } from "vite";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { hasBrowser, openBrowser } from "./browser.js";
+import { expectClose } from "./close.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = promisify(execFile);
+
+/** The empty project with the package in it. */
+let project = "";
+
+beforeAll(async () => {
+  project = await realpath(await mkdtemp(join(tmpdir(), "deldot-package-")));
+  await write("package.json", JSON.stringify({ private: true, type: "module" }));
+  // `npm test` has built dist already.
+  const { stdout } = await run("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", project], { cwd: root });
+  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+  await run("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline", `./${filename}`], { cwd: project });
+});
+
+afterAll(() => rm(project, { recursive: true, force: true }));
+
+async function write(name: string, text: string): Promise<void> {
+  await mkdir(join(project, name, ".."), { recursive: true });
+  await writeFile(join(project, name), text);
+}
+
+/** Runs a module in the project and gives what it prints. */
+async function inNode(code: string, ...flags: string[]): Promise<string> {
+  const { stdout } = await run(process.execPath, [...flags, "--input-type=module", "--eval", code], { cwd: project });
+  return stdout;
+}
+
+describe("in plain Node", () => {
+  it("evaluates in float64 and explains a plan", async () => {
+    const printed = await inNode(`
+      import { evaluateReference, explainPlan, mlp } from "deldot";
+      const network = mlp({ layers: [{ weight: [[1, 2], [3, 4], [5, 6]] }, { weight: [[1, 0, 0], [0, 1, 0]] }], activation: "identity" });
+      console.log(evaluateReference(network, [1, 2]).divergence[0], explainPlan(network).method);
+    `);
+    expect(printed).toBe("5 cyclic\n");
+  });
+
+  it("says what to install where webgpu is missing, and only where a device is asked for", async () => {
+    expect(await readdir(join(project, "node_modules"))).not.toContain("webgpu");
+    const printed = await inNode(`
+      await import("deldot");
+      const { requestDevice } = await import("deldot/node");
+      await requestDevice().catch(({ name, message }) => console.log(name + ": " + message));
+    `);
+    expect(printed).toBe("AdapterError: WebGPU in Node needs the npm package webgpu: npm install webgpu\n");
+  });
+
+  it("loads files of its own alone: no dependency and nothing of Node", async () => {
+    // In a trap for imports: whatever is neither the package nor a file of it is refused.
+    await write(
+      "trap.js",
+      `import { register } from "node:module";
+      register("data:text/javascript," + encodeURIComponent(\`export function resolve(name, context, next) {
+        if (context.parentURL?.includes("/node_modules/deldot/") && !name.startsWith(".")) throw new Error("deldot loads " + name);
+        return next(name, context);
+      }\`));`,
+    );
+    expect(await inNode(`console.log(typeof (await import("deldot")).parseOnnx)`, "--import", "./trap.js")).toBe("function\n");
+    await expect(inNode(`await import("deldot/node")`, "--import", "./trap.js")).rejects.toThrow("deldot loads node:");
+  });
+
+  it("has a command line", async () => {
+    const { stdout } = await run(join(project, "node_modules/.bin/deldot"), ["info", join(root, "demo/models/lorenz.safetensors")], {
+      cwd: project,
+    });
+    expect(stdout).toContain("R^3 -> R^3");
+  });
+});
+
+describe("for TypeScript", () => {
+  const settings = [
+    { module: "esnext", moduleResolution: "bundler" },
+    { module: "node16", moduleResolution: "node16" },
+    { module: "nodenext", moduleResolution: "nodenext" },
+  ].flatMap((resolution) => [
+    { ...resolution, lib: ["es2023", "dom"], skipLibCheck: false },
+    { ...resolution, lib: ["es2023"], skipLibCheck: true },
+  ]);
+  it.for(settings)("types resolve and check with $moduleResolution and $lib", async (setting) => {
+    await write(
+      "consumer.ts",
+      `import { evaluateReference, mlp, parseOnnx, VectorField, type Evaluation, type Network } from "deldot";
+      import { requestDevice, type NodeDevice } from "deldot/node";
+      const network: Network = mlp({ layers: [{ weight: [[1]] }] });
+      const { device }: NodeDevice = await requestDevice();
+      const field: VectorField = await VectorField.create(device satisfies GPUDevice, network);
+      const result: Evaluation<"value" | "jacobian"> = await field.evaluate([1], { outputs: ["value", "jacobian"] });
+      result.jacobian satisfies Float32Array;
+      evaluateReference(parseOnnx(new Uint8Array()), [1]).divergence satisfies Float64Array | undefined;
+      // @ts-expect-error: it was not asked for.
+      result.diagonal;
+      // @ts-expect-error: there is no such method.
+      await field.divergence([1], { method: "reverse" });
+      `,
+    );
+    const compilerOptions = { ...setting, target: "es2023", strict: true, noEmit: true, types: [] };
+    await write("tsconfig.json", JSON.stringify({ compilerOptions, files: ["consumer.ts"] }));
+    const tsc = join(root, "node_modules/typescript/bin/tsc");
+    const { stdout } = await run(process.execPath, [tsc, "-p", "."], { cwd: project }).catch((error: { stdout: string }) => error);
+    // TypeScript's own "dom" has taken in part of @webgpu/types, and the two contradict each other in places.
+    const theirs = /^(node_modules\/@webgpu\/|\S*\/lib\.dom\.d\.ts)/;
+    expect(stdout.split("\n").filter((line) => line !== "" && !theirs.test(line))).toEqual([]);
+  });
+});
+
+/** Builds a page whose only module is \`code\`, and gives the text of its script. */
+async function bundle(name: string, code: string): Promise<string> {
+  await write(`${name}/index.html`, `<!doctype html><title>${name}</title><script type="module" src="./main.js"></script>`);
+  await write(`${name}/main.js`, code);
+  await build({ root: join(project, name), configFile: false, logLevel: "error", build: { outDir: "out", target: "es2023" } });
+  const assets = join(project, name, "out", "assets");
+  const files = await readdir(assets);
+  return (await Promise.all(files.filter((file) => file.endsWith(".js")).map((file) => readFile(join(assets, file), "utf8")))).join("\n");
+}
+
+const kilobytes = (...texts: (string | Buffer)[]): number =>
+  texts.reduce((sum, text) => sum + gzipSync(text, { level: 9 }).length, 0) / 1000;
+
+describe("in a Vite app", () => {
+  it("leaves the ONNX reader out unless it is imported", async () => {
+    const used = `import { VectorField, mlp } from "deldot"; globalThis.result = [VectorField, mlp];`;
+    const [without, withReader] = [
+      await bundle("plain", used),
+      await bundle("onnx", `${used} import { parseOnnx } from "deldot"; globalThis.read = parseOnnx;`),
+    ];
+    // Not toContain: its message would be the whole script.
+    for (const text of ["onnx: ", "the graph has no inputs"]) {
+      expect(without.includes(text), text).toBe(false);
+      expect(withReader.includes(text), text).toBe(true);
+    }
+    // How Vite stands in for what a browser does not have.
+    expect(withReader.includes("browser-external")).toBe(false);
+  });
+
+  it("takes less than 40 kB gzipped for everything but the ONNX reader", async () => {
+    const names = Object.keys(await import("../src/index.js"));
+    const importing = (wanted: readonly string[]): string =>
+      `import { ${wanted.join(", ")} } from "deldot"; globalThis.result = [${wanted.join(", ")}];`;
+    const others = names.filter((name) => name !== "parseOnnx");
+    expect(others.length).toBe(names.length - 1);
+    const main = kilobytes(await bundle("main", importing(others)));
+    const all = kilobytes(await bundle("all", importing(names)));
+    const files = ["index.js", "shared/errors.js", "shared/field.js", "shared/onnx.js"];
+    const dist = join(project, "node_modules/deldot/dist");
+    const unbundled = kilobytes(...(await Promise.all(files.map((file) => readFile(join(dist, file))))));
+    const print = (size: number): string => `${size.toFixed(1)} kB`;
+    console.log(`gzipped: all but parseOnnx ${print(main)}, with it ${print(all)}; dist/index.js and what it loads ${print(unbundled)}`);
+    expect(main).toBeLessThan(40);
+    expect(all).toBeLessThan(60);
+    expect(unbundled).toBeLessThan(60);
+  });
+});
+
+/** Serves the project's files, as any static server does. */
+async function serve(): Promise<{ server: Server; origin: string }> {
+  const types: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".map": "application/json" };
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url!, "http://localhost");
+    readFile(join(project, pathname)).then(
+      (file) => response.writeHead(200, { "content-type": types[extname(pathname)] ?? "application/octet-stream" }).end(file),
+      () => response.writeHead(pathname === "/favicon.ico" ? 204 : 404).end(),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+/** Evaluates a field on the device of whatever page or worker runs it. */
+const checkOf = (from: string): string => `
+import { evaluateReference, mlp, VectorField } from "${from}";
+export async function check() {
+  let n = 0;
+  const numbers = (count) => Array.from({ length: count }, () => Math.sin(++n * n));
+  const layer = (rows, columns) => ({ weight: { data: numbers(rows * columns), shape: [rows, columns] }, bias: numbers(rows) });
+  const network = mlp({ layers: [layer(16, 4), layer(16, 16), layer(3, 16)], activation: "silu" });
+  const points = Float32Array.from(numbers(3 * 100));
+  const adapter = await navigator.gpu.requestAdapter();
+  const device = await adapter.requestDevice();
+  const field = await VectorField.create(device, network);
+  const { method, value, divergence } = await field.evaluate(points, { context: 0.5 });
+  const expected = evaluateReference(network, points, { context: 0.5, outputs: ["value", "divergence", "diagonal"] });
+  device.destroy();
+  const plain = { method, value, divergence, expected: expected.divergence, diagonal: expected.diagonal };
+  return Object.fromEntries(Object.entries(plain).map(([name, it]) => [name, typeof it === "string" ? it : Array.from(it)]));
+}
+`;
+
+describe.skipIf(!hasBrowser)("in a browser", () => {
+  let opened: { browser: Browser; close: () => Promise<void> };
+  let served: { server: Server; origin: string };
+
+  beforeAll(async () => {
+    [opened, served] = await Promise.all([openBrowser(), serve()]);
+  });
+  afterAll(async () => {
+    served?.server.close();
+    await opened?.close();
+  });
+
+  /** Opens a page that puts what check() gives into globalThis.result, and holds it to the reference. */
+  async function expectPage(path: string): Promise<void> {
+    const page = await opened.browser.newPage();
+    const complaints: string[] = [];
+    page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => complaints.push(String(error)));
+    page.on("requestfailed", (request) => complaints.push(`${request.url()} failed`));
+    await page.goto(served.origin + path);
+    await page.waitForFunction("globalThis.result !== undefined").catch((error: unknown) => {
+      throw new Error(`${path} gave nothing: ${complaints.join("; ")}`, { cause: error });
+    });
+    const { method, divergence, expected, diagonal } = (await page.evaluate("globalThis.result")) as {
+      method: string;
+      divergence: number[];
+      expected: number[];
+      diagonal: number[];
+    };
+    await page.close();
+    expect(complaints).toEqual([]);
+    expect(method).toBe("cyclic");
+    const scale = expected.map((_, i) => diagonal.slice(3 * i, 3 * i + 3).reduce((sum, term) => sum + Math.abs(term), 0));
+    expect(expected.length).toBe(100);
+    expectClose(divergence, expected, scale, { label: "divergence" });
+  }
+
+  it("runs in a page through an import map, with no bundler", async () => {
+    await write("map/check.js", checkOf("deldot"));
+    await write("map/main.js", `import { check } from "./check.js"; globalThis.result = await check();`);
+    const map = JSON.stringify({ imports: { deldot: "/node_modules/deldot/dist/index.js" } });
+    await write("map/index.html", `<!doctype html><script type="importmap">${map}</script><script type="module" src="./main.js"></script>`);
+    await expectPage("/map/index.html");
+  });
+
+  it("runs in a module worker", async () => {
+    await write("worker/check.js", checkOf("/node_modules/deldot/dist/index.js"));
+    await write("worker/worker.js", `import { check } from "./check.js"; postMessage(await check());`);
+    await write(
+      "worker/main.js",
+      `const worker = new Worker("./worker.js", { type: "module" });
+      worker.onmessage = ({ data }) => (globalThis.result = data);
+      worker.onerror = ({ message }) => console.error(message);`,
+    );
+    await write("worker/index.html", `<!doctype html><script type="module" src="./main.js"></script>`);
+    await expectPage("/worker/index.html");
+  });
+
+  it("runs as an app that Vite built", async () => {
+    await write("app/check.js", checkOf("deldot"));
+    const script = await bundle("app", `import { check } from "./check.js"; check().then((result) => (globalThis.result = result));`);
+    expect(script.includes("onnx: ")).toBe(false);
+    await write("app/out/index.html", (await readFile(join(project, "app/out/index.html"), "utf8")).replaceAll('"/assets/', '"./assets/'));
+    await expectPage("/app/out/index.html");
+  });
+});
