@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, explainPlan, VectorField, type Network, type Output } from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 import type { Diagonal, Matrix, Operand, Operation } from "../src/model/network.js";
@@ -174,6 +174,63 @@ describe("random graphs of sums, products, norms and activations", () => {
       );
       field.destroy();
     });
+    await fc.assert(property, runs);
+  });
+
+  test("neither chunks, nor tangents in turn, nor the caller's own buffers change the numbers", async () => {
+    const property = fc.asyncProperty(
+      graphs,
+      fc.integer({ min: 1, max: 4 }),
+      fc.integer({ min: 12, max: 16 }),
+      async (drawn, tangentsAtOnce, budget) => {
+        const network = randomGraph(drawn.seed, drawn.stateSize, drawn.contextSize, drawn.size);
+        const many = 37;
+        const points = randomPoints(drawn.seed, many, drawn.stateSize);
+        const context = drawn.contextSize > 0 ? randomPoints(drawn.seed + 1, drawn.shared ? 1 : many, drawn.contextSize) : null;
+        const [field, narrow] = await Promise.all([
+          VectorField.create(device, network),
+          VectorField.create(device, network, { memoryBudget: 2 ** budget }),
+        ]);
+        const outputs = ["value", "divergence", "diagonal"] as const;
+        const expected = await field.evaluate(points, { context, outputs });
+        const { jacobian } = await field.evaluate(points, { context, outputs: ["jacobian"] });
+        expect(await narrow.evaluate(points, { context, outputs, tangentsAtOnce })).toEqual(expected);
+        expect((await narrow.evaluate(points, { context, outputs: ["jacobian"], tangentsAtOnce })).jacobian).toEqual(jacobian);
+
+        const { STORAGE, COPY_DST, COPY_SRC, MAP_READ } = GPUBufferUsage;
+        const buffer = (data: Float32Array<ArrayBuffer>): GPUBuffer => {
+          const made = device.createBuffer({ size: Math.max(16, data.byteLength), usage: STORAGE | COPY_DST | COPY_SRC });
+          device.queue.writeBuffer(made, 0, data);
+          return made;
+        };
+        const results = outputs.map((output) => buffer(new Float32Array(expected[output].length)));
+        const encoder = device.createCommandEncoder();
+        narrow.encode(encoder, {
+          points: buffer(Float32Array.from(points)),
+          count: many,
+          ...(context && { context: { buffer: buffer(Float32Array.from(context)), stride: drawn.shared ? 0 : drawn.contextSize } }),
+          value: results[0],
+          divergence: results[1],
+          diagonal: results[2],
+        });
+        const read = results.map((result) => device.createBuffer({ size: result.size, usage: MAP_READ | COPY_DST }));
+        results.forEach((result, index) => encoder.copyBufferToBuffer(result, 0, read[index]!, 0, result.size));
+        device.queue.submit([encoder.finish()]);
+        for (const [index, output] of outputs.entries()) {
+          await read[index]!.mapAsync(1);
+          const given = new Float32Array(read[index]!.getMappedRange().slice(0)).subarray(0, expected[output].length);
+          // The sum of the diagonal is the GPU's here, in float32.
+          const scale = expected[output].map((_, at) => {
+            if (output !== "divergence") return Math.abs(expected[output][at]!);
+            const d = drawn.stateSize;
+            return expected.diagonal.subarray(at * d, (at + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0);
+          });
+          expectClose(given, expected[output], scale, { relative: 1e-6, label: output });
+        }
+        field.destroy();
+        narrow.destroy();
+      },
+    );
     await fc.assert(property, runs);
   });
 });
