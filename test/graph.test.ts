@@ -192,9 +192,9 @@ describe("random graphs of sums, products, norms and activations", () => {
           VectorField.create(device, network, { memoryBudget: 2 ** budget }),
         ]);
         const outputs = ["value", "divergence", "diagonal"] as const;
-        const expected = await field.evaluate(points, { context, outputs });
+        const expected = await field.evaluate(points, { context, outputs, method: "tangent" });
         const { jacobian } = await field.evaluate(points, { context, outputs: ["jacobian"] });
-        expect(await narrow.evaluate(points, { context, outputs, tangentsAtOnce })).toEqual(expected);
+        expect(await narrow.evaluate(points, { context, outputs, method: "tangent", tangentsAtOnce })).toEqual(expected);
         expect((await narrow.evaluate(points, { context, outputs: ["jacobian"], tangentsAtOnce })).jacobian).toEqual(jacobian);
 
         const { STORAGE, COPY_DST, COPY_SRC, MAP_READ } = GPUBufferUsage;
@@ -208,6 +208,7 @@ describe("random graphs of sums, products, norms and activations", () => {
         narrow.encode(encoder, {
           points: buffer(Float32Array.from(points)),
           count: many,
+          method: "tangent",
           ...(context && { context: { buffer: buffer(Float32Array.from(context)), stride: drawn.shared ? 0 : drawn.contextSize } }),
           value: results[0],
           divergence: results[1],

@@ -64,6 +64,7 @@ export function explainPlan(network: Network, options: PlanOptions = {}): PlanEx
       exact: candidate.exact,
       multiplyAdds: candidate.multiplyAdds,
       ratio: candidate.ratio,
+      passes: candidate.passes,
       bytesPerPoint: candidate.bytesPerPoint,
       matrixBytes: candidate.matrixBytes,
       delivers: wanted.every((output) => candidate.delivers.includes(output)),

@@ -94,6 +94,8 @@ export interface Candidate {
   readonly multiplyAdds: number;
   /** multiplyAdds over those of f alone. */
   readonly ratio: number;
+  /** How often the layers are gone through: the tangents of a point over those carried at once. */
+  readonly passes: number;
   /** Bytes of intermediate results per point when all its tangents are carried at once. */
   readonly bytesPerPoint: number;
   /** Bytes of the matrices that this candidate needs beside the weights of f. */
@@ -130,7 +132,7 @@ export function multiplyAddsOf({ body, width }: Node): number {
 }
 
 /**
- * Chooses the way to the outputs: the method named, or the exact one with the fewest multiply-adds (then the fewest bytes).
+ * Chooses the way to the outputs: the method named, or the exact one with the fewest multiply-adds (then passes, then bytes).
  * @throws PlanError where the method does not exist or cannot deliver; InputError for options out of range.
  */
 export function makePlan(network: Network, options: PlanOptions = {}): Plan {
@@ -193,7 +195,7 @@ function checkOptions({ tangentsAtOnce, probes, seed, probesPer, contextPer, ste
   if (step !== undefined && !(step > 0 && step < 1)) throw new InputError(`step is ${quote(step)}; expected a number between 0 and 1`);
 }
 
-/** The cheapest candidate by multiply-adds, then by bytes, of the method named or of the exact ones. */
+/** The cheapest candidate by multiply-adds, then by passes, then by bytes, of the method named or of the exact ones. */
 export function chooseCandidate<T extends Candidate>(candidates: readonly T[], method: Method | "auto", wanted: readonly Output[]): T {
   const able = candidates.filter(
     (candidate) =>
@@ -204,8 +206,7 @@ export function chooseCandidate<T extends Candidate>(candidates: readonly T[], m
       `method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`,
     );
   return able.reduce((best, candidate) =>
-    candidate.multiplyAdds < best.multiplyAdds ||
-    (candidate.multiplyAdds === best.multiplyAdds && candidate.bytesPerPoint < best.bytesPerPoint)
+    (candidate.multiplyAdds - best.multiplyAdds || candidate.passes - best.passes || candidate.bytesPerPoint - best.bytesPerPoint) < 0
       ? candidate
       : best,
   );
@@ -225,6 +226,7 @@ export function candidatesOf(network: Network, options: PlanOptions = {}): reado
       exact: method !== "difference" && method !== "hutchinson",
       multiplyAdds,
       ratio: multiplyAdds / Math.max(1, forward),
+      passes: Math.ceil(plan.tangents / plan.tangentsAtOnce),
       bytesPerPoint: bytesPerPoint(graph, plan),
       matrixBytes: matrices.reduce((total, { rows, columns }) => total + 4 * rows * columns, 0),
       delivers: DELIVERS[method],
