@@ -5,6 +5,7 @@
 
 struct Parameters {
   rows: u32,
+  size: u32,            // outputs per row; the rest of a vec4 is padding
   outer: u32,           // vec4 per row of z
   prior_per_row: u32,   // in vec4, as the next two; 0: one row for all
   x_per_row: u32,
@@ -32,8 +33,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let output = i % p.outer;
   let z = prior[row * p.prior_per_row + output] + f[row * p.f_per_row + output] * x[row * p.x_per_row + output];
   for (var lane = 0u; lane < 4u; lane++) {
-    let result = activation(z[lane]);
     let column = output * 4u + lane;
+    // Padding stays 0: σ(0) may be huge, as that of a reciprocal, and products of it overflow into real lanes as NaN.
+    let result = select(vec2f(), activation(z[lane]), column < p.size);
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }

@@ -5,6 +5,7 @@
 
 struct Parameters {
   rows: u32,
+  size: u32,            // outputs per row; the rest of a vec4 is padding
   inner: u32,           // vec4 per row of a
   outer: u32,           // vec4 per row of z
   input_per_row: u32,   // in vec4, as the next; 0: one row for all
@@ -27,8 +28,9 @@ fn store(row: u32, output: u32, z: vec4f) {
     return;
   }
   for (var lane = 0u; lane < 4u; lane++) {
-    let result = activation(z[lane]);
     let column = output * 4u + lane;
+    // Padding stays 0: σ(0) may be huge, as that of a reciprocal, and products of it overflow into real lanes as NaN.
+    let result = select(vec2f(), activation(z[lane]), column < p.size);
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }

@@ -35,7 +35,7 @@ export interface Contexts {
 }
 
 /** Shorter runs, on the average, are not worth a chunk of their own. */
-const LEAST_RUN = 256;
+const LEAST_RUN = 4096;
 
 /** Reads [B, width]. @throws InputError where the length is not a multiple of the width, or the shape does not fit. */
 export function readBatch(given: BatchInput, width: number, what: string): Batch {

@@ -13,14 +13,15 @@ import type { Network } from "./model/network.js";
 import { graphOf } from "./plan/graph.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { capacityOf, scheduleChunk } from "./plan/schedule.js";
-import { type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
+import { type Chunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
 import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
 
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
   /**
    * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
-   * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again. Default 256 MiB.
+   * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again, and for a while what it has
+   * outgrown, until the garbage collector finds that no command names it. Default 256 MiB.
    */
   readonly memoryBudget?: number | undefined;
   /** Remembers between runs how much work this adapter takes per submission. */
@@ -83,6 +84,12 @@ export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "pro
   /** Default "auto". */
   readonly method?: Method | "auto" | undefined;
 }
+
+/** What decides the plan of a later encode. */
+export interface ReserveOptions extends Pick<
+  PlanOptions,
+  "outputs" | "method" | "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "contextPer" | "step"
+> {}
 
 const DEFAULT_BUDGET = 256 * 2 ** 20;
 
@@ -255,33 +262,45 @@ export class VectorField {
     const route = { to: "device", outer: rows } as const;
     const capacity = capacityOf(plan, limits, route);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
-    for (let first = 0; first < count; first += capacity.points) {
-      const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route);
-      this.encodeScratch.reserve(chunk.scratch);
-      const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
-      for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
+    try {
+      for (let first = 0; first < count; first += capacity.points) {
+        const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route);
+        this.makeEncodeRoom(chunk);
+        const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
+        for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
+      }
+    } finally {
+      if (pass !== target) pass.end();
     }
-    if (pass !== target) pass.end();
   }
 
   /**
-   * Grows encode's scratch for `count` points and these outputs, so that no later frame has to.
+   * Makes encode's scratch for `count` points and uploads the matrices, so that no later frame has to. Name what decides
+   * the plan as encode will be told it: the outputs (default: value and divergence), the method, and whether every point
+   * has a context of its own in a buffer ("point") or all share one ("batch", the default).
    * @throws InputError, PlanError, LimitError, GpuError (out of memory among it), DeviceLostError.
    */
-  async reserve(count: number, options: Pick<EncodeOptions, "method"> & { readonly outputs?: readonly Output[] } = {}): Promise<void> {
+  async reserve(count: number, options: ReserveOptions = {}): Promise<void> {
     this.checkUsable();
+    checkObject("options", options);
     if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
     if (count === 0) return;
-    const plan = this.planFor(options);
+    const plan = this.planFor({ contextPer: "batch", ...options });
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
+    const strideOf = (name: OuterName): number => (name === "context" && options.contextPer !== "point" ? 0 : this.widthOf(name));
     const rows = Object.fromEntries(
-      (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: this.widthOf(name) }]),
+      (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
     );
     const route = { to: "device", outer: rows } as const;
     const capacity = capacityOf(plan, limits, route);
     const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route);
     try {
-      await this.watch.guard(checked(this.device, this.label, () => this.encodeScratch.reserve(chunk.scratch)));
+      const make = (): void => {
+        this.makeEncodeRoom(chunk);
+        const bindings = chunk.submissions.flatMap(({ steps }) => steps.flatMap((step) => Object.values(step.bindings)));
+        for (const binding of bindings) if (binding.kind === "matrix") this.matrices.get(binding.matrix, binding.layout);
+      };
+      await this.watch.guard(checked(this.device, this.label, make));
     } catch (error) {
       this.encodeScratch.forget();
       throw error;
@@ -298,6 +317,12 @@ export class VectorField {
     this.destroyed = true;
     for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encodeScratch, this.encodeConstants])
       buffers.destroy();
+  }
+
+  /** Scratch of a chunk for encode; where that and what other plans left exceed the budget together, the latter goes. */
+  private makeEncodeRoom({ scratch }: Chunk): void {
+    if (this.encodeScratch.bytesWith(scratch) > this.memoryBudget) this.encodeScratch.forget();
+    this.encodeScratch.reserve(scratch);
   }
 
   private checkUsable(): void {

@@ -18,6 +18,7 @@ export {
   type EncodeOptions,
   type EvaluateOptions,
   type Evaluation,
+  type ReserveOptions,
   type VectorFieldOptions,
 } from "./field.js";
 export type { Store } from "./gpu/pace.js";

@@ -79,6 +79,52 @@ const graphs = fc.record({
 });
 const runs = { seed: 7, numRuns: Number(process.env["DELDOT_RUNS"] ?? 60) };
 
+test("what is huge at 0 does not leak out of the padding of a row: x / √(1 + |x|²) and its like at every width", async () => {
+  for (const stateSize of [1, 2, 3, 5]) {
+    const ones = { rows: 1, columns: stateSize, data: new Float64Array(stateSize).fill(1) };
+    const spread = { rows: stateSize, columns: 1, data: new Float64Array(stateSize).fill(1) };
+    for (const [name, square] of [
+      ["sqrt", false],
+      ["reciprocal", true],
+      ["log", false],
+      ["power(-1.5)", true],
+    ] as const) {
+      const operations: Operation[] = [
+        { kind: "product", operands: ["state", "state"] },
+        { kind: "linear", terms: [{ operand: 0, weight: ones }], bias: new Float64Array([1.5]) },
+        { kind: "activation", operand: 1, activation: parseActivation(name) },
+        { kind: "activation", operand: 2, activation: parseActivation("reciprocal") },
+        { kind: "linear", terms: [{ operand: 3, weight: spread }], bias: null },
+        { kind: "activation", operand: 4, activation: parseActivation(square ? "square" : "sqrt") },
+        { kind: "activation", operand: 5, activation: parseActivation("reciprocal") },
+        { kind: "product", operands: ["state", 6] },
+      ];
+      const network: Network = { stateSize, contextSize: 0, operations };
+      const points = Float64Array.from(randomPoints(1, 3, stateSize));
+      const truth = evaluateReference(network, points, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
+      const scale = truth.divergence!.map((_, point) =>
+        truth.diagonal!.subarray(point * stateSize, (point + 1) * stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0),
+      );
+      const field = await VectorField.create(device, network);
+      for (const method of ["tangent", "jacobian"] as const) {
+        const { value, divergence } = await field.evaluate(points, { method });
+        expectClose(value, truth.value!, truth.value!.map(Math.abs), { label: `${name}, width ${stateSize}: value by ${method}` });
+        expectClose(divergence, truth.divergence!, scale, { label: `${name}, width ${stateSize}: divergence by ${method}` });
+      }
+      field.destroy();
+    }
+  }
+});
+
+test("a network that is deeper than the plan can follow is refused", () => {
+  const operations: Operation[] = Array.from({ length: 3000 }, (_, index) => ({
+    kind: "activation",
+    operand: index === 0 ? "state" : index - 1,
+    activation: parseActivation("tanh"),
+  }));
+  expect(() => explainPlan({ stateSize: 1, contextSize: 0, operations })).toThrow(/3001 operations deep; at most 1000/);
+});
+
 describe("random graphs of sums, products, norms and activations", () => {
   const count = 3;
   const inputs = ({ seed, stateSize, contextSize, shared }: { seed: number; stateSize: number; contextSize: number; shared: boolean }) => ({

@@ -64,11 +64,13 @@ export class Matrices {
 /** Scratch buffers by name, which grow and do not shrink until they are destroyed. */
 export class Scratch {
   private readonly buffers = new Map<string, GPUBuffer>();
-  private readonly retired: GPUBuffer[] = [];
+  /** Outgrown buffers that live on while commands name them; weakly, so that the garbage collector may free the others. */
+  private retired: WeakRef<GPUBuffer>[] = [];
 
   /**
    * @param keepRetired whether a buffer that was outgrown must live on, since commands that are not yet submitted may
-   * still name it (encode), or may be destroyed at once (evaluate, which submits before it grows).
+   * still name it (encode; the garbage collector frees it when no command does), or may be destroyed at once (evaluate,
+   * which submits before it grows).
    */
   constructor(
     private readonly device: GPUDevice,
@@ -88,8 +90,7 @@ export class Scratch {
     for (const [name, bytes] of sizes) {
       const old = this.buffers.get(name);
       if (old && old.size >= bytes) continue;
-      if (old && this.keepRetired) this.retired.push(old);
-      else old?.destroy();
+      if (old) this.retire(old);
       const size = old && this.keepRetired ? this.roomy(old.size, bytes) : bytes;
       const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
       this.buffers.set(name, this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage }));
@@ -106,17 +107,21 @@ export class Scratch {
     return this.buffers.get(name)!;
   }
 
+  private retire(buffer: GPUBuffer): void {
+    if (!this.keepRetired) return buffer.destroy();
+    this.retired = [...this.retired.filter((reference) => reference.deref()), new WeakRef(buffer)];
+  }
+
   /** Makes each anew when it is needed next. */
   forget(): void {
-    if (!this.keepRetired) return this.destroy();
-    this.retired.push(...this.buffers.values());
+    for (const buffer of this.buffers.values()) this.retire(buffer);
     this.buffers.clear();
   }
 
   destroy(): void {
-    for (const buffer of [...this.buffers.values(), ...this.retired]) buffer.destroy();
+    for (const buffer of [...this.buffers.values(), ...this.retired.map((reference) => reference.deref())]) buffer?.destroy();
     this.buffers.clear();
-    this.retired.length = 0;
+    this.retired = [];
   }
 }
 

@@ -48,6 +48,8 @@ const TEXTS: Record<KernelName, string> = {
   difference,
   reduce,
 };
+/** By label: a step asks for its kernel at every dispatch. */
+const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
@@ -55,10 +57,17 @@ const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
  * those that end with an activation once per activation.
  */
 export function kernelOf({ kernel, activation }: Pick<Step, "kernel" | "activation">): Kernel {
+  const label = applies(kernel) ? `${kernel} ${activation ?? IDENTITY}` : kernel;
+  let known = kernels.get(label);
+  if (!known) kernels.set(label, (known = makeKernel(label, kernel, activation)));
+  return known;
+}
+
+function makeKernel(label: string, kernel: KernelName, activation: Activation | null): Kernel {
   const constants = `const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   return {
-    label: applies(kernel) ? `${kernel} ${activation ?? IDENTITY}` : kernel,
+    label,
     source: [constants, dispatch, padding, ...functions, TEXTS[kernel]].join("\n"),
     ...interfaceOf(TEXTS[kernel]),
   };

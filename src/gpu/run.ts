@@ -79,11 +79,13 @@ export async function run(
   const nonFinite = new Uint8Array(total);
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
+  let nextRun = 0;
   try {
     for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route);
-      const end = runs?.find((start) => start > first) ?? total;
+      while (runs && nextRun < runs.length && runs[nextRun]! <= first) nextRun++;
+      const end = runs?.[nextRun] ?? total;
       const count = Math.min(capacity.points, end - first);
       const chunk = scheduleChunk(plan, first, count, capacity, paced, route);
       const uploads = prepare(chunk, inputs, nonFinite);

@@ -153,6 +153,7 @@ export class ForwardSteps {
       activation,
       parameters: {
         rows,
+        size: node.width,
         inner: quads(term.matrix.columns),
         outer,
         inputPerRow: perRow,
@@ -194,6 +195,7 @@ export class ForwardSteps {
       activation,
       parameters: {
         rows,
+        size: width,
         outer,
         priorPerRow: prior.perRow,
         xPerRow: (x ?? nothing).perRow,

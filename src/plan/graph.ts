@@ -44,6 +44,9 @@ export interface Graph {
   readonly output: Node;
 }
 
+/** Far beyond what is trained, far below what a call stack takes. */
+const MOST_DEPTH = 1000;
+
 export const STATE = 0;
 export const CONTEXT = 1;
 
@@ -214,6 +217,11 @@ function compact(drafts: readonly Draft[], output: number, stateSize: number, co
     return { ...body, terms };
   };
   const nodes: Draft[] = kept.map((draft, index) => ({ ...draft, index, body: moved(draft.body) }));
+  const depths: number[] = [];
+  for (const node of nodes) depths.push(1 + sourcesOf(node).reduce((most, source) => Math.max(most, depths[source]!), 0));
+  const deepest = depths.reduce((most, depth) => Math.max(most, depth));
+  // The plan follows the graph by recursion.
+  if (deepest > MOST_DEPTH) throw new ModelError(`the network is ${deepest} operations deep; at most ${MOST_DEPTH} are taken`);
   for (const node of nodes) for (const source of sourcesOf(node)) nodes[source]!.uses++;
   const last = nodes[place.get(output)!]!;
   last.uses++;

@@ -291,7 +291,7 @@ function hutchinsonCandidate(graph: Graph, options: PlanOptions, price: (plan: T
   const tangents = options.probes ?? 16;
   const per = options.probesPer ?? "point";
   const probes: Rows = { kind: "probes", shared: per === "batch" };
-  const program = new ProgramBuilder(graph, probes, options.contextPer === "batch");
+  const program = new ProgramBuilder(graph, probes, graph.contextSize === 0 || options.contextPer === "batch");
   program.contractWith(probes);
   const plan = { ...tracePlan("hutchinson", tangents, program.instructions, options), probes: { per, seed: (options.seed ?? 0) >>> 0 } };
   const words = `${tangents} random probe${tangents > 1 ? "s" : ""} ${per === "batch" ? "shared by all points" : "per point"}; an estimate`;
