@@ -75,6 +75,7 @@ export async function run(
   const { turns, watch, pace } = shared;
   const { count: total } = inputs.points;
   const runs = inputs.context ? inputs.context.runs : [0];
+  const starts = runs ?? [0];
   const route: Route = { to: "host", sharedContext: runs !== null };
   const nonFinite = new Uint8Array(total);
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
@@ -84,8 +85,8 @@ export async function run(
     for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route);
-      while (runs && nextRun < runs.length && runs[nextRun]! <= first) nextRun++;
-      const end = runs?.[nextRun] ?? total;
+      while (nextRun < starts.length && starts[nextRun]! <= first) nextRun++;
+      const end = starts[nextRun] ?? total;
       const count = Math.min(capacity.points, end - first);
       const chunk = scheduleChunk(plan, first, count, capacity, paced, route);
       const uploads = prepare(chunk, inputs, nonFinite);
