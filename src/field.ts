@@ -307,7 +307,7 @@ export class VectorField {
     }
   }
 
-  /** What evaluate would choose for these options, and why. */
+  /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */
   explain(options: PlanOptions = {}): PlanExplanation {
     return explainPlan(this.network, options);
   }

@@ -131,7 +131,7 @@ function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => bool
     }
     const tangents = first.matrix.columns;
     const through = middle.filter(({ matrix }) => matrices.includes(matrix)).map(({ matrix }) => ` through ${matrix.name},`);
-    const description = `${tangents} tangents from the columns of ${first.matrix.name},${through.join("")} contracted with ${last.matrix.name}`;
+    const description = `${tangents} tangent${tangents === 1 ? "" : "s"} from the columns of ${first.matrix.name},${through.join("")} contracted with ${last.matrix.name}`;
     return { description, tangents, instructions, matrices };
   });
 }

@@ -41,7 +41,7 @@ export interface PlanExplanation {
 
 /**
  * The plan for a network, without a device: each way to the outputs, its multiply-adds and bytes per point, and the choice.
- * Costs count multiply-adds of matrix products; activations are left out.
+ * Costs count multiply-adds of matrices, products, factors and norms; activations are left out.
  *
  * @throws PlanError, InputError as VectorField.evaluate would for the same options.
  */

@@ -123,7 +123,7 @@ export function forwardMultiplyAdds(network: Network): number {
 }
 
 /** Multiply-adds of one node. */
-export function multiplyAddsOf({ body, width }: Node): number {
+function multiplyAddsOf({ body, width }: Node): number {
   if (body.kind === "norm") return 4 * width;
   if (body.kind !== "sum") return 0;
   const price = (term: Term): number =>
