@@ -13,6 +13,7 @@ import {
   type Submission,
 } from "./steps.js";
 import type { Plan } from "./trace.js";
+import type { Variant } from "./variants.js";
 
 export interface ChunkRequest {
   readonly plan: Plan;
@@ -21,6 +22,7 @@ export interface ChunkRequest {
   readonly tangentsAtOnce: number;
   readonly limits: ScheduleLimits;
   readonly route: Route;
+  readonly variant: Variant;
 }
 
 /** A buffer with rows of vec4, `perRow` apart; 0 where one row serves all. */

@@ -2,9 +2,10 @@ import { LimitError } from "../errors.js";
 import { buildChunk } from "./chunk.js";
 import { STAGING_BUFFERS, type Capacity, type Chunk, type Route, type ScheduleLimits, type Submission } from "./steps.js";
 import type { Plan } from "./trace.js";
+import { PLAIN, type Variant } from "./variants.js";
 
 /** The largest chunk within the limits; fewer tangents at once where one point alone would not fit. */
-export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Capacity {
+export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route, variant: Variant = PLAIN): Capacity {
   const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   const all = plan.kind === "value" ? 1 : plan.tangentsAtOnce;
   if (plan.kind !== "value" && 4 * plan.tangents > Math.min(largest, limits.memoryBudget))
@@ -12,10 +13,10 @@ export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Ca
       `one point has ${plan.tangents} terms of 4 bytes; the device allows ${largest} bytes in one buffer, the memory budget ${limits.memoryBudget}`,
     );
   for (let tangentsAtOnce = all; ; tangentsAtOnce = Math.ceil(tangentsAtOnce / 2)) {
-    const one = buildChunk({ plan, first: 0, count: 1, tangentsAtOnce, limits, route });
+    const one = buildChunk({ plan, first: 0, count: 1, tangentsAtOnce, limits, route, variant });
     // Every buffer is a whole number of 16 bytes; over 4 points and over 8 that rounding does not show.
-    const four = bytesOf(buildChunk({ plan, first: 0, count: 4, tangentsAtOnce, limits, route }), route);
-    const eight = bytesOf(buildChunk({ plan, first: 0, count: 8, tangentsAtOnce, limits, route }), route);
+    const four = bytesOf(buildChunk({ plan, first: 0, count: 4, tangentsAtOnce, limits, route, variant }), route);
+    const eight = bytesOf(buildChunk({ plan, first: 0, count: 8, tangentsAtOnce, limits, route, variant }), route);
     let points = 2 ** 24;
     let [fixed, slope] = [16 * four.size, 0];
     for (const [name, bytes] of four) {
@@ -47,8 +48,16 @@ export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route): Ca
 }
 
 /** The chunk of `count` points from `first`, cut into submissions of bounded work. */
-export function scheduleChunk(plan: Plan, first: number, count: number, capacity: Capacity, limits: ScheduleLimits, route: Route): Chunk {
-  return buildChunk({ plan, first, count, tangentsAtOnce: capacity.tangentsAtOnce, limits, route });
+export function scheduleChunk(
+  plan: Plan,
+  first: number,
+  count: number,
+  capacity: Capacity,
+  limits: ScheduleLimits,
+  route: Route,
+  variant: Variant = PLAIN,
+): Chunk {
+  return buildChunk({ plan, first, count, tangentsAtOnce: capacity.tangentsAtOnce, limits, route, variant });
 }
 
 function workOf(submission: Submission): number {

@@ -1,0 +1,53 @@
+import { InputError, quote } from "../errors.js";
+
+/** How a product W x is cut into tiles: an invocation computes `outputs` results (a multiple of 4) of `rows` rows. */
+export interface Tile {
+  readonly rows: number;
+  readonly outputs: number;
+  /**
+   * How many lanes of a subgroup load one weight each and hand it to one another; 0: every lane loads every weight for
+   * itself. At most the adapter's least subgroup size, and a divisor of `outputs` or a multiple of it.
+   */
+  readonly lanes: number;
+}
+
+/** A dispatch per operation, its results in memory. */
+export interface LayersVariant {
+  readonly kind: "layers";
+  readonly tile: Tile;
+}
+
+/** One dispatch for everything: an invocation takes `points` points from their coordinates to f and the terms of the trace. */
+export interface FusedVariant {
+  readonly kind: "fused";
+  /** Where the weights are: a buffer that loops read, or numbers in the text of an unrolled kernel. */
+  readonly weights: "uniform" | "storage" | "literal";
+  readonly points: 1 | 2 | 4;
+}
+
+/** Which kernels run a plan: all give the same results but for rounding. */
+export type Variant = LayersVariant | FusedVariant;
+
+/** The tile of the plain kernels, which every network and every device can run. */
+export const PLAIN_TILE: Tile = { rows: 4, outputs: 4, lanes: 0 };
+export const PLAIN: LayersVariant = { kind: "layers", tile: PLAIN_TILE };
+
+/** "layers 4x4", "layers 4x16 by 8 lanes", "fused uniform x2": rows x outputs of a tile; points of an invocation. */
+export function nameOfVariant(variant: Variant): string {
+  if (variant.kind === "fused") return `fused ${variant.weights} x${variant.points}`;
+  const { rows, outputs, lanes } = variant.tile;
+  return `layers ${rows}x${outputs}${lanes > 0 ? ` by ${lanes} lanes` : ""}`;
+}
+
+/** The variant of a name. @throws InputError where it is none. */
+export function parseVariant(name: string): Variant {
+  const layers = /^layers (\d+)x(\d+)(?: by (\d+) lanes)?$/.exec(name);
+  if (layers) {
+    const [rows, outputs, lanes] = [Number(layers[1]), Number(layers[2]), Number(layers[3] ?? 0)];
+    if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && [0, 4, 8, 16, 32, 64].includes(lanes))
+      return { kind: "layers", tile: { rows, outputs, lanes } };
+  }
+  const fused = /^fused (uniform|storage|literal) x([124])$/.exec(name);
+  if (fused) return { kind: "fused", weights: fused[1] as FusedVariant["weights"], points: Number(fused[2]) as FusedVariant["points"] };
+  throw new InputError(`kernels is ${quote(name)}; expected "auto" or a name such as "layers 4x4", "fused uniform x2", "fused literal x1"`);
+}
