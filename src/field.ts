@@ -9,12 +9,14 @@ import { Pace, type Store } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { run, Turns, type RunOptions } from "./gpu/run.js";
+import { readKernels, Trials, type Trial } from "./gpu/trial.js";
 import type { Network } from "./model/network.js";
 import { graphOf } from "./plan/graph.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { capacityOf, scheduleChunk } from "./plan/schedule.js";
 import { type Chunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
 import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
+import { nameOfVariant, PLAIN, type Variant } from "./plan/variants.js";
 
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
@@ -24,8 +26,15 @@ export interface VectorFieldOptions {
    * outgrown, until the garbage collector finds that no command names it. Default 256 MiB.
    */
   readonly memoryBudget?: number | undefined;
-  /** Remembers between runs how much work this adapter takes per submission. */
+  /** Remembers between runs how much work this adapter takes per submission, and which kernels are the fastest. */
   readonly store?: Store | undefined;
+  /**
+   * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
+   * proves fastest on this device once a trial has paid for itself (see {@link VectorField.tune}). Or one by its name, for
+   * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
+   * subgroup), "fused uniform x2", "fused storage x4", "fused literal x1"; where a plan cannot be fused, the plain ones.
+   */
+  readonly kernels?: string | undefined;
   /** Prefix of the label of every GPU object. Default "deldot". */
   readonly label?: string | undefined;
 }
@@ -46,6 +55,8 @@ export interface EvaluateOptions<O extends Output = Output> extends PlanOptions,
 export type Evaluation<O extends Output = Output> = {
   /** The method that ran; "value" where only f was asked for. */
   readonly method: Method | "value";
+  /** The kernels that ran, by the name that {@link VectorFieldOptions.kernels} takes. */
+  readonly kernels: string;
   /** The leading batch shape of the points: [B] for a flat array. */
   readonly shape: readonly number[];
   /** hutchinson: the standard error of the divergence, [...shape]; NaN for a single probe. */
@@ -111,12 +122,15 @@ export class VectorField {
   private readonly turns = new Turns();
   private readonly encodeScratch: Scratch;
   private readonly encodeConstants: Constants;
+  private readonly trials: Trials;
 
   private constructor(
     private readonly device: GPUDevice,
     /** The network as it was given. */
     readonly network: Network,
     private readonly memoryBudget: number,
+    fixed: Variant | null,
+    store: Store | undefined,
     private readonly label: string,
     private readonly watch: DeviceWatch,
     private readonly pace: Pace,
@@ -128,6 +142,13 @@ export class VectorField {
     this.readback = new Readback(device, label);
     this.encodeScratch = new Scratch(device, `${label} encode`, true);
     this.encodeConstants = new Constants(device, `${label} encode`, true);
+    this.trials = new Trials(
+      device,
+      store,
+      fixed,
+      () => this.limits(),
+      () => this.shared(),
+    );
   }
 
   /**
@@ -137,18 +158,20 @@ export class VectorField {
   static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
     if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
     checkObject("options", options);
-    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store } = options;
+    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store, kernels = "auto" } = options;
     if (!(typeof memoryBudget === "number" && memoryBudget > 0))
       throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
     if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
     if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
       throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
+    const fixed = readKernels(kernels);
     const graph = graphOf(network);
     const watch = new DeviceWatch(device);
     const pace = await watch.guard(Pace.for(device, store));
-    const field = new VectorField(device, network, memoryBudget, label, watch, pace);
-    const kernels = kernelsFor(graph.nodes.map(({ activation }) => activation));
-    await watch.guard(Promise.all(kernels.map((kernel) => field.pipelines.compile(kernel))));
+    const field = new VectorField(device, network, memoryBudget, fixed, store, label, watch, pace);
+    const activations = graph.nodes.map(({ activation }) => activation);
+    const needed = [PLAIN, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
+    await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.compile(kernel))));
     return field;
   }
 
@@ -178,8 +201,11 @@ export class VectorField {
     const estimates = plan.kind === "trace" && plan.probes !== null;
     const standardError = estimates ? new Float32Array(count) : null;
 
+    const variant = await this.watch.guard(this.trials.pick(plan, count));
+    const began = performance.now();
     const nonFinite = await run(
       plan,
+      variant,
       { points: batch, context, tangents: null },
       this.limits(),
       this.shared(),
@@ -199,7 +225,14 @@ export class VectorField {
       for (const output of plan.outputs) results[output]!.fill(NaN, point * widths[output], (point + 1) * widths[output]);
       standardError?.fill(NaN, point, point + 1);
     }
-    return { method: plan.method, shape, ...results, ...(standardError && { standardError }) } as Evaluation<O>;
+    this.trials.spent(plan, count, performance.now() - began);
+    return {
+      method: plan.method,
+      kernels: nameOfVariant(variant),
+      shape,
+      ...results,
+      ...(standardError && { standardError }),
+    } as Evaluation<O>;
   }
 
   /** The divergence alone, [...batch shape of the points]. @throws as {@link VectorField.evaluate} does. */
@@ -231,7 +264,9 @@ export class VectorField {
     const result = allocate("the result", [batch.count, d]);
     const plan = this.cached("jvp", () => makeJvpPlan(this.network));
     const inputs = { points: batch, context, tangents: directions };
-    const nonFinite = await run(plan, inputs, this.limits(), this.shared(), options, (_, first, __, data) => result.set(data, first * d));
+    const nonFinite = await run(plan, PLAIN, inputs, this.limits(), this.shared(), options, (_, first, __, data) =>
+      result.set(data, first * d),
+    );
     for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
       result.fill(NaN, point * d, (point + 1) * d);
     return result;
@@ -260,11 +295,12 @@ export class VectorField {
 
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const route = { to: "device", outer: rows } as const;
-    const capacity = capacityOf(plan, limits, route);
+    const variant = sharesBuffers(buffers) ? PLAIN : this.trials.pickCompiled(plan, count);
+    const capacity = capacityOf(plan, limits, route, variant);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     try {
       for (let first = 0; first < count; first += capacity.points) {
-        const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route);
+        const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route, variant);
         this.makeEncodeRoom(chunk);
         const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
         for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
@@ -292,8 +328,10 @@ export class VectorField {
       (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
     );
     const route = { to: "device", outer: rows } as const;
-    const capacity = capacityOf(plan, limits, route);
-    const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route);
+    await this.watch.guard(this.trials.prepare(plan, count));
+    const variant = this.trials.pickCompiled(plan, count);
+    const capacity = capacityOf(plan, limits, route, variant);
+    const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route, variant);
     try {
       const make = (): void => {
         this.makeEncodeRoom(chunk);
@@ -305,6 +343,24 @@ export class VectorField {
       this.encodeScratch.forget();
       throw error;
     }
+  }
+
+  /**
+   * Tries on the device, for about `count` points, which kernels run a plan the fastest, and has evaluate and encode use
+   * them from then on; the store remembers it. Without it, evaluate starts a trial by itself, in the background, where a
+   * plan has cost more time than a trial would. Name what decides the plan, as for {@link VectorField.reserve}.
+   *
+   * Takes from tenths of a second (a GPU) to a minute (software adapters, which compile unrolled kernels slowly).
+   *
+   * @returns the variants, the fastest first; the one that was fixed alone, where `kernels` fixes one.
+   * @throws InputError, PlanError, LimitError, GpuError, DeviceLostError.
+   */
+  async tune(count: number, options: ReserveOptions = {}): Promise<readonly Trial[]> {
+    this.checkUsable();
+    checkObject("options", options);
+    if (!Number.isInteger(count) || count < 1)
+      throw new InputError(`count is ${quote(count)}; expected a whole number of points, at least 1`);
+    return this.watch.guard(this.trials.tune(this.planFor({ contextPer: "batch", ...options }), count));
   }
 
   /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */
@@ -403,6 +459,12 @@ export class VectorField {
     const buffer = this.encodeConstants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
     if (count > 0) add("context", { buffer, stride: 0 });
   }
+}
+
+/** One dispatch may not read a buffer and write it, nor write one twice. */
+function sharesBuffers(buffers: Partial<Record<OuterName, GPUBuffer>>): boolean {
+  const all = Object.values(buffers);
+  return new Set(all).size < all.length;
 }
 
 function checkObject(name: string, given: unknown): void {

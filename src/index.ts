@@ -22,6 +22,7 @@ export {
   type VectorFieldOptions,
 } from "./field.js";
 export type { Store } from "./gpu/pace.js";
+export type { Trial } from "./gpu/trial.js";
 export type { RunOptions } from "./gpu/run.js";
 export { activationNames, type Activation } from "./model/activation.js";
 export {

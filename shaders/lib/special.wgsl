@@ -26,6 +26,22 @@ fn expm1(x: f32, exp_x: f32) -> f32 {
   return select(exp_x - 1.0, c + c * c * p, abs(x) < 0.5);
 }
 
+// (e^x, e^x - 1) for x <= 0, but exactly (0, -1) below x = -87.7. Relative error of e^x - 1 2e-7, also near 0; of e^x
+// 2e-7 + |x| 1e-7.
+// x = (n + f) log 2 with an integer n and |f| <= 1/2, so e^x = 2^n + 2^n (2^f - 1), of which e^x - 1 takes the 1 before the
+// second part rounds; 2^f - 1 is f P(f). Adding 1.5 * 2^23 rounds to n, and leaves it in the lowest bits. The bits of
+// 0x4b000000 are all there already, but make sure that no compiler takes sum and difference for nothing.
+fn falling_exp(x: f32) -> vec2f {
+  let y = 1.442695041 * max(x, -88.0);
+  let rounded = bitcast<u32>(y + 12582912.0);
+  let f = y - (bitcast<f32>(rounded | 0x4b000000u) - 12582912.0);
+  let f2 = f * f;
+  let p = (0.6931471806 + f * 0.240226507) + f2 * ((0.0555038101 + f * 0.00961810325) + f2 * (0.00133813025 + f * 0.000154448840));
+  let power = bitcast<f32>((rounded << 23u) + 0x3f800000u); // 2^n, and 0 for n = -127
+  let rest = power * (f * p);
+  return vec2f(power + rest, (power - 1.0) + rest);
+}
+
 // log(1 + t) for 0 <= t <= 1. Relative error 2e-7.
 // 2 atanh(s) with s = t / (2 + t), as 2s + s^3 P(s^2) on [0, 1/3].
 fn log1p(t: f32) -> f32 {
@@ -71,15 +87,6 @@ fn raise(z: f32, e: f32) -> f32 {
 // v, but NaN where z < 0; made of bits, since a compiler may take any float expression for a number.
 fn undefined_below_zero(v: f32, z: f32) -> f32 {
   return bitcast<f32>(bitcast<u32>(v) | select(0u, 0x7fc00000u, z < 0.0));
-}
-
-// tanh(z), given t = bounded_exp(-2|z|). Relative error 3e-7; exactly -1 or 1 for large |z|.
-// z + z^3 P(z^2) on [-0.6, 0.6], where 1 - t would cancel.
-fn tanh_from(z: f32, t: f32) -> f32 {
-  let c = clamp(z, -0.6, 0.6);
-  let u = c * c;
-  let p = -0.333333303 + u * (0.133329154 + u * (-0.0538739489 + u * (0.0211109591 - u * 0.00626911973)));
-  return select(sign(z) * (1.0 - t) / (1.0 + t), c + c * u * p, abs(z) < 0.6);
 }
 
 // The upper tail of the standard normal distribution, erfc(x / sqrt 2) / 2 for x >= 0, given g = bounded_exp(-x^2 / 2).

@@ -23,6 +23,7 @@ export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayo
 /** The constant matrices of one network on one device, uploaded when first needed. */
 export class Matrices {
   private readonly buffers = new Map<string, GPUBuffer>();
+  private readonly packedBuffers = new Map<Float32Array, GPUBuffer>();
 
   constructor(
     private readonly device: GPUDevice,
@@ -50,14 +51,27 @@ export class Matrices {
     return buffer;
   }
 
+  /** The numbers of a fused kernel, which reads them as storage or as a uniform block. */
+  packed(name: string, data: Float32Array<ArrayBuffer>): GPUBuffer {
+    let buffer = this.packedBuffers.get(data);
+    if (!buffer) {
+      const usage = USAGE.STORAGE | USAGE.UNIFORM | USAGE.COPY_DST;
+      buffer = this.device.createBuffer({ label: `${this.label}: weights of ${name}`, size: data.byteLength, usage });
+      this.device.queue.writeBuffer(buffer, 0, data);
+      this.packedBuffers.set(data, buffer);
+    }
+    return buffer;
+  }
+
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */
   forget(): void {
     this.buffers.clear();
+    this.packedBuffers.clear();
   }
 
   destroy(): void {
-    for (const buffer of this.buffers.values()) buffer.destroy();
-    this.buffers.clear();
+    for (const buffer of [...this.buffers.values(), ...this.packedBuffers.values()]) buffer.destroy();
+    this.forget();
   }
 }
 

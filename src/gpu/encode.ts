@@ -1,6 +1,6 @@
-import type { Binding, OuterName, Step } from "../plan/steps.js";
+import { WORKGROUP_SIZE, type Binding, type OuterName, type Step } from "../plan/steps.js";
 import { USAGE, type Constants, type Matrices, type Scratch } from "./buffers.js";
-import { kernelOf, WORKGROUP_SIZE } from "./kernels.js";
+import { kernelOf, type Kernel } from "./kernels.js";
 import type { Pipelines } from "./pipelines.js";
 
 /** Where the buffers and pipelines of a step are found. */
@@ -34,7 +34,7 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
       { binding: 0, resource: { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length } },
       ...kernel.storage.map(({ name }, at) => ({
         binding: at + 1,
-        resource: resourceOf(known(step, step.bindings[name], name), resources),
+        resource: resourceOf(known(step, step.bindings[name], name), kernel, resources),
       })),
     ];
     pass.setPipeline(pipeline);
@@ -50,10 +50,12 @@ function known<T>(step: Step, value: T | undefined, name: string): T {
   return value;
 }
 
-function resourceOf(binding: Binding, { matrices, scratch, outer }: Resources): GPUBufferBinding {
+function resourceOf(binding: Binding, kernel: Kernel, { matrices, scratch, outer }: Resources): GPUBufferBinding {
   switch (binding.kind) {
     case "matrix":
       return { buffer: matrices.get(binding.matrix, binding.layout) };
+    case "weights":
+      return { buffer: matrices.packed(kernel.label, kernel.weights!) };
     case "scratch":
       return { buffer: scratch.get(binding.name) };
     case "outer":

@@ -16,7 +16,11 @@ import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
 import { activationWgsl, parseActivation, type Activation } from "../model/activation.js";
-import type { KernelName, Step } from "../plan/steps.js";
+import type { FusedForm } from "../plan/fused.js";
+import { WORKGROUP_SIZE, type KernelName, type Step } from "../plan/steps.js";
+import { nameOfVariant, PLAIN_TILE, type Tile } from "../plan/variants.js";
+import { fusedText } from "./fused.js";
+import { tiledMain } from "./tiles.js";
 
 /** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
 export interface Kernel {
@@ -24,12 +28,11 @@ export interface Kernel {
   readonly source: string;
   /** The members of its struct Parameters, all u32, in order; binding 0 is their uniform block. */
   readonly parameters: readonly string[];
-  /** Its storage buffers, from binding 1 on. */
-  readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
+  /** Its buffers, from binding 1 on. */
+  readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" | "uniform" }[];
+  /** What the buffer of weights of a fused kernel holds, in whole vec4s. */
+  readonly weights?: Float32Array<ArrayBuffer> | null;
 }
-
-/** Invocations per workgroup of every kernel; all adapters allow 256, and 64 keeps small chunks spread out. */
-export const WORKGROUP_SIZE = 64;
 
 const IDENTITY = parseActivation("identity");
 
@@ -48,40 +51,59 @@ const TEXTS: Record<KernelName, string> = {
   difference,
   reduce,
 };
+/** Those whose main is written for a tile. */
+const PRODUCTS: ReadonlySet<KernelName> = new Set(["primal", "carry", "contract"]);
 /** By label: a step asks for its kernel at every dispatch. */
 const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
- * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks and
- * those that end with an activation once per activation.
+ * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks,
+ * those that end with an activation once per activation, and products once per tile.
  */
-export function kernelOf({ kernel, activation }: Pick<Step, "kernel" | "activation">): Kernel {
-  const label = applies(kernel) ? `${kernel} ${activation ?? IDENTITY}` : kernel;
+export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "fused">): Kernel {
+  const { kernel, activation, tile, fused } = step;
+  if (kernel === "fused") return fusedKernelOf(fused!);
+  const ending = applies(kernel) ? ` ${activation ?? IDENTITY}` : "";
+  const label = `${kernel}${ending}${tile ? `, ${nameOfVariant({ kind: "layers", tile })}` : ""}`;
   let known = kernels.get(label);
-  if (!known) kernels.set(label, (known = makeKernel(label, kernel, activation)));
+  if (!known) kernels.set(label, (known = makeKernel(label, kernel, step)));
   return known;
 }
 
-function makeKernel(label: string, kernel: KernelName, activation: Activation | null): Kernel {
-  const constants = `const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
+function makeKernel(label: string, kernel: KernelName, { activation, tile }: Pick<Step, "activation" | "tile">): Kernel {
+  // An enable directive stands before all else.
+  const constants = `${tile && tile.lanes > 0 ? "enable subgroups;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
+  const main = tile ? [tiledMain(tile, kernel === "contract")] : [];
   return {
     label,
-    source: [constants, dispatch, padding, ...functions, TEXTS[kernel]].join("\n"),
+    source: [constants, dispatch, padding, ...functions, TEXTS[kernel], ...main].join("\n"),
     ...interfaceOf(TEXTS[kernel]),
   };
 }
 
-/** Every kernel that some plan of a network with these activations may run. */
-export function kernelsFor(activations: readonly (Activation | null)[]): Kernel[] {
+const fusedKernels = new WeakMap<FusedForm, Kernel>();
+
+function fusedKernelOf(form: FusedForm): Kernel {
+  let kernel = fusedKernels.get(form);
+  if (!kernel) {
+    const { text, weights } = fusedText(form);
+    const source = [`const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`, dispatch, special, activations, text].join("\n");
+    kernel = { label: nameOfVariant(form.variant), source, weights, ...readInterface(text) };
+    fusedKernels.set(form, kernel);
+  }
+  return kernel;
+}
+
+/** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */
+export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile = PLAIN_TILE): Kernel[] {
+  const make = (kernel: KernelName, activation: Activation | null): Kernel =>
+    kernelOf({ kernel, activation, tile: PRODUCTS.has(kernel) ? tile : null });
   const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !applies(kernel));
   return [
-    ...names.map((kernel) => kernelOf({ kernel, activation: null })),
-    ...[null, ...activations].flatMap((activation) => [
-      kernelOf({ kernel: "primal", activation }),
-      kernelOf({ kernel: "combine", activation }),
-    ]),
+    ...names.map((kernel) => make(kernel, null)),
+    ...[null, ...activations].flatMap((activation) => [make("primal", activation), make("combine", activation)]),
   ];
 }
 
@@ -93,17 +115,17 @@ function applies(kernel: KernelName): boolean {
 /** Reads names and access from the kernel's text; there they are in snake_case, in schedules in camelCase. */
 function interfaceOf(text: string): Pick<Kernel, "parameters" | "storage"> {
   let known = interfaces.get(text);
-  if (!known) {
-    const camel = (name: string): string => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
-    const members = /struct Parameters \{(.*?)\n\}/s.exec(text)![1]!;
-    known = {
-      parameters: [...members.matchAll(/^ {2}(\w+): u32,/gm)].map(([, name]) => camel(name!)),
-      storage: [...text.matchAll(/^@group\(0\) @binding\(\d+\) var<storage, (read|read_write)> (\w+):/gm)].map(([, access, name]) => ({
-        name: camel(name!),
-        access: access as "read" | "read_write",
-      })),
-    };
-    interfaces.set(text, known);
-  }
+  if (!known) interfaces.set(text, (known = readInterface(text)));
   return known;
+}
+
+function readInterface(text: string): Pick<Kernel, "parameters" | "storage"> {
+  const camel = (name: string): string => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+  const members = /struct Parameters \{(.*?)\n\}/s.exec(text)![1]!;
+  return {
+    parameters: [...members.matchAll(/^ {2}(\w+): u32,/gm)].map(([, name]) => camel(name!)),
+    storage: [...text.matchAll(/^@group\(0\) @binding\([1-9]\d*\) var<(?:storage, )?(read|read_write|uniform)> (\w+):/gm)].map(
+      ([, access, name]) => ({ name: camel(name!), access: access as "read" | "read_write" | "uniform" }),
+    ),
+  };
 }

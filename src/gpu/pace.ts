@@ -31,8 +31,7 @@ export class Pace {
   ) {}
 
   static async for(device: GPUDevice, store: Store | undefined): Promise<Pace> {
-    const { vendor, architecture, device: model, description } = device.adapterInfo ?? {};
-    const pace = new Pace(`deldot multiply-adds per submit, ${[vendor, architecture, model, description].join(" ")}`, store);
+    const pace = new Pace(`deldot multiply-adds per submit, ${adapterOf(device)}`, store);
     try {
       const known = Number(await store?.get(pace.key));
       if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = Math.round(known);
@@ -66,4 +65,10 @@ export class Pace {
     // The promise also turns what set throws into a rejection.
     new Promise((resolve) => resolve(this.store!.set(this.key, learnt))).catch(() => undefined);
   }
+}
+
+/** The adapter of a device in the words that it has for itself. */
+export function adapterOf(device: GPUDevice): string {
+  const { vendor, architecture, device: model, description } = device.adapterInfo ?? {};
+  return [vendor, architecture, model, description].join(" ");
 }

@@ -28,6 +28,11 @@ export class Pipelines {
     return compiling;
   }
 
+  /** Whether get() will give the kernel's pipeline. */
+  has(kernel: Kernel): boolean {
+    return this.ready.has(kernel.source);
+  }
+
   /** A pipeline that compile() has already given. */
   get(kernel: Kernel): GPUComputePipeline {
     const pipeline = this.ready.get(kernel.source);
@@ -44,7 +49,7 @@ export class Pipelines {
         module = device.createShaderModule({ label, code: kernel.source });
         const buffers: GPUBufferBindingType[] = [
           "uniform",
-          ...kernel.storage.map(({ access }): GPUBufferBindingType => (access === "read" ? "read-only-storage" : "storage")),
+          ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access]),
         ];
         const layout = device.createBindGroupLayout({
           label,
@@ -69,6 +74,8 @@ export class Pipelines {
     }
   }
 }
+
+const BINDING_TYPES = { read: "read-only-storage", read_write: "storage", uniform: "uniform" } as const;
 
 /** GPUShaderStage.COMPUTE; the global itself is absent in Node. */
 const COMPUTE = 4;

@@ -3,8 +3,10 @@ import { GpuError } from "../errors.js";
 import { capacityOf, scheduleChunk, stagingBytes } from "../plan/schedule.js";
 import { type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
+import type { Variant } from "../plan/variants.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
+import { kernelOf } from "./kernels.js";
 import type { Pace } from "./pace.js";
 import type { Readback } from "./readback.js";
 
@@ -60,12 +62,13 @@ interface Call {
 }
 
 /**
- * Evaluates a plan for all points, chunk by chunk: upload, submissions of bounded work, read back, two in flight.
+ * Evaluates a plan by one variant of the kernels for all points, chunk by chunk: upload, submissions of bounded work, read back, two in flight.
  * @returns for each point, 1 where it holds a NaN or an infinity (after rounding to float32), or its context does.
  * @throws GpuError, DeviceLostError, LimitError; the signal's reason.
  */
 export async function run(
   plan: Plan,
+  variant: Variant,
   inputs: RunInputs,
   limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
   shared: Shared,
@@ -84,11 +87,12 @@ export async function run(
   try {
     for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
-      const capacity = capacityOf(plan, paced, route);
+      const capacity = capacityOf(plan, paced, route, variant);
       while (nextRun < starts.length && starts[nextRun]! <= first) nextRun++;
       const end = starts[nextRun] ?? total;
       const count = Math.min(capacity.points, end - first);
-      const chunk = scheduleChunk(plan, first, count, capacity, paced, route);
+      const chunk = scheduleChunk(plan, first, count, capacity, paced, route, variant);
+      await compileKernels(chunk, shared);
       const uploads = prepare(chunk, inputs, nonFinite);
       const progress = (): void => {
         done += count;
@@ -122,6 +126,12 @@ function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): vo
   signal?.throwIfAborted();
   checkUsable();
   if (failures.length > 0) throw failures[0];
+}
+
+/** Kernels of other variants than the plain one are compiled when they are first needed. */
+async function compileKernels({ submissions }: Chunk, { pipelines, watch }: Shared): Promise<void> {
+  const kernels = new Set(submissions.flatMap(({ steps }) => steps.map(kernelOf)));
+  await watch.guard(Promise.all([...kernels].map((kernel) => pipelines.compile(kernel))));
 }
 
 /** Where this chunk and what earlier ones left behind exceed the budget together, the latter goes. */

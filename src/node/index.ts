@@ -8,6 +8,8 @@ import { isMainThread } from "node:worker_threads";
 import { AdapterError, InputError, quote } from "../errors.js";
 import { softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
 
+export { fileStore } from "./fileStore.js";
+
 /** Which device {@link requestDevice} looks for. */
 export interface RequestDeviceOptions {
   /** "auto" (the default): a real GPU where there is one, else a software driver. "software": a software driver only. */

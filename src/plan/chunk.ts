@@ -1,3 +1,5 @@
+import { fusedForm } from "./fused.js";
+import { FusedSteps } from "./fusedSteps.js";
 import { STATE } from "./graph.js";
 import { ForwardSteps, UNMOVED } from "./forward.js";
 import { ChunkRecorder, quads, type ChunkRequest } from "./recorder.js";
@@ -22,6 +24,9 @@ class ChunkBuilder {
 
   build(): Chunk {
     const { plan, graph, route } = this.chunk;
+    const { variant } = this.chunk.request;
+    const form = variant.kind === "fused" ? fusedForm(plan, route, variant) : null;
+    if (form) return this.chunk.finish(new FusedSteps(this.chunk).write(form));
     const wantsValue = plan.outputs.includes("value");
     const value = wantsValue ? this.chunk.valueAddress() : null;
     if (plan.kind === "trace") {
@@ -42,7 +47,7 @@ class ChunkBuilder {
   /** ∂f_i/∂x_i by central differences, `tangentsAtOnce` coordinates at a time. */
   private differences(plan: DifferencePlan): void {
     const d = this.chunk.graph.stateSize;
-    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk.plan));
+    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
     for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
       const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
       const before = this.chunk.work;
@@ -60,7 +65,7 @@ class ChunkBuilder {
           stateSize: d,
           inputWidth: quads(d) * 4,
           first: column,
-          termsPerPoint: termsPerPoint(this.chunk.plan),
+          termsPerPoint: termsPerPoint(this.chunk),
         },
         bindings: { moved: pass.values.get(STATE)!.binding, value: moved.binding, terms },
         invocations: this.chunk.count * columns,

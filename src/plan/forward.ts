@@ -2,7 +2,7 @@ import type { Activation } from "../model/activation.js";
 import { sourcesOf, type Node, type Term } from "./graph.js";
 import { rowsOf, zeros, type PlannedMatrix } from "./matrices.js";
 import { asBits, asProduct, asRows, onesRow, quads, Slots, type Address, type ChunkRecorder, type Values } from "./recorder.js";
-import { ROWS_PER_INVOCATION, type Binding } from "./steps.js";
+import type { Binding } from "./steps.js";
 
 /** The values of a forward pass over `rows` rows: the points, or moved copies of them. */
 export interface ForwardPass {
@@ -151,6 +151,7 @@ export class ForwardSteps {
       label: `node ${node.index}: ${term.matrix.name}`,
       kernel: "primal",
       activation,
+      tile: this.chunk.tile,
       parameters: {
         rows,
         size: node.width,
@@ -170,7 +171,7 @@ export class ForwardSteps {
         out: into.binding,
         scale: scale ?? this.chunk.scratch("unused", 4),
       },
-      invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * outer,
+      invocations: this.chunk.productInvocations(rows, this.chunk.tilesAcross(node.width)),
       multiplyAdds: rows * term.matrix.rows * term.matrix.columns,
     });
   }

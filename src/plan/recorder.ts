@@ -2,6 +2,7 @@ import type { Graph, Node } from "./graph.js";
 import { ones, type PlannedMatrix } from "./matrices.js";
 import {
   STEPS_PER_SUBMISSION,
+  WORKGROUP_SIZE,
   type Binding,
   type Chunk,
   type MatrixLayout,
@@ -13,7 +14,7 @@ import {
   type Submission,
 } from "./steps.js";
 import type { Plan } from "./trace.js";
-import type { Variant } from "./variants.js";
+import { PLAIN_TILE, type Tile, type Variant } from "./variants.js";
 
 export interface ChunkRequest {
   readonly plan: Plan;
@@ -46,6 +47,8 @@ export class ChunkRecorder {
   readonly graph: Graph;
   readonly count: number;
   readonly route: Route;
+  /** How products are cut; steps beside a fused kernel are plain. */
+  readonly tile: Tile;
   /** Multiply-adds of the submission that is being collected. */
   work = 0;
   private readonly scratchBytes = new Map<string, number>();
@@ -57,6 +60,7 @@ export class ChunkRecorder {
     this.graph = request.plan.graph;
     this.count = request.count;
     this.route = request.route;
+    this.tile = request.variant.kind === "layers" ? request.variant.tile : PLAIN_TILE;
   }
 
   /** Closes the last submission. */
@@ -109,8 +113,19 @@ export class ChunkRecorder {
     return { kind: "scratch", name };
   }
 
-  add(step: Omit<Step, "activation" | "multiplyAdds"> & Partial<Pick<Step, "activation" | "multiplyAdds">>): void {
-    const whole = { activation: null, multiplyAdds: 0, ...step };
+  /** Tiles beside one another in a product of `width` outputs. */
+  tilesAcross(width: number): number {
+    return Math.ceil(width / this.tile.outputs);
+  }
+
+  /** For every row and each of `parts` parts of a product's outputs: those of a tile, unless a contraction sums several. */
+  productInvocations(rows: number, parts: number): number {
+    const { rows: each, lanes } = this.tile;
+    return lanes > 0 ? Math.ceil(rows / (each * WORKGROUP_SIZE)) * parts * WORKGROUP_SIZE : Math.ceil(rows / each) * parts;
+  }
+
+  add(step: Omit<Step, "activation" | "tile" | "multiplyAdds"> & Partial<Pick<Step, "activation" | "tile" | "multiplyAdds">>): void {
+    const whole = { activation: null, tile: null, multiplyAdds: 0, ...step };
     this.steps.push(whole);
     this.work += whole.multiplyAdds;
   }

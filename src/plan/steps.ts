@@ -1,5 +1,7 @@
 import type { Activation } from "../model/activation.js";
+import type { FusedForm } from "./fused.js";
 import type { PlannedMatrix } from "./matrices.js";
+import type { Tile } from "./variants.js";
 
 /** The limits a schedule keeps to: numbers of the device and of the caller. */
 export interface ScheduleLimits {
@@ -28,6 +30,8 @@ export type MatrixLayout = "product" | "rows";
 export type Binding =
   | { readonly kind: "scratch"; readonly name: string }
   | { readonly kind: "matrix"; readonly matrix: PlannedMatrix; readonly layout: MatrixLayout }
+  /** What a fused kernel reads its weights from. */
+  | { readonly kind: "weights" }
   | { readonly kind: "outer"; readonly name: OuterName; readonly offset: number; readonly size: number };
 
 /** The files of shaders/. */
@@ -39,9 +43,14 @@ export type KernelName =
 /** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
 export interface Step {
   readonly label: string;
-  readonly kernel: KernelName;
+  /** A file of shaders/, or the one that `fused` writes. */
+  readonly kernel: KernelName | "fused";
+  /** Of a fused kernel: the plan in the form that it is written for. */
+  readonly fused?: FusedForm;
   /** σ of a primal or combine step; null: the identity. */
   readonly activation: Activation | null;
+  /** How a primal, carry or contract step is cut; null: any other. */
+  readonly tile: Tile | null;
   /** The members of the kernel's Parameters, all u32, by name; a float stands there by its bits. */
   readonly parameters: Readonly<Record<string, number>>;
   /** The kernel's storage buffers by name. */
@@ -88,8 +97,8 @@ export interface Capacity {
 
 /** Partial sums that a contraction without a diagonal keeps per point, for the host to add in float64. */
 export const PARTIAL_SUMS = 8;
-/** Each invocation of a product takes this many rows. */
-export const ROWS_PER_INVOCATION = 4;
+/** Invocations per workgroup of every kernel; all adapters allow 256, and 64 keeps small chunks spread out. */
+export const WORKGROUP_SIZE = 64;
 /** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */
 export const STEPS_PER_SUBMISSION = 256;
 /** Staging buffers in flight: the host reads one while the device fills the other. */

@@ -12,7 +12,7 @@ import {
   type Target,
 } from "./program.js";
 import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
-import { ROWS_PER_INVOCATION, type Binding } from "./steps.js";
+import type { Binding } from "./steps.js";
 import { partsPerTerm, termsPerPoint } from "./terms.js";
 import type { TracePlan } from "./trace.js";
 
@@ -36,7 +36,7 @@ export class TangentSteps {
 
   write(plan: TracePlan): void {
     if (plan.instructions.some(({ kind }) => kind === "contract"))
-      this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk.plan));
+      this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
     const registers = new Slots("tangents");
     for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
       const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
@@ -92,6 +92,7 @@ export class TangentSteps {
     this.chunk.add({
       label: `carry by ${matrix.name}`,
       kernel: "carry",
+      tile: this.chunk.tile,
       parameters: {
         rows,
         columns: pass.columns,
@@ -106,7 +107,7 @@ export class TangentSteps {
         adds: instruction.adds ? 1 : 0,
       },
       bindings: { weight: asProduct(matrix), tangent: tangent.binding, scale: scale.binding, endScale: end.binding, out: target.binding },
-      invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * outer,
+      invocations: this.chunk.productInvocations(rows, this.chunk.tilesAcross(matrix.rows)),
       multiplyAdds: rows * matrix.rows * matrix.columns,
     });
   }
@@ -193,7 +194,7 @@ export class TangentSteps {
       factorPerPoint: factor.perRow * 4,
       factorPerColumn: instruction.endScale.length > 0 ? 1 : 0,
       firstColumn: instruction.once ? 0 : pass.column,
-      termsPerPoint: termsPerPoint(this.chunk.plan),
+      termsPerPoint: termsPerPoint(this.chunk),
       adds: instruction.adds ? 1 : 0,
     };
     const bindings = {
@@ -218,22 +219,23 @@ export class TangentSteps {
     this.chunk.add({
       label: `carry by ${matrix.name} and contract`,
       kernel: "contract",
+      tile: this.chunk.tile,
       parameters: {
         ...parameters,
         inner: quads(matrix.columns),
         outer: quads(matrix.rows),
-        parts: partsPerTerm(this.chunk.plan),
+        parts: partsPerTerm(this.chunk),
         scalePerPoint: scaling.perRow,
       },
       bindings: { ...bindings, weight: asProduct(matrix), scale: scaling.binding },
-      invocations: Math.ceil(rows / ROWS_PER_INVOCATION) * partsPerTerm(this.chunk.plan),
+      invocations: this.chunk.productInvocations(rows, partsPerTerm(this.chunk)),
       multiplyAdds: rows * multiplyAddsPerTangent(instruction),
     });
   }
 
   private diagonal(column: number, columns: number): void {
     const d = this.chunk.graph.stateSize;
-    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk.plan));
+    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
     this.chunk.add({
       label: "diagonal of the Jacobian",
       kernel: "diagonal",
@@ -242,7 +244,7 @@ export class TangentSteps {
         columns,
         perPoint: d * columns,
         first: column,
-        termsPerPoint: termsPerPoint(this.chunk.plan),
+        termsPerPoint: termsPerPoint(this.chunk),
       },
       bindings: { jacobian: this.chunk.scratch("jacobian", 0), terms },
       invocations: this.chunk.count * columns,

@@ -1,18 +1,19 @@
-import { asBits, quads, type Address, type ChunkRecorder } from "./recorder.js";
+import { asBits, type Address, type ChunkRecorder } from "./recorder.js";
 import { PARTIAL_SUMS, type Binding, type Read } from "./steps.js";
-import type { Plan } from "./trace.js";
 
 /** Floats of a point's terms. */
-export function termsPerPoint(plan: Plan): number {
+export function termsPerPoint(chunk: ChunkRecorder): number {
+  const { plan } = chunk;
   if (plan.kind === "value") return 0;
-  return plan.tangents * partsPerTerm(plan);
+  return plan.tangents * partsPerTerm(chunk);
 }
 
 /** One tangent without a diagonal (the bilinear form) is summed in parts, for more parallel work and a better sum. */
-export function partsPerTerm(plan: Plan): number {
+export function partsPerTerm(chunk: ChunkRecorder): number {
+  const { plan } = chunk;
   if (plan.kind !== "trace" || plan.tangents > 1 || plan.diagonal || plan.probes) return 1;
   const fused = plan.instructions.find((instruction) => instruction.kind === "contract" && instruction.matrix !== null);
-  return fused?.kind === "contract" ? Math.min(PARTIAL_SUMS, quads(fused.matrix!.rows)) : 1;
+  return fused?.kind === "contract" ? Math.min(PARTIAL_SUMS, chunk.tilesAcross(fused.matrix!.rows)) : 1;
 }
 
 /** Writes what becomes of the terms. */
@@ -22,7 +23,7 @@ export class TermSteps {
   /** Leaves the terms where they are asked for; at most PARTIAL_SUMS per point go to the host where only their sum counts. */
   reduce(): Read[] {
     const { plan } = this.chunk;
-    const width = termsPerPoint(plan);
+    const width = termsPerPoint(this.chunk);
     const terms = this.chunk.scratch("terms", this.chunk.count * width);
     const diagonal = plan.kind === "difference" || (plan.kind === "trace" && plan.diagonal);
     const estimates = plan.kind === "trace" && plan.probes !== null;

@@ -1,7 +1,7 @@
 /** One way to evaluate for all commands: on a WebGPU device, or with the float64 reference on the CPU. */
 import { setImmediate } from "node:timers/promises";
 import { evaluateReference, explainPlan, VectorField, type Method, type Network, type Output } from "../../index.js";
-import { requestDevice } from "../index.js";
+import { fileStore, requestDevice } from "../index.js";
 import type { AdapterChoice } from "./options.js";
 
 export interface EvaluatorOptions {
@@ -39,7 +39,7 @@ export async function createEvaluator(network: Network, adapter: AdapterChoice):
     };
   const { device, description, dispose } = await requestDevice({ adapter });
   try {
-    const field = await VectorField.create(device, network);
+    const field = await VectorField.create(device, network, { store: fileStore() });
     return {
       description,
       evaluate: (points, options) => field.evaluate(points, options),

@@ -1,0 +1,8 @@
+/** The build keeps its declarations in a folder beside its modules; and this folder, a package of its own, cannot say "deldot". */
+declare module "*/dist/index.js" {
+  export const mlp: typeof import("../../dist/types/index.js").mlp;
+  export const VectorField: typeof import("../../dist/types/index.js").VectorField;
+}
+declare module "*/dist/node.js" {
+  export const requestDevice: typeof import("../../dist/types/node/index.js").requestDevice;
+}

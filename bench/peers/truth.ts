@@ -1,0 +1,71 @@
+import type { Problem } from "./networks.js";
+
+/** What answers are held against. */
+export interface Truth {
+  /** Σ_i ∂f_i/∂x_i of every point, [count]. */
+  readonly divergence: Float64Array;
+  /** The largest Σ_i |∂f_i/∂x_i| of all points: a divergence cancels, so errors are stated beside this. */
+  readonly scale: number;
+}
+
+/** Forward mode as the textbook has it, in float64: one tangent per coordinate, carried from layer to layer. */
+export function computeTruth({ d, h, count, w1, b1, w2, b2, w3, points }: Problem): Truth {
+  const divergence = new Float64Array(count);
+  let scale = 0;
+  const a1 = new Float64Array(h);
+  const s2 = new Float64Array(h);
+  const tangent = new Float64Array(h);
+  for (let point = 0; point < count; point++) {
+    for (let unit = 0; unit < h; unit++) {
+      let z = b1[unit]!;
+      for (let i = 0; i < d; i++) z += w1[unit * d + i]! * points[point * d + i]!;
+      a1[unit] = Math.tanh(z);
+    }
+    for (let unit = 0; unit < h; unit++) {
+      let z = b2[unit]!;
+      for (let j = 0; j < h; j++) z += w2[unit * h + j]! * a1[j]!;
+      s2[unit] = 1 - Math.tanh(z) ** 2;
+    }
+    let sum = 0;
+    let sumOfMagnitudes = 0;
+    for (let i = 0; i < d; i++) {
+      for (let j = 0; j < h; j++) tangent[j] = (1 - a1[j]! ** 2) * w1[j * d + i]!;
+      let entry = 0;
+      for (let unit = 0; unit < h; unit++) {
+        let carried = 0;
+        for (let j = 0; j < h; j++) carried += w2[unit * h + j]! * tangent[j]!;
+        entry += w3[i * h + unit]! * s2[unit]! * carried;
+      }
+      sum += entry;
+      sumOfMagnitudes += Math.abs(entry);
+    }
+    divergence[point] = sum;
+    scale = Math.max(scale, sumOfMagnitudes);
+  }
+  return { divergence, scale };
+}
+
+/** How an answer stands beside the truth. */
+export interface Verdict {
+  /** The largest error over the truth's scale; NaN where there is no number to compare. */
+  readonly error: number;
+  /** Why the answer does not count; null where it does. */
+  readonly wrong: string | null;
+}
+
+/** float32 gives 1e-6 or so; beyond this it is not rounding. */
+const TOLERANCE = 1e-3;
+
+export function judge(answer: ArrayLike<number>, { divergence, scale }: Truth): Verdict {
+  if (answer.length !== divergence.length) return { error: NaN, wrong: `${answer.length} numbers for ${divergence.length} points` };
+  let error = 0;
+  let zeros = 0;
+  for (let point = 0; point < divergence.length; point++) {
+    const value = answer[point]!;
+    if (!Number.isFinite(value)) return { error: NaN, wrong: `${value} at point ${point}` };
+    if (value === 0) zeros++;
+    error = Math.max(error, Math.abs(value - divergence[point]!) / scale);
+  }
+  if (error <= TOLERANCE) return { error, wrong: null };
+  return { error, wrong: zeros === divergence.length ? "all zeros" : "off the truth" };
+}

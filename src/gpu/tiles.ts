@@ -1,0 +1,147 @@
+import type { Tile } from "../plan/variants.js";
+
+/**
+ * The entry point of a kernel that multiplies rows by a matrix, y = W x, and the type of its weights' buffer.
+ *
+ * An invocation computes `rows` x `outputs` results: each weight that it reads serves all its rows, each number of a row
+ * all its outputs. Sums are variables of their own, since some compilers leave arrays in memory. Rows and outputs past
+ * the last repeat it, and what comes of them is dropped.
+ *
+ * Without lanes, neighbouring invocations share the outputs and so the weights, also across a workgroup's end, so that few
+ * rows fill workgroups too. With lanes, a whole workgroup does, as WGSL wants subgroup operations where all invocations
+ * meet them: the outputs follow from the workgroup alone, and no invocation leaves early.
+ *
+ * The kernel's own text has the parameters rows, inner and outer, the buffer weight: array<Weight>, and
+ * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, and `finish(row, output, y)`, which takes 4
+ * outputs. Where it `contracts`, `contracted(row, output, y) -> f32` takes them, and `finish(row, part, sum)` what that
+ * gave for all outputs of a part: part q of the parameter parts has every parts-th block of outputs from q on.
+ */
+export function tiledMain(tile: Tile, contracts: boolean): string {
+  const { rows, lanes } = tile;
+  const quads = tile.outputs / 4;
+  const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(quads, (quad) => write(row, quad)));
+  const { setup, step } = lanes > 0 ? handedAround(tile) : ownWeights(tile);
+  const product = `
+  let output = block * ${quads}u;
+  ${setup}
+  ${sums((row, quad) => `var y${row}_${quad} = vec4f();`)}
+  for (var k = 0u; k < p.inner; k++) {
+    ${each(rows, (row) => `let x${row} = load(at${row}, k);`)}
+    ${step}
+  }
+  let y = array(
+    ${sums((row, quad) => `y${row}_${quad},`)}
+  );`;
+  const whole = `
+  let block = part;
+  ${product}
+  for (var i = 0u; i < ${rows * quads}u; i++) {
+    finish(row + i / ${quads}u, output + i % ${quads}u, y[i]);
+  }`;
+  const contraction = `
+  var sums: array<f32, ${rows}>;
+  for (var block = part; block < blocks; block += parts) {
+    ${product}
+    for (var i = 0u; i < ${rows * quads}u; i++) {
+      let r = i / ${quads}u;
+      sums[r] += contracted(min(row + r, p.rows - 1u), output + i % ${quads}u, y[i]);
+    }
+  }
+  for (var r = 0u; r < ${rows}u; r++) {
+    finish(row + r, part, sums[r]);
+  }`;
+
+  return `
+alias Weight = ${lanes > 0 ? "f32" : "vec4f"};
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3u,
+  @builtin(num_workgroups) workgroups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+  ${lanes > 0 ? "@builtin(subgroup_invocation_id) subgroup_lane: u32," : ""}
+) {
+  let blocks = (p.outer + ${quads - 1}u) / ${quads}u;
+  let parts = ${contracts ? "p.parts" : "blocks"};
+  let group = workgroup.y * workgroups.x + workgroup.x;
+  ${lanes > 0 ? rowsOfWorkgroup(rows) : rowsOfInvocation(rows)}
+  ${each(rows, (row) => `let at${row} = address(min(row + ${row}u, p.rows - 1u));`)}
+  ${contracts ? contraction : whole}
+}
+`;
+}
+
+/** A part and the first row, from the number of the invocation. */
+function rowsOfInvocation(rows: number): string {
+  return `
+  let i = group * WORKGROUP_SIZE + local;
+  let groups = (p.rows + ${rows - 1}u) / ${rows}u;
+  if (i >= groups * parts) {
+    return;
+  }
+  let part = i / groups;
+  let row = (i % groups) * ${rows}u;`;
+}
+
+/** A part from the number of the workgroup, the first row from both. */
+function rowsOfWorkgroup(rows: number): string {
+  return `
+  let groups = (p.rows + ${rows}u * WORKGROUP_SIZE - 1u) / (${rows}u * WORKGROUP_SIZE);
+  if (group >= groups * parts) {
+    return;
+  }
+  let part = group / groups;
+  let row = ((group % groups) * WORKGROUP_SIZE + local) * ${rows}u;`;
+}
+
+/** Each invocation loads all weights that it needs, four rows of W's transpose at a time. */
+function ownWeights({ rows, outputs }: Tile): { setup: string; step: string } {
+  const quads = outputs / 4;
+  const column = (quad: number, row: number): string => `vec4f(weight[w${quad} + ${row}u * p.outer])`;
+  return {
+    setup: each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`),
+    step: each(
+      quads,
+      (quad) => `
+    let w${quad} = k * 4u * p.outer + output${quad};
+    let columns${quad} = mat4x4f(${[0, 1, 2, 3].map((row) => column(quad, row)).join(", ")});
+    ${each(rows, (row) => `y${row}_${quad} += columns${quad} * x${row};`)}`,
+    ),
+  };
+}
+
+/**
+ * Each lane loads one number of W's transpose and broadcasts it. A load for the lanes covers `lanes` outputs of a row, or
+ * several rows where those are no more than half of the lanes.
+ */
+function handedAround({ rows, outputs, lanes }: Tile): { setup: string; step: string } {
+  const atOnce = lanes >= 4 * outputs ? 4 : lanes >= 2 * outputs ? 2 : 1;
+  const loads = Math.ceil(outputs / lanes);
+  const broadcast = (inner: number, output: number): string => {
+    const load = Math.floor(output / lanes);
+    return `subgroupBroadcast(w${inner - (inner % atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
+  };
+  return {
+    setup: `
+  let lane = subgroup_lane % ${lanes}u;
+  let width = p.outer * 4u;
+  ${each(loads, (load) => `let column${load} = min(lane / ${outputs}u, ${atOnce - 1}u) * width + min(output * 4u + ${load * lanes}u + lane % ${outputs}u, width - 1u);`)}`,
+    step: [0, 1, 2, 3]
+      .map(
+        (inner) => `
+    ${inner % atOnce === 0 ? each(loads, (load) => `let w${inner}_${load} = f32(weight[(k * 4u + ${inner}u) * width + column${load}]);`) : ""}
+    ${each(
+      outputs / 4,
+      (quad) => `
+    let column${inner}_${quad} = vec4f(${[0, 1, 2, 3].map((component) => broadcast(inner, quad * 4 + component)).join(", ")});
+    ${each(rows, (row) => `y${row}_${quad} += column${inner}_${quad} * x${row}[${inner}];`)}`,
+    )}`,
+      )
+      .join(""),
+  };
+}
+
+/** One line for each of `count` numbers. */
+function each(count: number, write: (index: number) => string): string {
+  return Array.from({ length: count }, (_, index) => write(index)).join("\n");
+}

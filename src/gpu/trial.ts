@@ -1,0 +1,426 @@
+import { InputError, LimitError, quote } from "../errors.js";
+import { fusedForm, unrolledSize } from "../plan/fused.js";
+import { capacityOf, scheduleChunk } from "../plan/schedule.js";
+import type { Chunk, Route, ScheduleLimits } from "../plan/steps.js";
+import type { Plan } from "../plan/trace.js";
+import { nameOfVariant, parseVariant, PLAIN, type FusedVariant, type Tile, type Variant } from "../plan/variants.js";
+import { Scratch } from "./buffers.js";
+import { encodeSteps } from "./encode.js";
+import { checked } from "./errors.js";
+import { kernelOf, type Kernel } from "./kernels.js";
+import { adapterOf, type Store } from "./pace.js";
+import type { Shared } from "./run.js";
+
+/** How one variant did in a trial. */
+export interface Trial {
+  /** Its name, as VectorField.create takes it. */
+  readonly kernels: string;
+  /** Wall time of the trial's points on the device, the least of some repetitions; Infinity where it was given up or failed. */
+  readonly milliseconds: number;
+  /** Points of the trial. */
+  readonly points: number;
+  /** Whether it runs from now on. */
+  readonly chosen: boolean;
+}
+
+/**
+ * How long an unrolled kernel may be, in multiply-adds of all its points: beyond, it takes minutes to compile, and software
+ * adapters overflow their compiler's stack (seen at 25 000 on SwiftShader; none up to 60 000 on llvmpipe).
+ */
+const MOST_UNROLLED = { llvmpipe: 45_000, other: 13_000 } as const;
+
+/** Device time that a plan has had before trying other kernels pays: cheap ones to compile, and unrolled ones. */
+const WORTH_A_TRIAL_MILLISECONDS = 1_000;
+const WORTH_UNROLLING_MILLISECONDS = 5_000;
+
+/** A measurement shorter than this is repeated within one submission. */
+const MEASURED_MILLISECONDS = 4;
+/** The plain kernels take about this long for a trial's points. */
+const TRIAL_MILLISECONDS = 30;
+const ROUNDS = 3;
+/** Slower than the best by this factor after one run: not measured further. */
+const HOPELESS = 2.5;
+
+/** What is known of one plan at about one number of points. */
+interface Choice {
+  variant: Variant;
+  /** Milliseconds of the calls so far. */
+  spent: number;
+  tried: "nothing" | "loops" | "everything";
+  /** The trial or the compilation in progress. */
+  pending: Promise<unknown> | null;
+}
+
+/** Chooses by trial which kernels run a plan, and remembers it per adapter and shape. */
+export class Trials {
+  private readonly choices = new WeakMap<Plan, Map<number, Choice>>();
+  /** What each variant of a plan runs, by the variant's name. */
+  private readonly kernels = new WeakMap<Plan, Map<string, readonly Kernel[]>>();
+  private readonly adapter: string;
+
+  /**
+   * @param fixed the one variant to run; null: choose.
+   * @throws InputError where the device cannot run the fixed one.
+   */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly store: Store | undefined,
+    private readonly fixed: Variant | null,
+    private readonly limits: () => Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
+    private readonly shared: () => Shared,
+  ) {
+    this.adapter = adapterOf(device);
+    if (fixed?.kind === "layers" && fixed.tile.lanes > lanesOf(device))
+      throw new InputError(
+        `kernels is ${quote(nameOfVariant(fixed))}; the device's subgroups give at least ${lanesOf(device)} lanes (0: no subgroups)`,
+      );
+  }
+
+  /**
+   * What runs a call of `count` points now; only a fixed one may still have to be compiled. Where earlier calls have cost
+   * more than a trial, one starts in the background: never after the last call of a program.
+   * @throws LimitError where the fixed one cannot run the plan.
+   */
+  async pick(plan: Plan, count: number): Promise<Variant> {
+    if (this.fixed) return this.fixedFor(plan);
+    const choice = await this.choiceFor(plan, count);
+    const unrolls = choice.spent > WORTH_UNROLLING_MILLISECONDS;
+    const worthIt = choice.tried === "nothing" ? choice.spent > WORTH_A_TRIAL_MILLISECONDS : choice.tried === "loops" && unrolls;
+    if (worthIt && !choice.pending) {
+      const trial = this.tryAll(plan, count, choice, unrolls).catch(() => {
+        // What runs now goes on; an error of the device meets the caller in a call of his own.
+        choice.tried = "everything";
+      });
+      choice.pending = trial.finally(() => (choice.pending = null));
+    }
+    return choice.variant;
+  }
+
+  /** As pick, at once, among what is compiled. */
+  pickCompiled(plan: Plan, count: number): Variant {
+    const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? PLAIN);
+    return this.kernelsOf(plan, variant).every((kernel) => this.shared().pipelines.has(kernel)) ? variant : PLAIN;
+  }
+
+  /** Compiles what is fixed for the plan, or remembered of an earlier run. */
+  async prepare(plan: Plan, count: number): Promise<void> {
+    if (this.fixed) return this.compile(plan, this.fixedFor(plan));
+    const choice = await this.choiceFor(plan, count);
+    await choice.pending;
+  }
+
+  /** Notes what a call has cost. */
+  spent(plan: Plan, count: number, milliseconds: number): void {
+    const choice = this.choices.get(plan)?.get(bucketOf(count));
+    if (choice) choice.spent += milliseconds;
+  }
+
+  /** Tries every variant now. @throws GpuError, DeviceLostError, LimitError. */
+  async tune(plan: Plan, count: number): Promise<readonly Trial[]> {
+    if (this.fixed) {
+      const variant = this.fixedFor(plan);
+      await this.compile(plan, variant);
+      return [{ kernels: nameOfVariant(variant), milliseconds: NaN, points: 0, chosen: true }];
+    }
+    const choice = await this.choiceFor(plan, count);
+    await choice.pending;
+    return this.tryAll(plan, count, choice, true);
+  }
+
+  /** The variants that a plan and the device allow, plain first. */
+  variants(plan: Plan, unrolls = true): Variant[] {
+    const lanes = Math.min(32, lanesOf(this.device));
+    const tiles: Tile[] = [PLAIN.tile, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
+    // A lane per weight of a tile's outputs, or of several columns of them.
+    if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes: Math.min(lanes, 16) }, { rows: 8, outputs: 16, lanes: Math.min(lanes, 16) });
+    const fused: FusedVariant[] = [
+      { kind: "fused", weights: "uniform", points: 1 },
+      { kind: "fused", weights: "uniform", points: 2 },
+      { kind: "fused", weights: "storage", points: 2 },
+      { kind: "fused", weights: "storage", points: 4 },
+    ];
+    if (unrolls) for (const points of [1, 2] as const) fused.push({ kind: "fused", weights: "literal", points });
+    return [
+      ...tiles.map((tile): Variant => ({ kind: "layers", tile })),
+      ...fused.filter((variant) => this.refusal(plan, variant) === null),
+    ];
+  }
+
+  /** Why a plan cannot run in a fused variant; null where it can. */
+  private refusal(plan: Plan, variant: FusedVariant): string | null {
+    const form = fusedForm(plan, { to: "host" }, variant);
+    if (!form) return "the plan is not one that a single invocation carries through";
+    if (variant.weights === "literal") {
+      const size = unrolledSize(form.program) * variant.points;
+      const most = /llvmpipe|lavapipe/i.test(this.adapter) ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+      return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
+    }
+    const { weights } = kernelOf({ kernel: "fused", fused: form, activation: null, tile: null });
+    // Where nothing is read, there is nothing to bind.
+    const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
+    const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
+    const bytes = weights?.byteLength ?? 0;
+    return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
+  }
+
+  /** The fixed variant, or the plain one where the plan is none that can be fused. */
+  private fixedFor(plan: Plan): Variant {
+    const fixed = this.fixed!;
+    if (fixed.kind === "layers") return fixed;
+    if (!fusedForm(plan, { to: "host" }, fixed)) return PLAIN;
+    const refusal = this.refusal(plan, fixed);
+    if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
+    return fixed;
+  }
+
+  private async choiceFor(plan: Plan, count: number): Promise<Choice> {
+    let known = this.choices.get(plan);
+    if (!known) this.choices.set(plan, (known = new Map()));
+    const bucket = bucketOf(count);
+    let choice = known.get(bucket);
+    if (!choice) {
+      known.set(bucket, (choice = { variant: PLAIN, spent: 0, tried: "nothing", pending: null }));
+      await this.recall(plan, bucket, choice);
+    }
+    return choice;
+  }
+
+  /** Compiles what an earlier run has chosen, and switches to it then. */
+  private async recall(plan: Plan, bucket: number, choice: Choice): Promise<void> {
+    if (!this.store) return;
+    try {
+      const name = await this.store.get(this.keyOf(plan, bucket));
+      const variant = name ? this.variants(plan).find((allowed) => nameOfVariant(allowed) === name) : undefined;
+      if (!variant) return;
+      choice.tried = "everything";
+      const compiling = this.compile(plan, variant).then(
+        () => void (choice.variant = variant),
+        () => undefined,
+      );
+      choice.pending = compiling.finally(() => (choice.pending = null));
+    } catch {
+      // A store that fails is as good as an empty one.
+    }
+  }
+
+  private keyOf(plan: Plan, bucket: number): string {
+    return `deldot kernels, ${this.adapter}, ${shapeOf(plan)} at ${4 ** bucket}`;
+  }
+
+  private kernelsOf(plan: Plan, variant: Variant): readonly Kernel[] {
+    let known = this.kernels.get(plan);
+    if (!known) this.kernels.set(plan, (known = new Map()));
+    const name = nameOfVariant(variant);
+    let kernels = known.get(name);
+    if (!kernels) known.set(name, (kernels = this.listKernels(plan, variant)));
+    return kernels;
+  }
+
+  private listKernels(plan: Plan, variant: Variant): Kernel[] {
+    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
+    const route: Route = { to: "host", sharedContext: true };
+    const { submissions } = scheduleChunk(plan, 0, 1, capacityOf(plan, limits, route, variant), limits, route, variant);
+    return [...new Set(submissions.flatMap(({ steps }) => steps.map((step) => kernelOf(step))))];
+  }
+
+  private async compile(plan: Plan, variant: Variant): Promise<void> {
+    const { pipelines, watch } = this.shared();
+    await watch.guard(Promise.all(this.kernelsOf(plan, variant).map((kernel) => pipelines.compile(kernel))));
+  }
+
+  private async tryAll(plan: Plan, count: number, choice: Choice, unrolls: boolean): Promise<readonly Trial[]> {
+    const bench = new Bench(this.device, plan, count, this.limits(), this.shared());
+    try {
+      const plain = await bench.add(PLAIN);
+      await bench.lengthen(plain);
+      const runners = [plain];
+      for (const variant of this.variants(plan, unrolls).slice(1)) {
+        try {
+          await this.compile(plan, variant);
+          runners.push(await bench.add(variant));
+        } catch (error) {
+          // One that this device refuses is no candidate; a lost device ends the trial.
+          this.shared().checkUsable();
+          runners.push({ variant, milliseconds: Infinity, chunk: null, failure: error });
+        }
+      }
+      await bench.race(runners);
+      const sorted = runners.toSorted((a, b) => a.milliseconds - b.milliseconds);
+      const best = sorted[0]!;
+      choice.variant = best.variant;
+      choice.tried = unrolls ? "everything" : "loops";
+      if (unrolls) this.remember(this.keyOf(plan, bucketOf(count)), nameOfVariant(best.variant));
+      return sorted.map(({ variant, milliseconds }) => ({
+        kernels: nameOfVariant(variant),
+        milliseconds,
+        points: bench.points,
+        chosen: variant === best.variant,
+      }));
+    } finally {
+      bench.destroy();
+    }
+  }
+
+  private remember(key: string, name: string): void {
+    if (!this.store) return;
+    // The promise also turns what set throws into a rejection.
+    new Promise((resolve) => resolve(this.store!.set(key, name))).catch(() => undefined);
+  }
+}
+
+/** Reads the option `kernels`; null: choose. @throws InputError where the name is none. */
+export function readKernels(kernels: string): Variant | null {
+  if (typeof kernels !== "string") throw new InputError(`kernels is ${quote(kernels)}; expected "auto" or the name of a variant`);
+  return kernels === "auto" ? null : parseVariant(kernels);
+}
+
+/** Lanes that every subgroup of the device has at least; 0 where it has no subgroups. */
+function lanesOf(device: GPUDevice): number {
+  return device.features.has("subgroups") ? (device.adapterInfo.subgroupMinSize ?? 0) : 0;
+}
+
+/** Numbers of points that are treated alike: up to 1, 4, 16, ..., 65 536 and more. */
+function bucketOf(count: number): number {
+  return Math.min(8, Math.ceil(Math.log2(Math.max(1, count)) / 2));
+}
+
+/** A short text that is the same for networks and plans of the same shape, whatever their weights. */
+function shapeOf(plan: Plan): string {
+  const { graph, outputs, method } = plan;
+  const instructions = plan.kind === "trace" ? [plan.instructions, plan.tangentsAtOnce] : [];
+  // Matrices stand there by name and size: what computes them is no data.
+  const text = JSON.stringify([graph.nodes, outputs, method, instructions], (key, value: unknown) =>
+    key === "bias" ? value !== null : value,
+  );
+  let [a, b] = [0x811c9dc5, 0x01000193];
+  for (let index = 0; index < text.length; index++) {
+    // FNV-1a from two starts: 64 bits, so that no two shapes meet.
+    a = Math.imul(a ^ text.charCodeAt(index), 0x01000193);
+    b = Math.imul(b ^ text.charCodeAt(index), 0x01000193) ^ (a >>> 13);
+  }
+  const hex = (hash: number): string => (hash >>> 0).toString(16).padStart(8, "0");
+  return `${method} ${hex(a)}${hex(b)}`;
+}
+
+interface Runner {
+  readonly variant: Variant;
+  milliseconds: number;
+  readonly chunk: Chunk | null;
+  readonly failure?: unknown;
+}
+
+/** Submissions of a long plan that are run in a trial. */
+const MOST_SUBMISSIONS = 4;
+
+/** Runs variants of a plan on points of its own, in buffers of its own. */
+class Bench {
+  private readonly scratch: Scratch;
+  private count: number;
+
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly plan: Plan,
+    private readonly most: number,
+    private readonly limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
+    private readonly shared: Shared,
+  ) {
+    this.scratch = new Scratch(device, `${shared.label} trial`, false);
+    this.count = Math.min(most, 1024);
+  }
+
+  get points(): number {
+    return this.count;
+  }
+
+  /** Prepares a compiled variant and runs it once: some drivers finish compiling then. */
+  async add(variant: Variant): Promise<Runner> {
+    const runner: Runner = { variant, milliseconds: Infinity, chunk: this.chunkOf(variant) };
+    await this.run(runner, 1);
+    return runner;
+  }
+
+  /** Takes as many points as the plain kernels compute in a short while. */
+  async lengthen(plain: Runner): Promise<void> {
+    for (let attempt = 0; attempt < 4 && this.count < this.most; attempt++) {
+      const milliseconds = await this.run({ ...plain, chunk: this.chunkOf(plain.variant) }, 1);
+      if (milliseconds > TRIAL_MILLISECONDS / 2) return;
+      this.count = Math.min(this.most, Math.ceil(this.count * Math.min(8, TRIAL_MILLISECONDS / milliseconds)));
+    }
+  }
+
+  /** The least time of each over some rounds, in turns, so that what else the machine does meets all of them. */
+  async race(runners: readonly Runner[]): Promise<void> {
+    const able = runners.filter(({ chunk }) => chunk);
+    // The least capacity decides how many points all of them get.
+    for (const { variant } of able) this.chunkOf(variant);
+    const running = able.map((runner) => ({ runner, chunk: this.chunkOf(runner.variant), repeats: 1 }));
+    for (const entry of running) {
+      const once = await this.run(entry, 1);
+      entry.runner.milliseconds = once;
+      entry.repeats = Math.min(64, Math.max(1, Math.ceil(MEASURED_MILLISECONDS / once)));
+    }
+    const best = Math.min(...running.map(({ runner }) => runner.milliseconds));
+    const hopeful = running.filter(({ runner }) => runner.milliseconds <= HOPELESS * best);
+    // A single short run says little: those that stay in the race start anew.
+    for (const { runner } of hopeful) runner.milliseconds = Infinity;
+    for (let round = 0; round < ROUNDS; round++)
+      for (const entry of hopeful)
+        entry.runner.milliseconds = Math.min(entry.runner.milliseconds, (await this.run(entry, entry.repeats)) / entry.repeats);
+  }
+
+  destroy(): void {
+    this.scratch.destroy();
+  }
+
+  /** At most `count` points by a variant; fewer where its capacity is less, from then on for all. */
+  private chunkOf(variant: Variant): Chunk {
+    const limits = { ...this.limits, multiplyAddsPerSubmit: Math.max(2 ** 22, this.shared.pace.multiplyAddsPerSubmit * 4) };
+    const route: Route = { to: "host", sharedContext: true };
+    const capacity = capacityOf(this.plan, limits, route, variant);
+    this.count = Math.min(this.count, capacity.points);
+    return scheduleChunk(this.plan, 0, this.count, capacity, limits, route, variant);
+  }
+
+  /** Wall time in milliseconds of the chunk's first submissions, `repeats` times over. */
+  private async run({ chunk }: Pick<Runner, "chunk">, repeats: number): Promise<number> {
+    const { device, shared, scratch } = this;
+    const { turns, watch, label, checkUsable } = shared;
+    const endTurn = await watch.guard(turns.take());
+    try {
+      checkUsable();
+      await watch.guard(
+        checked(device, label, () => {
+          scratch.reserve(chunk!.scratch);
+          for (const name of ["points", "context", "tangents"]) {
+            const bytes = chunk!.scratch.get(name);
+            if (bytes !== undefined) device.queue.writeBuffer(scratch.get(name), 0, wave(bytes / 4));
+          }
+        }),
+      );
+      const submissions = chunk!.submissions.slice(0, MOST_SUBMISSIONS);
+      await watch.guard(device.queue.onSubmittedWorkDone());
+      const begun = performance.now();
+      await watch.guard(
+        checked(device, label, () => {
+          for (let repeat = 0; repeat < repeats; repeat++)
+            for (const { steps } of submissions) {
+              const encoder = device.createCommandEncoder({ label: `${label} trial` });
+              const pass = encoder.beginComputePass({ label: `${label} trial` });
+              encodeSteps(pass, steps, { ...shared, scratch, outer: {} });
+              pass.end();
+              device.queue.submit([encoder.finish()]);
+            }
+        }),
+      );
+      await watch.guard(device.queue.onSubmittedWorkDone());
+      return Math.max(0.001, performance.now() - begun);
+    } finally {
+      endTurn();
+    }
+  }
+}
+
+/** Numbers between -1 and 1: no activation is at rest there, none saturates. */
+function wave(length: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length }, (_, index) => Math.sin(index));
+}

@@ -1,0 +1,127 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { evaluateReference, InputError, parseOnnx, VectorField, type Method, type Network, type Output } from "../../src/index.js";
+import { parseActivation } from "../../src/model/activation.js";
+import { expectClose } from "../close.js";
+import { openDevice } from "../device.js";
+import { randomMlp, randomPoints, weightOf } from "../fields.js";
+
+let device: GPUDevice;
+let close: () => Promise<void>;
+/** As many as every subgroup of the device has. */
+let lanes: number;
+beforeAll(async () => {
+  ({ device, close } = await openDevice());
+  lanes = device.adapterInfo.subgroupMinSize ?? 0;
+});
+afterAll(() => close());
+
+const { network: chain } = randomMlp({ seed: 4, widths: [6, 19, 6], activation: "tanh" });
+const tanh = parseActivation("tanh");
+
+/** A norm between two layers whose widths no tile divides. */
+const normed: Network = {
+  stateSize: 6,
+  contextSize: 0,
+  operations: [
+    { kind: "linear", terms: [{ operand: "state", weight: weightOf(chain, 0) }], bias: null },
+    { kind: "activation", operand: 0, activation: tanh },
+    { kind: "norm", operand: 1, centered: true, epsilon: 0.1 },
+    { kind: "linear", terms: [{ operand: 2, weight: weightOf(chain, 2) }], bias: null },
+  ],
+};
+
+/** A layer times what the context makes of itself. */
+const gated: Network = {
+  stateSize: 6,
+  contextSize: 6,
+  operations: [
+    { kind: "linear", terms: [{ operand: "state", weight: weightOf(chain, 0) }], bias: null },
+    { kind: "linear", terms: [{ operand: "context", weight: weightOf(chain, 0) }], bias: null },
+    { kind: "product", operands: [0, 1] },
+    { kind: "activation", operand: 2, activation: tanh },
+    { kind: "linear", terms: [{ operand: 3, weight: weightOf(chain, 2) }], bias: null },
+  ],
+};
+const concatSquash = parseOnnx(readFileSync(new URL("../architectures/concatsquash.dynamo.onnx", import.meta.url)));
+
+/** Widths and counts that no tile divides; 131 points with their tangents fill several workgroups, 3 less than a tile. */
+const cases: { name: string; network: Network; count: number }[] = [
+  { name: "two hidden layers", network: randomMlp({ seed: 1, widths: [5, 37, 22, 5], activation: "tanh" }).network, count: 131 },
+  { name: "three hidden layers", network: randomMlp({ seed: 2, widths: [7, 13, 50, 9, 7], activation: "silu" }).network, count: 67 },
+  { name: "a wide state", network: randomMlp({ seed: 3, widths: [70, 33, 70], activation: "gelu" }).network, count: 3 },
+  {
+    name: "a context per point",
+    network: randomMlp({ seed: 5, widths: [3, 18, 21, 3], activation: "tanh", contextSize: 2 }).network,
+    count: 45,
+  },
+  { name: "a gate of a context per point", network: gated, count: 30 },
+  { name: "ConcatSquash layers", network: concatSquash, count: 30 },
+  { name: "a norm", network: normed, count: 29 },
+  { name: "no hidden layer", network: randomMlp({ seed: 6, widths: [9, 9] }).network, count: 5 },
+];
+
+/** What each method gives beside the divergence, with float64 truth. */
+const asked: { method: Method; outputs: readonly Output[] }[] = [
+  { method: "tangent", outputs: ["value", "divergence", "diagonal"] },
+  { method: "cyclic", outputs: ["divergence"] },
+  { method: "jacobian", outputs: ["divergence", "diagonal", "jacobian"] },
+  { method: "coordinate", outputs: ["divergence", "diagonal"] },
+  { method: "hutchinson", outputs: ["divergence"] },
+];
+
+const truths = new Map<string, ReturnType<typeof truthOf>>();
+
+function truthOf(network: Network, count: number) {
+  const points = randomPoints(7, count, network.stateSize);
+  const context = network.contextSize > 0 ? randomPoints(8, count, network.contextSize, 0.5) : null;
+  const results = asked.map((options) => ({ ...options, result: evaluateReference(network, points, { ...options, ...common, context }) }));
+  return { points, context, results };
+}
+
+/** Tangents in several passes, of which the last is smaller; probes, where they are used. */
+const common = { tangentsAtOnce: 4, probes: 3, seed: 5 } as const;
+
+/** Sums of |numbers| over each of `rows` rows, repeated for each of `each` results of the row. */
+function scaleOf(numbers: Float64Array, rows: number, each: number): Float64Array {
+  const width = numbers.length / rows;
+  return Float64Array.from({ length: rows * each }, (_, index) => {
+    const row = Math.floor(index / each);
+    return numbers.subarray(row * width, (row + 1) * width).reduce((sum, entry) => sum + Math.abs(entry), 0);
+  });
+}
+
+const tiles = [
+  { rows: 4, outputs: 4, shares: false },
+  { rows: 8, outputs: 8, shares: false },
+  { rows: 8, outputs: 16, shares: false },
+  { rows: 3, outputs: 12, shares: false },
+  { rows: 1, outputs: 16, shares: true },
+  { rows: 4, outputs: 16, shares: true },
+  { rows: 8, outputs: 16, shares: true },
+  // A load for the lanes covers a part of several rows, or one row and a half.
+  { rows: 2, outputs: 4, shares: true },
+  { rows: 2, outputs: 12, shares: true },
+];
+
+describe.each(tiles)("a tile of $rows rows and $outputs outputs, weights handed around by lanes: $shares", ({ rows, outputs, shares }) => {
+  test.for(cases)("gives the numbers of the reference with $name", async ({ name, network, count }, { skip }) => {
+    if (shares && lanes === 0) skip("the device has no subgroups");
+    const kernels = `layers ${rows}x${outputs}${shares ? ` by ${lanes} lanes` : ""}`;
+    const field = await VectorField.create(device, network, { kernels });
+    const truth = truths.get(name) ?? truthOf(network, count);
+    truths.set(name, truth);
+    const jacobian = truth.results.find(({ method }) => method === "jacobian")!.result;
+    for (const { method, outputs: wanted, result: expected } of truth.results) {
+      const result = await field.evaluate(truth.points, { ...common, method, outputs: wanted, context: truth.context });
+      // An estimate adds the other entries of J too.
+      const summed = method === "hutchinson" ? jacobian.jacobian! : jacobian.diagonal!;
+      for (const output of wanted) {
+        const each = expected[output]!.length / count;
+        const scale = output === "value" ? expected.value!.map(Math.abs) : scaleOf(summed, count, each);
+        expectClose(result[output]!, expected[output]!, scale, { label: `${output} by ${method}` });
+      }
+    }
+    field.destroy();
+  });
+});
