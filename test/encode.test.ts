@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, VectorField, type BufferRows, type EncodeOptions, type Method } from "../src/index.js";
+import { makeBuffer, readBuffer } from "./buffers.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints } from "./fields.js";
@@ -33,24 +34,8 @@ afterEach(async () => {
   expect(await device.popErrorScope()).toBeNull();
 });
 
-/** A storage buffer that can be read, filled with numbers, or with 7s. */
-function buffer(content: Float32Array | number, usage: number = GPUBufferUsage.STORAGE): GPUBuffer {
-  const data = typeof content === "number" ? new Float32Array(content).fill(7) : Float32Array.from(content);
-  const made = device.createBuffer({ size: data.byteLength, usage: usage | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
-  device.queue.writeBuffer(made, 0, data);
-  return made;
-}
-
-async function read(source: GPUBuffer): Promise<Float32Array> {
-  const staging = device.createBuffer({ size: source.size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(source, 0, staging, 0, source.size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
-  const data = new Float32Array(staging.getMappedRange()).slice();
-  staging.destroy();
-  return data;
-}
+const buffer = (content: Float32Array | number, usage?: number): GPUBuffer => makeBuffer(device, content, usage);
+const read = (source: GPUBuffer): Promise<Float32Array> => readBuffer(device, source);
 
 /** Encodes and submits. */
 function submit(options: EncodeOptions, on = field): void {

@@ -3,7 +3,6 @@ import { existsSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { create, globals } from "webgpu";
 import { requestDevice } from "../../dist/node.js";
-import { nameAdapter } from "./deldot.js";
 
 const { GPU, GPUAdapter } = globals as typeof globalThis;
 
@@ -14,28 +13,29 @@ const { GPU, GPUAdapter } = globals as typeof globalThis;
  */
 export async function chooseAdapter(): Promise<{ name: string; environment: NodeJS.ProcessEnv }> {
   let manifests: string | undefined;
-  wrap(
-    GPU.prototype,
-    "requestAdapter",
-    (requestAdapter) =>
-      function (options) {
-        manifests = process.env["VK_DRIVER_FILES"];
-        return requestAdapter.call(this, options);
-      },
-  );
+  const requestAdapter = method(GPU.prototype, "requestAdapter");
+  GPU.prototype.requestAdapter = function (options) {
+    manifests = process.env["VK_DRIVER_FILES"];
+    return requestAdapter.call(this, options);
+  };
   const { device, dispose } = await requestDevice();
   const name = nameAdapter(device.adapterInfo);
   await dispose();
 
   const environment = { ...process.env };
   if (manifests === undefined) return { name, environment };
-  environment["VK_DRIVER_FILES"] = manifests;
+  // Old loaders know the second name alone.
+  environment["VK_DRIVER_FILES"] = environment["VK_ICD_FILENAMES"] = manifests;
   // A driver that brings a loader along may be on a machine that has none.
   const folders = manifests.split(delimiter).map((file) => dirname(file));
   const withLoader = folders.filter((folder) => existsSync(join(folder, "libvulkan.so.1")));
   const path = [process.env["LD_LIBRARY_PATH"], ...withLoader].filter(Boolean).join(delimiter);
   if (path) environment["LD_LIBRARY_PATH"] = path;
   return { name, environment };
+}
+
+function nameAdapter({ description, vendor, architecture, device }: GPUAdapterInfo): string {
+  return description || [vendor, architecture, device].filter(Boolean).join(" ");
 }
 
 /** What the libraries did with the WebGPU that they were given. */
@@ -53,24 +53,20 @@ let gpu: GPU;
 export function offerWebgpu(): Usage {
   const adapters: string[] = [];
   const errors: string[] = [];
-  wrap(
-    GPUAdapter.prototype,
-    "requestDevice",
-    (requestDevice) =>
-      async function (descriptor) {
-        adapters.push(nameAdapter(this.info));
-        const device = await requestDevice.call(this, descriptor);
-        device.addEventListener("uncapturederror", ({ error }) => errors.push(error.message));
-        return device;
-      },
-  );
+  const requestDevice = method(GPUAdapter.prototype, "requestDevice");
+  GPUAdapter.prototype.requestDevice = async function (descriptor) {
+    adapters.push(nameAdapter(this.info));
+    const device = await requestDevice.call(this, descriptor);
+    device.addEventListener("uncapturederror", ({ error }) => errors.push(error.message));
+    return device;
+  };
   Object.assign(globalThis, globals);
   gpu = create([]);
   Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "", platform: "" }, configurable: true });
   return { adapters, errors };
 }
 
-/** Replaces a method of all objects of a class. */
-function wrap<T extends object, K extends keyof T>(prototype: T, name: K, wrapper: (original: T[K]) => T[K]): void {
-  prototype[name] = wrapper(prototype[name]);
+/** A method of all objects of a class, to be called on one of them. */
+function method<T, K extends keyof T>(prototype: T, name: K): T[K] {
+  return prototype[name];
 }

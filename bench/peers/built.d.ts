@@ -2,6 +2,7 @@
 declare module "*/dist/index.js" {
   export const mlp: typeof import("../../dist/types/index.js").mlp;
   export const VectorField: typeof import("../../dist/types/index.js").VectorField;
+  export type VectorField = import("../../dist/types/index.js").VectorField;
 }
 declare module "*/dist/node.js" {
   export const requestDevice: typeof import("../../dist/types/node/index.js").requestDevice;

@@ -1,50 +1,56 @@
 import { mlp, VectorField } from "../../dist/index.js";
 import { requestDevice } from "../../dist/node.js";
 import type { Problem } from "./networks.js";
-import type { Call, Peer, Store } from "./peer.js";
+import type { Call, Peer } from "./peer.js";
 
 const ways = {
-  encode: { name: "encode, points on the device", points: "device" },
+  encode: { name: "encode", points: "device" },
   evaluate: { name: "evaluate", points: "host" },
-  evaluateBoth: { name: "evaluate, with f(x)", points: "host" },
+  evaluateBoth: { name: "evaluate, f(x) too", points: "host" },
 } as const;
+
+const divergenceAlone = ["divergence"] as const;
+const valueToo = ["value", "divergence"] as const;
+type Outputs = typeof divergenceAlone | typeof valueToo;
+
+/** Which kernels deldot runs, for either choice of outputs, under the names that VectorField.create takes. */
+export interface Kernels {
+  readonly divergence: string;
+  readonly valueToo: string;
+}
+
+/** The kernels of somebody who does not tune. */
+export const untuned: Kernels = { divergence: "auto", valueToo: "auto" };
 
 export const deldot: Peer = {
   name: "deldot",
   ways: Object.values(ways),
-  async prepare(way, problem, store) {
-    const opened = await openDeldot(problem, store, way === ways.evaluateBoth.name ? ["value", "divergence"] : ["divergence"]);
-    return way === ways.encode.name ? opened.encode : opened.evaluate;
+  async prepare(way, problem, kernels) {
+    if (way === ways.evaluateBoth.name) return (await openDeldot(problem, valueToo, kernels.valueToo)).evaluate;
+    const { encode, evaluate } = await openDeldot(problem, divergenceAlone, kernels.divergence);
+    return way === ways.encode.name ? encode : evaluate;
   },
 };
 
-/** deldot, tuned for a problem, both ways: what everyone is measured against. */
+export async function tuneDeldot(problem: Problem): Promise<Kernels> {
+  const { field } = await openField(problem, "auto");
+  const fastest = async (outputs: Outputs): Promise<string> =>
+    (await field.tune(problem.count, { outputs })).find(({ chosen }) => chosen)!.kernels;
+  return { divergence: await fastest(divergenceAlone), valueToo: await fastest(valueToo) };
+}
+
+/** Both ways to call deldot; everyone is measured against both. */
 export interface Deldot {
-  /** Which adapter it runs on. */
-  readonly adapter: string;
   /** Points on the device, divergences read back. */
   readonly encode: Call;
   /** Points in a JavaScript array. */
   readonly evaluate: Call;
 }
 
-export async function openDeldot(
-  { d, h, count, w1, b1, w2, b2, w3, b3, points }: Problem,
-  store: Store,
-  outputs: readonly ("value" | "divergence")[],
-): Promise<Deldot> {
-  const { device } = await requestDevice();
-  const network = mlp({
-    layers: [
-      { weight: { data: w1, shape: [h, d] }, bias: b1 },
-      { weight: { data: w2, shape: [h, h] }, bias: b2 },
-      { weight: { data: w3, shape: [d, h] }, bias: b3 },
-    ],
-    activation: "tanh",
-  });
-  const field = await VectorField.create(device, network, { store });
-  await field.tune(count, { outputs });
-  await field.reserve(count, { outputs: ["divergence"] });
+export async function openDeldot(problem: Problem, outputs: Outputs, kernels: string): Promise<Deldot> {
+  const { count, points } = problem;
+  const { device, field } = await openField(problem, kernels);
+  await field.reserve(count, { outputs });
 
   const bytes = count * Float32Array.BYTES_PER_ELEMENT;
   const source = device.createBuffer({ size: points.byteLength, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST });
@@ -53,7 +59,6 @@ export async function openDeldot(
   const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
 
   return {
-    adapter: nameAdapter(device.adapterInfo),
     encode: async () => {
       const encoder = device.createCommandEncoder();
       field.encode(encoder, { points: source, count, divergence });
@@ -68,6 +73,15 @@ export async function openDeldot(
   };
 }
 
-export function nameAdapter({ description, vendor, architecture, device }: GPUAdapterInfo): string {
-  return description || [vendor, architecture, device].filter(Boolean).join(" ");
+async function openField({ d, h, w1, b1, w2, b2, w3, b3 }: Problem, kernels: string): Promise<{ device: GPUDevice; field: VectorField }> {
+  const { device } = await requestDevice();
+  const network = mlp({
+    layers: [
+      { weight: { data: w1, shape: [h, d] }, bias: b1 },
+      { weight: { data: w2, shape: [h, h] }, bias: b2 },
+      { weight: { data: w3, shape: [d, h] }, bias: b3 },
+    ],
+    activation: "tanh",
+  });
+  return { device, field: await VectorField.create(device, network, { kernels }) };
 }

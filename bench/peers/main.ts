@@ -11,13 +11,18 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { chooseAdapter } from "./adapter.js";
-import { runLine } from "./line.js";
+import { untuned, type Kernels } from "./deldot.js";
+import type { LineJob, LineReport } from "./line.js";
 import { cases, makeProblem, type Case } from "./networks.js";
 import { peers } from "./peers.js";
-import { markdownTable, textTable, type Line } from "./table.js";
+import { runChild, type Outcome } from "./process.js";
+import { legend, markdownTable, textTable, type Line } from "./table.js";
 import { computeTruth } from "./truth.js";
 
-const BUDGET = 20_000;
+/** Seconds; a line that takes longer has hung, or compiles for ever. */
+const LINE_LIMIT = 60;
+/** deldot tries unrolled kernels too, which software adapters compile slowly. */
+const TUNE_LIMIT = 180;
 
 const { values: options } = parseArgs({
   options: {
@@ -28,16 +33,22 @@ const { values: options } = parseArgs({
   },
 });
 
+interface Table {
+  readonly case: Case;
+  readonly tuning: Outcome<Kernels>;
+  readonly lines: readonly Line[];
+}
+
 const { name: adapter, environment } = await chooseAdapter();
-console.log(`Adapter: ${adapter}`);
+console.log(`Adapter: ${adapter}\n${legend}`);
 
 const folder = await mkdtemp(join(tmpdir(), "deldot-peers-"));
-const tables: { case: Case; lines: Line[] }[] = [];
+const tables: Table[] = [];
 try {
   for (const chosen of cases.filter(({ name }) => new RegExp(options.cases).test(name))) {
-    const lines = await runCase(chosen);
-    tables.push({ case: chosen, lines });
-    console.log(`\n${heading(chosen)}\n${textTable(lines, adapter)}`);
+    const table = await runCase(chosen);
+    tables.push(table);
+    console.log(`\n${heading(table)}\n${textTable(table.lines, adapter)}`);
   }
 } finally {
   await rm(folder, { recursive: true });
@@ -51,23 +62,35 @@ if (options.json !== undefined)
   );
 if (options.markdown) await writeSection(new URL("../RESULTS.md", import.meta.url));
 
-async function runCase(chosen: Case): Promise<Line[]> {
+async function runCase(chosen: Case): Promise<Table> {
   const truth = join(folder, `${chosen.name}.truth`);
   const { divergence, scale } = computeTruth(makeProblem(chosen));
   await writeFile(truth, Float64Array.of(scale, ...divergence));
+
+  tell(`${chosen.name}: tuning deldot`);
+  const tuning = await runChild<Kernels>("tune.ts", { case: chosen.name }, TUNE_LIMIT, environment);
+  const kernels = "report" in tuning ? tuning.report : untuned;
+
   const lines: Line[] = [];
   for (const peer of peers)
     for (const { name: way, points } of peer.ways) {
       if (!new RegExp(options.peers).test(`${peer.name}: ${way}`)) continue;
-      process.stderr.write(`${chosen.name}, ${peer.name}: ${way} ...\n`);
-      const outcome = await runLine({ peer: peer.name, way, case: chosen.name, truth, folder, budget: BUDGET }, environment);
-      lines.push({ peer: peer.name, way, points, ...outcome });
+      tell(`${chosen.name}: ${peer.name}: ${way}`);
+      const job: LineJob = { peer: peer.name, way, case: chosen.name, truth, kernels };
+      lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, LINE_LIMIT, environment)) });
     }
-  return lines;
+  return { case: chosen, tuning, lines };
 }
 
-function heading({ d, h, count }: Case): string {
-  return `${d}-${h}-${h}-${d}, ${count} points`;
+/** Progress, beside the tables on standard output. */
+function tell(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function heading({ case: { d, h, count }, tuning }: Table): string {
+  const kernels =
+    "report" in tuning ? `kernels "${tuning.report.divergence}", with f(x) "${tuning.report.valueToo}"` : `not tuned: ${tuning.failure}`;
+  return `${d}-${h}-${h}-${d}, ${count} points (deldot's ${kernels})`;
 }
 
 async function packages(): Promise<Record<string, string>> {
@@ -81,7 +104,8 @@ async function writeSection(file: URL): Promise<void> {
   const versions = Object.entries(await packages()).map(([name, version]) => `${name} ${version}`);
   const section = [
     `${adapter}; Node ${process.version}; ${versions.join(", ")}.`,
-    ...tables.flatMap(({ case: chosen, lines }) => [`**${heading(chosen)}**`, markdownTable(lines, adapter)]),
+    legend,
+    ...tables.flatMap((table) => [`**${heading(table)}**`, markdownTable(table.lines, adapter)]),
   ].join("\n\n");
   const [open, close] = [`<!-- peers ${adapter} -->`, `<!-- /peers -->`];
   const text = await readFile(file, "utf8").catch(() => "");

@@ -1,3 +1,4 @@
+import type { Kernels } from "./deldot.js";
 import type { Problem } from "./networks.js";
 
 /** Computes the divergences of all points, and returns when they lie in a typed array: [count]. */
@@ -8,18 +9,12 @@ export interface Peer {
   /** The package, and where it runs. */
   readonly name: string;
   readonly ways: readonly Way[];
-  /** Everything that happens once per network: imports, uploads, compilation. */
-  prepare(way: string, problem: Problem, store: Store): Promise<Call>;
+  /** What happens once per network: imports, uploads, compilation. Only deldot has a choice of kernels. */
+  prepare(way: string, problem: Problem, kernels: Kernels): Promise<Call>;
 }
 
 export interface Way {
   readonly name: string;
   /** Whether the points are on the device before a call starts, or are a JavaScript array that it uploads or reads. */
   readonly points: "device" | "host";
-}
-
-/** What deldot may remember from one process to the next. */
-export interface Store {
-  get(key: string): Promise<string | null>;
-  set(key: string, value: string): Promise<void>;
 }

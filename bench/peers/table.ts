@@ -1,13 +1,21 @@
-import type { Outcome } from "./line.js";
+import type { LineReport } from "./line.js";
+import type { Outcome } from "./process.js";
 
 /** One line, with what it is about. */
 export type Line = {
   readonly peer: string;
   readonly way: string;
   readonly points: "device" | "host";
-} & Outcome;
+} & Outcome<LineReport>;
 
-const header = ["", "way", "points", "median ms", "quartiles", "x encode", "x evaluate", "error", "remarks"];
+/** What the columns mean. */
+export const legend =
+  "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
+  "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not. " +
+  "error: the largest, beside float64, over the largest Σ|∂f_i/∂x_i|. " +
+  "All on this adapter unless remarked; onnxruntime does not say which one it took, but it finds it by the same Vulkan loader.";
+
+const header = ["peer", "way", "points", "median ms", "quartiles", "x encode", "x evaluate", "error", "remarks"];
 
 /** A table for the terminal. */
 export function textTable(lines: readonly Line[], adapter: string): string {

@@ -27,7 +27,7 @@ fn relu6(z: f32) -> vec2f {
 
 // z where z > 0, else alpha (e^z - 1); the derivative at 0 is alpha. Error times max(1, |alpha|).
 fn elu(z: f32, alpha: f32) -> vec2f {
-  let e = falling_exp(min(z, 0.0));
+  let e = falling_exp2(1.442695041 * clamp(z, -88.0, 0.0));
   return select(alpha * e.yx, vec2f(z, 1.0), z > 0.0);
 }
 
@@ -36,7 +36,7 @@ fn elu(z: f32, alpha: f32) -> vec2f {
 fn selu(z: f32) -> vec2f {
   const scale = 1.0507009873554805;
   const scale_alpha = 1.7580993408473766;
-  let e = falling_exp(min(z, 0.0));
+  let e = falling_exp2(1.442695041 * clamp(z, -88.0, 0.0));
   return select(scale_alpha * e.yx, vec2f(bounded_product(scale, z), scale), z > 0.0);
 }
 
@@ -53,7 +53,7 @@ fn celu(z: f32, alpha: f32) -> vec2f {
 // With Q = Φ(-|z|) the value is max(z, 0) - |z| Q; exactly 0 or z for |z| >= 13.2.
 fn gelu(z: f32) -> vec2f {
   let x = min(abs(z), 15.0); // keeps x^2 small; g is exactly 0 from 13.2 on
-  let g = falling_exp(-0.5 * x * x).x;
+  let g = falling_exp(-0.5 * x * x);
   let q = normal_tail(x, g);
   let below = select(q, 1.0 - q, z > 0.0);
   return vec2f(max(z, 0.0) - abs(z) * q, below + 0.3989422804014327 * clamp(z, -15.0, 15.0) * g);
@@ -64,7 +64,7 @@ fn gelu(z: f32) -> vec2f {
 // With t = e^(-2|u|) the value is max(z, 0) - |z| t / (1 + t); exactly 0 or z for large |z|.
 fn gelu_tanh(z: f32) -> vec2f {
   let x = min(abs(z), 15.0); // keeps x^3 small; t is exactly 0 from 9.3 on
-  let t = falling_exp(-1.5957691216057308 * x * (1.0 + 0.044715 * x * x)).x;
+  let t = falling_exp(-1.5957691216057308 * x * (1.0 + 0.044715 * x * x));
   let r = 1.0 / (1.0 + t);
   let q = t * r;
   let slope = 1.5957691216057308 * (1.0 + 0.134145 * x * x);
@@ -75,7 +75,7 @@ fn gelu_tanh(z: f32) -> vec2f {
 // z S(z) with S the logistic function; derivative S(z) + z S(z) S(-z).
 // With t = e^(-|z|) the value is max(z, 0) - |z| t / (1 + t).
 fn silu(z: f32) -> vec2f {
-  let t = falling_exp(-abs(z)).x;
+  let t = falling_exp(-abs(z));
   let r = 1.0 / (1.0 + t);
   let q = t * r;
   let below = select(q, r, z > 0.0);
@@ -85,7 +85,7 @@ fn silu(z: f32) -> vec2f {
 // z w with w = tanh(log(1 + e^z)); derivative w + z (1 - w²) S(z) with S the logistic function.
 // With t = e^(-|z|) both are quotients of polynomials with positive coefficients: nothing overflows or cancels.
 fn mish(z: f32) -> vec2f {
-  let t = falling_exp(-abs(z)).x;
+  let t = falling_exp(-abs(z));
   let t2 = t * t;
   let positive = z > 0.0;
   let r = 1.0 / select(t2 + 2.0 * t + 2.0, 1.0 + 2.0 * t + 2.0 * t2, positive);
@@ -96,7 +96,7 @@ fn mish(z: f32) -> vec2f {
 
 // 1 / (1 + e^-z); derivative t / (1 + t)² with t = e^(-|z|).
 fn sigmoid(z: f32) -> vec2f {
-  let t = falling_exp(-abs(z)).x;
+  let t = falling_exp(-abs(z));
   let r = 1.0 / (1.0 + t);
   return vec2f(select(t, 1.0, z > 0.0) * r, t * r * r);
 }
@@ -120,7 +120,7 @@ fn hardtanh(z: f32) -> vec2f {
 
 // tanh z; derivative 4t / (1 + t)² with t = e^(-2|z|). The magnitude is (1 - t) / (1 + t); exactly -1 or 1 for large |z|.
 fn hyperbolic_tangent(z: f32) -> vec2f {
-  let e = falling_exp(-2.0 * min(abs(z), 50.0));
+  let e = falling_exp2(-2.885390082 * min(abs(z), 44.0));
   let r = 1.0 / (2.0 + e.y);
   let magnitude = bitcast<u32>(abs(e.y) * r);
   return vec2f(bitcast<f32>(magnitude | (bitcast<u32>(z) & 0x80000000u)), 4.0 * e.x * r * r);
@@ -137,7 +137,7 @@ fn softsign(z: f32) -> vec2f {
 // With t = e^(-|beta z|) the value is (max(beta z, 0) + log(1 + t)) / beta. Error of the value times max(1, 1/|beta|).
 fn softplus(z: f32, beta: f32, threshold: f32) -> vec2f {
   let u = bounded_product(beta, z);
-  let t = falling_exp(-abs(u)).x;
+  let t = falling_exp(-abs(u));
   let smooth_part = vec2f((max(u, 0.0) + log1p(t)) / beta, select(t, 1.0, u > 0.0) / (1.0 + t));
   return select(smooth_part, vec2f(z, 1.0), u > threshold);
 }
@@ -197,7 +197,7 @@ fn absolute(z: f32) -> vec2f {
 // The Taylor series for |z| < 0.6, where 1 - 2Q would cancel.
 fn erf(z: f32) -> vec2f {
   let x = min(abs(z), 10.0); // keeps x^2 small; g is exactly 0 from 9.33 on
-  let g = falling_exp(-x * x).x;
+  let g = falling_exp(-x * x);
   let c = clamp(z, -0.6, 0.6);
   let u = c * c;
   let p = 0.1 + u * (-0.0238095238 + u * (0.00462962963 + u * (-0.000757575758 + u * 0.000106837607)));

@@ -15,7 +15,12 @@ fn bounded_product(a: f32, z: f32) -> f32 {
 
 // e^x, but exactly 0 below x = -87 and constant above x = 88.72, so that it is finite, and 0 times anything finite is 0.
 fn bounded_exp(x: f32) -> f32 {
-  return select(exp(clamp(x, -87.0, 88.72)), 0.0, x < -87.0);
+  return select(exp(min(x, 88.72)), 0.0, x < -87.0);
+}
+
+// bounded_exp for x <= 0.
+fn falling_exp(x: f32) -> f32 {
+  return select(exp(x), 0.0, x < -87.0);
 }
 
 // e^x - 1, given exp_x = bounded_exp(x). Relative error 3e-7, also near 0.
@@ -26,18 +31,17 @@ fn expm1(x: f32, exp_x: f32) -> f32 {
   return select(exp_x - 1.0, c + c * c * p, abs(x) < 0.5);
 }
 
-// (e^x, e^x - 1) for x <= 0, but exactly (0, -1) below x = -87.7. Relative error of e^x - 1 2e-7, also near 0; of e^x
-// 2e-7 + |x| 1e-7.
-// x = (n + f) log 2 with an integer n and |f| <= 1/2, so e^x = 2^n + 2^n (2^f - 1), of which e^x - 1 takes the 1 before the
-// second part rounds; 2^f - 1 is f P(f). Adding 1.5 * 2^23 rounds to n, and leaves it in the lowest bits. The bits of
-// 0x4b000000 are all there already, but make sure that no compiler takes sum and difference for nothing.
-fn falling_exp(x: f32) -> vec2f {
-  let y = 1.442695041 * max(x, -88.0);
+// (2^y, 2^y - 1) for -127 <= y <= 0; exactly (0, -1) below y = -126.5. Relative error 2e-7, of 2^y - 1 also near 0.
+//
+// With the integer n next to y, and f = y - n, this is 2^n + 2^n (2^f - 1), of which 2^y - 1 takes the 1 before the second
+// part rounds; 2^f - 1 is f P(f) on [-1/2, 1/2]. The sum with 1.5 * 2^23 rounds to n and has it in its lowest bits; that it
+// also has those of 0x4b000000 no compiler can know, so none takes the sum and the difference for nothing.
+fn falling_exp2(y: f32) -> vec2f {
   let rounded = bitcast<u32>(y + 12582912.0);
   let f = y - (bitcast<f32>(rounded | 0x4b000000u) - 12582912.0);
   let f2 = f * f;
   let p = (0.6931471806 + f * 0.240226507) + f2 * ((0.0555038101 + f * 0.00961810325) + f2 * (0.00133813025 + f * 0.000154448840));
-  let power = bitcast<f32>((rounded << 23u) + 0x3f800000u); // 2^n, and 0 for n = -127
+  let power = bitcast<f32>((rounded << 23u) + 0x3f800000u); // 2^n, but 0 for n = -127
   let rest = power * (f * p);
   return vec2f(power + rest, (power - 1.0) + rest);
 }

@@ -54,7 +54,7 @@ interface Choice {
 /** Chooses by trial which kernels run a plan, and remembers it per adapter and shape. */
 export class Trials {
   private readonly choices = new WeakMap<Plan, Map<number, Choice>>();
-  /** What each variant of a plan runs, by the variant's name. */
+  /** What layers of a plan run, by the variant's name. */
   private readonly kernels = new WeakMap<Plan, Map<string, readonly Kernel[]>>();
   private readonly adapter: string;
 
@@ -99,12 +99,12 @@ export class Trials {
   /** As pick, at once, among what is compiled. */
   pickCompiled(plan: Plan, count: number): Variant {
     const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? PLAIN);
-    return this.kernelsOf(plan, variant).every((kernel) => this.shared().pipelines.has(kernel)) ? variant : PLAIN;
+    return this.kernelsOf(plan, variant, "device").every((kernel) => this.shared().pipelines.has(kernel)) ? variant : PLAIN;
   }
 
   /** Compiles what is fixed for the plan, or remembered of an earlier run. */
   async prepare(plan: Plan, count: number): Promise<void> {
-    if (this.fixed) return this.compile(plan, this.fixedFor(plan));
+    if (this.fixed) return this.compile(plan, this.fixedFor(plan), "host", "device");
     const choice = await this.choiceFor(plan, count);
     await choice.pending;
   }
@@ -119,7 +119,7 @@ export class Trials {
   async tune(plan: Plan, count: number): Promise<readonly Trial[]> {
     if (this.fixed) {
       const variant = this.fixedFor(plan);
-      await this.compile(plan, variant);
+      await this.compile(plan, variant, "host", "device");
       return [{ kernels: nameOfVariant(variant), milliseconds: NaN, points: 0, chosen: true }];
     }
     const choice = await this.choiceFor(plan, count);
@@ -193,7 +193,7 @@ export class Trials {
       const variant = name ? this.variants(plan).find((allowed) => nameOfVariant(allowed) === name) : undefined;
       if (!variant) return;
       choice.tried = "everything";
-      const compiling = this.compile(plan, variant).then(
+      const compiling = this.compile(plan, variant, "host", "device").then(
         () => void (choice.variant = variant),
         () => undefined,
       );
@@ -207,25 +207,29 @@ export class Trials {
     return `deldot kernels, ${this.adapter}, ${shapeOf(plan)} at ${4 ** bucket}`;
   }
 
-  private kernelsOf(plan: Plan, variant: Variant): readonly Kernel[] {
+  /** What a variant runs where the results go to the host, or stay in the caller's buffers. */
+  private kernelsOf(plan: Plan, variant: Variant, to: Route["to"]): readonly Kernel[] {
+    if (variant.kind === "fused") {
+      const form = fusedForm(plan, { to }, variant);
+      if (form) return [kernelOf({ kernel: "fused", fused: form, activation: null, tile: null })];
+    }
     let known = this.kernels.get(plan);
     if (!known) this.kernels.set(plan, (known = new Map()));
     const name = nameOfVariant(variant);
     let kernels = known.get(name);
-    if (!kernels) known.set(name, (kernels = this.listKernels(plan, variant)));
+    if (!kernels) {
+      const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
+      const route: Route = { to: "host", sharedContext: true };
+      const { submissions } = scheduleChunk(plan, 0, 1, capacityOf(plan, limits, route, variant), limits, route, variant);
+      known.set(name, (kernels = [...new Set(submissions.flatMap(({ steps }) => steps.map((step) => kernelOf(step))))]));
+    }
     return kernels;
   }
 
-  private listKernels(plan: Plan, variant: Variant): Kernel[] {
-    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const route: Route = { to: "host", sharedContext: true };
-    const { submissions } = scheduleChunk(plan, 0, 1, capacityOf(plan, limits, route, variant), limits, route, variant);
-    return [...new Set(submissions.flatMap(({ steps }) => steps.map((step) => kernelOf(step))))];
-  }
-
-  private async compile(plan: Plan, variant: Variant): Promise<void> {
+  private async compile(plan: Plan, variant: Variant, ...routes: readonly Route["to"][]): Promise<void> {
     const { pipelines, watch } = this.shared();
-    await watch.guard(Promise.all(this.kernelsOf(plan, variant).map((kernel) => pipelines.compile(kernel))));
+    const kernels = routes.flatMap((to) => this.kernelsOf(plan, variant, to));
+    await watch.guard(Promise.all(kernels.map((kernel) => pipelines.compile(kernel))));
   }
 
   private async tryAll(plan: Plan, count: number, choice: Choice, unrolls: boolean): Promise<readonly Trial[]> {
@@ -236,7 +240,7 @@ export class Trials {
       const runners = [plain];
       for (const variant of this.variants(plan, unrolls).slice(1)) {
         try {
-          await this.compile(plan, variant);
+          await this.compile(plan, variant, "host");
           runners.push(await bench.add(variant));
         } catch (error) {
           // One that this device refuses is no candidate; a lost device ends the trial.
@@ -247,6 +251,7 @@ export class Trials {
       await bench.race(runners);
       const sorted = runners.toSorted((a, b) => a.milliseconds - b.milliseconds);
       const best = sorted[0]!;
+      await this.compile(plan, best.variant, "device");
       choice.variant = best.variant;
       choice.tried = unrolls ? "everything" : "loops";
       if (unrolls) this.remember(this.keyOf(plan, bucketOf(count)), nameOfVariant(best.variant));

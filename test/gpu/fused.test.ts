@@ -1,6 +1,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
+import { makeBuffer, readBuffer } from "../buffers.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
 import { randomMlp, randomPoints } from "../fields.js";
@@ -19,7 +20,7 @@ const COUNT = 71;
 async function compare(network: Network, kernels: string, methods: readonly Method[], context: Float32Array | null): Promise<void> {
   const points = randomPoints(11, COUNT, network.stateSize);
   const field = await VectorField.create(device, network, { kernels });
-  const { diagonal } = evaluateReference(network, points, { context, method: "tangent", outputs: ["diagonal"] });
+  const diagonal = evaluateReference(network, points, { context, method: "tangent", outputs: ["diagonal"] }).diagonal!;
   const d = network.stateSize;
   const scale = Float64Array.from({ length: COUNT }, (_, point) =>
     diagonal.subarray(point * d, (point + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0),
@@ -28,8 +29,8 @@ async function compare(network: Network, kernels: string, methods: readonly Meth
     const reference = evaluateReference(network, points, { context, method });
     const result = await field.evaluate(points, { context, method });
     expect(result.kernels).toBe(kernels);
-    expectClose(result.value, reference.value, reference.value.map(Math.abs), { relative: 1e-5, label: `${method}: value` });
-    expectClose(result.divergence, reference.divergence, scale, { label: `${method}: divergence` });
+    expectClose(result.value, reference.value!, reference.value!.map(Math.abs), { relative: 1e-5, label: `${method}: value` });
+    expectClose(result.divergence, reference.divergence!, scale, { label: `${method}: divergence` });
   }
   const each = await field.evaluate(points, { context, outputs: ["diagonal"] });
   expectClose(
@@ -39,7 +40,7 @@ async function compare(network: Network, kernels: string, methods: readonly Meth
     { label: "diagonal" },
   );
   const alone = await field.evaluate(points, { context, outputs: ["value"] });
-  const { value } = evaluateReference(network, points, { context, outputs: ["value"] });
+  const value = evaluateReference(network, points, { context, outputs: ["value"] }).value!;
   expectClose(alone.value, value, value.map(Math.abs), { relative: 1e-5, label: "value alone" });
   field.destroy();
 }
@@ -73,6 +74,65 @@ describe("architectures", () => {
       await compare(network, kernels, ["tangent"], context);
     },
   );
+});
+
+describe.for(["fused storage x2", "fused literal x1"])("encode by %s", (kernels) => {
+  const { network } = randomMlp({ seed: 4, widths: [3, 10, 9, 3], activation: "tanh", contextSize: 2 });
+  const points = randomPoints(6, COUNT, 3);
+  const context = randomPoints(7, COUNT, 2);
+  const truth = evaluateReference(network, points, { context, method: "tangent", outputs: ["value", "divergence", "diagonal"] });
+  const scale = Float64Array.from({ length: COUNT }, (_, b) =>
+    [0, 1, 2].reduce((sum, i) => sum + Math.abs(truth.diagonal![3 * b + i]!), 0),
+  );
+  /** Rows of `width` in `stride`, after `before` floats that stay. */
+  const unpack = (data: Float32Array, before: number, stride: number, width: number): Float32Array =>
+    Float32Array.from({ length: COUNT * width }, (_, i) => data[before + Math.floor(i / width) * stride + (i % width)]!);
+
+  test.for(["auto", "tangent"] as const)("leaves %s in the caller's buffers, at any offset and stride", async (method) => {
+    const field = await VectorField.create(device, network, { kernels });
+    await field.reserve(COUNT, { method, contextPer: "point" });
+    const [value, divergence] = [makeBuffer(device, 5 + 4 * COUNT), makeBuffer(device, 2 * COUNT)];
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    const before = pass.dispatchWorkgroups.bind(pass);
+    let dispatches = 0;
+    pass.dispatchWorkgroups = (...counts) => (dispatches++, before(...counts));
+    const rows = { points: makeBuffer(device, points), context: makeBuffer(device, context) };
+    field.encode(pass, {
+      ...rows,
+      count: COUNT,
+      method,
+      value: { buffer: value, offset: 20, stride: 4 },
+      divergence: { buffer: divergence, stride: 2 },
+    });
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    expect(dispatches).toBe(1);
+    const [values, divergences] = [await readBuffer(device, value), await readBuffer(device, divergence)];
+    expectClose(unpack(values, 5, 4, 3), truth.value!, truth.value!.map(Math.abs), { relative: 1e-5, label: "value" });
+    expectClose(unpack(divergences, 0, 2, 1), truth.divergence!, scale, { label: "divergence" });
+    expect([...values.subarray(0, 5), values[8], divergences[1]]).toEqual(Array(7).fill(7));
+    field.destroy();
+  });
+
+  test("runs other kernels where a result shares the points' buffer", async () => {
+    const field = await VectorField.create(device, network, { kernels });
+    await field.reserve(COUNT, { method: "tangent", outputs: ["value"], contextPer: "point" });
+    const both = makeBuffer(device, Float32Array.from([...points, ...Array(3 * COUNT).fill(7)]));
+    const encoder = device.createCommandEncoder();
+    device.pushErrorScope("validation");
+    field.encode(encoder, {
+      points: both,
+      context: makeBuffer(device, context),
+      count: COUNT,
+      value: { buffer: both, offset: 12 * COUNT },
+    });
+    device.queue.submit([encoder.finish()]);
+    expect(await device.popErrorScope()).toBeNull();
+    const value = (await readBuffer(device, both)).subarray(3 * COUNT);
+    expectClose(value, truth.value!, truth.value!.map(Math.abs), { relative: 1e-5, label: "value" });
+    field.destroy();
+  });
 });
 
 test("a plan that cannot be fused runs by the plain kernels and says so", async () => {
