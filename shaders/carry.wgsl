@@ -2,7 +2,7 @@
 // Strides say where t, s, e and out are: tangents that all points share have per_point = 0, a missing scale is one row of
 // ones with per_point = 0, and the Jacobian is stored with its columns innermost.
 // One invocation computes a tile of consecutive rows and outputs: see tiledMain in src/gpu/tiles.ts, which adds the loops.
-// Needs: Weight, f32 or vec4f.
+// Needs: Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,

@@ -4,7 +4,7 @@
 // partial sums, part q taking every parts-th block of i from q on.
 // One invocation computes one part of some consecutive rows, a tile of rows and outputs after the other: see tiledMain in
 // src/gpu/tiles.ts, which adds the loops.
-// Needs: Weight, f32 or vec4f.
+// Needs: Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,

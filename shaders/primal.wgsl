@@ -1,7 +1,7 @@
 // z = prior + W a, out = σ(z), scale = σ'(z), for every row (a point, a moved copy of one, or a context).
 // The prior is the bias, or what other terms have summed up.
 // One invocation computes a tile of consecutive rows and outputs: see tiledMain in src/gpu/tiles.ts, which adds the loops.
-// Needs: activation(z) -> (σ(z), σ'(z)); Weight, f32 or vec4f.
+// Needs: activation(z) -> (σ(z), σ'(z)); Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,

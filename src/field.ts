@@ -16,7 +16,7 @@ import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { capacityOf, scheduleChunk } from "./plan/schedule.js";
 import { type Chunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
 import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
-import { nameOfVariant, PLAIN, type Variant } from "./plan/variants.js";
+import { nameOfVariant, type Variant } from "./plan/variants.js";
 
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
@@ -35,6 +35,12 @@ export interface VectorFieldOptions {
    * subgroup), "fused uniform x2", "fused storage x4", "fused literal x1"; where a plan cannot be fused, the plain ones.
    */
   readonly kernels?: string | undefined;
+  /**
+   * How weights lie in GPU memory: "float32", the default; or "float16", on a device with the feature shader-f16, which halves
+   * what products read. Arithmetic stays float32, but every weight (also of merged matrices) is rounded to 11 bits: errors
+   * of value and divergence are then a few 1e-3 Σ|∂f_i/∂x_i|, and weights end at 65504.
+   */
+  readonly weights?: "float32" | "float16" | undefined;
   /** Prefix of the label of every GPU object. Default "deldot". */
   readonly label?: string | undefined;
 }
@@ -130,6 +136,7 @@ export class VectorField {
     readonly network: Network,
     private readonly memoryBudget: number,
     fixed: Variant | null,
+    half: boolean,
     store: Store | undefined,
     private readonly label: string,
     private readonly watch: DeviceWatch,
@@ -146,6 +153,7 @@ export class VectorField {
       device,
       store,
       fixed,
+      half,
       () => this.limits(),
       () => this.shared(),
     );
@@ -158,19 +166,21 @@ export class VectorField {
   static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
     if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
     checkObject("options", options);
-    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store, kernels = "auto" } = options;
+    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store, kernels = "auto", weights = "float32" } = options;
     if (!(typeof memoryBudget === "number" && memoryBudget > 0))
       throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
     if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
     if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
       throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
+    if (weights !== "float32" && weights !== "float16")
+      throw new InputError(`weights is ${quote(weights)}; expected "float32" or "float16"`);
     const fixed = readKernels(kernels);
     const graph = graphOf(network);
     const watch = new DeviceWatch(device);
     const pace = await watch.guard(Pace.for(device, store));
-    const field = new VectorField(device, network, memoryBudget, fixed, store, label, watch, pace);
+    const field = new VectorField(device, network, memoryBudget, fixed, weights === "float16", store, label, watch, pace);
     const activations = graph.nodes.map(({ activation }) => activation);
-    const needed = [PLAIN, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
+    const needed = [field.trials.plain, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
     await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.compile(kernel))));
     return field;
   }
@@ -264,7 +274,7 @@ export class VectorField {
     const result = allocate("the result", [batch.count, d]);
     const plan = this.cached("jvp", () => makeJvpPlan(this.network));
     const inputs = { points: batch, context, tangents: directions };
-    const nonFinite = await run(plan, PLAIN, inputs, this.limits(), this.shared(), options, (_, first, __, data) =>
+    const nonFinite = await run(plan, this.trials.plain, inputs, this.limits(), this.shared(), options, (_, first, __, data) =>
       result.set(data, first * d),
     );
     for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
@@ -295,7 +305,7 @@ export class VectorField {
 
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const route = { to: "device", outer: rows } as const;
-    const variant = sharesBuffers(buffers) ? PLAIN : this.trials.pickCompiled(plan, count);
+    const variant = sharesBuffers(buffers) ? this.trials.plain : this.trials.pickCompiled(plan, count);
     const capacity = capacityOf(plan, limits, route, variant);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     try {

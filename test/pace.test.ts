@@ -55,8 +55,9 @@ test.for([false, true])("create reads the store and evaluate writes to it (async
   expect(store.got).toHaveLength(1);
   expect(store.map.size).toBe(0);
   await field.evaluate(points);
-  expect(store.got).toHaveLength(1);
-  expect([...store.map.keys()]).toEqual(store.got);
+  // Beside it, once for each plan, evaluate asks for the kernels that an earlier run chose.
+  expect(store.got).toEqual([store.got[0], expect.stringContaining("deldot kernels")]);
+  expect([...store.map.keys()]).toEqual([store.got[0]]);
   const learnt = Number([...store.map.values()][0]);
   expect(Number.isInteger(learnt)).toBe(true);
   expect(learnt).toBeGreaterThanOrEqual(2 ** 20);

@@ -35,7 +35,7 @@ export interface LineReport {
   readonly errors: readonly string[];
 }
 
-const LEAST_ROUNDS = 7;
+const LEAST_ROUNDS = 5;
 const LEAST_MILLISECONDS = 2000;
 const MOST_MILLISECONDS = 20_000;
 /** A first call compiles, and a second may still settle; in one this long, in milliseconds, that no longer shows. */

@@ -1,4 +1,5 @@
 import { LimitError } from "../errors.js";
+import { toFloat16 } from "../model/float16.js";
 import type { Matrix } from "../model/network.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
 import type { MatrixLayout } from "../plan/steps.js";
@@ -10,6 +11,7 @@ export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x4
  * A matrix [rows, columns] as kernels read it, in float32, padded with zeros to whole vec4s:
  * "rows" keeps each row together, [rows, ⌈columns/4⌉] of vec4;
  * "product" is the transpose with 4 rows a vec4, [4⌈columns/4⌉, ⌈rows/4⌉] of vec4, so that W x reads vec4s of outputs.
+ * "half product" is that in float16.
  */
 export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayout): Float32Array<ArrayBuffer> {
   const width = 4 * Math.ceil((layout === "rows" ? columns : rows) / 4);
@@ -20,10 +22,20 @@ export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayo
   return padded;
 }
 
+/** Numbers in float16. @throws LimitError where one is too large for it. */
+export function halves(numbers: Float32Array, name: string): Uint16Array<ArrayBuffer> {
+  const result = new Uint16Array(numbers.length);
+  for (let index = 0; index < result.length; index++) {
+    result[index] = toFloat16(numbers[index]!);
+    if ((result[index]! & 0x7fff) >= 0x7c00) throw new LimitError(`${name} holds ${numbers[index]}; float16 ends at 65504`);
+  }
+  return result;
+}
+
 /** The constant matrices of one network on one device, uploaded when first needed. */
 export class Matrices {
   private readonly buffers = new Map<string, GPUBuffer>();
-  private readonly packedBuffers = new Map<Float32Array, GPUBuffer>();
+  private readonly packedBuffers = new Map<Float32Array | Uint16Array, GPUBuffer>();
 
   constructor(
     private readonly device: GPUDevice,
@@ -38,12 +50,14 @@ export class Matrices {
       const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
       const largest = Math.min(maxStorageBufferBindingSize, maxBufferSize);
       const width = layout === "rows" ? matrix.columns : matrix.rows;
-      const bytes = 16 * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * Math.ceil(matrix.columns / 4));
+      const bytes =
+        (layout === "half product" ? 8 : 16) * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * Math.ceil(matrix.columns / 4));
       if (bytes > largest)
         throw new LimitError(
           `the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`,
         );
-      const data = layoutMatrix(matrix.build(), layout);
+      const numbers = layoutMatrix(matrix.build(), layout);
+      const data = layout === "half product" ? halves(numbers, matrix.name) : numbers;
       buffer = this.device.createBuffer({ label: `${this.label}: ${key}`, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
       this.device.queue.writeBuffer(buffer, 0, data);
       this.buffers.set(key, buffer);
@@ -52,7 +66,7 @@ export class Matrices {
   }
 
   /** The numbers of a fused kernel, which reads them as storage or as a uniform block. */
-  packed(name: string, data: Float32Array<ArrayBuffer>): GPUBuffer {
+  packed(name: string, data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): GPUBuffer {
     let buffer = this.packedBuffers.get(data);
     if (!buffer) {
       const usage = USAGE.STORAGE | USAGE.UNIFORM | USAGE.COPY_DST;
@@ -159,12 +173,16 @@ export class Constants {
     private readonly keepRetired: boolean,
   ) {}
 
-  get(name: string, data: Uint32Array | Float32Array, usage: number): GPUBuffer {
-    const words = new Uint32Array(data.buffer, data.byteOffset, data.length);
-    const key = `${name} ${usage} ${words.join(" ")}`;
+  get(name: string, data: Float32Array, usage: number): GPUBuffer {
+    return this.rows(name, [new Uint32Array(data.buffer, data.byteOffset, data.length)], data.byteLength, usage);
+  }
+
+  /** Rows of words, `stride` bytes apart. */
+  rows(name: string, rows: readonly ArrayLike<number>[], stride: number, usage: number): GPUBuffer {
+    const key = `${name} ${usage} ${stride} ${rows.map((row) => Array.prototype.join.call(row)).join(" ")}`;
     let buffer = this.buffers.get(key);
     if (!buffer) {
-      const size = 16 * Math.ceil(words.byteLength / 16);
+      const size = 16 * Math.ceil((rows.length * stride) / 16);
       this.bytes += size;
       for (const [oldest, { size: freed }] of this.buffers) {
         if (this.bytes <= Constants.BYTES_KEPT) break;
@@ -173,7 +191,8 @@ export class Constants {
         this.bytes -= freed;
       }
       buffer = this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage, mappedAtCreation: true });
-      new Uint32Array(buffer.getMappedRange()).set(words);
+      const words = new Uint32Array(buffer.getMappedRange());
+      rows.forEach((row, index) => words.set(row, (index * stride) / 4));
       buffer.unmap();
       this.buffers.set(key, buffer);
     }

@@ -1,4 +1,4 @@
-import { WORKGROUP_SIZE, type Binding, type OuterName, type Step } from "../plan/steps.js";
+import { workgroupSizeOf, type Binding, type OuterName, type Step } from "../plan/steps.js";
 import { USAGE, type Constants, type Matrices, type Scratch } from "./buffers.js";
 import { kernelOf, type Kernel } from "./kernels.js";
 import type { Pipelines } from "./pipelines.js";
@@ -16,33 +16,52 @@ export interface Resources {
 /** Records the steps into a compute pass: no submit, no choices. */
 export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[], resources: Resources): void {
   const { device, pipelines, constants } = resources;
-  const slot = device.limits.minUniformBufferOffsetAlignment;
-  const parameters = new Uint32Array((steps.length * slot) / 4);
+  const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension } = device.limits;
   const kernels = steps.map(kernelOf);
-  steps.forEach((step, index) =>
-    parameters.set(
-      kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)),
-      (index * slot) / 4,
-    ),
-  );
-  const uniforms = constants.get("parameters", parameters, USAGE.UNIFORM);
+  const parameters = steps.map((step, index) => kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)));
+  const uniforms = constants.rows("parameters", parameters, slot, USAGE.UNIFORM);
 
   steps.forEach((step, index) => {
     const kernel = kernels[index]!;
     const pipeline = pipelines.get(kernel);
-    const entries = [
-      { binding: 0, resource: { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length } },
-      ...kernel.storage.map(({ name }, at) => ({
-        binding: at + 1,
-        resource: resourceOf(known(step, step.bindings[name], name), kernel, resources),
-      })),
+    const bindings = [
+      { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length },
+      ...kernel.storage.map(({ name }) => resourceOf(known(step, step.bindings[name], name), step, kernel, resources)),
     ];
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, device.createBindGroup({ label: step.label, layout: pipeline.getBindGroupLayout(0), entries }));
-    const workgroups = Math.ceil(step.invocations / WORKGROUP_SIZE);
-    const across = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
+    pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings));
+    const workgroups = Math.ceil(step.invocations / workgroupSizeOf(step.tile));
+    const across = Math.min(workgroups, maxComputeWorkgroupsPerDimension);
     pass.dispatchWorkgroups(across, Math.ceil(workgroups / across));
   });
+}
+
+/**
+ * Bind groups that were made before, from the pipeline by way of every buffer to the ranges bound. All are held weakly, so
+ * that a group is found only while each of its buffers is in use, and keeps none of them.
+ */
+class BindGroups {
+  readonly next = new WeakMap<GPUComputePipeline | GPUBuffer, BindGroups>();
+  readonly byRanges = new Map<string, GPUBindGroup>();
+}
+const bindGroups = new BindGroups();
+
+/** Making one takes longer than all else of a dispatch, and a chunk often comes again. */
+function bindGroupOf(device: GPUDevice, label: string, pipeline: GPUComputePipeline, bindings: readonly GPUBufferBinding[]): GPUBindGroup {
+  let found = bindGroups;
+  for (const object of [pipeline, ...bindings.map(({ buffer }) => buffer)]) {
+    let next = found.next.get(object);
+    if (!next) found.next.set(object, (next = new BindGroups()));
+    found = next;
+  }
+  const ranges = bindings.map(({ offset = "", size = "" }) => `${offset} ${size}`).join();
+  let group = found.byRanges.get(ranges);
+  if (!group) {
+    const entries = bindings.map((resource, binding) => ({ binding, resource }));
+    group = device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
+    found.byRanges.set(ranges, group);
+  }
+  return group;
 }
 
 function known<T>(step: Step, value: T | undefined, name: string): T {
@@ -50,10 +69,10 @@ function known<T>(step: Step, value: T | undefined, name: string): T {
   return value;
 }
 
-function resourceOf(binding: Binding, kernel: Kernel, { matrices, scratch, outer }: Resources): GPUBufferBinding {
+function resourceOf(binding: Binding, { tile }: Step, kernel: Kernel, { matrices, scratch, outer }: Resources): GPUBufferBinding {
   switch (binding.kind) {
     case "matrix":
-      return { buffer: matrices.get(binding.matrix, binding.layout) };
+      return { buffer: matrices.get(binding.matrix, binding.layout === "product" && tile?.half ? "half product" : binding.layout) };
     case "weights":
       return { buffer: matrices.packed(kernel.label, kernel.weights!) };
     case "scratch":

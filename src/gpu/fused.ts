@@ -1,4 +1,5 @@
 import { LimitError } from "../errors.js";
+import { halves } from "./buffers.js";
 import { activationWgsl, isIdentity, type Activation } from "../model/activation.js";
 import type { Elements, FusedForm, FusedProgram, Operation, Product, Vector } from "../plan/fused.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
@@ -6,15 +7,15 @@ import type { PlannedMatrix } from "../plan/matrices.js";
 /** The text of a fused kernel, and what its buffer of weights holds, in vec4s; null where they stand in the text. */
 export interface FusedText {
   readonly text: string;
-  readonly weights: Float32Array<ArrayBuffer> | null;
+  readonly weights: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null;
 }
 
 type Sum = Extract<Operation, { kind: "sum" }>;
 type Contract = Extract<Operation, { kind: "contract" }>;
 
 /** A plan in one kernel, unrolled where its weights are literals and in loops where they are in a buffer. */
-export function fusedText({ program, variant: { weights, points } }: FusedForm): FusedText {
-  const writer = weights === "literal" ? new Unrolled(program, points) : new Looped(program, points, weights);
+export function fusedText({ program, variant: { weights, points, half = false } }: FusedForm): FusedText {
+  const writer = weights === "literal" ? new Unrolled(program, points) : new Looped(program, points, weights, half);
   for (const operation of program.operations) writer.write(operation);
   return writer.finish();
 }
@@ -41,7 +42,7 @@ abstract class Writer {
 
   abstract write(operation: Operation): void;
   protected abstract weightsBinding(): string | null;
-  protected abstract packed(): Float32Array<ArrayBuffer> | null;
+  protected abstract packed(): FusedText["weights"];
 
   protected fresh(prefix: string): string {
     return `${prefix}${this.names++}`;
@@ -336,6 +337,7 @@ class Looped extends Writer {
     program: FusedProgram,
     points: number,
     private readonly space: "uniform" | "storage",
+    private readonly half: boolean,
   ) {
     super(program, points);
     const { width } = program.terms;
@@ -344,15 +346,15 @@ class Looped extends Writer {
 
   protected override weightsBinding(): string | null {
     if (this.data.length === 0) return null;
-    const type = `weights: array<vec4f, ${Math.ceil(this.data.length / 4)}>`;
+    const type = `weights: array<${this.half ? "vec4h" : "vec4f"}, ${Math.ceil(this.data.length / 4)}>`;
     return this.space === "uniform" ? `<uniform> ${type}` : `<storage, read> ${type}`;
   }
 
-  protected override packed(): Float32Array<ArrayBuffer> | null {
+  protected override packed(): FusedText["weights"] {
     if (this.data.length === 0) return null;
     const padded = new Float32Array(4 * Math.ceil(this.data.length / 4));
     padded.set(this.data);
-    return padded;
+    return this.half ? halves(padded, "a matrix") : padded;
   }
 
   override write(operation: Operation): void {
@@ -435,7 +437,7 @@ class Looped extends Writer {
       .map((element) => {
         if ("name" in element) return `${element.name}[${index}]`;
         const at = `${this.rowPlace(element.matrix, element.row)}u + ${index} / 4u`;
-        return `weights[${at}][${index} % 4u]`;
+        return `f32(weights[${at}][${index} % 4u])`;
       })
       .map((factor, position) => (position === 0 ? `V(${factor})` : factor))
       .join(" * ");
@@ -472,7 +474,7 @@ class Looped extends Writer {
         this.lines.push(`let ${x} = ${this.elements(inputs[index]!, column)};`);
         const loaded = Array.from({ length: quads }, (_, quad) => {
           const weight = this.fresh("w");
-          this.lines.push(`let ${weight} = weights[${place}u + (${at} * ${matrix.columns}u + ${column}) * ${quads}u + ${quad}u];`);
+          this.lines.push(`let ${weight} = vec4f(weights[${place}u + (${at} * ${matrix.columns}u + ${column}) * ${quads}u + ${quad}u]);`);
           return weight;
         });
         names.forEach((name, offset) => this.lines.push(`${name} += ${loaded[offset >> 2]}.${LANES[offset & 3]} * ${x};`));
@@ -492,7 +494,7 @@ class Looped extends Writer {
       const parts = added.map((elements) => this.elements(elements, `(${last(`${at} * ${block}u + ${offset}u`)})`));
       if (bias) {
         const quad = `${this.rowPlace(bias, 0)}u + ${at} * ${Math.ceil(block / 4)}u + ${offset >> 2}u`;
-        parts.unshift(`V(weights[${quad}].${LANES[offset & 3]})`);
+        parts.unshift(`V(f32(weights[${quad}].${LANES[offset & 3]}))`);
       }
       return parts.join(" + ") || "V(0.0)";
     };

@@ -17,7 +17,7 @@ import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
 import { activationWgsl, parseActivation, type Activation } from "../model/activation.js";
 import type { FusedForm } from "../plan/fused.js";
-import { WORKGROUP_SIZE, type KernelName, type Step } from "../plan/steps.js";
+import { WORKGROUP_SIZE, workgroupSizeOf, type KernelName, type Step } from "../plan/steps.js";
 import { nameOfVariant, PLAIN_TILE, type Tile } from "../plan/variants.js";
 import { fusedText } from "./fused.js";
 import { tiledMain } from "./tiles.js";
@@ -31,7 +31,7 @@ export interface Kernel {
   /** Its buffers, from binding 1 on. */
   readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" | "uniform" }[];
   /** What the buffer of weights of a fused kernel holds, in whole vec4s. */
-  readonly weights?: Float32Array<ArrayBuffer> | null;
+  readonly weights?: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null;
 }
 
 const IDENTITY = parseActivation("identity");
@@ -73,7 +73,8 @@ export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "fu
 
 function makeKernel(label: string, kernel: KernelName, { activation, tile }: Pick<Step, "activation" | "tile">): Kernel {
   // An enable directive stands before all else.
-  const constants = `${tile && tile.lanes > 0 ? "enable subgroups;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
+  const enabled = `${tile && tile.lanes > 0 ? "enable subgroups;\n" : ""}${tile?.half ? "enable f16;\n" : ""}`;
+  const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   const main = tile ? [tiledMain(tile, kernel === "contract")] : [];
   return {
@@ -89,7 +90,8 @@ function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
     const { text, weights } = fusedText(form);
-    const source = [`const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`, dispatch, special, activations, text].join("\n");
+    const constants = `${form.variant.half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
+    const source = [constants, dispatch, special, activations, text].join("\n");
     kernel = { label: nameOfVariant(form.variant), source, weights, ...readInterface(text) };
     fusedKernels.set(form, kernel);
   }

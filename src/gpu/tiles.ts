@@ -4,12 +4,14 @@ import type { Tile } from "../plan/variants.js";
  * The entry point of a kernel that multiplies rows by a matrix, y = W x, and the type of its weights' buffer.
  *
  * An invocation computes `rows` x `outputs` results: each weight that it reads serves all its rows, each number of a row
- * all its outputs. Sums are variables of their own, since some compilers leave arrays in memory. Rows and outputs past
- * the last repeat it, and what comes of them is dropped.
+ * all its outputs. Sums are variables of their own, since some compilers leave arrays in memory; what becomes of them is
+ * a loop over an array all the same, since compilers take seconds over many copies of it. Rows and outputs past the last
+ * repeat it, and what comes of them is dropped.
  *
  * Without lanes, neighbouring invocations share the outputs and so the weights, also across a workgroup's end, so that few
- * rows fill workgroups too. With lanes, a whole workgroup does, as WGSL wants subgroup operations where all invocations
- * meet them: the outputs follow from the workgroup alone, and no invocation leaves early.
+ * rows fill workgroups too. With lanes, a whole workgroup does, and has no more invocations than lanes, lest few rows leave
+ * most of them idle. WGSL wants subgroup operations where all invocations meet them: outputs follow from the workgroup
+ * alone, and no invocation leaves early.
  *
  * The kernel's own text has the parameters rows, inner and outer, the buffer weight: array<Weight>, and
  * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, and `finish(row, output, y)`, which takes 4
@@ -52,7 +54,7 @@ export function tiledMain(tile: Tile, contracts: boolean): string {
   }`;
 
   return `
-alias Weight = ${lanes > 0 ? "f32" : "vec4f"};
+alias Weight = ${weightType(tile)};
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -69,6 +71,11 @@ fn main(
   ${contracts ? contraction : whole}
 }
 `;
+}
+
+function weightType({ lanes, half }: Tile): string {
+  if (lanes > 0) return half ? "f16" : "f32";
+  return half ? "vec4h" : "vec4f";
 }
 
 /** A part and the first row, from the number of the invocation. */

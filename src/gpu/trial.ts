@@ -3,7 +3,18 @@ import { fusedForm, unrolledSize } from "../plan/fused.js";
 import { capacityOf, scheduleChunk } from "../plan/schedule.js";
 import type { Chunk, Route, ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
-import { nameOfVariant, parseVariant, PLAIN, type FusedVariant, type Tile, type Variant } from "../plan/variants.js";
+import {
+  halved,
+  nameOfVariant,
+  parseVariant,
+  PLAIN,
+  PLAIN_TILE,
+  tileOf,
+  type FusedVariant,
+  type LayersVariant,
+  type Tile,
+  type Variant,
+} from "../plan/variants.js";
 import { Scratch } from "./buffers.js";
 import { encodeSteps } from "./encode.js";
 import { checked } from "./errors.js";
@@ -57,19 +68,29 @@ export class Trials {
   /** What layers of a plan run, by the variant's name. */
   private readonly kernels = new WeakMap<Plan, Map<string, readonly Kernel[]>>();
   private readonly adapter: string;
+  /** What runs before anything is known, and where nothing else can. */
+  readonly plain: LayersVariant;
 
   /**
    * @param fixed the one variant to run; null: choose.
-   * @throws InputError where the device cannot run the fixed one.
+   * @param half whether weights are kept in float16.
+   * @throws InputError where the device cannot run the fixed one, or has no float16.
    */
   constructor(
     private readonly device: GPUDevice,
     private readonly store: Store | undefined,
     private readonly fixed: Variant | null,
+    private readonly half: boolean,
     private readonly limits: () => Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
     private readonly shared: () => Shared,
   ) {
     this.adapter = adapterOf(device);
+    this.plain = { kind: "layers", tile: tileOf(fixed?.kind === "fused" ? fixed : half ? halved(PLAIN) : PLAIN) };
+    const needsHalf = half || (fixed !== null && (fixed.kind === "fused" ? fixed : fixed.tile).half === true);
+    if (needsHalf && !device.features.has("shader-f16"))
+      throw new InputError("float16 is asked for; the device was made without the feature shader-f16");
+    if (half && fixed && !nameOfVariant(fixed).endsWith("float16"))
+      throw new InputError(`kernels is ${quote(nameOfVariant(fixed))}; expected a name that ends in "float16", as weights do`);
     if (fixed?.kind === "layers" && fixed.tile.lanes > lanesOf(device))
       throw new InputError(
         `kernels is ${quote(nameOfVariant(fixed))}; the device's subgroups give at least ${lanesOf(device)} lanes (0: no subgroups)`,
@@ -98,8 +119,8 @@ export class Trials {
 
   /** As pick, at once, among what is compiled. */
   pickCompiled(plan: Plan, count: number): Variant {
-    const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? PLAIN);
-    return this.kernelsOf(plan, variant, "device").every((kernel) => this.shared().pipelines.has(kernel)) ? variant : PLAIN;
+    const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? this.plain);
+    return this.kernelsOf(plan, variant, "device").every((kernel) => this.shared().pipelines.has(kernel)) ? variant : this.plain;
   }
 
   /** Compiles what is fixed for the plan, or remembered of an earlier run. */
@@ -130,7 +151,7 @@ export class Trials {
   /** The variants that a plan and the device allow, plain first. */
   variants(plan: Plan, unrolls = true): Variant[] {
     const lanes = Math.min(32, lanesOf(this.device));
-    const tiles: Tile[] = [PLAIN.tile, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
+    const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
     // A lane per weight of a tile's outputs, or of several columns of them.
     if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes: Math.min(lanes, 16) }, { rows: 8, outputs: 16, lanes: Math.min(lanes, 16) });
     const fused: FusedVariant[] = [
@@ -167,7 +188,7 @@ export class Trials {
   private fixedFor(plan: Plan): Variant {
     const fixed = this.fixed!;
     if (fixed.kind === "layers") return fixed;
-    if (!fusedForm(plan, { to: "host" }, fixed)) return PLAIN;
+    if (!fusedForm(plan, { to: "host" }, fixed)) return this.plain;
     const refusal = this.refusal(plan, fixed);
     if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
     return fixed;
@@ -179,7 +200,7 @@ export class Trials {
     const bucket = bucketOf(count);
     let choice = known.get(bucket);
     if (!choice) {
-      known.set(bucket, (choice = { variant: PLAIN, spent: 0, tried: "nothing", pending: null }));
+      known.set(bucket, (choice = { variant: this.plain, spent: 0, tried: "nothing", pending: null }));
       await this.recall(plan, bucket, choice);
     }
     return choice;
@@ -204,7 +225,7 @@ export class Trials {
   }
 
   private keyOf(plan: Plan, bucket: number): string {
-    return `deldot kernels, ${this.adapter}, ${shapeOf(plan)} at ${4 ** bucket}`;
+    return `deldot kernels, ${this.adapter}, ${shapeOf(plan)} at ${4 ** bucket}${this.half ? " in float16" : ""}`;
   }
 
   /** What a variant runs where the results go to the host, or stay in the caller's buffers. */
@@ -235,7 +256,7 @@ export class Trials {
   private async tryAll(plan: Plan, count: number, choice: Choice, unrolls: boolean): Promise<readonly Trial[]> {
     const bench = new Bench(this.device, plan, count, this.limits(), this.shared());
     try {
-      const plain = await bench.add(PLAIN);
+      const plain = await bench.add(this.plain);
       await bench.lengthen(plain);
       const runners = [plain];
       for (const variant of this.variants(plan, unrolls).slice(1)) {

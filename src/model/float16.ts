@@ -13,3 +13,22 @@ export function bfloat16(bits: number): number {
   return scratch.getFloat32(0);
 }
 const scratch = new DataView(new ArrayBuffer(4));
+
+/** The IEEE half nearest to a number, ties to even; infinite beyond 65 519. */
+export function toFloat16(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const size = Math.abs(value);
+  if (Number.isNaN(size)) return 0x7e00;
+  if (size >= 65520) return sign | 0x7c00;
+  // Halves between two powers of 2 are 2^(exponent - 10) apart; below 2^-14 the distance stays.
+  const exponent = Math.max(-14, Math.floor(Math.log2(size)));
+  const steps = roundToEven(size / 2 ** (exponent - 10));
+  // A carry into the next power of 2 carries into the exponent's bits all by itself.
+  return sign | (size < 2 ** -14 ? steps : ((exponent + 14) << 10) + steps);
+}
+
+function roundToEven(value: number): number {
+  const below = Math.floor(value);
+  const rest = value - below;
+  return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+}

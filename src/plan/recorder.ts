@@ -2,7 +2,6 @@ import type { Graph, Node } from "./graph.js";
 import { ones, type PlannedMatrix } from "./matrices.js";
 import {
   STEPS_PER_SUBMISSION,
-  WORKGROUP_SIZE,
   type Binding,
   type Chunk,
   type MatrixLayout,
@@ -14,7 +13,7 @@ import {
   type Submission,
 } from "./steps.js";
 import type { Plan } from "./trace.js";
-import { PLAIN_TILE, type Tile, type Variant } from "./variants.js";
+import { tileOf, type Tile, type Variant } from "./variants.js";
 
 export interface ChunkRequest {
   readonly plan: Plan;
@@ -60,7 +59,7 @@ export class ChunkRecorder {
     this.graph = request.plan.graph;
     this.count = request.count;
     this.route = request.route;
-    this.tile = request.variant.kind === "layers" ? request.variant.tile : PLAIN_TILE;
+    this.tile = tileOf(request.variant);
   }
 
   /** Closes the last submission. */
@@ -118,10 +117,14 @@ export class ChunkRecorder {
     return Math.ceil(width / this.tile.outputs);
   }
 
-  /** For every row and each of `parts` parts of a product's outputs: those of a tile, unless a contraction sums several. */
+  /**
+   * For all rows and each of `parts` parts of a product's outputs: those of a tile, unless a contraction sums several.
+   * Lanes that hand weights around are whole workgroups.
+   */
   productInvocations(rows: number, parts: number): number {
     const { rows: each, lanes } = this.tile;
-    return lanes > 0 ? Math.ceil(rows / (each * WORKGROUP_SIZE)) * parts * WORKGROUP_SIZE : Math.ceil(rows / each) * parts;
+    const together = Math.max(1, lanes);
+    return Math.ceil(rows / (each * together)) * parts * together;
   }
 
   add(step: Omit<Step, "activation" | "tile" | "multiplyAdds"> & Partial<Pick<Step, "activation" | "tile" | "multiplyAdds">>): void {

@@ -24,7 +24,7 @@ export interface OuterRows {
 }
 
 /** How a matrix lies in GPU memory: see `layoutMatrix` in gpu/buffers.ts. */
-export type MatrixLayout = "product" | "rows";
+export type MatrixLayout = "product" | "half product" | "rows";
 
 /** A buffer of a step. */
 export type Binding =
@@ -97,8 +97,13 @@ export interface Capacity {
 
 /** Partial sums that a contraction without a diagonal keeps per point, for the host to add in float64. */
 export const PARTIAL_SUMS = 8;
-/** Invocations per workgroup of every kernel; all adapters allow 256, and 64 keeps small chunks spread out. */
+/** Invocations per workgroup; all adapters allow 256, and 64 keeps small chunks spread out. */
 export const WORKGROUP_SIZE = 64;
+
+/** Lanes that hand weights around are a workgroup of their own: it shares its outputs, and so needs rows for every lane. */
+export function workgroupSizeOf(tile: Tile | null): number {
+  return tile && tile.lanes > 0 ? tile.lanes : WORKGROUP_SIZE;
+}
 /** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */
 export const STEPS_PER_SUBMISSION = 256;
 /** Staging buffers in flight: the host reads one while the device fills the other. */

@@ -9,6 +9,8 @@ export interface Tile {
    * itself. At most the adapter's least subgroup size, and a divisor of `outputs` or a multiple of it.
    */
   readonly lanes: number;
+  /** Whether weights lie in memory as float16. */
+  readonly half?: boolean;
 }
 
 /** A dispatch per operation, its results in memory. */
@@ -23,6 +25,8 @@ export interface FusedVariant {
   /** Where the weights are: a buffer that loops read, or numbers in the text of an unrolled kernel. */
   readonly weights: "uniform" | "storage" | "literal";
   readonly points: 1 | 2 | 4;
+  /** Whether weights lie in memory as float16: in a storage buffer, since uniform blocks take no narrower arrays. */
+  readonly half?: boolean;
 }
 
 /** Which kernels run a plan: all give the same results but for rounding. */
@@ -32,15 +36,41 @@ export type Variant = LayersVariant | FusedVariant;
 export const PLAIN_TILE: Tile = { rows: 4, outputs: 4, lanes: 0 };
 export const PLAIN: LayersVariant = { kind: "layers", tile: PLAIN_TILE };
 
-/** "layers 4x4", "layers 4x16 by 8 lanes", "fused uniform x2": rows x outputs of a tile; points of an invocation. */
-export function nameOfVariant(variant: Variant): string {
-  if (variant.kind === "fused") return `fused ${variant.weights} x${variant.points}`;
-  const { rows, outputs, lanes } = variant.tile;
-  return `layers ${rows}x${outputs}${lanes > 0 ? ` by ${lanes} lanes` : ""}`;
+/** A variant with its weights in float16. */
+export function halved(variant: LayersVariant): LayersVariant;
+export function halved(variant: FusedVariant): FusedVariant;
+export function halved(variant: Variant): Variant {
+  return variant.kind === "fused" ? { ...variant, half: true } : { kind: "layers", tile: { ...variant.tile, half: true } };
 }
+
+/** "layers 4x4", "layers 4x16 by 8 lanes", "fused storage x2 in float16": rows x outputs of a tile; points of an invocation. */
+export function nameOfVariant(variant: Variant): string {
+  if (variant.kind === "fused") return `fused ${variant.weights} x${variant.points}${variant.half ? HALF : ""}`;
+  const { rows, outputs, lanes, half } = variant.tile;
+  return `layers ${rows}x${outputs}${lanes > 0 ? ` by ${lanes} lanes` : ""}${half ? HALF : ""}`;
+}
+
+/** The tile of the products that a variant runs in layers: of a fused one, where a plan cannot be fused. */
+export function tileOf(variant: Variant): Tile {
+  if (variant.kind === "layers") return variant.tile;
+  return variant.half ? halved(PLAIN).tile : PLAIN_TILE;
+}
+
+const HALF = " in float16";
 
 /** The variant of a name. @throws InputError where it is none. */
 export function parseVariant(name: string): Variant {
+  const half = name.endsWith(HALF);
+  const variant = parseSingle(half ? name.slice(0, -HALF.length) : name);
+  if (!variant || (half && variant.kind === "fused" && variant.weights !== "storage"))
+    throw new InputError(
+      `kernels is ${quote(name)}; expected "auto" or a name such as "layers 4x4", "fused uniform x2", "fused literal x1"`,
+    );
+  if (!half) return variant;
+  return variant.kind === "fused" ? halved(variant) : halved(variant);
+}
+
+function parseSingle(name: string): Variant | null {
   const layers = /^layers (\d+)x(\d+)(?: by (\d+) lanes)?$/.exec(name);
   if (layers) {
     const [rows, outputs, lanes] = [Number(layers[1]), Number(layers[2]), Number(layers[3] ?? 0)];
@@ -49,5 +79,5 @@ export function parseVariant(name: string): Variant {
   }
   const fused = /^fused (uniform|storage|literal) x([124])$/.exec(name);
   if (fused) return { kind: "fused", weights: fused[1] as FusedVariant["weights"], points: Number(fused[2]) as FusedVariant["points"] };
-  throw new InputError(`kernels is ${quote(name)}; expected "auto" or a name such as "layers 4x4", "fused uniform x2", "fused literal x1"`);
+  return null;
 }

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { InputError, VectorField, type Store } from "../../src/index.js";
+import { evaluateReference, InputError, mlp, VectorField, type Store, type VectorFieldOptions } from "../../src/index.js";
 import { fileStore } from "../../src/node/index.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
@@ -140,6 +140,51 @@ describe("fileStore", () => {
     await expect(store.get("deldot")).rejects.toThrow();
     const field = await VectorField.create(device, network, { store });
     expect((await field.evaluate(points)).kernels).toBe("layers 4x4");
+    field.destroy();
+  });
+});
+
+describe("weights in float16", () => {
+  const { network: larger } = randomMlp({ seed: 3, widths: [3, 30, 26, 3], activation: "tanh" });
+  const at = randomPoints(4, 50, 3);
+  const truth = evaluateReference(larger, at, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
+  const scale = Float64Array.from({ length: 50 }, (_, b) => [0, 1, 2].reduce((sum, i) => sum + Math.abs(truth.diagonal![3 * b + i]!), 0));
+  const worst = (divergence: Float32Array): number =>
+    divergence.reduce((most, value, b) => Math.max(most, Math.abs(value - truth.divergence![b]!) / scale[b]!), 0);
+
+  test("are as near as they are said to be, and no nearer than their rounding, by every kind of kernel", async () => {
+    const make = (options: VectorFieldOptions): Promise<VectorField> => VectorField.create(device, larger, options);
+    if (!device.features.has("shader-f16")) {
+      await expect(make({ weights: "float16" })).rejects.toThrow(/shader-f16/);
+      await expect(make({ kernels: "fused storage x2 in float16" })).rejects.toThrow(/shader-f16/);
+      return;
+    }
+    for (const kernels of ["auto", "layers 8x8 in float16", "layers 4x16 by 8 lanes in float16", "fused storage x2 in float16"]) {
+      const field = await make({ weights: "float16", kernels });
+      for (const method of ["tangent", "cyclic"] as const) {
+        const result = await field.evaluate(at, { method });
+        expect(result.kernels).toMatch(/in float16$/);
+        const error = worst(result.divergence);
+        expect(error).toBeLessThan(4e-3);
+        expect(error).toBeGreaterThan(1e-5);
+      }
+      field.destroy();
+    }
+    const field = await make({ weights: "float16" });
+    for (const { kernels } of await field.tune(50)) expect(kernels).toMatch(/in float16$/);
+    field.destroy();
+  });
+
+  test("are refused where a name says otherwise, or a weight is too large", async () => {
+    await expect(VectorField.create(device, larger, { kernels: "fused uniform x2 in float16" })).rejects.toThrow(InputError);
+    await expect(VectorField.create(device, larger, { weights: "float8" as "float16" })).rejects.toThrow(
+      /"float8"; expected "float32" or "float16"/,
+    );
+    if (!device.features.has("shader-f16")) return;
+    await expect(VectorField.create(device, larger, { weights: "float16", kernels: "layers 4x4" })).rejects.toThrow(/float16/);
+    const huge = mlp({ layers: [{ weight: [[1e5]], bias: [0] }], activation: "tanh" });
+    const field = await VectorField.create(device, huge, { weights: "float16" });
+    await expect(field.evaluate([1])).rejects.toThrow(/100000; float16 ends at 65504/);
     field.destroy();
   });
 });
