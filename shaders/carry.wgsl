@@ -39,6 +39,10 @@ fn load(at: vec2u, k: u32) -> vec4f {
   return scale[at.y + k] * tangent[at.x + k];
 }
 
+fn start(row: u32, output: u32) -> vec4f {
+  return vec4f();
+}
+
 fn finish(row: u32, output: u32, y: vec4f) {
   if (row >= p.rows || output >= p.outer) {
     return;

@@ -47,6 +47,10 @@ fn load(at: vec2u, k: u32) -> vec4f {
   return scale[at.y + k] * tangent[at.x + k];
 }
 
+fn start(row: u32, output: u32) -> vec4f {
+  return vec4f();
+}
+
 fn contracted(row: u32, output: u32, y: vec4f) -> f32 {
   if (output >= p.outer) {
     return 0.0;

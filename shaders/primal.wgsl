@@ -31,11 +31,14 @@ fn load(at: u32, k: u32) -> vec4f {
   return a[at + k];
 }
 
-fn finish(row: u32, output: u32, product: vec4f) {
+fn start(row: u32, output: u32) -> vec4f {
+  return prior[row * p.prior_per_row + output];
+}
+
+fn finish(row: u32, output: u32, z: vec4f) {
   if (row >= p.rows || output >= p.outer) {
     return;
   }
-  let z = prior[row * p.prior_per_row + output] + product;
   for (var lane = 0u; lane < 4u; lane++) {
     let column = output * 4u + lane;
     // Padding stays 0: σ(0) may be huge, as that of a reciprocal, and products of it overflow into real lanes as NaN.

@@ -1,5 +1,5 @@
 import { readBatch, readContext, type BatchInput, type ContextInput } from "./batch.js";
-import { meanRows, sumRows } from "./cpu/reduce.js";
+import { meanRows, sumRowsInto } from "./cpu/reduce.js";
 import { DeldotError, InputError, LimitError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
 import { encodeSteps } from "./gpu/encode.js";
@@ -226,9 +226,10 @@ export class VectorField {
         if (read.what !== "terms") return;
         if (wants("diagonal")) results.diagonal!.set(data, first * d);
         if (!wants("divergence")) return;
-        const estimate = estimates ? meanRows(data, rows, read.width) : null;
-        results.divergence!.set(estimate?.mean ?? sumRows(data, rows, read.width), first);
-        if (estimate) standardError!.set(estimate.standardError, first);
+        if (!estimates) return sumRowsInto(results.divergence!.subarray(first, first + rows), data, read.width);
+        const { mean, standardError: errors } = meanRows(data, rows, read.width);
+        results.divergence!.set(mean, first);
+        standardError!.set(errors, first);
       },
     );
     for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) {

@@ -403,6 +403,30 @@ describe("memory", () => {
   });
 });
 
+test("what is encoded again makes no new bind groups, and other buffers and counts make their own", async () => {
+  const points = randomPoints(50, 40, d);
+  const others = randomPoints(51, 40, d);
+  const [a, b] = [buffer(points), buffer(others)];
+  const [first, second] = [buffer(40), buffer(40)];
+  let made = 0;
+  const createBindGroup = device.createBindGroup.bind(device);
+  device.createBindGroup = (descriptor) => (made++, createBindGroup(descriptor));
+  const madeBy = (options: EncodeOptions): number => {
+    made = 0;
+    submit(options);
+    return made;
+  };
+  expect(madeBy({ points: a, count: 40, divergence: first })).toBeGreaterThan(0);
+  expect(madeBy({ points: a, count: 40, divergence: first })).toBe(0);
+  expectTruth(points, { divergence: await read(first) });
+  expect(madeBy({ points: b, count: 40, divergence: second })).toBeGreaterThan(0);
+  expect(madeBy({ points: a, count: 30, divergence: { buffer: second, offset: 40 } })).toBeGreaterThan(0);
+  device.createBindGroup = createBindGroup;
+  const result = await read(second);
+  expectTruth(others.subarray(0, 10 * d), { divergence: result.subarray(0, 10) });
+  expectTruth(points.subarray(0, 30 * d), { divergence: result.subarray(10) });
+});
+
 test("a count of 0 records nothing", async () => {
   const empty = buffer(1);
   const encoder = device.createCommandEncoder();

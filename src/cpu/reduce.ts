@@ -1,12 +1,24 @@
 /** The sum of each row of terms [count, width], in float64. */
 export function sumRows(terms: ArrayLike<number>, count: number, width: number): Float64Array {
   const sums = new Float64Array(count);
-  for (let row = 0; row < count; row++) {
-    let sum = 0;
-    for (let k = 0; k < width; k++) sum += terms[row * width + k]!;
-    sums[row] = sum;
-  }
+  sumRowsInto(sums, terms, width);
   return sums;
+}
+
+/** The same, one row for each of the sums. */
+export function sumRowsInto(sums: Float32Array | Float64Array, terms: ArrayLike<number>, width: number): void {
+  let at = 0;
+  for (let row = 0; row < sums.length; row++) {
+    // Two sums side by side: one addition need not wait for the other.
+    let [even, odd] = [0, 0];
+    const end = at + width;
+    for (; at + 1 < end; at += 2) {
+      even += terms[at]!;
+      odd += terms[at + 1]!;
+    }
+    if (at < end) even += terms[at++]!;
+    sums[row] = even + odd;
+  }
 }
 
 /**

@@ -182,21 +182,25 @@ async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, c
   }
 }
 
-type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+type Upload = readonly [name: string, data: Float32Array];
 
 /** The chunk's inputs in float32, non-finite numbers as 0 so that no driver meets them; their points are noted. */
 function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFinite: Uint8Array): Upload[] {
   const { first, count } = chunk;
   const uploads: Upload[] = [];
-  const add = (name: string, batch: { data: ArrayLike<number> }, total: number, shared: boolean): void => {
+  const add = (name: string, batch: Pick<Batch, "data">, total: number, shared: boolean): void => {
     const width = batch.data.length / total;
-    const data = new Float32Array((shared ? 1 : count) * width);
     const from = total === 1 ? 0 : first * width;
-    for (let i = 0; i < data.length; i++) {
-      const value = Math.fround(batch.data[from + i]!);
-      if (Number.isFinite(value)) data[i] = value;
-      else if (shared) nonFinite.fill(1, first, first + count);
-      else nonFinite[first + Math.floor(i / width)] = 1;
+    let data = inFloat32(batch.data, from, from + (shared ? 1 : count) * width);
+    if (!areFinite(data)) {
+      // The caller's own numbers stay as they are.
+      data = data.slice();
+      for (const [i, value] of data.entries()) {
+        if (Number.isFinite(value)) continue;
+        data[i] = 0;
+        if (shared) nonFinite.fill(1, first, first + count);
+        else nonFinite[first + Math.floor(i / width)] = 1;
+      }
     }
     // A field whose divergence is constant reads no points, and yet none may be a NaN.
     if (chunk.scratch.has(name)) uploads.push([name, data]);
@@ -205,4 +209,23 @@ function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFini
   if (context) add("context", context, context.shared ? 1 : points.count, context.runs !== null);
   if (tangents) add("tangents", tangents, tangents.count, false);
   return uploads;
+}
+
+/** The numbers [from, to), without a copy where they are in float32 already. */
+function inFloat32(numbers: Batch["data"], from: number, to: number): Float32Array {
+  if (numbers instanceof Float32Array) return numbers.subarray(from, to);
+  const data = new Float32Array(to - from);
+  if (numbers instanceof Float64Array) data.set(numbers.subarray(from, to));
+  else for (let i = 0; i < data.length; i++) data[i] = numbers[from + i]!;
+  return data;
+}
+
+function areFinite(data: Float32Array): boolean {
+  // 0 times anything else is NaN, and stays in the sum; every number is looked at, but nothing is decided before the end.
+  let [even, odd] = [0, 0];
+  for (let i = 0; i + 1 < data.length; i += 2) {
+    even += 0 * data[i]!;
+    odd += 0 * data[i + 1]!;
+  }
+  return even + odd + 0 * (data.at(-1) ?? 0) === 0;
 }

@@ -14,22 +14,30 @@ import type { Tile } from "../plan/variants.js";
  * alone, and no invocation leaves early.
  *
  * The kernel's own text has the parameters rows, inner and outer, the buffer weight: array<Weight>, and
- * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, and `finish(row, output, y)`, which takes 4
- * outputs. Where it `contracts`, `contracted(row, output, y) -> f32` takes them, and `finish(row, part, sum)` what that
- * gave for all outputs of a part: part q of the parameter parts has every parts-th block of outputs from q on.
+ * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, `start(row, output)`, what 4 outputs are added
+ * to, and `finish(row, output, y)`, which takes their sums. Where it `contracts`, `contracted(row, output, y) -> f32` takes
+ * them, and `finish(row, part, sum)` what that gave for all outputs of a part: part q of the parameter parts has every
+ * parts-th block of outputs from q on.
  */
 export function tiledMain(tile: Tile, contracts: boolean): string {
   const { rows, lanes } = tile;
   const quads = tile.outputs / 4;
   const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(quads, (quad) => write(row, quad)));
-  const { setup, step } = lanes > 0 ? handedAround(tile) : ownWeights(tile);
+  const { setup, loads, columns } = lanes > 0 ? handedAround(tile) : ownWeights();
   const product = `
   let output = block * ${quads}u;
+  ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
   ${setup}
-  ${sums((row, quad) => `var y${row}_${quad} = vec4f();`)}
+  ${sums((row, quad) => `var y${row}_${quad} = start(row${row}, output${quad});`)}
   for (var k = 0u; k < p.inner; k++) {
     ${each(rows, (row) => `let x${row} = load(at${row}, k);`)}
-    ${step}
+    ${loads}
+    ${each(
+      quads,
+      (quad) => `
+    let columns${quad} = mat4x4f(${columns(quad)});
+    ${each(rows, (row) => `y${row}_${quad} += columns${quad} * x${row};`)}`,
+    )}
   }
   let y = array(
     ${sums((row, quad) => `y${row}_${quad},`)}
@@ -67,7 +75,8 @@ fn main(
   let parts = ${contracts ? "p.parts" : "blocks"};
   let group = workgroup.y * workgroups.x + workgroup.x;
   ${lanes > 0 ? rowsOfWorkgroup(rows) : rowsOfInvocation(rows)}
-  ${each(rows, (row) => `let at${row} = address(min(row + ${row}u, p.rows - 1u));`)}
+  ${each(rows, (row) => `let row${row} = min(row + ${row}u, p.rows - 1u);`)}
+  ${each(rows, (row) => `let at${row} = address(row${row});`)}
   ${contracts ? contraction : whole}
 }
 `;
@@ -101,50 +110,46 @@ function rowsOfWorkgroup(rows: number): string {
   let row = ((group % groups) * WORKGROUP_SIZE + local) * ${rows}u;`;
 }
 
-/** Each invocation loads all weights that it needs, four rows of W's transpose at a time. */
-function ownWeights({ rows, outputs }: Tile): { setup: string; step: string } {
-  const quads = outputs / 4;
-  const column = (quad: number, row: number): string => `vec4f(weight[w${quad} + ${row}u * p.outer])`;
+/** Statements before the loop over k and in it, and 4 columns of 4 numbers of W, which stand for 4 outputs. */
+interface Weights {
+  readonly setup: string;
+  readonly loads: string;
+  readonly columns: (quad: number) => string;
+}
+
+/** Each invocation loads all weights that it needs. */
+function ownWeights(): Weights {
   return {
-    setup: each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`),
-    step: each(
-      quads,
-      (quad) => `
-    let w${quad} = k * 4u * p.outer + output${quad};
-    let columns${quad} = mat4x4f(${[0, 1, 2, 3].map((row) => column(quad, row)).join(", ")});
-    ${each(rows, (row) => `y${row}_${quad} += columns${quad} * x${row};`)}`,
-    ),
+    setup: "",
+    loads: "let w = k * 4u * p.outer;",
+    columns: (quad) => [0, 1, 2, 3].map((inner) => `vec4f(weight[w + ${inner}u * p.outer + output${quad}])`).join(", "),
   };
 }
 
 /**
- * Each lane loads one number of W's transpose and broadcasts it. A load for the lanes covers `lanes` outputs of a row, or
- * several rows where those are no more than half of the lanes.
+ * Each lane loads one number and broadcasts it. A load covers `lanes` outputs of a row of W's transpose, or several rows
+ * where their outputs are no more than half of the lanes.
  */
-function handedAround({ rows, outputs, lanes }: Tile): { setup: string; step: string } {
+function handedAround({ outputs, lanes }: Tile): Weights {
   const atOnce = lanes >= 4 * outputs ? 4 : lanes >= 2 * outputs ? 2 : 1;
   const loads = Math.ceil(outputs / lanes);
   const broadcast = (inner: number, output: number): string => {
     const load = Math.floor(output / lanes);
-    return `subgroupBroadcast(w${inner - (inner % atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
+    return `subgroupBroadcast(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
   };
   return {
     setup: `
   let lane = subgroup_lane % ${lanes}u;
   let width = p.outer * 4u;
-  ${each(loads, (load) => `let column${load} = min(lane / ${outputs}u, ${atOnce - 1}u) * width + min(output * 4u + ${load * lanes}u + lane % ${outputs}u, width - 1u);`)}`,
-    step: [0, 1, 2, 3]
-      .map(
-        (inner) => `
-    ${inner % atOnce === 0 ? each(loads, (load) => `let w${inner}_${load} = f32(weight[(k * 4u + ${inner}u) * width + column${load}]);`) : ""}
-    ${each(
-      outputs / 4,
-      (quad) => `
-    let column${inner}_${quad} = vec4f(${[0, 1, 2, 3].map((component) => broadcast(inner, quad * 4 + component)).join(", ")});
-    ${each(rows, (row) => `y${row}_${quad} += column${inner}_${quad} * x${row}[${inner}];`)}`,
-    )}`,
-      )
-      .join(""),
+  let inner = min(lane / ${outputs}u, ${atOnce - 1}u);
+  ${each(loads, (load) => `let at_lane${load} = inner * width + min(output * 4u + ${load * lanes}u + lane % ${outputs}u, width - 1u);`)}`,
+    loads: each(4 / atOnce, (row) =>
+      each(loads, (load) => `let w${row}_${load} = f32(weight[(k * 4u + ${row * atOnce}u) * width + at_lane${load}]);`),
+    ),
+    columns: (quad) =>
+      [0, 1, 2, 3]
+        .map((inner) => `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`)
+        .join(",\n      "),
   };
 }
 

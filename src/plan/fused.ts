@@ -178,7 +178,7 @@ class Lowering {
         kind: "sum",
         into,
         bias: bias ? rowsOf(`b${index}`, 1, width, () => Array.from(bias)) : null,
-        added: terms.filter((term) => !isDense(term)).map((term) => this.elementsOf(term as Exclude<Term, { kind: "dense" }>)),
+        added: terms.filter((term) => !isDense(term)).map((term) => this.elementsOf(term)),
         products: terms.filter(isDense).map(({ matrix, source }) => ({ matrix, x: [this.values.get(source)!] })),
         activation: node.activation ?? IDENTITY,
         derivative: this.derivatives.get(index) ?? null,

@@ -121,6 +121,9 @@ function largestBuffer({ maxStorageBufferBindingSize, maxBufferSize }: ScheduleL
   return Math.min(maxStorageBufferBindingSize, maxBufferSize);
 }
 
+/** The last chunk for the caller's buffers of each plan: encode is often called with the same, frame by frame. */
+const lastChunks = new WeakMap<Plan, { readonly key: string; readonly chunk: Chunk }>();
+
 /** The chunk of `count` points from `first`, cut into submissions of bounded work. */
 export function scheduleChunk(
   plan: Plan,
@@ -131,7 +134,14 @@ export function scheduleChunk(
   route: Route,
   variant: Variant = PLAIN,
 ): Chunk {
-  return buildChunk({ plan, first, count, tangentsAtOnce: capacity.tangentsAtOnce, limits, route, variant });
+  const { tangentsAtOnce } = capacity;
+  const build = (): Chunk => buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant });
+  // On the way to the host nearly every chunk is another, as the pace changes.
+  if (route.to === "host") return build();
+  const key = JSON.stringify([first, count, tangentsAtOnce, limits, route.outer, nameOfVariant(variant)]);
+  let last = lastChunks.get(plan);
+  if (!last || last.key !== key) lastChunks.set(plan, (last = { key, chunk: build() }));
+  return last.chunk;
 }
 
 function workOf(submission: Submission): number {

@@ -253,6 +253,49 @@ describe("chunks", () => {
     expect(works.length).toBeLessThanOrEqual((2 * works.reduce((sum, work) => sum + work, 0)) / limit + 1);
   });
 
+  test("of one coordinate at a time hold several points, each submission as many passes as its limit takes", () => {
+    const plan = makePlan(hiddenLayers(784, 512, 3), { method: "coordinate" });
+    const limit = 2 ** 24;
+    const capacity = capacityOf(plan, { ...guaranteed, multiplyAddsPerSubmit: limit }, toHost);
+    const { submissions } = scheduleChunk(plan, 0, capacity.points, capacity, { ...guaranteed, multiplyAddsPerSubmit: limit }, toHost);
+    const works = submissions.map(workOf);
+    expect(capacity.tangentsAtOnce).toBe(1);
+    // The work of a whole point is 44 times the limit, that of a pass a sixteenth of it.
+    expect(capacity.points).toBeGreaterThan(4);
+    expect(Math.max(...works)).toBeLessThanOrEqual(limit);
+    expect(works.length).toBeGreaterThan(100);
+    expect(works.length).toBeLessThanOrEqual(2 * 256);
+  });
+
+  test("of one plan are as large as those of a fresh one, whatever was asked before", () => {
+    const property = fc.property(network, asked, fc.array(fc.tuple(limits, fc.boolean()), { minLength: 2, maxLength: 4 }), (net, choice, all) => {
+      const attempt = (plan: Plan, given: ScheduleLimits, sharedContext: boolean): unknown => {
+        try {
+          return capacityOf(plan, given, { to: "host", sharedContext });
+        } catch (error) {
+          return (error as Error).message;
+        }
+      };
+      const plan = makePlan(net, choice);
+      for (const [given, sharedContext] of [...all, all[0]!])
+        expect(attempt(plan, given, sharedContext)).toEqual(attempt(makePlan(net, choice), given, sharedContext));
+    });
+    fc.assert(property, { ...parameters, numRuns: 100 });
+  });
+
+  test("for the caller's buffers are made anew where anything about them is another", () => {
+    const plan = makePlan(hiddenLayers(3, 8, 2), { outputs: ["divergence"] });
+    const chunk = (first: number, count: number, offset: number, limit = Infinity): Chunk => {
+      const outer = { points: { offset, stride: 3 }, divergence: { offset: 0, stride: 1 } };
+      const unlimited = { ...guaranteed, multiplyAddsPerSubmit: limit };
+      return scheduleChunk(plan, first, count, { points: 100, tangentsAtOnce: 3 }, unlimited, { to: "device", outer });
+    };
+    const known = chunk(0, 10, 0);
+    expect(chunk(0, 10, 0)).toBe(known);
+    for (const other of [chunk(10, 10, 0), chunk(0, 9, 0), chunk(0, 10, 256), chunk(0, 10, 0, 2 ** 30)]) expect(other).not.toEqual(known);
+    expect(chunk(0, 10, 0)).toEqual(known);
+  });
+
   test("of a jvp carry one tangent per point", () => {
     const [chunk] = chunksOf(makeJvpPlan(hiddenLayers(5, 8, 2)), 7, guaranteed, toHost) as [Chunk];
     expect(chunk.submissions.flatMap(({ reads }) => reads)).toEqual([

@@ -1,0 +1,196 @@
+import type { EncodeResult, ScaleResult } from "./extras.js";
+import { digits, type Stats } from "./measure.js";
+import type { Peaks } from "./peak.js";
+import { labelOf } from "./cases.js";
+import type { CaseResult, Row } from "./rows.js";
+
+/** One run on one adapter. Sections that were not asked for are null or empty. */
+export interface Report {
+  readonly adapter: string;
+  /** Processor, its threads, and the version of Node. */
+  readonly host: string;
+  /** How the compute passes were timed. */
+  readonly deviceTime: "timestamps" | "submit to done";
+  readonly peaks: Peaks | null;
+  readonly cases: readonly CaseResult[];
+  readonly scale: readonly ScaleResult[];
+  readonly encode: readonly EncodeResult[];
+}
+
+type Table = readonly (readonly string[])[];
+
+/** "12.3 (11.9 to 12.8)" */
+const spread = ({ median, low, high }: Stats): string => `${digits(median)} (${digits(low)} to ${digits(high)})`;
+const percent = (value: number, of: number | undefined): string => (of === undefined ? "" : `${digits((100 * value) / of)}%`);
+const mebibytes = (bytes: number): string => digits(bytes / 2 ** 20);
+const nameOf = ({ method, auto }: Row): string => (method === "value" ? "f alone" : `${method}${auto ? " (auto)" : ""}`);
+
+function rowTable({ rows }: CaseResult, peaks: Peaks | null): Table {
+  const header = [
+    ["method", "points", "ms", "times f", "plan", "evaluate ms", "times f", "GFLOP/s", "of literal peak", "of looped peak", "points/s"],
+    ["MiB", "worst error", "kernels", "samples"],
+  ].flat();
+  return [
+    header,
+    ...rows.map((row) => [
+      nameOf(row),
+      digits(row.points),
+      spread(row.device),
+      spread(row.ratio),
+      digits(row.predictedRatio),
+      spread(row.wall),
+      spread(row.wallRatio),
+      digits(row.gflops),
+      percent(row.gflops, peaks?.literal),
+      percent(row.gflops, peaks?.looped),
+      digits(row.pointsPerSecond),
+      mebibytes(row.peakBytes),
+      row.error.toExponential(1),
+      row.kernels,
+      String(row.device.samples),
+    ]),
+  ];
+}
+
+function trialTable(row: Row): Table {
+  const header = [`${nameOf(row)}: kernels`, "ms", "chosen"];
+  return [
+    header,
+    ...row.trials.map(({ kernels, milliseconds, chosen }) => [
+      kernels,
+      Number.isFinite(milliseconds) ? digits(milliseconds) : "given up",
+      chosen ? "*" : "",
+    ]),
+  ];
+}
+
+function peakTable({ forms, looped, literal, copy, stream }: Peaks): Table {
+  return [
+    ["what", "rate"],
+    ["multiply-adds, literal factors, best", `${digits(literal)} GFLOP/s`],
+    ["multiply-adds, operands in registers, looped, best", `${digits(looped)} GFLOP/s`],
+    ...forms.map(({ name, kind, gflops }) => [`${kind}, ${name}`, `${digits(gflops)} GFLOP/s`]),
+    ["copyBufferToBuffer", `${digits(copy)} GB/s`],
+    ["a kernel that reads and writes storage", `${digits(stream)} GB/s`],
+  ];
+}
+
+function scaleTable(scale: readonly ScaleResult[]): Table {
+  const header = ["network", "points", "ns per point", "with onProgress and a signal", "reports"];
+  const rows = scale.map(({ name, points, plain, watched, reports }) => [
+    name,
+    digits(points),
+    spread(plain),
+    spread(watched),
+    digits(reports),
+  ]);
+  return [header, ...rows];
+}
+
+function encodeTable(encode: readonly EncodeResult[]): Table {
+  const header = ["network", "points", "ms per call", "first call"];
+  return [header, ...encode.map(({ name, points, call, first }) => [name, digits(points), spread(call), digits(first)])];
+}
+
+const titleOf = ({ name, points, network, forwardMultiplyAdds }: CaseResult): string =>
+  `${labelOf(name, points)}: ${network}, ${digits(forwardMultiplyAdds)} multiply-adds per point`;
+
+function notesOf({ rows, skipped, residentBytes }: CaseResult): string[] {
+  const [f] = rows;
+  const fewer = rows.filter(({ points }) => points < f!.points);
+  const tuned = rows.reduce((seconds, { tuneSeconds }) => seconds + tuneSeconds, 0);
+  return [
+    ...fewer.map((row) => `${nameOf(row)} ran on ${digits(row.points)} points, since it is slow; its ratio is per point.`),
+    ...skipped.map(({ method, reason }) => `${method} was left out: ${reason}.`),
+    `Tuning took ${digits(tuned)} s; the process has held ${mebibytes(residentBytes)} MiB at most so far.`,
+  ];
+}
+
+const aboutTimes = ({ deviceTime }: Report): string =>
+  `"ms" is the compute pass (${deviceTime === "timestamps" ? "the device's timestamps" : "from submit to the end of the work"}), "evaluate ms" the wall time of upload, compute and read back; medians, quartiles in brackets.`;
+
+export function textOfCase(result: CaseResult, peaks: Peaks | null, trials: boolean): string {
+  const tables = [rowTable(result, peaks), ...(trials ? result.rows.filter((row) => row.trials.length > 0).map(trialTable) : [])];
+  return [titleOf(result), ...tables.map(textTable), ...notesOf(result)].join("\n");
+}
+
+export const textOfPeaks = (peaks: Peaks): string => textTable(peakTable(peaks));
+export const textOfScale = (scale: readonly ScaleResult[]): string => textTable(scaleTable(scale));
+export const textOfEncode = (encode: readonly EncodeResult[]): string => textTable(encodeTable(encode));
+
+function textTable(rows: Table): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+function markdownTable([header, ...rows]: Table): string {
+  const line = (cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [line(header!), `|${"---|".repeat(header!.length)}`, ...rows.map(line)].join("\n");
+}
+
+/** For the README: f and what auto takes, a line per case. */
+export function markdownSummary(report: Report): string {
+  const { adapter, host, peaks, cases } = report;
+  const header = [
+    "network, points",
+    "method",
+    "f, ms",
+    "f and ∇·f, ms",
+    "times f",
+    "plan",
+    "evaluate, times f",
+    "GFLOP/s",
+    "points/s",
+    "worst error",
+  ];
+  const rows = cases.flatMap(({ name, points, rows }) => {
+    const f = rows.find(({ method }) => method === "value")!;
+    return rows
+      .filter(({ auto }) => auto)
+      .map((row) => [
+        labelOf(name, points),
+        row.method,
+        digits(f.device.median),
+        digits(row.device.median),
+        spread(row.ratio),
+        digits(row.predictedRatio),
+        digits(row.wallRatio.median),
+        digits(row.gflops),
+        digits(row.pointsPerSecond),
+        row.error.toExponential(1),
+      ]);
+  });
+  const peak = peaks
+    ? ` Its multiply-adds reach ${digits(peaks.literal)} GFLOP/s with literal factors, ${digits(peaks.looped)} in a loop over registers.`
+    : "";
+  return `Measured on ${adapter} (${host}).${peak}\n\n${markdownTable([header, ...rows])}`;
+}
+
+/** For bench/RESULTS.md: everything. */
+export function markdownReport(report: Report): string {
+  const { adapter, host, peaks, cases, scale, encode } = report;
+  const part = (title: string, table: Table, ...notes: string[]): string =>
+    [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
+  return [
+    `## ${adapter}\n\n${host}. ${aboutTimes(report)}`,
+    ...(peaks ? [part("The adapter", peakTable(peaks))] : []),
+    ...cases.map((result) => part(titleOf(result), rowTable(result, peaks), ...notesOf(result))),
+    ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
+    ...(encode.length > 0 ? [part("What encode costs the host", encodeTable(encode))] : []),
+  ].join("\n\n");
+}
+
+/** Puts `body` between the markers <!-- name --> and <!-- /name -->; null where the text has none. */
+export function replaceBetween(text: string, name: string, body: string): string | null {
+  const [open, close] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
+  const [begin, end] = [text.indexOf(open), text.indexOf(close)];
+  if (begin < 0 || end < begin) return null;
+  return `${text.slice(0, begin + open.length)}\n\n${body}\n\n${text.slice(end)}`;
+}

@@ -1,0 +1,44 @@
+import { execFile } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** `npm test` has built dist already. The kernels are fixed: tuning takes long on a software adapter. */
+async function bench(flags: string): Promise<any> {
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ["--import", "tsx", "bench/main.ts", "--kernels", "layers 8x8", "--json", ...flags.split(" ")],
+    { cwd: root, timeout: 50_000 },
+  );
+  return JSON.parse(stdout);
+}
+
+test("the benchmark measures a small case and gives its numbers as JSON", async () => {
+  const report = await bench("--sections cases,encode --cases ^residual --methods auto|jacobian --points 64 --repeats 1");
+  expect(report).toMatchObject({ deviceTime: expect.any(String), peaks: null, scale: [] });
+  expect(report.adapter).not.toBe("");
+  const [{ name, points, forwardMultiplyAdds, rows }] = report.cases;
+  expect({ name, points, forwardMultiplyAdds }).toEqual({ name: "residual", points: 64, forwardMultiplyAdds: 2400 });
+  expect(rows.map(({ method, auto }: any) => ({ method, auto }))).toEqual([
+    { method: "value", auto: false },
+    { method: "tangent", auto: true },
+    { method: "jacobian", auto: false },
+  ]);
+  for (const row of rows) {
+    expect(row.error).toBeLessThan(1e-4);
+    expect(row.compared).toBe(row.points);
+    expect(row.kernels).toBe("layers 8x8");
+    for (const { median, low, high, samples } of [row.device, row.wall, row.ratio, row.wallRatio]) {
+      expect(low).toBeLessThanOrEqual(median);
+      expect(median).toBeLessThanOrEqual(high);
+      expect(samples).toBe(1);
+    }
+    for (const amount of [row.device.median, row.gflops, row.pointsPerSecond, row.peakBytes]) expect(amount).toBeGreaterThan(0);
+  }
+  expect(rows[0]).toMatchObject({ ratio: { median: 1 }, predictedRatio: 1 });
+  expect(rows[1].predictedRatio).toBeCloseTo(2.5, 10);
+  expect(report.encode.map(({ name }: any) => name)).toEqual(["2-64-2", "64-256-3", "two-moons-flow"]);
+  for (const { call, first } of report.encode) for (const amount of [call.median, first]) expect(amount).toBeGreaterThan(0);
+});
