@@ -19,6 +19,9 @@ export interface Inputs {
   readonly context: number | Float32Array | null;
 }
 
+/** Whether every point has a context of its own. */
+export const isPerPoint = (context: Inputs["context"]): context is Float32Array => typeof context === "object" && context !== null;
+
 /** `layers` hidden layers of `width`, named d-width-layers. */
 function chain(d: number, width: number, layers: number, points: number, activation = "tanh", full = false): Case {
   return {

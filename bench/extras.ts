@@ -1,7 +1,7 @@
 import { VectorField, type Network } from "deldot";
 import { interleave, statsOf, wallTime, type Stats } from "./measure.js";
 import { normalPoints, randomMlp, readNetwork } from "./networks.js";
-import type { Bench } from "./rows.js";
+import type { Bench } from "./prepare.js";
 
 /** `evaluate` of value and divergence, by number of points. */
 export interface ScaleResult {

@@ -10,7 +10,8 @@ import { cases, labelOf } from "./cases.js";
 import { measureEncode, measureScale } from "./extras.js";
 import { DeviceClock, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
-import { measureCase, type Bench, type CaseResult, type Settings } from "./rows.js";
+import type { Bench, Settings } from "./prepare.js";
+import { measureCase, type CaseResult } from "./rows.js";
 import {
   markdownReport,
   markdownSummary,
@@ -32,12 +33,12 @@ interface Arguments {
   readonly points: number;
   readonly repeats: number;
   readonly kernels: string;
-  readonly full: boolean;
-  readonly trials: boolean;
+  readonly full?: true;
+  readonly trials?: true;
   readonly adapter: "auto" | "software";
   /** A file's name, or true for stdout. */
   readonly json?: string | true;
-  readonly markdown: boolean;
+  readonly markdown?: true;
 }
 
 function expression(text: string): RegExp {
@@ -54,26 +55,31 @@ function positive(text: string): number {
   return value;
 }
 
-function sectionsOf(text: string): Section[] {
+function sectionsOf(text: string): readonly Section[] {
   const names = text.split(",");
   const unknown = names.find((name) => !sections.includes(name as Section));
   if (unknown !== undefined) throw new InvalidArgumentError(`"${unknown}" is none of ${sections.join(", ")}`);
   return names as Section[];
 }
 
+const option = <T>(flags: string, about: string, parse: (text: string) => T, value: T, shown: string): Option =>
+  new Option(flags, about).argParser(parse).default(value, shown);
+
 const command = new Command("bench")
   .description("Measures f and its divergence by every method on one adapter.")
-  .option("--cases <regexp>", "cases whose name matches, such as 2-64-2,65536", expression, /(?:)/)
-  .option("--methods <regexp>", "methods whose name matches; auto is what auto takes, and f alone always runs", expression, /(?:)/)
-  .addOption(new Option("--sections <list>", `out of ${sections.join(",")}`).argParser(sectionsOf).default(sections))
-  .option("--points <n>", "at most this many points, in a case and elsewhere", positive, Infinity)
+  .addOption(option("--cases <regexp>", "cases whose name matches, such as 2-64-2,65536", expression, /(?:)/, "all"))
+  .addOption(
+    option("--methods <regexp>", "methods whose name matches; auto is what auto takes, f alone runs anyway", expression, /(?:)/, "all"),
+  )
+  .addOption(option("--sections <list>", `out of ${sections.join(",")}`, sectionsOf, sections, "all"))
+  .addOption(option("--points <n>", "at most this many points, in a case and elsewhere", positive, Infinity, "no bound"))
   .option("--repeats <n>", "samples of each, taken in turns", positive, 7)
   .option("--kernels <name>", 'the variant to run, such as "layers 8x8"; auto: what tuning chooses', "auto")
-  .option("--full", "larger cases too, 10^7 points, and slow methods on more points", false)
-  .option("--trials", "print what the tuning of each method found", false)
+  .option("--full", "larger cases too, 10^7 points, and slow methods on more points")
+  .option("--trials", "print what the tuning of each method found")
   .addOption(new Option("--adapter <kind>", "which adapter").choices(["auto", "software"]).default("auto"))
   .option("--json [file]", "write everything as JSON, to stdout where no file is named")
-  .option("--markdown", "write the results into README.md and bench/RESULTS.md", false);
+  .option("--markdown", "write the results into README.md and bench/RESULTS.md");
 
 async function main(): Promise<void> {
   const given = command.parse().opts<Arguments>();
@@ -82,7 +88,7 @@ async function main(): Promise<void> {
   device.addEventListener("uncapturederror", ({ error }) => (refused ??= error.message));
   const progress = (text: string): void => {
     if (refused !== null) throw new Error(`WebGPU refused work: ${refused}`);
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${(performance.now() / 1000).toFixed(0)} s: ${text}\n`);
   };
   try {
     const report = await measure(device, given, progress, (text) => given.json !== true && process.stdout.write(`${text}\n\n`));
@@ -121,7 +127,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     if ((one.full && !given.full) || !given.cases.test(labelOf(one.name, one.points))) continue;
     const result = await measureCase(one, Math.min(one.points, given.points), settings, bench);
     results.push(result);
-    print(textOfCase(result, peaks, given.trials));
+    print(textOfCase(result, peaks, given.trials === true));
   }
 
   const counts = [1e4, 1e5, 1e6, ...(given.full ? [1e7] : [])].map((count) => Math.min(count, given.points));

@@ -62,19 +62,19 @@ export class DeviceClock {
       return device.queue.onSubmittedWorkDone();
     });
     if (!resolved) return milliseconds;
-    const [begin, end] = new BigUint64Array((await readBuffer(device, resolved, 16)).buffer);
+    const [begin, end] = new BigUint64Array(await readBuffer(device, resolved, 16));
     return Number(end! - begin!) / 1e6;
   }
 }
 
 /** The first `size` bytes of a buffer that has usage COPY_SRC. */
-export async function readBuffer(device: GPUDevice, buffer: GPUBuffer, size: number): Promise<Uint8Array<ArrayBuffer>> {
+export async function readBuffer(device: GPUDevice, buffer: GPUBuffer, size: number): Promise<ArrayBuffer> {
   const staging = device.createBuffer({ label: "bench staging", size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
   const encoder = device.createCommandEncoder({ label: "bench read" });
   encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
   device.queue.submit([encoder.finish()]);
   await staging.mapAsync(GPUMapMode.READ);
-  const bytes = new Uint8Array(staging.getMappedRange().slice(0));
+  const bytes = staging.getMappedRange().slice(0);
   staging.destroy();
   return bytes;
 }

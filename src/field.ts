@@ -211,7 +211,7 @@ export class VectorField {
     const estimates = plan.kind === "trace" && plan.probes !== null;
     const standardError = estimates ? new Float32Array(count) : null;
 
-    const variant = await this.watch.guard(this.trials.pick(plan, count));
+    const variant = await this.watch.guard(this.trials.pick(plan, count, context === null || context.runs !== null));
     const began = performance.now();
     const nonFinite = await run(
       plan,
@@ -371,7 +371,7 @@ export class VectorField {
     checkObject("options", options);
     if (!Number.isInteger(count) || count < 1)
       throw new InputError(`count is ${quote(count)}; expected a whole number of points, at least 1`);
-    return this.watch.guard(this.trials.tune(this.planFor({ contextPer: "batch", ...options }), count));
+    return this.watch.guard(this.trials.tune(this.planFor({ contextPer: "batch", ...options }), count, options.contextPer !== "point"));
   }
 
   /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */

@@ -340,7 +340,13 @@ test("any leading batch shape is kept", async () => {
     expect(shaped).toEqual({ ...flat, shape });
   }
   const one = await field.evaluate({ data: data.subarray(0, 3), shape: [3] });
-  expect(one).toEqual({ method: flat.method, shape: [], value: flat.value.slice(0, 3), divergence: flat.divergence.slice(0, 1) });
+  expect(one).toEqual({
+    method: flat.method,
+    kernels: flat.kernels,
+    shape: [],
+    value: flat.value.slice(0, 3),
+    divergence: flat.divergence.slice(0, 1),
+  });
   expect(await field.evaluate(Array.from(data))).toEqual(flat);
   expect(await field.evaluate(Float64Array.from(data))).toEqual(flat);
   field.destroy();

@@ -1,37 +1,29 @@
-/** One adapter for everyone: the one that deldot takes. */
-import { existsSync } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+/** One adapter for everyone; imported by child processes alone, since it loads a native module. */
 import { create, globals } from "webgpu";
 import { requestDevice } from "../../dist/node.js";
 
 const { GPU, GPUAdapter } = globals as typeof globalThis;
 
+/** The adapter that deldot takes. */
+export interface Adapter {
+  readonly name: string;
+  /** What VK_DRIVER_FILES was when it was found. */
+  readonly manifests: string | null;
+}
+
 /**
- * The adapter's name, and the environment in which any program finds that adapter first. Where deldot had to find a software
- * driver itself, it told the Vulkan loader of it through a variable, for as long as the search lasted: the last one it
- * looked under is the one it took.
+ * Where deldot has to find a software driver itself, it tells the Vulkan loader of it through a variable, for as long as
+ * the search lasts: the last one it looks under is the one it takes.
  */
-export async function chooseAdapter(): Promise<{ name: string; environment: NodeJS.ProcessEnv }> {
+export async function findAdapter(): Promise<Adapter> {
   let manifests: string | undefined;
   const requestAdapter = method(GPU.prototype, "requestAdapter");
   GPU.prototype.requestAdapter = function (options) {
     manifests = process.env["VK_DRIVER_FILES"];
     return requestAdapter.call(this, options);
   };
-  const { device, dispose } = await requestDevice();
-  const name = nameAdapter(device.adapterInfo);
-  await dispose();
-
-  const environment = { ...process.env };
-  if (manifests === undefined) return { name, environment };
-  // Old loaders know the second name alone.
-  environment["VK_DRIVER_FILES"] = environment["VK_ICD_FILENAMES"] = manifests;
-  // A driver that brings a loader along may be on a machine that has none.
-  const folders = manifests.split(delimiter).map((file) => dirname(file));
-  const withLoader = folders.filter((folder) => existsSync(join(folder, "libvulkan.so.1")));
-  const path = [process.env["LD_LIBRARY_PATH"], ...withLoader].filter(Boolean).join(delimiter);
-  if (path) environment["LD_LIBRARY_PATH"] = path;
-  return { name, environment };
+  const { device } = await requestDevice();
+  return { name: nameAdapter(device.adapterInfo), manifests: manifests ?? null };
 }
 
 function nameAdapter({ description, vendor, architecture, device }: GPUAdapterInfo): string {

@@ -10,8 +10,9 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { chooseAdapter } from "./adapter.js";
+import type { Adapter } from "./adapter.js";
 import { untuned, type Kernels } from "./deldot.js";
+import { environmentOf } from "./environment.js";
 import type { LineJob, LineReport } from "./line.js";
 import { cases, makeProblem, type Case } from "./networks.js";
 import { peers } from "./peers.js";
@@ -39,7 +40,10 @@ interface Table {
   readonly lines: readonly Line[];
 }
 
-const { name: adapter, environment } = await chooseAdapter();
+const choice = await runChild<Adapter>("choose.ts", {}, LINE_LIMIT, process.env);
+if ("failure" in choice) throw new Error(`no adapter: ${choice.failure}`);
+const { name: adapter } = choice.report;
+const environment = environmentOf(choice.report);
 console.log(`Adapter: ${adapter}\n${legend}`);
 
 const folder = await mkdtemp(join(tmpdir(), "deldot-peers-"));

@@ -66,6 +66,7 @@ export function judge(answer: ArrayLike<number>, { divergence, scale }: Truth): 
     if (value === 0) zeros++;
     error = Math.max(error, Math.abs(value - divergence[point]!) / scale);
   }
-  if (error <= TOLERANCE) return { error, wrong: null };
-  return { error, wrong: zeros === divergence.length ? "all zeros" : "off the truth" };
+  // Zeros may come close where a divergence cancels, and are still no answer.
+  if (zeros === divergence.length) return { error, wrong: "all zeros" };
+  return { error, wrong: error <= TOLERANCE ? null : "off the truth" };
 }

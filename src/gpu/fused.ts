@@ -95,11 +95,9 @@ abstract class Writer {
       this.weightsBinding(),
     ].filter((buffer) => buffer !== null);
     const functions = [...this.activations].map(([text, name]) => text.replace("fn activation(", `fn ${name}(`));
-    const guarded = this.stores.map((lines, lane) =>
-      lane === 0 || lines.length === 0 ? lines.join("\n") : `if (i * ${this.points}u + ${lane}u < p.rows) {\n${lines.join("\n")}\n}`,
-    );
     const text = `// The ${[...stored].join(" and ")} of a plan, all layers of a point in one invocation, written from the plan's operations.
-// One invocation takes ${this.points} consecutive points; V holds one number of each.
+// One invocation takes ${this.points} consecutive points; V holds one number of each. Past the last point it computes that one
+// again and writes the same numbers: a branch would cost some compilers two thirds of the speed of such long code.
 // points [rows, d] and context [rows or 1, c] at their strides; value [rows, d]; divergence [rows]; diagonal [rows, K].
 // Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl.
 
@@ -126,14 +124,11 @@ ${functions.join("\n")}
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
 let i = invocation_index(id, workgroups);
-if (i * ${this.points}u >= p.rows) {
-return;
-}
 ${LANES.slice(0, this.points)
   .map((_, lane) => `let point_${lane} = min(i * ${this.points}u + ${lane}u, p.rows - 1u);`)
   .join("\n")}
 ${this.lines.join("\n")}
-${guarded.join("\n")}
+${this.stores.flat().join("\n")}
 }
 `;
     return { text, weights: this.packed() };
@@ -146,11 +141,73 @@ interface Factors {
   readonly names: readonly string[];
 }
 
+/** A sum of few results, and the variables that they grow in. */
+interface NarrowSum {
+  readonly operation: Sum;
+  readonly names: readonly string[];
+  begun: boolean;
+}
+
+/** A contraction in progress: its partial sums, and which results are among them. */
+interface Contraction {
+  readonly operation: Contract;
+  readonly sums: readonly string[];
+  readonly done: Set<number>;
+}
+
+/** Sums of at most so many results grow while their inputs are computed. */
+const MOST_NARROW = 8;
+
+function append<K, V>(map: Map<K, V[]>, key: K, value: V): void {
+  const values = map.get(key);
+  if (values) values.push(value);
+  else map.set(key, [value]);
+}
+
+function blocksOf(width: number): number[][] {
+  const block = (first: number): number[] =>
+    Array.from({ length: Math.min(UNROLLED_RESULTS, width - first) }, (_, offset) => first + offset);
+  return Array.from({ length: Math.ceil(width / UNROLLED_RESULTS) }, (_, index) => block(index * UNROLLED_RESULTS));
+}
+
 /** Every number has a name and every weight is a literal: no loops, no memory but between stages. */
 class Unrolled extends Writer {
   /** Products that have a name already, by their text. */
   private readonly known = new Map<string, string>();
   private readonly terms = new Set<number>();
+  /** How many elements of each vector have been computed. */
+  private readonly made = new Map<Vector, number>();
+  /** Sums of few results, by the vectors that they add up: each element is added as soon as it is there, and then done with. */
+  private readonly narrow = new Map<Vector, NarrowSum[]>();
+  private readonly narrowSums = new Map<Sum, NarrowSum>();
+  /** Contractions, by the vector that weighs their results: results are computed beside its elements, and then done with. */
+  private readonly weighed = new Map<Vector, Contraction[]>();
+  private readonly contractions = new Map<Contract, Contraction>();
+  private readonly begun = new Set<Contraction>();
+
+  constructor(program: FusedProgram, points: number) {
+    super(program, points);
+    for (const operation of program.operations) {
+      if (operation.kind === "sum" && operation.into.width <= MOST_NARROW) this.noteNarrow(operation);
+      if (operation.kind === "contract" && operation.product) this.noteWeighed(operation);
+    }
+  }
+
+  private noteNarrow(operation: Sum): void {
+    const inputs = operation.products.map(({ x }) => x);
+    if (inputs.length === 0 || !inputs.every((x) => x.length === 1 && "name" in x[0]!)) return;
+    const sum = { operation, names: Array.from({ length: operation.into.width }, () => this.fresh("y")), begun: false };
+    this.narrowSums.set(operation, sum);
+    for (const x of new Set(inputs.map(([input]) => input as Vector))) append(this.narrow, x, sum);
+  }
+
+  private noteWeighed(operation: Contract): void {
+    const vectors = operation.by.filter((element): element is Vector => "name" in element);
+    const sums = Array.from({ length: 1 }, () => this.fresh("c"));
+    const contraction: Contraction = { operation, sums, done: new Set() };
+    this.contractions.set(operation, contraction);
+    if (vectors.length === 1) append(this.weighed, vectors[0]!, contraction);
+  }
 
   protected override weightsBinding(): null {
     return null;
@@ -188,7 +245,38 @@ class Unrolled extends Writer {
   }
 
   private define(vector: Vector, index: number, expression: string): void {
-    this.lines.push(`let ${vector.name}${index} = ${expression};`);
+    const name = `${vector.name}${index}`;
+    this.lines.push(`let ${name} = ${expression};`);
+    this.made.set(vector, (this.made.get(vector) ?? 0) + 1);
+    for (const sum of this.narrow.get(vector) ?? []) this.addToNarrow(sum, vector, index, name);
+  }
+
+  private addToNarrow(sum: NarrowSum, vector: Vector, index: number, name: string): void {
+    const { operation, names } = sum;
+    this.beginNarrow(sum);
+    for (const { matrix, x } of operation.products) {
+      if (x[0] !== vector) continue;
+      names.forEach((result, row) => {
+        const weight = numberOf(matrix, row, index);
+        if (weight !== 0) this.lines.push(`${result} += ${literal(weight)} * ${name};`);
+      });
+    }
+  }
+
+  private beginNarrow(sum: NarrowSum): void {
+    if (sum.begun) return;
+    sum.begun = true;
+    const { bias } = sum.operation;
+    sum.names.forEach((name, row) => this.lines.push(`var ${name} = V(${literal(bias ? numberOf(bias, 0, row) : 0)});`));
+  }
+
+  /** Results of contractions that are weighed by elements which have just been computed. */
+  private contractBeside(vectors: readonly (Vector | null)[], results: readonly number[]): void {
+    for (const vector of vectors)
+      for (const contraction of (vector && this.weighed.get(vector)) ?? []) {
+        const inputs = contraction.operation.product!.x.filter((element): element is Vector => "name" in element);
+        if (inputs.every((input) => this.made.get(input) === input.width)) this.contractResults(contraction, results);
+      }
   }
 
   private term(index: number): string {
@@ -223,74 +311,101 @@ class Unrolled extends Writer {
     return constant === 1 ? name : `${literal(constant)} * ${name}`;
   }
 
-  /** The results of Σ W x as names of variables, a block of them at a time. */
-  private blocks(
-    width: number,
+  /** Results of Σ W x, a few at a time, as names of variables. */
+  private block(
+    results: readonly number[],
     products: readonly Product[],
     start: (result: number) => string,
     take: (result: number, name: string) => void,
   ): void {
-    for (let block = 0; block < width; block += UNROLLED_RESULTS) {
-      const results = Array.from({ length: Math.min(UNROLLED_RESULTS, width - block) }, (_, offset) => block + offset);
-      const names = results.map((result) => {
-        const started = start(result);
-        const name = this.fresh("z");
-        this.lines.push(`var ${name} = ${started};`);
-        return name;
-      });
-      for (const { matrix, x } of products)
-        for (let column = 0; column < matrix.columns; column++) {
-          const { constant, names: factors } = this.factors(x, column);
-          const weights = results.map((result) => constant * numberOf(matrix, result, column));
-          if (weights.every((weight) => weight === 0)) continue;
-          const unit = this.product({ constant: 1, names: factors });
-          weights.forEach((weight, offset) => {
-            if (weight !== 0) this.lines.push(`${names[offset]} += ${literal(weight)} * ${unit};`);
-          });
-        }
-      results.forEach((result, offset) => take(result, names[offset]!));
-    }
+    const names = results.map((result) => {
+      const started = start(result);
+      const name = this.fresh("z");
+      this.lines.push(`var ${name} = ${started};`);
+      return name;
+    });
+    for (const { matrix, x } of products)
+      for (let column = 0; column < matrix.columns; column++) {
+        const { constant, names: factors } = this.factors(x, column);
+        const weights = results.map((result) => constant * numberOf(matrix, result, column));
+        if (weights.every((weight) => weight === 0)) continue;
+        const unit = this.product({ constant: 1, names: factors });
+        weights.forEach((weight, offset) => {
+          if (weight !== 0) this.lines.push(`${names[offset]} += ${literal(weight)} * ${unit};`);
+        });
+      }
+    results.forEach((result, offset) => take(result, names[offset]!));
   }
 
   private sum(operation: Sum): void {
-    const { into, derivative, bias, added, activation } = operation;
+    const { into, derivative, bias, added, activation, products } = operation;
+    const take = (result: number, name: string): void => {
+      const activated = this.activate(activation, name);
+      this.define(into, result, activated.value);
+      if (derivative) this.define(derivative, result, activated.derivative);
+    };
+    const narrow = this.narrowSums.get(operation);
+    if (narrow) {
+      this.beginNarrow(narrow);
+      narrow.names.forEach((name, result) => {
+        const parts = [name, ...added.map((elements) => this.product(this.factors(elements, result)))];
+        take(result, parts.length > 1 ? `(${parts.join(" + ")})` : name);
+      });
+      return this.contractBeside([into, derivative], [...narrow.names.keys()]);
+    }
     const start = (result: number): string => {
       const parts = added.map((elements) => this.product(this.factors(elements, result)));
       if (bias || parts.length === 0) parts.unshift(`V(${literal(bias ? numberOf(bias, 0, result) : 0)})`);
       return parts.join(" + ");
     };
-    this.blocks(into.width, operation.products, start, (result, name) => {
-      const activated = this.activate(activation, name);
-      this.define(into, result, activated.value);
-      if (derivative) this.define(derivative, result, activated.derivative);
-    });
+    for (const results of blocksOf(into.width)) {
+      this.block(results, products, start, take);
+      this.contractBeside([into, derivative], results);
+    }
   }
 
-  private contract({ product, x, by, factor, term, width }: Contract): void {
+  private contract(operation: Contract): void {
+    const { product, x, by, factor, term, width } = operation;
     const total = this.term(term);
-    const sums = Array.from({ length: UNROLLED_RESULTS }, () => this.fresh("c"));
-    for (const name of sums) this.lines.push(`var ${name} = V(0.0);`);
-    const take = (result: number, names: readonly string[], constant: number): void => {
-      const weight = this.factors(by, result);
-      const all = { constant: constant * weight.constant, names: [...names, ...weight.names] };
-      // A name of its own for every result would only be a name more.
-      const expression = [...(all.constant === 1 && all.names.length > 0 ? [] : [literal(all.constant)]), ...all.names].join(" * ");
-      if (all.constant !== 0) this.lines.push(`${sums[result % UNROLLED_RESULTS]} += ${expression};`);
+    const contraction = this.contractions.get(operation) ?? {
+      operation,
+      sums: Array.from({ length: 1 }, () => this.fresh("c")),
+      done: new Set<number>(),
     };
-    if (product)
-      this.blocks(
-        width,
-        [product],
-        () => "V(0.0)",
-        (result, name) => take(result, [name], 1),
-      );
+    if (product) for (const results of blocksOf(width)) this.contractResults(contraction, results);
     else
       for (let result = 0; result < width; result++) {
         const { constant, names } = this.factors(x, result);
-        take(result, names, constant);
+        this.weigh(contraction, by, result, names, constant);
       }
+    const { sums } = contraction;
     const scaled = this.product(this.factors(factor, term));
-    this.lines.push(`${total} += ${factor.length > 0 ? `${scaled} * ` : ""}((${sums[0]} + ${sums[1]}) + (${sums[2]} + ${sums[3]}));`);
+    this.lines.push(`${total} += ${factor.length > 0 ? `${scaled} * ` : ""}${sums[0]};`);
+  }
+
+  private contractResults(contraction: Contraction, results: readonly number[]): void {
+    const left = results.filter((result) => !contraction.done.has(result));
+    if (left.length === 0) return;
+    for (const result of left) contraction.done.add(result);
+    const { product, by } = contraction.operation;
+    this.block(
+      left,
+      [product!],
+      () => "V(0.0)",
+      (result, name) => this.weigh(contraction, by, result, [name], 1),
+    );
+  }
+
+  private weigh(contraction: Contraction, by: Elements, result: number, names: readonly string[], constant: number): void {
+    if (!this.begun.has(contraction)) {
+      this.begun.add(contraction);
+      for (const name of contraction.sums) this.lines.push(`var ${name} = V(0.0);`);
+    }
+    const weight = this.factors(by, result);
+    const all = { constant: constant * weight.constant, names: [...names, ...weight.names] };
+    // A name of its own for every result would only be a name more.
+    const expression = [...(all.constant === 1 && all.names.length > 0 ? [] : [literal(all.constant)]), ...all.names].join(" * ");
+    if (all.constant !== 0) this.lines.push(`${contraction.sums[0]} += ${expression};`);
   }
 
   private norm({ into, deviation, x, centered, epsilon }: Extract<Operation, { kind: "norm" }>): void {

@@ -135,7 +135,7 @@ async function compileKernels({ submissions }: Chunk, { pipelines, watch }: Shar
 }
 
 /** Where this chunk and what earlier ones left behind exceed the budget together, the latter goes. */
-async function makeRoom(chunk: Chunk, memoryBudget: number, { scratch, readback, watch }: Shared): Promise<void> {
+export async function makeRoom(chunk: Chunk, memoryBudget: number, { scratch, readback, watch }: Shared): Promise<void> {
   if (scratch.bytesWith(chunk.scratch) + readback.bytesWith(stagingBytes(chunk)) <= memoryBudget) return;
   await watch.guard(readback.idle());
   readback.destroy();
@@ -211,9 +211,11 @@ function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFini
   return uploads;
 }
 
-/** The numbers [from, to), without a copy where they are in float32 already. */
+/** The numbers [from, to), without a copy where they are in float32 already and in memory of their own. */
 function inFloat32(numbers: Batch["data"], from: number, to: number): Float32Array {
-  if (numbers instanceof Float32Array) return numbers.subarray(from, to);
+  // writeBuffer takes no memory that threads share.
+  if (numbers instanceof Float32Array && Object.prototype.toString.call(numbers.buffer) === "[object ArrayBuffer]")
+    return numbers.subarray(from, to);
   const data = new Float32Array(to - from);
   if (numbers instanceof Float64Array) data.set(numbers.subarray(from, to));
   else for (let i = 0; i < data.length; i++) data[i] = numbers[from + i]!;
@@ -221,11 +223,6 @@ function inFloat32(numbers: Batch["data"], from: number, to: number): Float32Arr
 }
 
 function areFinite(data: Float32Array): boolean {
-  // 0 times anything else is NaN, and stays in the sum; every number is looked at, but nothing is decided before the end.
-  let [even, odd] = [0, 0];
-  for (let i = 0; i + 1 < data.length; i += 2) {
-    even += 0 * data[i]!;
-    odd += 0 * data[i + 1]!;
-  }
-  return even + odd + 0 * (data.at(-1) ?? 0) === 0;
+  for (let i = 0; i < data.length; i++) if (!Number.isFinite(data[i])) return false;
+  return true;
 }

@@ -15,12 +15,11 @@ import {
   type Tile,
   type Variant,
 } from "../plan/variants.js";
-import { Scratch } from "./buffers.js";
 import { encodeSteps } from "./encode.js";
 import { checked } from "./errors.js";
 import { kernelOf, type Kernel } from "./kernels.js";
 import { adapterOf, type Store } from "./pace.js";
-import type { Shared } from "./run.js";
+import { makeRoom, type Shared } from "./run.js";
 
 /** How one variant did in a trial. */
 export interface Trial {
@@ -102,13 +101,13 @@ export class Trials {
    * more than a trial, one starts in the background: never after the last call of a program.
    * @throws LimitError where the fixed one cannot run the plan.
    */
-  async pick(plan: Plan, count: number): Promise<Variant> {
+  async pick(plan: Plan, count: number, sharedContext: boolean): Promise<Variant> {
     if (this.fixed) return this.fixedFor(plan);
     const choice = await this.choiceFor(plan, count);
     const unrolls = choice.spent > WORTH_UNROLLING_MILLISECONDS;
     const worthIt = choice.tried === "nothing" ? choice.spent > WORTH_A_TRIAL_MILLISECONDS : choice.tried === "loops" && unrolls;
     if (worthIt && !choice.pending) {
-      const trial = this.tryAll(plan, count, choice, unrolls).catch(() => {
+      const trial = this.tryAll(plan, count, choice, sharedContext, unrolls).catch(() => {
         // What runs now goes on; an error of the device meets the caller in a call of his own.
         choice.tried = "everything";
       });
@@ -137,7 +136,7 @@ export class Trials {
   }
 
   /** Tries every variant now. @throws GpuError, DeviceLostError, LimitError. */
-  async tune(plan: Plan, count: number): Promise<readonly Trial[]> {
+  async tune(plan: Plan, count: number, sharedContext: boolean): Promise<readonly Trial[]> {
     if (this.fixed) {
       const variant = this.fixedFor(plan);
       await this.compile(plan, variant, "host", "device");
@@ -145,7 +144,7 @@ export class Trials {
     }
     const choice = await this.choiceFor(plan, count);
     await choice.pending;
-    return this.tryAll(plan, count, choice, true);
+    return this.tryAll(plan, count, choice, sharedContext, true);
   }
 
   /** The variants that a plan and the device allow, plain first. */
@@ -153,7 +152,7 @@ export class Trials {
     const lanes = Math.min(32, lanesOf(this.device));
     const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
     // A lane per weight of a tile's outputs, or of several columns of them.
-    if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes: Math.min(lanes, 16) }, { rows: 8, outputs: 16, lanes: Math.min(lanes, 16) });
+    if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
     const fused: FusedVariant[] = [
       { kind: "fused", weights: "uniform", points: 1 },
       { kind: "fused", weights: "uniform", points: 2 },
@@ -253,38 +252,34 @@ export class Trials {
     await watch.guard(Promise.all(kernels.map((kernel) => pipelines.compile(kernel))));
   }
 
-  private async tryAll(plan: Plan, count: number, choice: Choice, unrolls: boolean): Promise<readonly Trial[]> {
-    const bench = new Bench(this.device, plan, count, this.limits(), this.shared());
-    try {
-      const plain = await bench.add(this.plain);
-      await bench.lengthen(plain);
-      const runners = [plain];
-      for (const variant of this.variants(plan, unrolls).slice(1)) {
-        try {
-          await this.compile(plan, variant, "host");
-          runners.push(await bench.add(variant));
-        } catch (error) {
-          // One that this device refuses is no candidate; a lost device ends the trial.
-          this.shared().checkUsable();
-          runners.push({ variant, milliseconds: Infinity, chunk: null, failure: error });
-        }
+  private async tryAll(plan: Plan, count: number, choice: Choice, sharedContext: boolean, unrolls: boolean): Promise<readonly Trial[]> {
+    const bench = new Bench(this.device, plan, count, sharedContext, this.limits(), this.shared());
+    const plain = await bench.add(this.plain);
+    await bench.lengthen(plain);
+    const runners = [plain];
+    for (const variant of this.variants(plan, unrolls).slice(1)) {
+      try {
+        await this.compile(plan, variant, "host");
+        runners.push(await bench.add(variant));
+      } catch {
+        // One that this device refuses is no candidate; a lost device ends the trial.
+        this.shared().checkUsable();
+        runners.push({ variant, milliseconds: Infinity, chunk: null });
       }
-      await bench.race(runners);
-      const sorted = runners.toSorted((a, b) => a.milliseconds - b.milliseconds);
-      const best = sorted[0]!;
-      await this.compile(plan, best.variant, "device");
-      choice.variant = best.variant;
-      choice.tried = unrolls ? "everything" : "loops";
-      if (unrolls) this.remember(this.keyOf(plan, bucketOf(count)), nameOfVariant(best.variant));
-      return sorted.map(({ variant, milliseconds }) => ({
-        kernels: nameOfVariant(variant),
-        milliseconds,
-        points: bench.points,
-        chosen: variant === best.variant,
-      }));
-    } finally {
-      bench.destroy();
     }
+    await bench.race(runners);
+    const sorted = runners.toSorted((a, b) => a.milliseconds - b.milliseconds);
+    const best = sorted[0]!;
+    await this.compile(plan, best.variant, "device");
+    choice.variant = best.variant;
+    choice.tried = unrolls ? "everything" : "loops";
+    if (unrolls) this.remember(this.keyOf(plan, bucketOf(count)), nameOfVariant(best.variant));
+    return sorted.map(({ variant, milliseconds }) => ({
+      kernels: nameOfVariant(variant),
+      milliseconds,
+      points: bench.points,
+      chosen: variant === best.variant,
+    }));
   }
 
   private remember(key: string, name: string): void {
@@ -332,25 +327,23 @@ interface Runner {
   readonly variant: Variant;
   milliseconds: number;
   readonly chunk: Chunk | null;
-  readonly failure?: unknown;
 }
 
 /** Submissions of a long plan that are run in a trial. */
 const MOST_SUBMISSIONS = 4;
 
-/** Runs variants of a plan on points of its own, in buffers of its own. */
+/** Runs variants of a plan on points of its own, in turn with the field's calls and in their scratch, so within their budget. */
 class Bench {
-  private readonly scratch: Scratch;
   private count: number;
 
   constructor(
     private readonly device: GPUDevice,
     private readonly plan: Plan,
     private readonly most: number,
+    private readonly sharedContext: boolean,
     private readonly limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
     private readonly shared: Shared,
   ) {
-    this.scratch = new Scratch(device, `${shared.label} trial`, false);
     this.count = Math.min(most, 1024);
   }
 
@@ -394,14 +387,10 @@ class Bench {
         entry.runner.milliseconds = Math.min(entry.runner.milliseconds, (await this.run(entry, entry.repeats)) / entry.repeats);
   }
 
-  destroy(): void {
-    this.scratch.destroy();
-  }
-
   /** At most `count` points by a variant; fewer where its capacity is less, from then on for all. */
   private chunkOf(variant: Variant): Chunk {
     const limits = { ...this.limits, multiplyAddsPerSubmit: Math.max(2 ** 22, this.shared.pace.multiplyAddsPerSubmit * 4) };
-    const route: Route = { to: "host", sharedContext: true };
+    const route: Route = { to: "host", sharedContext: this.sharedContext };
     const capacity = capacityOf(this.plan, limits, route, variant);
     this.count = Math.min(this.count, capacity.points);
     return scheduleChunk(this.plan, 0, this.count, capacity, limits, route, variant);
@@ -409,11 +398,12 @@ class Bench {
 
   /** Wall time in milliseconds of the chunk's first submissions, `repeats` times over. */
   private async run({ chunk }: Pick<Runner, "chunk">, repeats: number): Promise<number> {
-    const { device, shared, scratch } = this;
-    const { turns, watch, label, checkUsable } = shared;
+    const { device, shared } = this;
+    const { scratch, turns, watch, label, checkUsable } = shared;
     const endTurn = await watch.guard(turns.take());
     try {
       checkUsable();
+      await makeRoom(chunk!, this.limits.memoryBudget, shared);
       await watch.guard(
         checked(device, label, () => {
           scratch.reserve(chunk!.scratch);
@@ -432,7 +422,7 @@ class Bench {
             for (const { steps } of submissions) {
               const encoder = device.createCommandEncoder({ label: `${label} trial` });
               const pass = encoder.beginComputePass({ label: `${label} trial` });
-              encodeSteps(pass, steps, { ...shared, scratch, outer: {} });
+              encodeSteps(pass, steps, { ...shared, outer: {} });
               pass.end();
               device.queue.submit([encoder.finish()]);
             }

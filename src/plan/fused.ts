@@ -139,8 +139,9 @@ class Lowering {
         outputs.push(what);
       }
     }
-    const multiplyAdds = this.operations.reduce((sum, operation) => sum + multiplyAddsOf(operation), 0);
-    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations: this.operations, terms, outputs, multiplyAdds };
+    const operations = asSoonAsPossible(this.operations);
+    const multiplyAdds = operations.reduce((sum, operation) => sum + multiplyAddsOf(operation), 0);
+    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations, terms, outputs, multiplyAdds };
   }
 
   /** Nodes whose value or derivative somebody reads, and those that lead to them. */
@@ -254,6 +255,49 @@ class Lowering {
       if (factor.kind === "constant") return { matrix: factor.row, row: 0 };
       return (factor.kind === "derivative" ? this.derivatives : this.values).get(factor.node)!;
     });
+  }
+}
+
+/**
+ * The operations with those of tangents moved up to where their inputs are known, so that few numbers wait at a time, and
+ * contractions can be computed beside the layer that weighs them.
+ */
+function asSoonAsPossible(operations: readonly Operation[]): Operation[] {
+  const ordered: Operation[] = [];
+  const made = new Set<Vector>();
+  const waiting = [...operations];
+  while (waiting.length > 0) {
+    const isTangent = (operation: Operation): boolean => vectorsOf(operation).made.some(({ name }) => name.startsWith("t"));
+    const ready = (operation: Operation): boolean => vectorsOf(operation).read.every((vector) => made.has(vector));
+    const next = Math.max(
+      0,
+      waiting.findIndex((operation) => isTangent(operation) && ready(operation)),
+    );
+    const [operation] = waiting.splice(next, 1);
+    for (const vector of vectorsOf(operation!).made) made.add(vector);
+    ordered.push(operation!);
+  }
+  return ordered;
+}
+
+/** What an operation reads and what it makes, the terms apart. */
+function vectorsOf(operation: Operation): { read: Vector[]; made: Vector[] } {
+  const inElements = (...lists: Elements[]): Vector[] => lists.flat().filter((element): element is Vector => "name" in element);
+  switch (operation.kind) {
+    case "load":
+      return { read: [], made: [operation.into] };
+    case "sum": {
+      const { into, derivative, added, products } = operation;
+      return { read: inElements(...added, ...products.map(({ x }) => x)), made: derivative ? [into, derivative] : [into] };
+    }
+    case "norm":
+      return { read: [operation.x], made: [operation.into, operation.deviation] };
+    case "norm tangent":
+      return { read: [...inElements(operation.tangent), operation.value, operation.deviation], made: [operation.into] };
+    case "contract":
+      return { read: inElements(operation.by, operation.factor, operation.x, operation.product?.x ?? []), made: [] };
+    case "store":
+      return { read: [operation.from], made: [] };
   }
 }
 
