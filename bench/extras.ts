@@ -59,7 +59,7 @@ export async function measureScale(counts: readonly number[], rounds: number, be
 
 const CALLS_PER_SUBMIT = 10;
 /** The host's work hardly depends on it; few points keep the device idle. */
-const ENCODED_POINTS = 16;
+const ENCODED_POINTS = 4;
 
 /** What `encode` costs the host. */
 export async function measureEncode(submits: number, bench: Bench): Promise<EncodeResult[]> {
