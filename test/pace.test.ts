@@ -54,7 +54,8 @@ test.for([false, true])("create reads the store and evaluate writes to it (async
   const field = await VectorField.create(device, network, { store });
   expect(store.got).toHaveLength(1);
   expect(store.map.size).toBe(0);
-  await field.evaluate(points);
+  // What is learnt may by chance be what was assumed: a slow submission, then a fast one.
+  for (let call = 0; call < 5 && store.map.size === 0; call++) await field.evaluate(points);
   // Beside it, once for each plan, evaluate asks for the kernels that an earlier run chose.
   expect(store.got).toEqual([store.got[0], expect.stringContaining("deldot kernels")]);
   expect([...store.map.keys()]).toEqual([store.got[0]]);
@@ -128,5 +129,6 @@ test("fields of one adapter share what is remembered", async () => {
   await submits(store);
   const { network: other } = randomMlp({ seed: 3, widths: [2, 3, 2], activation: "relu" });
   (await VectorField.create(device, other, { store })).destroy();
-  expect(new Set(store.got).size).toBe(1);
+  // Kernels are remembered for each shape apart.
+  expect(new Set(store.got.filter((key) => !key.startsWith("deldot kernels"))).size).toBe(1);
 });

@@ -152,7 +152,7 @@ describe("in a Vite app", () => {
     expect(withReader.includes("browser-external")).toBe(false);
   });
 
-  it("takes less than 40 kB gzipped for everything but the ONNX reader", async () => {
+  it("takes less than 50 kB gzipped for everything but the ONNX reader, fused kernels among it", async () => {
     const names = Object.keys(await import("../src/index.js"));
     const importing = (wanted: readonly string[]): string =>
       `import { ${wanted.join(", ")} } from "deldot"; globalThis.result = [${wanted.join(", ")}];`;
@@ -165,8 +165,8 @@ describe("in a Vite app", () => {
     const unbundled = kilobytes(...(await Promise.all(files.map((file) => readFile(join(dist, file))))));
     const print = (size: number): string => `${size.toFixed(1)} kB`;
     console.log(`gzipped: all but parseOnnx ${print(main)}, with it ${print(all)}; dist/index.js and what it loads ${print(unbundled)}`);
-    expect(main).toBeLessThan(40);
-    expect(all).toBeLessThan(60);
+    expect(main).toBeLessThan(50);
+    expect(all).toBeLessThan(66);
     expect(unbundled).toBeLessThan(60);
   });
 });

@@ -17,9 +17,9 @@ import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
 import { activationWgsl, parseActivation, type Activation } from "../model/activation.js";
 import type { FusedForm } from "../plan/fused.js";
+import { loadFusing } from "../plan/fusing.js";
 import { WORKGROUP_SIZE, workgroupSizeOf, type KernelName, type Step } from "../plan/steps.js";
 import { nameOfVariant, PLAIN_TILE, type Tile } from "../plan/variants.js";
-import { fusedText } from "./fused.js";
 import { tiledMain } from "./tiles.js";
 
 /** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
@@ -85,11 +85,18 @@ function makeKernel(label: string, kernel: KernelName, { activation, tile }: Pic
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
+let writer: typeof import("./fused.js") | null = null;
+
+/** Loads what fused plans and their kernels need, once; before that no plan is fused. */
+export async function loadFusedKernels(): Promise<void> {
+  writer ??= await import("./fused.js");
+  await loadFusing();
+}
 
 function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
-    const { text, weights } = fusedText(form);
+    const { text, weights } = writer!.fusedText(form);
     const constants = `${form.variant.half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
     const source = [constants, dispatch, special, activations, text].join("\n");
     kernel = { label: nameOfVariant(form.variant), source, weights, ...readInterface(text) };

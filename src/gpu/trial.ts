@@ -1,5 +1,5 @@
 import { InputError, LimitError, quote } from "../errors.js";
-import { fusedForm, unrolledSize } from "../plan/fused.js";
+import { fusing } from "../plan/fusing.js";
 import { capacityOf, scheduleChunk } from "../plan/schedule.js";
 import type { Chunk, Route, ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
@@ -17,7 +17,7 @@ import {
 } from "../plan/variants.js";
 import { encodeSteps } from "./encode.js";
 import { checked } from "./errors.js";
-import { kernelOf, type Kernel } from "./kernels.js";
+import { kernelOf, loadFusedKernels, type Kernel } from "./kernels.js";
 import { adapterOf, type Store } from "./pace.js";
 import { makeRoom, type Shared } from "./run.js";
 
@@ -102,7 +102,10 @@ export class Trials {
    * @throws LimitError where the fixed one cannot run the plan.
    */
   async pick(plan: Plan, count: number, sharedContext: boolean): Promise<Variant> {
-    if (this.fixed) return this.fixedFor(plan);
+    if (this.fixed) {
+      await this.loadForFixed();
+      return this.fixedFor(plan);
+    }
     const choice = await this.choiceFor(plan, count);
     const unrolls = choice.spent > WORTH_UNROLLING_MILLISECONDS;
     const worthIt = choice.tried === "nothing" ? choice.spent > WORTH_A_TRIAL_MILLISECONDS : choice.tried === "loops" && unrolls;
@@ -124,6 +127,7 @@ export class Trials {
 
   /** Compiles what is fixed for the plan, or remembered of an earlier run. */
   async prepare(plan: Plan, count: number): Promise<void> {
+    await this.loadForFixed();
     if (this.fixed) return this.compile(plan, this.fixedFor(plan), "host", "device");
     const choice = await this.choiceFor(plan, count);
     await choice.pending;
@@ -138,6 +142,7 @@ export class Trials {
   /** Tries every variant now. @throws GpuError, DeviceLostError, LimitError. */
   async tune(plan: Plan, count: number, sharedContext: boolean): Promise<readonly Trial[]> {
     if (this.fixed) {
+      await this.loadForFixed();
       const variant = this.fixedFor(plan);
       await this.compile(plan, variant, "host", "device");
       return [{ kernels: nameOfVariant(variant), milliseconds: NaN, points: 0, chosen: true }];
@@ -168,10 +173,11 @@ export class Trials {
 
   /** Why a plan cannot run in a fused variant; null where it can. */
   private refusal(plan: Plan, variant: FusedVariant): string | null {
-    const form = fusedForm(plan, { to: "host" }, variant);
-    if (!form) return "the plan is not one that a single invocation carries through";
+    const fused = fusing();
+    const form = fused?.fusedForm(plan, { to: "host" }, variant);
+    if (!fused || !form) return "the plan is not one that a single invocation carries through";
     if (variant.weights === "literal") {
-      const size = unrolledSize(form.program) * variant.points;
+      const size = fused.unrolledSize(form.program) * variant.points;
       const most = /llvmpipe|lavapipe/i.test(this.adapter) ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
       return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
     }
@@ -183,11 +189,15 @@ export class Trials {
     return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
   }
 
+  private async loadForFixed(): Promise<void> {
+    if (this.fixed?.kind === "fused") await loadFusedKernels();
+  }
+
   /** The fixed variant, or the plain one where the plan is none that can be fused. */
   private fixedFor(plan: Plan): Variant {
     const fixed = this.fixed!;
     if (fixed.kind === "layers") return fixed;
-    if (!fusedForm(plan, { to: "host" }, fixed)) return this.plain;
+    if (!fusing()?.fusedForm(plan, { to: "host" }, fixed)) return this.plain;
     const refusal = this.refusal(plan, fixed);
     if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
     return fixed;
@@ -210,6 +220,7 @@ export class Trials {
     if (!this.store) return;
     try {
       const name = await this.store.get(this.keyOf(plan, bucket));
+      if (name) await loadFusedKernels();
       const variant = name ? this.variants(plan).find((allowed) => nameOfVariant(allowed) === name) : undefined;
       if (!variant) return;
       choice.tried = "everything";
@@ -230,7 +241,7 @@ export class Trials {
   /** What a variant runs where the results go to the host, or stay in the caller's buffers. */
   private kernelsOf(plan: Plan, variant: Variant, to: Route["to"]): readonly Kernel[] {
     if (variant.kind === "fused") {
-      const form = fusedForm(plan, { to }, variant);
+      const form = fusing()?.fusedForm(plan, { to }, variant);
       if (form) return [kernelOf({ kernel: "fused", fused: form, activation: null, tile: null })];
     }
     let known = this.kernels.get(plan);
@@ -253,6 +264,7 @@ export class Trials {
   }
 
   private async tryAll(plan: Plan, count: number, choice: Choice, sharedContext: boolean, unrolls: boolean): Promise<readonly Trial[]> {
+    await loadFusedKernels();
     const bench = new Bench(this.device, plan, count, sharedContext, this.limits(), this.shared());
     const plain = await bench.add(this.plain);
     await bench.lengthen(plain);

@@ -1,5 +1,4 @@
-import { fusedForm } from "./fused.js";
-import { FusedSteps } from "./fusedSteps.js";
+import { fusing } from "./fusing.js";
 import { STATE } from "./graph.js";
 import { ForwardSteps, UNMOVED } from "./forward.js";
 import { ChunkRecorder, quads, type ChunkRequest } from "./recorder.js";
@@ -25,8 +24,9 @@ class ChunkBuilder {
   build(): Chunk {
     const { plan, graph, route } = this.chunk;
     const { variant } = this.chunk.request;
-    const form = variant.kind === "fused" ? fusedForm(plan, route, variant) : null;
-    if (form) return this.chunk.finish(new FusedSteps(this.chunk).write(form));
+    const fused = variant.kind === "fused" ? fusing() : null;
+    const form = variant.kind === "fused" ? fused?.fusedForm(plan, route, variant) : null;
+    if (fused && form) return this.chunk.finish(new fused.FusedSteps(this.chunk).write(form));
     const wantsValue = plan.outputs.includes("value");
     const value = wantsValue ? this.chunk.valueAddress() : null;
     if (plan.kind === "trace") {

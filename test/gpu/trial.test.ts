@@ -145,7 +145,7 @@ describe("fileStore", () => {
 });
 
 describe("weights in float16", () => {
-  const { network: larger } = randomMlp({ seed: 3, widths: [3, 30, 26, 3], activation: "tanh" });
+  const { network: larger } = randomMlp({ seed: 3, widths: [3, 14, 12, 3], activation: "tanh" });
   const at = randomPoints(4, 50, 3);
   const truth = evaluateReference(larger, at, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
   const scale = Float64Array.from({ length: 50 }, (_, b) => [0, 1, 2].reduce((sum, i) => sum + Math.abs(truth.diagonal![3 * b + i]!), 0));
@@ -170,9 +170,6 @@ describe("weights in float16", () => {
       }
       field.destroy();
     }
-    const field = await make({ weights: "float16" });
-    for (const { kernels } of await field.tune(50)) expect(kernels).toMatch(/in float16$/);
-    field.destroy();
   });
 
   test("are refused where a name says otherwise, or a weight is too large", async () => {
