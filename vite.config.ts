@@ -38,7 +38,10 @@ export default defineConfig({
         codeSplitting: {
           groups: [
             { name: "errors", test: /src\/errors\.ts$/ },
-            { name: "field", test: /src\/(batch|field|(cpu|gpu|plan)\/(?!fused(Steps)?\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/ },
+            {
+              name: "field",
+              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!fused(Steps)?\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
+            },
             // Fused kernels are loaded when they are first tried.
             { name: "fused", test: /src\/(plan\/fused(Steps)?|gpu\/fused)\.ts$/ },
             // src/index.ts has no code of its own; a chunk for it would be empty.
