@@ -121,6 +121,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     repeats: given.repeats,
     secondsPerSample: given.full ? 5 : 0.5,
     secondsPerMethod: given.full ? 60 : 4,
+    secondsToTune: given.full ? Infinity : 30,
   };
   const results: CaseResult[] = [];
   for (const one of has("cases") ? cases : []) {

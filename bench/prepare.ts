@@ -13,6 +13,8 @@ export interface Settings {
   readonly secondsPerSample: number;
   /** Seconds of samples after which there are no more of a method; f alone and auto have three times as long. */
   readonly secondsPerMethod: number;
+  /** Seconds of tuning after which a case's other methods run what was best for f or auto, untuned. */
+  readonly secondsToTune: number;
 }
 
 /** What all cases share. */
@@ -52,6 +54,7 @@ export interface Task extends Planned {
 
 export interface Tuned {
   readonly kernels: string;
+  /** Empty where it was not tuned. */
   readonly trials: readonly Trial[];
   readonly tuneSeconds: number;
 }

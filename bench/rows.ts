@@ -13,6 +13,7 @@ import {
   type Planned,
   type Settings,
   type Task,
+  type Tuned,
 } from "./prepare.js";
 
 /** f alone, or f and its divergence by one method. */
@@ -49,7 +50,7 @@ export interface Row {
   readonly compared: number;
   /** The variant that ran. */
   readonly kernels: string;
-  /** What the tuning found. */
+  /** What the tuning found; empty where tuning the methods before had taken too long already. */
   readonly trials: readonly Trial[];
   /** Seconds that the tuning took, compilation included. */
   readonly tuneSeconds: number;
@@ -99,7 +100,9 @@ export async function measureCase(chosen: Case, count: number, settings: Setting
         continue;
       }
       progress(`${label}: tuning ${task.method}`);
-      const tuned = await tune(field, task, guess);
+      const spent = measured.reduce((seconds, { tuneSeconds }) => seconds + tuneSeconds, 0);
+      const tunes = task.auto || !f || spent < settings.secondsToTune;
+      const tuned = tunes ? await tune(field, task, guess) : untuned(measured);
       progress(`${label}: checking ${task.method} with ${tuned.kernels}`);
       measured.push(await prepare({ ...task, ...tuned }, count, inputs, buffers, settings, bench));
     }
@@ -124,6 +127,12 @@ export async function measureCase(chosen: Case, count: number, settings: Setting
     skipped,
     residentBytes: process.resourceUsage().maxRSS * 1024,
   };
+}
+
+/** The fastest kernels of the last trial among those that run any plan. */
+function untuned(measured: readonly Measured[]): Tuned {
+  const { trials } = measured.findLast((one) => one.trials.length > 0)!;
+  return { kernels: trials.find(({ kernels }) => kernels.startsWith("layers"))!.kernels, trials: [], tuneSeconds: 0 };
 }
 
 interface Skipped {

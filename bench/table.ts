@@ -98,10 +98,12 @@ const titleOf = ({ name, points, network, forwardMultiplyAdds }: CaseResult): st
 function notesOf({ rows, skipped, residentBytes }: CaseResult): string[] {
   const [f] = rows;
   const fewer = rows.filter(({ points }) => points < f!.points);
+  const untuned = rows.filter(({ trials }) => trials.length === 0).map(nameOf);
   const tuned = rows.reduce((seconds, { tuneSeconds }) => seconds + tuneSeconds, 0);
   return [
     ...fewer.map((row) => `${nameOf(row)} ran on ${digits(row.points)} points, since it is slow; its ratio is per point.`),
     ...skipped.map(({ method, reason }) => `${method} was left out: ${reason}.`),
+    ...(untuned.length > 0 ? [`Not tuned, since it had taken long enough by then: ${untuned.join(", ")}.`] : []),
     `Tuning took ${digits(tuned)} s; the process has held ${mebibytes(residentBytes)} MiB at most so far.`,
   ];
 }

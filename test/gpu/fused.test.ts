@@ -17,7 +17,14 @@ afterAll(() => close());
 /** Odd widths and counts: blocks of results, points of an invocation and workgroups all end in their middle. */
 const COUNT = 71;
 
-async function compare(network: Network, kernels: string, methods: readonly Method[], context: Float32Array | null): Promise<void> {
+/** Each kernel takes software drivers a second or more to compile, so not every network runs by every method. */
+async function compare(
+  network: Network,
+  kernels: string,
+  methods: readonly Method[],
+  context: Float32Array | null,
+  alone: readonly ("value" | "diagonal")[] = [],
+): Promise<void> {
   const points = randomPoints(11, COUNT, network.stateSize);
   const field = await VectorField.create(device, network, { kernels });
   const diagonal = evaluateReference(network, points, { context, method: "tangent", outputs: ["diagonal"] }).diagonal!;
@@ -32,27 +39,23 @@ async function compare(network: Network, kernels: string, methods: readonly Meth
     expectClose(result.value, reference.value!, reference.value!.map(Math.abs), { relative: 1e-5, label: `${method}: value` });
     expectClose(result.divergence, reference.divergence!, scale, { label: `${method}: divergence` });
   }
-  const each = await field.evaluate(points, { context, outputs: ["diagonal"] });
-  expectClose(
-    each.diagonal,
-    diagonal,
-    diagonal.map((_, index) => scale[Math.floor(index / d)]!),
-    { label: "diagonal" },
-  );
-  const alone = await field.evaluate(points, { context, outputs: ["value"] });
-  const value = evaluateReference(network, points, { context, outputs: ["value"] }).value!;
-  expectClose(alone.value, value, value.map(Math.abs), { relative: 1e-5, label: "value alone" });
+  for (const output of alone) {
+    const expected = output === "diagonal" ? diagonal : evaluateReference(network, points, { context, outputs: ["value"] }).value!;
+    const sizes = expected.map((number, index) => (output === "diagonal" ? scale[Math.floor(index / d)]! : Math.abs(number)));
+    const result = await field.evaluate(points, { context, outputs: [output] });
+    expectClose(result[output]!, expected, sizes, { label: `${output} alone` });
+  }
   field.destroy();
 }
 
 describe.for(variants)("%s", (kernels) => {
   test.for([
-    { widths: [2, 13, 10, 2], activation: "tanh" },
-    { widths: [3, 9, 3], activation: "softplus" },
-    { widths: [5, 6, 7, 9, 5], activation: ["silu", "gelu", "sin"] },
-  ])("computes value, divergence and diagonal of $widths with $activation", async ({ widths, activation }) => {
+    { widths: [2, 13, 10, 2], activation: "tanh", methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
+    { widths: [3, 9, 3], activation: "softplus", methods: ["cyclic"], alone: [] },
+    { widths: [5, 6, 7, 9, 5], activation: ["silu", "gelu", "sin"], methods: ["tangent"], alone: [] },
+  ] as const)("computes value, divergence and diagonal of $widths with $activation", async ({ widths, activation, methods, alone }) => {
     const { network } = randomMlp({ seed: 3, widths, activation: typeof activation === "string" ? activation : [...activation] });
-    await compare(network, kernels, ["tangent", "cyclic"], null);
+    await compare(network, kernels, methods, null, alone);
   });
 
   test("takes a context, one for all points and one for each", async () => {
