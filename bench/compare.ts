@@ -20,7 +20,7 @@ export function compare(
   const { stateSize: d, contextSize: c } = network;
   // The reference pushes d tangents through the layers.
   const cost = forwardMultiplyAdds * (method === "value" ? 1 : 1 + d);
-  const compared = Math.min(count, Math.max(4, Math.min(256, Math.floor(REFERENCE_WORK / cost))));
+  const compared = Math.min(count, Math.max(2, Math.min(256, Math.floor(REFERENCE_WORK / cost))));
   const picked = Array.from({ length: compared }, (_, i) => Math.round((i * (count - 1)) / Math.max(1, compared - 1)));
   const pick = (data: Float32Array, width: number): Float32Array =>
     Float32Array.from(picked.flatMap((row) => Array.from(data.subarray(row * width, (row + 1) * width))));

@@ -43,7 +43,7 @@ async function compare(
     const expected = output === "diagonal" ? diagonal : evaluateReference(network, points, { context, outputs: ["value"] }).value!;
     const sizes = expected.map((number, index) => (output === "diagonal" ? scale[Math.floor(index / d)]! : Math.abs(number)));
     const result = await field.evaluate(points, { context, outputs: [output] });
-    expectClose(result[output]!, expected, sizes, { label: `${output} alone` });
+    expectClose(result[output], expected, sizes, { label: `${output} alone` });
   }
   field.destroy();
 }
@@ -69,7 +69,7 @@ describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
   const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));
 
-  test.for(files.flatMap((file) => ["fused storage x1", "fused literal x1"].map((kernels) => ({ file, kernels }))))(
+  test.for(files.flatMap((file) => ["fused uniform x1", "fused literal x1"].map((kernels) => ({ file, kernels }))))(
     "$file by $kernels",
     async ({ file, kernels }) => {
       const network = parseOnnx(readFileSync(new URL(file, folder)));
@@ -79,7 +79,7 @@ describe("architectures", () => {
   );
 });
 
-describe.for(["fused storage x2", "fused literal x1"])("encode by %s", (kernels) => {
+describe.for(["fused uniform x2", "fused literal x1"])("encode by %s", (kernels) => {
   const { network } = randomMlp({ seed: 4, widths: [3, 10, 9, 3], activation: "tanh", contextSize: 2 });
   const points = randomPoints(6, COUNT, 3);
   const context = randomPoints(7, COUNT, 2);
