@@ -1,16 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { mlp, parseOnnx, parseSafetensors, type Network } from "deldot";
-
-/** Uniform numbers in [0, 1), the same for the same seed (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { random } from "../test/random.js";
 
 /** `length` uniform numbers in [0, 1), float32. */
 export function uniformNumbers(seed: number, length: number): Float32Array {

@@ -2,7 +2,7 @@
 // Strides say where t, s, e and out are: tangents that all points share have per_point = 0, a missing scale is one row of
 // ones with per_point = 0, and the Jacobian is stored with its columns innermost.
 // One invocation computes a tile of consecutive rows and outputs: see tiledMain in src/gpu/tiles.ts, which adds the loops.
-// Needs: Weight, a number or a vec4 of them.
+// Needs: lib/tangents.wgsl; Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,
@@ -27,21 +27,6 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> scale: array<vec4f>;       // [points or 1, inner]
 @group(0) @binding(4) var<storage, read> end_scale: array<vec4f>;   // [points or 1, outer]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
-
-// Of the tangent and of its scale.
-fn address(row: u32) -> vec2u {
-  let point = row / p.columns;
-  let tangent_at = p.tangent_offset + point * p.tangent_per_point + (row % p.columns) * p.tangent_per_column;
-  return vec2u(tangent_at, point * p.scale_per_point);
-}
-
-fn load(at: vec2u, k: u32) -> vec4f {
-  return scale[at.y + k] * tangent[at.x + k];
-}
-
-fn start(row: u32, output: u32) -> vec4f {
-  return vec4f();
-}
 
 fn finish(row: u32, output: u32, y: vec4f) {
   if (row >= p.rows || output >= p.outer) {

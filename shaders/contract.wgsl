@@ -4,7 +4,7 @@
 // partial sums, part q taking every parts-th block of i from q on.
 // One invocation computes one part of some consecutive rows, a tile of rows and outputs after the other: see tiledMain in
 // src/gpu/tiles.ts, which adds the loops.
-// Needs: Weight, a number or a vec4 of them.
+// Needs: lib/tangents.wgsl; Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,
@@ -35,21 +35,6 @@ struct Parameters {
 @group(0) @binding(5) var<storage, read> contraction_scale: array<vec4f>;   // s' [points or 1, outer]
 @group(0) @binding(6) var<storage, read> factor: array<f32>;                // e [points or 1, columns or 1]
 @group(0) @binding(7) var<storage, read_write> terms: array<f32>;           // [points, terms_per_point]
-
-// Of the tangent and of its scale.
-fn address(row: u32) -> vec2u {
-  let point = row / p.columns;
-  let tangent_at = p.tangent_offset + point * p.tangent_per_point + (row % p.columns) * p.tangent_per_column;
-  return vec2u(tangent_at, point * p.scale_per_point);
-}
-
-fn load(at: vec2u, k: u32) -> vec4f {
-  return scale[at.y + k] * tangent[at.x + k];
-}
-
-fn start(row: u32, output: u32) -> vec4f {
-  return vec4f();
-}
 
 fn contracted(row: u32, output: u32, y: vec4f) -> f32 {
   if (output >= p.outer) {

@@ -361,7 +361,7 @@ export class VectorField {
    * them from then on; the store remembers it. Without it, evaluate starts a trial by itself, in the background, where a
    * plan has cost more time than a trial would. Name what decides the plan, as for {@link VectorField.reserve}.
    *
-   * Takes from tenths of a second (a GPU) to a minute (software adapters, which compile unrolled kernels slowly).
+   * Takes as long as the driver compiles some ten kernels: on software adapters, which are slow at unrolled ones, a minute and more.
    *
    * @returns the variants, the fastest first; the one that was fixed alone, where `kernels` fixes one.
    * @throws InputError, PlanError, LimitError, GpuError, DeviceLostError.

@@ -41,6 +41,8 @@ abstract class Writer {
   }
 
   abstract write(operation: Operation): void;
+  /** What an element of a vector is called. */
+  protected abstract element(vector: Vector, index: number): string;
   protected abstract weightsBinding(): string | null;
   protected abstract packed(): FusedText["weights"];
 
@@ -79,10 +81,18 @@ abstract class Writer {
     return this.lanes((lane) => `${from}[p.${from}_offset + point_${lane} * p.${from}_stride + ${index}]`);
   }
 
-  protected output(what: string, name: string, index: string): void {
+  private output(what: string, name: string, index: string): void {
     this.stores.forEach((lines, lane) =>
       lines.push(`${what}[p.${what}_offset + point_${lane} * p.${what}_stride + ${index}] = ${this.lane(name, lane)};`),
     );
+  }
+
+  protected store({ from, what }: Extract<Operation, { kind: "store" }>): void {
+    const names = Array.from({ length: from.width }, (_, index) => this.element(from, index));
+    if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${index}u`));
+    const sum = this.fresh("sum");
+    this.lines.push(`let ${sum} = ${names.join(" + ") || "V(0.0)"};`);
+    this.output(what, sum, "0u");
   }
 
   finish(): FusedText {
@@ -148,11 +158,12 @@ interface NarrowSum {
   begun: boolean;
 }
 
-/** A contraction in progress: its partial sums, and which results are among them. */
+/** A contraction in progress: the variable it grows in, and which results are in it. */
 interface Contraction {
   readonly operation: Contract;
-  readonly sums: readonly string[];
+  readonly sum: string;
   readonly done: Set<number>;
+  begun: boolean;
 }
 
 /** Sums of at most so many results grow while their inputs are computed. */
@@ -170,7 +181,7 @@ function blocksOf(width: number): number[][] {
   return Array.from({ length: Math.ceil(width / UNROLLED_RESULTS) }, (_, index) => block(index * UNROLLED_RESULTS));
 }
 
-/** Every number has a name and every weight is a literal: no loops, no memory but between stages. */
+/** Every number has a name and every weight is a literal: no loops, no branches, no arrays. */
 class Unrolled extends Writer {
   /** Products that have a name already, by their text. */
   private readonly known = new Map<string, string>();
@@ -183,7 +194,6 @@ class Unrolled extends Writer {
   /** Contractions, by the vector that weighs their results: results are computed beside its elements, and then done with. */
   private readonly weighed = new Map<Vector, Contraction[]>();
   private readonly contractions = new Map<Contract, Contraction>();
-  private readonly begun = new Set<Contraction>();
 
   constructor(program: FusedProgram, points: number) {
     super(program, points);
@@ -203,10 +213,14 @@ class Unrolled extends Writer {
 
   private noteWeighed(operation: Contract): void {
     const vectors = operation.by.filter((element): element is Vector => "name" in element);
-    const sums = Array.from({ length: 1 }, () => this.fresh("c"));
-    const contraction: Contraction = { operation, sums, done: new Set() };
-    this.contractions.set(operation, contraction);
+    const contraction = this.contractionOf(operation);
     if (vectors.length === 1) append(this.weighed, vectors[0]!, contraction);
+  }
+
+  private contractionOf(operation: Contract): Contraction {
+    let contraction = this.contractions.get(operation);
+    if (!contraction) this.contractions.set(operation, (contraction = { operation, sum: this.fresh("c"), done: new Set(), begun: false }));
+    return contraction;
   }
 
   protected override weightsBinding(): null {
@@ -231,17 +245,13 @@ class Unrolled extends Writer {
         return this.normTangent(operation);
       case "contract":
         return this.contract(operation);
-      case "store": {
-        const { from, what } = operation;
-        const names = Array.from({ length: from.width }, (_, index) =>
-          from === this.program.terms ? this.term(index) : `${from.name}${index}`,
-        );
-        if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${index}u`));
-        const sum = this.fresh("sum");
-        this.lines.push(`let ${sum} = ${names.join(" + ") || "V(0.0)"};`);
-        this.output(what, sum, "0u");
-      }
+      case "store":
+        return this.store(operation);
     }
+  }
+
+  protected override element(vector: Vector, index: number): string {
+    return vector === this.program.terms ? this.term(index) : `${vector.name}${index}`;
   }
 
   private define(vector: Vector, index: number, expression: string): void {
@@ -367,20 +377,15 @@ class Unrolled extends Writer {
   private contract(operation: Contract): void {
     const { product, x, by, factor, term, width } = operation;
     const total = this.term(term);
-    const contraction = this.contractions.get(operation) ?? {
-      operation,
-      sums: Array.from({ length: 1 }, () => this.fresh("c")),
-      done: new Set<number>(),
-    };
+    const contraction = this.contractionOf(operation);
     if (product) for (const results of blocksOf(width)) this.contractResults(contraction, results);
     else
       for (let result = 0; result < width; result++) {
         const { constant, names } = this.factors(x, result);
         this.weigh(contraction, by, result, names, constant);
       }
-    const { sums } = contraction;
     const scaled = this.product(this.factors(factor, term));
-    this.lines.push(`${total} += ${factor.length > 0 ? `${scaled} * ` : ""}${sums[0]};`);
+    this.lines.push(`${total} += ${factor.length > 0 ? `${scaled} * ` : ""}${contraction.sum};`);
   }
 
   private contractResults(contraction: Contraction, results: readonly number[]): void {
@@ -397,15 +402,13 @@ class Unrolled extends Writer {
   }
 
   private weigh(contraction: Contraction, by: Elements, result: number, names: readonly string[], constant: number): void {
-    if (!this.begun.has(contraction)) {
-      this.begun.add(contraction);
-      for (const name of contraction.sums) this.lines.push(`var ${name} = V(0.0);`);
-    }
+    if (!contraction.begun) this.lines.push(`var ${contraction.sum} = V(0.0);`);
+    contraction.begun = true;
     const weight = this.factors(by, result);
     const all = { constant: constant * weight.constant, names: [...names, ...weight.names] };
     // A name of its own for every result would only be a name more.
     const expression = [...(all.constant === 1 && all.names.length > 0 ? [] : [literal(all.constant)]), ...all.names].join(" * ");
-    if (all.constant !== 0) this.lines.push(`${contraction.sums[0]} += ${expression};`);
+    if (all.constant !== 0) this.lines.push(`${contraction.sum} += ${expression};`);
   }
 
   private norm({ into, deviation, x, centered, epsilon }: Extract<Operation, { kind: "norm" }>): void {
@@ -487,15 +490,13 @@ class Looped extends Writer {
         return this.normTangent(operation);
       case "contract":
         return this.contract(operation);
-      case "store": {
-        const { from, what } = operation;
-        const names = Array.from({ length: from.width }, (_, index) => `${from.name}[${index}]`);
-        if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${index}u`));
-        const sum = this.fresh("sum");
-        this.lines.push(`let ${sum} = ${names.join(" + ") || "V(0.0)"};`);
-        this.output(what, sum, "0u");
-      }
+      case "store":
+        return this.store(operation);
     }
+  }
+
+  protected override element({ name }: Vector, index: number): string {
+    return `${name}[${index}]`;
   }
 
   /** Room for whole blocks of results; what stands in the last block's padding is never read. */

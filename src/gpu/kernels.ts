@@ -10,6 +10,7 @@ import activations from "../../shaders/lib/activations.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
 import padding from "../../shaders/lib/padding.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
+import tangents from "../../shaders/lib/tangents.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
 import normTangent from "../../shaders/norm_tangent.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
@@ -76,6 +77,7 @@ function makeKernel(label: string, kernel: KernelName, { activation, tile }: Pic
   const enabled = `${tile && tile.lanes > 0 ? "enable subgroups;\n" : ""}${tile?.half ? "enable f16;\n" : ""}`;
   const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
+  if (kernel === "carry" || kernel === "contract") functions.push(tangents);
   const main = tile ? [tiledMain(tile, kernel === "contract")] : [];
   return {
     label,

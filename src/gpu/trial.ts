@@ -25,7 +25,10 @@ import { makeRoom, type Shared } from "./run.js";
 export interface Trial {
   /** Its name, as VectorField.create takes it. */
   readonly kernels: string;
-  /** Wall time of the trial's points on the device, the least of some repetitions; Infinity where it was given up or failed. */
+  /**
+   * Wall time of the trial's points on the device, the least of some repetitions, of one where others were far ahead; Infinity
+   * where it failed, NaN where it is fixed and was not tried.
+   */
   readonly milliseconds: number;
   /** Points of the trial. */
   readonly points: number;
@@ -165,10 +168,11 @@ export class Trials {
       { kind: "fused", weights: "storage", points: 4 },
     ];
     if (unrolls) for (const points of [1, 2] as const) fused.push({ kind: "fused", weights: "literal", points });
-    return [
-      ...tiles.map((tile): Variant => ({ kind: "layers", tile })),
-      ...fused.filter((variant) => this.refusal(plan, variant) === null),
-    ];
+    const layers = tiles.map((tile): LayersVariant => ({ kind: "layers", tile }));
+    const able = fused.filter((variant) => this.refusal(plan, variant) === null);
+    if (!this.half) return [...layers, ...able];
+    const stored = able.filter(({ weights }) => weights === "storage");
+    return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
   }
 
   /** Why a plan cannot run in a fused variant; null where it can. */
@@ -182,7 +186,6 @@ export class Trials {
       return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
     }
     const { weights } = kernelOf({ kernel: "fused", fused: form, activation: null, tile: null });
-    // Where nothing is read, there is nothing to bind.
     const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
     const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
     const bytes = weights?.byteLength ?? 0;
@@ -327,7 +330,7 @@ function shapeOf(plan: Plan): string {
   );
   let [a, b] = [0x811c9dc5, 0x01000193];
   for (let index = 0; index < text.length; index++) {
-    // FNV-1a from two starts: 64 bits, so that no two shapes meet.
+    // In the manner of FNV-1a, from two starts: with 64 bits two shapes hardly meet.
     a = Math.imul(a ^ text.charCodeAt(index), 0x01000193);
     b = Math.imul(b ^ text.charCodeAt(index), 0x01000193) ^ (a >>> 13);
   }

@@ -87,7 +87,7 @@ const IDENTITY = parseActivation("identity");
  * The operations of a plan whose point one invocation can carry: widths up to 128, states up to 16, tangents that differ
  * from point to point and end in a trace. Null for all others.
  */
-export function fuse(plan: Plan, route: Pick<Route, "to">): FusedProgram | null {
+function fuse(plan: Plan, route: Pick<Route, "to">): FusedProgram | null {
   if (plan.kind === "difference") return null;
   const { graph } = plan;
   if (graph.stateSize > MOST_STATES || graph.nodes.some(({ width }) => width > WIDEST)) return null;
@@ -333,17 +333,23 @@ export interface FusedForm {
   readonly variant: FusedVariant;
 }
 
-const forms = new WeakMap<Plan, Map<string, FusedForm | null>>();
+/** What is known of a plan: its program by the route of the results, and its forms. */
+interface Fused {
+  readonly programs: Map<Route["to"], FusedProgram | null>;
+  readonly forms: Map<string, FusedForm>;
+}
+
+const fused = new WeakMap<Plan, Fused>();
 
 /** The form of a plan in a fused variant; null where it has none. */
 export function fusedForm(plan: Plan, route: Pick<Route, "to">, variant: FusedVariant): FusedForm | null {
-  let known = forms.get(plan);
-  if (!known) forms.set(plan, (known = new Map()));
+  let known = fused.get(plan);
+  if (!known) fused.set(plan, (known = { programs: new Map(), forms: new Map() }));
+  let program = known.programs.get(route.to);
+  if (program === undefined) known.programs.set(route.to, (program = fuse(plan, route)));
+  if (!program) return null;
   const key = `${route.to} ${nameOfVariant(variant)}`;
-  let form = known.get(key);
-  if (form === undefined) {
-    const program = fuse(plan, route);
-    known.set(key, (form = program && { program, variant }));
-  }
+  let form = known.forms.get(key);
+  if (!form) known.forms.set(key, (form = { program, variant }));
   return form;
 }

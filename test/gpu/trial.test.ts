@@ -170,6 +170,10 @@ describe("weights in float16", () => {
       }
       field.destroy();
     }
+    const { network: wide } = randomMlp({ seed: 5, widths: [17, 6, 17], activation: "tanh" });
+    const field = await VectorField.create(device, wide, { weights: "float16" });
+    for (const { kernels } of await field.tune(50)) expect(kernels).toMatch(/in float16$/);
+    field.destroy();
   });
 
   test("are refused where a name says otherwise, or a weight is too large", async () => {

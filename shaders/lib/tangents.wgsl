@@ -1,0 +1,18 @@
+// The rows of a product with tangents: s ∘ t for tangent t_k of point b, row r = b columns + k.
+// Needs: the parameters columns, tangent_offset, tangent_per_point, tangent_per_column and scale_per_point, in vec4 but the
+// first; the buffers tangent and scale.
+
+/// Where the tangent of a row begins, and its scale.
+fn address(row: u32) -> vec2u {
+  let point = row / p.columns;
+  let tangent_at = p.tangent_offset + point * p.tangent_per_point + (row % p.columns) * p.tangent_per_column;
+  return vec2u(tangent_at, point * p.scale_per_point);
+}
+
+fn load(at: vec2u, k: u32) -> vec4f {
+  return scale[at.y + k] * tangent[at.x + k];
+}
+
+fn start(row: u32, output: u32) -> vec4f {
+  return vec4f();
+}
