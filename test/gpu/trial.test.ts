@@ -2,7 +2,7 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, InputError, mlp, VectorField, type Store, type VectorFieldOptions } from "../../src/index.js";
+import { evaluateReference, InputError, mlp, VectorField, type Network, type Store, type VectorFieldOptions } from "../../src/index.js";
 import { fileStore } from "../../src/node/index.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
@@ -152,27 +152,34 @@ describe("weights in float16", () => {
   const worst = (divergence: Float32Array): number =>
     divergence.reduce((most, value, b) => Math.max(most, Math.abs(value - truth.divergence![b]!) / scale[b]!), 0);
 
-  test("are as near as they are said to be, and no nearer than their rounding, by every kind of kernel", async () => {
-    const make = (options: VectorFieldOptions): Promise<VectorField> => VectorField.create(device, larger, options);
-    if (!device.features.has("shader-f16")) {
-      await expect(make({ weights: "float16" })).rejects.toThrow(/shader-f16/);
-      await expect(make({ kernels: "fused storage x2 in float16" })).rejects.toThrow(/shader-f16/);
-      return;
+  const make = (network: Network, options: VectorFieldOptions): Promise<VectorField> => VectorField.create(device, network, options);
+
+  test.for([
+    { kernels: "auto", methods: ["tangent", "cyclic"] },
+    // One method each: llvmpipe takes seconds to compile a tile's kernels.
+    { kernels: "layers 8x8 in float16", methods: ["cyclic"] },
+    { kernels: "layers 4x16 by 4 lanes in float16", methods: ["tangent"] },
+    { kernels: "fused storage x2 in float16", methods: ["tangent", "cyclic"] },
+  ] as const)("are as near as they are said to be, and no nearer than their rounding, by $kernels", async ({ kernels, methods }) => {
+    if (!device.features.has("shader-f16")) return expect(make(larger, { weights: "float16", kernels })).rejects.toThrow(/shader-f16/);
+    const field = await make(larger, { weights: "float16", kernels });
+    for (const method of methods) {
+      const result = await field.evaluate(at, { method });
+      expect(result.kernels).toMatch(/in float16$/);
+      const error = worst(result.divergence);
+      expect(error).toBeLessThan(4e-3);
+      expect(error).toBeGreaterThan(1e-5);
     }
-    for (const kernels of ["auto", "layers 8x8 in float16", "layers 4x16 by 8 lanes in float16", "fused storage x2 in float16"]) {
-      const field = await make({ weights: "float16", kernels });
-      for (const method of ["tangent", "cyclic"] as const) {
-        const result = await field.evaluate(at, { method });
-        expect(result.kernels).toMatch(/in float16$/);
-        const error = worst(result.divergence);
-        expect(error).toBeLessThan(4e-3);
-        expect(error).toBeGreaterThan(1e-5);
-      }
-      field.destroy();
-    }
+    field.destroy();
+  });
+
+  test("stay in float16 through a trial", async () => {
     const { network: wide } = randomMlp({ seed: 5, widths: [17, 6, 17], activation: "tanh" });
-    const field = await VectorField.create(device, wide, { weights: "float16" });
-    for (const { kernels } of await field.tune(50)) expect(kernels).toMatch(/in float16$/);
+    if (!device.features.has("shader-f16")) return expect(make(wide, { weights: "float16" })).rejects.toThrow(/shader-f16/);
+    const field = await make(wide, { weights: "float16" });
+    const trials = await field.tune(50);
+    expect(trials.length).toBeGreaterThanOrEqual(3);
+    for (const { kernels } of trials) expect(kernels).toMatch(/in float16$/);
     field.destroy();
   });
 
