@@ -40,10 +40,10 @@ export default defineConfig({
             { name: "errors", test: /src\/errors\.ts$/ },
             {
               name: "field",
-              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!fused(Steps)?\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
+              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(fused(Steps)?|operations|split|race)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
             },
-            // Fused kernels are loaded when they are first tried.
-            { name: "fused", test: /src\/(plan\/fused(Steps)?|gpu\/fused)\.ts$/ },
+            // Fused kernels, and trials, are loaded when they are first needed.
+            { name: "fused", test: /src\/(plan\/(fused(Steps)?|operations|split)|gpu\/(fused|race))\.ts$/ },
             // src/index.ts has no code of its own; a chunk for it would be empty.
             { name: "onnx", test: /src\/(model\/(onnx\/)?\w+|index)\.ts$/ },
           ],

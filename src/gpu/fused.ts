@@ -1,8 +1,9 @@
 import { LimitError } from "../errors.js";
 import { halves } from "./buffers.js";
 import { activationWgsl, isIdentity, type Activation } from "../model/activation.js";
-import type { Elements, FusedForm, FusedProgram, Operation, Product, Vector } from "../plan/fused.js";
+import type { FusedForm } from "../plan/fused.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
+import type { Elements, FusedProgram, Operation, Product, Vector } from "../plan/operations.js";
 
 /** The text of a fused kernel, and what its buffer of weights holds, in vec4s; null where they stand in the text. */
 export interface FusedText {
@@ -10,6 +11,7 @@ export interface FusedText {
   readonly weights: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null;
 }
 
+type Load = Extract<Operation, { kind: "load" }>;
 type Sum = Extract<Operation, { kind: "sum" }>;
 type Contract = Extract<Operation, { kind: "contract" }>;
 
@@ -77,8 +79,9 @@ abstract class Writer {
     return { value: this.lanes((lane) => `${results[lane]}.x`), derivative: this.lanes((lane) => `${results[lane]}.y`) };
   }
 
-  protected input(from: "points" | "context", index: string): string {
-    return this.lanes((lane) => `${from}[p.${from}_offset + point_${lane} * p.${from}_stride + ${index}]`);
+  protected input({ from, first }: Load, index: string): string {
+    const at = first > 0 ? `${first}u + ${index}` : index;
+    return this.lanes((lane) => `${from}[p.${from}_offset + point_${lane} * p.${from}_stride + ${at}]`);
   }
 
   private output(what: string, name: string, index: string): void {
@@ -87,9 +90,12 @@ abstract class Writer {
     );
   }
 
-  protected store({ from, what }: Extract<Operation, { kind: "store" }>): void {
-    const names = Array.from({ length: from.width }, (_, index) => this.element(from, index));
-    if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${index}u`));
+  protected store({ from, what, first, added }: Extract<Operation, { kind: "store" }>): void {
+    const names = Array.from({ length: from.width }, (_, index) => {
+      const parts = [from, ...added].map((vector) => this.element(vector, index));
+      return parts.length > 1 ? `(${parts.join(" + ")})` : parts[0]!;
+    });
+    if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${first + index}u`));
     const sum = this.fresh("sum");
     this.lines.push(`let ${sum} = ${names.join(" + ") || "V(0.0)"};`);
     this.output(what, sum, "0u");
@@ -108,7 +114,8 @@ abstract class Writer {
     const text = `// The ${[...stored].join(" and ")} of a plan, all layers of a point in one invocation, written from the plan's operations.
 // One invocation takes ${this.points} consecutive points; V holds one number of each. Past the last point it computes that one
 // again and writes the same numbers: a branch would cost some compilers two thirds of the speed of such long code.
-// points [rows, d] and context [rows or 1, c] at their strides; value [rows, d]; divergence [rows]; diagonal [rows, K].
+// points [rows, d] and context [rows or 1, c] at their strides; value [rows, d]; divergence [rows]; diagonal [rows, K];
+// partial [rows, parts - 1, d + K] what parts before the last leave for it.
 // Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl.
 
 struct Parameters {
@@ -117,6 +124,8 @@ struct Parameters {
   points_stride: u32,
   context_offset: u32,
   context_stride: u32,
+  partial_offset: u32,
+  partial_stride: u32,
   value_offset: u32,
   value_stride: u32,
   divergence_offset: u32,
@@ -234,8 +243,7 @@ class Unrolled extends Writer {
   override write(operation: Operation): void {
     switch (operation.kind) {
       case "load":
-        for (let index = 0; index < operation.into.width; index++)
-          this.define(operation.into, index, this.input(operation.from, `${index}u`));
+        for (let index = 0; index < operation.into.width; index++) this.define(operation.into, index, this.input(operation, `${index}u`));
         return;
       case "sum":
         return this.sum(operation);
@@ -480,7 +488,7 @@ class Looped extends Writer {
       case "load":
         this.declare(operation.into);
         return this.each(operation.into.width, (index) => {
-          this.lines.push(`${operation.into.name}[${index}] = ${this.input(operation.from, index)};`);
+          this.lines.push(`${operation.into.name}[${index}] = ${this.input(operation, index)};`);
         });
       case "sum":
         return this.sum(operation);

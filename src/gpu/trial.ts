@@ -1,7 +1,7 @@
 import { InputError, LimitError, quote } from "../errors.js";
 import { fusing } from "../plan/fusing.js";
 import { capacityOf, scheduleChunk } from "../plan/schedule.js";
-import type { Chunk, Route, ScheduleLimits } from "../plan/steps.js";
+import type { Route, ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
 import {
   halved,
@@ -15,11 +15,9 @@ import {
   type Tile,
   type Variant,
 } from "../plan/variants.js";
-import { encodeSteps } from "./encode.js";
-import { checked } from "./errors.js";
 import { kernelOf, loadFusedKernels, type Kernel } from "./kernels.js";
 import { adapterOf, type Store } from "./pace.js";
-import { makeRoom, type Shared } from "./run.js";
+import type { Shared } from "./run.js";
 
 /** How one variant did in a trial. */
 export interface Trial {
@@ -45,14 +43,6 @@ const MOST_UNROLLED = { llvmpipe: 32_000, other: 13_000 } as const;
 /** Device time that a plan has had before trying other kernels pays: cheap ones to compile, and unrolled ones. */
 const WORTH_A_TRIAL_MILLISECONDS = 1_000;
 const WORTH_UNROLLING_MILLISECONDS = 5_000;
-
-/** A measurement shorter than this is repeated within one submission. */
-const MEASURED_MILLISECONDS = 4;
-/** The plain kernels take about this long for a trial's points. */
-const TRIAL_MILLISECONDS = 30;
-const ROUNDS = 3;
-/** Slower than the best by this factor after one run: not measured further. */
-const HOPELESS = 2.5;
 
 /** What is known of one plan at about one number of points. */
 interface Choice {
@@ -162,34 +152,48 @@ export class Trials {
     // A lane per weight of a tile's outputs, or of several columns of them.
     if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
     const fused: FusedVariant[] = [
-      { kind: "fused", weights: "uniform", points: 1 },
-      { kind: "fused", weights: "uniform", points: 2 },
-      { kind: "fused", weights: "storage", points: 2 },
-      { kind: "fused", weights: "storage", points: 4 },
+      { kind: "fused", weights: "uniform", points: 1, parts: 1 },
+      { kind: "fused", weights: "uniform", points: 2, parts: 1 },
+      { kind: "fused", weights: "storage", points: 2, parts: 1 },
+      { kind: "fused", weights: "storage", points: 4, parts: 1 },
     ];
-    if (unrolls) for (const points of [1, 2] as const) fused.push({ kind: "fused", weights: "literal", points });
+    const unrolled = unrolls ? this.unrolled(plan) : [];
     const layers = tiles.map((tile): LayersVariant => ({ kind: "layers", tile }));
-    const able = fused.filter((variant) => this.refusal(plan, variant) === null);
+    // llvmpipe compiles loops over storage for minutes, and loops have never been faster there than unrolled kernels.
+    const loops = this.isLlvmpipe() ? fused.filter(({ weights }) => weights === "uniform" && unrolled.length === 0) : fused;
+    const able = [...loops.filter((variant) => this.refusal(plan, variant) === null), ...unrolled];
     if (!this.half) return [...layers, ...able];
     const stored = able.filter(({ weights }) => weights === "storage");
     return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
   }
 
+  /** With one and with two points in an invocation, in no more parts than it takes. */
+  private unrolled(plan: Plan): FusedVariant[] {
+    return ([1, 2] as const).flatMap((points) => {
+      const inParts = ([1, 2, 4, 8] as const).map((parts): FusedVariant => ({ kind: "fused", weights: "literal", points, parts }));
+      return inParts.filter((variant) => this.refusal(plan, variant) === null).slice(0, 1);
+    });
+  }
+
   /** Why a plan cannot run in a fused variant; null where it can. */
   private refusal(plan: Plan, variant: FusedVariant): string | null {
     const fused = fusing();
-    const form = fused?.fusedForm(plan, { to: "host" }, variant);
-    if (!fused || !form) return "the plan is not one that a single invocation carries through";
+    const forms = fused?.fusedForms(plan, { to: "host" }, variant);
+    if (!fused || !forms) return "the plan is not one that a single invocation carries through";
     if (variant.weights === "literal") {
-      const size = fused.unrolledSize(form.program) * variant.points;
-      const most = /llvmpipe|lavapipe/i.test(this.adapter) ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+      const size = Math.max(...forms.map(({ program }) => fused.unrolledSize(program))) * variant.points;
+      const most = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
       return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
     }
-    const { weights } = kernelOf({ kernel: "fused", fused: form, activation: null, tile: null });
+    const { weights } = kernelOf({ kernel: "fused", fused: forms[0]!, activation: null, tile: null });
     const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
     const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
     const bytes = weights?.byteLength ?? 0;
     return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
+  }
+
+  private isLlvmpipe(): boolean {
+    return /llvmpipe|lavapipe/i.test(this.adapter);
   }
 
   private async loadForFixed(): Promise<void> {
@@ -200,7 +204,7 @@ export class Trials {
   private fixedFor(plan: Plan): Variant {
     const fixed = this.fixed!;
     if (fixed.kind === "layers") return fixed;
-    if (!fusing()?.fusedForm(plan, { to: "host" }, fixed)) return this.plain;
+    if (!fusing()?.fusedForms(plan, { to: "host" }, fixed)) return this.plain;
     const refusal = this.refusal(plan, fixed);
     if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
     return fixed;
@@ -244,8 +248,8 @@ export class Trials {
   /** What a variant runs where the results go to the host, or stay in the caller's buffers. */
   private kernelsOf(plan: Plan, variant: Variant, to: Route["to"]): readonly Kernel[] {
     if (variant.kind === "fused") {
-      const form = fusing()?.fusedForm(plan, { to }, variant);
-      if (form) return [kernelOf({ kernel: "fused", fused: form, activation: null, tile: null })];
+      const forms = fusing()?.fusedForms(plan, { to }, variant);
+      if (forms) return forms.map((form) => kernelOf({ kernel: "fused", fused: form, activation: null, tile: null }));
     }
     let known = this.kernels.get(plan);
     if (!known) this.kernels.set(plan, (known = new Map()));
@@ -267,22 +271,22 @@ export class Trials {
   }
 
   private async tryAll(plan: Plan, count: number, choice: Choice, sharedContext: boolean, unrolls: boolean): Promise<readonly Trial[]> {
-    await loadFusedKernels();
-    const bench = new Bench(this.device, plan, count, sharedContext, this.limits(), this.shared());
-    const plain = await bench.add(this.plain);
-    await bench.lengthen(plain);
+    const [{ Race }] = await Promise.all([import("./race.js"), loadFusedKernels()]);
+    const race = new Race(this.device, plan, count, sharedContext, this.limits(), this.shared());
+    const plain = await race.add(this.plain);
+    await race.lengthen(plain);
     const runners = [plain];
     for (const variant of this.variants(plan, unrolls).slice(1)) {
       try {
         await this.compile(plan, variant, "host");
-        runners.push(await bench.add(variant));
+        runners.push(await race.add(variant));
       } catch {
         // One that this device refuses is no candidate; a lost device ends the trial.
         this.shared().checkUsable();
         runners.push({ variant, milliseconds: Infinity, chunk: null });
       }
     }
-    await bench.race(runners);
+    await race.run(runners);
     const sorted = runners.toSorted((a, b) => a.milliseconds - b.milliseconds);
     const best = sorted[0]!;
     await this.compile(plan, best.variant, "device");
@@ -292,7 +296,7 @@ export class Trials {
     return sorted.map(({ variant, milliseconds }) => ({
       kernels: nameOfVariant(variant),
       milliseconds,
-      points: bench.points,
+      points: race.points,
       chosen: variant === best.variant,
     }));
   }
@@ -336,122 +340,4 @@ function shapeOf(plan: Plan): string {
   }
   const hex = (hash: number): string => (hash >>> 0).toString(16).padStart(8, "0");
   return `${method} ${hex(a)}${hex(b)}`;
-}
-
-interface Runner {
-  readonly variant: Variant;
-  milliseconds: number;
-  readonly chunk: Chunk | null;
-}
-
-/** Submissions of a long plan that are run in a trial. */
-const MOST_SUBMISSIONS = 4;
-
-/** Runs variants of a plan on points of its own, in turn with the field's calls and in their scratch, so within their budget. */
-class Bench {
-  private count: number;
-
-  constructor(
-    private readonly device: GPUDevice,
-    private readonly plan: Plan,
-    private readonly most: number,
-    private readonly sharedContext: boolean,
-    private readonly limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
-    private readonly shared: Shared,
-  ) {
-    this.count = Math.min(most, 1024);
-  }
-
-  get points(): number {
-    return this.count;
-  }
-
-  /** Prepares a compiled variant and runs it once: some drivers finish compiling then. */
-  async add(variant: Variant): Promise<Runner> {
-    const runner: Runner = { variant, milliseconds: Infinity, chunk: this.chunkOf(variant) };
-    await this.run(runner, 1);
-    return runner;
-  }
-
-  /** Takes as many points as the plain kernels compute in a short while. */
-  async lengthen(plain: Runner): Promise<void> {
-    for (let attempt = 0; attempt < 4 && this.count < this.most; attempt++) {
-      const milliseconds = await this.run({ ...plain, chunk: this.chunkOf(plain.variant) }, 1);
-      if (milliseconds > TRIAL_MILLISECONDS / 2) return;
-      this.count = Math.min(this.most, Math.ceil(this.count * Math.min(8, TRIAL_MILLISECONDS / milliseconds)));
-    }
-  }
-
-  /** The least time of each over some rounds, in turns, so that what else the machine does meets all of them. */
-  async race(runners: readonly Runner[]): Promise<void> {
-    const able = runners.filter(({ chunk }) => chunk);
-    // The least capacity decides how many points all of them get.
-    for (const { variant } of able) this.chunkOf(variant);
-    const running = able.map((runner) => ({ runner, chunk: this.chunkOf(runner.variant), repeats: 1 }));
-    for (const entry of running) {
-      const once = await this.run(entry, 1);
-      entry.runner.milliseconds = once;
-      entry.repeats = Math.min(64, Math.max(1, Math.ceil(MEASURED_MILLISECONDS / once)));
-    }
-    const best = Math.min(...running.map(({ runner }) => runner.milliseconds));
-    const hopeful = running.filter(({ runner }) => runner.milliseconds <= HOPELESS * best);
-    // A single short run says little: those that stay in the race start anew.
-    for (const { runner } of hopeful) runner.milliseconds = Infinity;
-    for (let round = 0; round < ROUNDS; round++)
-      for (const entry of hopeful)
-        entry.runner.milliseconds = Math.min(entry.runner.milliseconds, (await this.run(entry, entry.repeats)) / entry.repeats);
-  }
-
-  /** At most `count` points by a variant; fewer where its capacity is less, from then on for all. */
-  private chunkOf(variant: Variant): Chunk {
-    const limits = { ...this.limits, multiplyAddsPerSubmit: Math.max(2 ** 22, this.shared.pace.multiplyAddsPerSubmit * 4) };
-    const route: Route = { to: "host", sharedContext: this.sharedContext };
-    const capacity = capacityOf(this.plan, limits, route, variant);
-    this.count = Math.min(this.count, capacity.points);
-    return scheduleChunk(this.plan, 0, this.count, capacity, limits, route, variant);
-  }
-
-  /** Wall time in milliseconds of the chunk's first submissions, `repeats` times over. */
-  private async run({ chunk }: Pick<Runner, "chunk">, repeats: number): Promise<number> {
-    const { device, shared } = this;
-    const { scratch, turns, watch, label, checkUsable } = shared;
-    const endTurn = await watch.guard(turns.take());
-    try {
-      checkUsable();
-      await makeRoom(chunk!, this.limits.memoryBudget, shared);
-      await watch.guard(
-        checked(device, label, () => {
-          scratch.reserve(chunk!.scratch);
-          for (const name of ["points", "context", "tangents"]) {
-            const bytes = chunk!.scratch.get(name);
-            if (bytes !== undefined) device.queue.writeBuffer(scratch.get(name), 0, wave(bytes / 4));
-          }
-        }),
-      );
-      const submissions = chunk!.submissions.slice(0, MOST_SUBMISSIONS);
-      await watch.guard(device.queue.onSubmittedWorkDone());
-      const begun = performance.now();
-      await watch.guard(
-        checked(device, label, () => {
-          for (let repeat = 0; repeat < repeats; repeat++)
-            for (const { steps } of submissions) {
-              const encoder = device.createCommandEncoder({ label: `${label} trial` });
-              const pass = encoder.beginComputePass({ label: `${label} trial` });
-              encodeSteps(pass, steps, { ...shared, outer: {} });
-              pass.end();
-              device.queue.submit([encoder.finish()]);
-            }
-        }),
-      );
-      await watch.guard(device.queue.onSubmittedWorkDone());
-      return Math.max(0.001, performance.now() - begun);
-    } finally {
-      endTurn();
-    }
-  }
-}
-
-/** Numbers between -1 and 1: no activation is at rest there, none saturates. */
-function wave(length: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length }, (_, index) => Math.sin(index));
 }

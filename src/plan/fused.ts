@@ -1,82 +1,21 @@
-import { parseActivation, type Activation } from "../model/activation.js";
+import { parseActivation } from "../model/activation.js";
 import type { Graph, Node, Term } from "./graph.js";
 import { sourcesOf } from "./graph.js";
-import { rowsOf, type PlannedMatrix } from "./matrices.js";
+import { rowsOf } from "./matrices.js";
+import {
+  multiplyAddsOf,
+  vectorsOf,
+  type Elements,
+  type FusedOutput,
+  type FusedProgram,
+  type Operation,
+  type Vector,
+} from "./operations.js";
 import { scalesOf, type Instruction, type Rows, type Scale, type Tangents, type Target } from "./program.js";
 import type { Route } from "./steps.js";
+import { splitProgram } from "./split.js";
 import type { Plan } from "./trace.js";
 import { nameOfVariant, type FusedVariant } from "./variants.js";
-
-/** Numbers of one point that live in a kernel, one after another. */
-export interface Vector {
-  readonly name: string;
-  readonly width: number;
-}
-
-/** A product of vectors and constant rows, element by element; ones where there is no factor. */
-export type Elements = readonly (Vector | { readonly matrix: PlannedMatrix; readonly row: number })[];
-
-/** What a fused kernel does for a point, in order. */
-export type Operation =
-  | { readonly kind: "load"; readonly from: "points" | "context"; readonly into: Vector }
-  /** into_o = σ(bias_o + Σ added_o + Σ_j W[o,j] x_j), and σ' beside it where `derivative` is given. */
-  | {
-      readonly kind: "sum";
-      readonly into: Vector;
-      readonly bias: PlannedMatrix | null;
-      readonly added: readonly Elements[];
-      readonly products: readonly Product[];
-      readonly activation: Activation;
-      readonly derivative: Vector | null;
-    }
-  /** into = r (x - mean x), r = 1/√(mean((x - mean x)²) + ε); without the mean where it is not centered. */
-  | {
-      readonly kind: "norm";
-      readonly into: Vector;
-      readonly deviation: Vector;
-      readonly x: Vector;
-      readonly centered: boolean;
-      readonly epsilon: number;
-    }
-  /** into = r (t - mean t - y mean(y ∘ t)). */
-  | {
-      readonly kind: "norm tangent";
-      readonly into: Vector;
-      readonly tangent: Elements;
-      readonly value: Vector;
-      readonly deviation: Vector;
-      readonly centered: boolean;
-    }
-  /** terms[term] += factor[term] Σ_o by_o y_o, with y = W x, or x itself where there is no product. */
-  | {
-      readonly kind: "contract";
-      readonly term: number;
-      readonly width: number;
-      readonly factor: Elements;
-      readonly by: Elements;
-      readonly product: Product | null;
-      readonly x: Elements;
-    }
-  | { readonly kind: "store"; readonly what: FusedOutput; readonly from: Vector };
-
-export interface Product {
-  readonly matrix: PlannedMatrix;
-  readonly x: Elements;
-}
-
-/** f(x) [d]; Σ terms; the terms [K] themselves. */
-export type FusedOutput = "value" | "divergence" | "diagonal";
-
-/** A plan as one sequence of operations for a point. */
-export interface FusedProgram {
-  readonly stateSize: number;
-  readonly contextSize: number;
-  readonly operations: readonly Operation[];
-  /** The terms of the trace; width 0 where there are none. */
-  readonly terms: Vector;
-  readonly outputs: readonly FusedOutput[];
-  readonly multiplyAdds: number;
-}
 
 /** Beyond these a point's vectors do not stay on the chip. */
 const WIDEST = 128;
@@ -128,20 +67,24 @@ class Lowering {
     const wants = plan.outputs.includes("value");
     const needed = this.neededNodes(wants);
     for (const node of graph.nodes) if (needed.has(node.index)) this.node(node);
-    if (wants) this.operations.push({ kind: "store", what: "value", from: this.values.get(graph.output.index)! });
+    if (wants) this.store("value", this.values.get(graph.output.index)!);
     const outputs: FusedOutput[] = wants ? ["value"] : [];
     if (plan.kind === "trace") {
       for (let column = 0; column < plan.tangents; column++) this.column(plan.instructions, column);
       const toHost: FusedOutput[] = [plan.diagonal ? "diagonal" : "divergence"];
       const asked = (["diagonal", "divergence"] as const).filter((output) => plan.outputs.includes(output));
       for (const what of this.route.to === "host" ? toHost : asked) {
-        this.operations.push({ kind: "store", what, from: terms });
+        this.store(what, terms);
         outputs.push(what);
       }
     }
     const operations = asSoonAsPossible(this.operations);
     const multiplyAdds = operations.reduce((sum, operation) => sum + multiplyAddsOf(operation), 0);
-    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations, terms, outputs, multiplyAdds };
+    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations, terms, outputs, multiplyAdds, partialSize: 0 };
+  }
+
+  private store(what: FusedOutput, from: Vector): void {
+    this.operations.push({ kind: "store", what, first: 0, from, added: [] });
   }
 
   /** Nodes whose value or derivative somebody reads, and those that lead to them. */
@@ -165,8 +108,8 @@ class Lowering {
     const { body, index, width } = node;
     const into = this.vector(`a${index}_`, index);
     this.values.set(index, into);
-    if (body.kind === "state") this.operations.push({ kind: "load", from: "points", into });
-    if (body.kind === "context") this.operations.push({ kind: "load", from: "context", into });
+    if (body.kind === "state") this.operations.push({ kind: "load", from: "points", first: 0, into });
+    if (body.kind === "context") this.operations.push({ kind: "load", from: "context", first: 0, into });
     if (body.kind === "norm") {
       const deviation = { name: `r${index}_`, width: 1 };
       this.deviations.set(index, deviation);
@@ -280,54 +223,7 @@ function asSoonAsPossible(operations: readonly Operation[]): Operation[] {
   return ordered;
 }
 
-/** What an operation reads and what it makes, the terms apart. */
-function vectorsOf(operation: Operation): { read: Vector[]; made: Vector[] } {
-  const inElements = (...lists: Elements[]): Vector[] => lists.flat().filter((element): element is Vector => "name" in element);
-  switch (operation.kind) {
-    case "load":
-      return { read: [], made: [operation.into] };
-    case "sum": {
-      const { into, derivative, added, products } = operation;
-      return { read: inElements(...added, ...products.map(({ x }) => x)), made: derivative ? [into, derivative] : [into] };
-    }
-    case "norm":
-      return { read: [operation.x], made: [operation.into, operation.deviation] };
-    case "norm tangent":
-      return { read: [...inElements(operation.tangent), operation.value, operation.deviation], made: [operation.into] };
-    case "contract":
-      return { read: inElements(operation.by, operation.factor, operation.x, operation.product?.x ?? []), made: [] };
-    case "store":
-      return { read: [operation.from], made: [] };
-  }
-}
-
-function multiplyAddsOf(operation: Operation): number {
-  switch (operation.kind) {
-    case "sum": {
-      const inner = operation.products.reduce((sum, { matrix }) => sum + matrix.columns, 0);
-      return operation.into.width * (inner + operation.added.filter(({ length }) => length > 1).length);
-    }
-    case "contract":
-      return operation.width * ((operation.product?.matrix.columns ?? 0) + (operation.by.length > 0 ? 1 : 0));
-    case "norm":
-    case "norm tangent":
-      return 4 * operation.into.width;
-    default:
-      return 0;
-  }
-}
-
-/** An unrolled activation is about as long as this many multiply-adds. */
-const ACTIVATION_SIZE = 30;
-
-/** How long the unrolled operations of a program are, in multiply-adds. */
-export function unrolledSize({ operations, multiplyAdds }: FusedProgram): number {
-  const activated = (operation: Operation): number =>
-    operation.kind === "sum" && operation.activation !== IDENTITY ? operation.into.width : 0;
-  return multiplyAdds + ACTIVATION_SIZE * operations.reduce((sum, operation) => sum + activated(operation), 0);
-}
-
-/** A fused program as a variant runs it. */
+/** A fused program, or a part of one, as a variant runs it. */
 export interface FusedForm {
   readonly program: FusedProgram;
   readonly variant: FusedVariant;
@@ -336,20 +232,23 @@ export interface FusedForm {
 /** What is known of a plan: its program by the route of the results, and its forms. */
 interface Fused {
   readonly programs: Map<Route["to"], FusedProgram | null>;
-  readonly forms: Map<string, FusedForm>;
+  readonly forms: Map<string, readonly FusedForm[] | null>;
 }
 
 const fused = new WeakMap<Plan, Fused>();
 
-/** The form of a plan in a fused variant; null where it has none. */
-export function fusedForm(plan: Plan, route: Pick<Route, "to">, variant: FusedVariant): FusedForm | null {
+/** The forms of a plan in a fused variant, one for each part; null where it has none. */
+export function fusedForms(plan: Plan, route: Pick<Route, "to">, variant: FusedVariant): readonly FusedForm[] | null {
   let known = fused.get(plan);
   if (!known) fused.set(plan, (known = { programs: new Map(), forms: new Map() }));
   let program = known.programs.get(route.to);
   if (program === undefined) known.programs.set(route.to, (program = fuse(plan, route)));
   if (!program) return null;
   const key = `${route.to} ${nameOfVariant(variant)}`;
-  let form = known.forms.get(key);
-  if (!form) known.forms.set(key, (form = { program, variant }));
-  return form;
+  let forms = known.forms.get(key);
+  if (forms === undefined) {
+    const programs = variant.parts === 1 ? [program] : splitProgram(program, variant.parts);
+    known.forms.set(key, (forms = programs && programs.map((part) => ({ program: part, variant }))));
+  }
+  return forms;
 }

@@ -1,9 +1,10 @@
-import type { fusedForm, unrolledSize } from "./fused.js";
+import type { fusedForms } from "./fused.js";
 import type { FusedSteps } from "./fusedSteps.js";
+import type { unrolledSize } from "./operations.js";
 
 /** How plans are fused. It is a file of its own, since many pages never need it. */
 export interface Fusing {
-  readonly fusedForm: typeof fusedForm;
+  readonly fusedForms: typeof fusedForms;
   readonly unrolledSize: typeof unrolledSize;
   readonly FusedSteps: typeof FusedSteps;
 }
@@ -17,6 +18,6 @@ export function fusing(): Fusing | null {
 
 export async function loadFusing(): Promise<void> {
   if (loaded) return;
-  const [forms, steps] = await Promise.all([import("./fused.js"), import("./fusedSteps.js")]);
-  loaded = { fusedForm: forms.fusedForm, unrolledSize: forms.unrolledSize, FusedSteps: steps.FusedSteps };
+  const [forms, steps, operations] = await Promise.all([import("./fused.js"), import("./fusedSteps.js"), import("./operations.js")]);
+  loaded = { fusedForms: forms.fusedForms, unrolledSize: operations.unrolledSize, FusedSteps: steps.FusedSteps };
 }

@@ -25,6 +25,8 @@ export interface FusedVariant {
   /** Where the weights are: a buffer that loops read, or numbers in the text of an unrolled kernel. */
   readonly weights: "uniform" | "storage" | "literal";
   readonly points: 1 | 2 | 4;
+  /** Dispatches that share the numbers of one wide layer; in more than one only where all is unrolled. */
+  readonly parts: 1 | 2 | 4 | 8;
   /** Whether weights lie in memory as float16: in a storage buffer, since uniform blocks take no narrower arrays. */
   readonly half?: boolean;
 }
@@ -45,7 +47,10 @@ export function halved(variant: Variant): Variant {
 
 /** "layers 4x4", "layers 4x16 by 8 lanes", "fused storage x2 in float16": rows x outputs of a tile; points of an invocation. */
 export function nameOfVariant(variant: Variant): string {
-  if (variant.kind === "fused") return `fused ${variant.weights} x${variant.points}${variant.half ? HALF : ""}`;
+  if (variant.kind === "fused") {
+    const { weights, points, parts, half } = variant;
+    return `fused ${weights} x${points}${parts > 1 ? ` in ${parts} parts` : ""}${half ? HALF : ""}`;
+  }
   const { rows, outputs, lanes, half } = variant.tile;
   return `layers ${rows}x${outputs}${lanes > 0 ? ` by ${lanes} lanes` : ""}${half ? HALF : ""}`;
 }
@@ -77,7 +82,12 @@ function parseSingle(name: string): Variant | null {
     if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && [0, 4, 8, 16, 32, 64].includes(lanes))
       return { kind: "layers", tile: { rows, outputs, lanes } };
   }
-  const fused = /^fused (uniform|storage|literal) x([124])$/.exec(name);
-  if (fused) return { kind: "fused", weights: fused[1] as FusedVariant["weights"], points: Number(fused[2]) as FusedVariant["points"] };
-  return null;
+  const fused = /^fused (uniform x|storage x|literal x)([124])(?: in ([248]) parts)?$/.exec(name);
+  if (!fused || (fused[3] && !name.startsWith("fused literal"))) return null;
+  return {
+    kind: "fused",
+    weights: fused[1]!.slice(0, -2) as FusedVariant["weights"],
+    points: Number(fused[2]) as FusedVariant["points"],
+    parts: Number(fused[3] ?? 1) as FusedVariant["parts"],
+  };
 }

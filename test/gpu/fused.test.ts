@@ -65,6 +65,24 @@ describe.for(variants)("%s", (kernels) => {
   });
 });
 
+describe.for(["fused literal x1 in 2 parts", "fused literal x2 in 4 parts"])("%s", (kernels) => {
+  test.for([
+    { widths: [2, 7, 35, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"] },
+    { widths: [3, 5, 38, 3], activation: "softplus", contextSize: 2, methods: ["cyclic"] },
+  ] as const)("computes value, divergence and diagonal of $widths", async ({ widths, activation, contextSize, methods }) => {
+    const { network } = randomMlp({ seed: 9, widths, activation, contextSize });
+    const context = contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null;
+    await compare(network, kernels, methods, context, contextSize > 0 ? [] : ["value", "diagonal"]);
+  });
+
+  test("runs layers where no layer can be divided at a fair price", async () => {
+    const { network } = randomMlp({ seed: 3, widths: [2, 40, 40, 40, 40, 2], activation: "tanh" });
+    const field = await VectorField.create(device, network, { kernels });
+    expect((await field.evaluate([0.5, 0.25])).kernels).toBe("layers 4x4");
+    field.destroy();
+  });
+});
+
 describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
   const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));

@@ -38,7 +38,7 @@ describe("tune", () => {
     const trials = await field.tune(COUNT);
     const names = trials.map(({ kernels }) => kernels);
     expect(new Set(names).size).toBe(names.length);
-    expect(names).toEqual(expect.arrayContaining(["layers 4x4", "layers 8x8", "fused uniform x1", "fused storage x4", "fused literal x1"]));
+    expect(names).toEqual(expect.arrayContaining(["layers 4x4", "layers 8x8", "fused literal x1", "fused literal x2"]));
     const times = trials.map(({ milliseconds }) => milliseconds);
     expect(times).toEqual(times.toSorted((a, b) => a - b));
     expect(trials.map(({ chosen }) => chosen)).toEqual(trials.map((_, index) => index === 0));
@@ -83,11 +83,11 @@ describe("what a store remembers", () => {
 
   test("runs as soon as it is compiled, in evaluate and in encode", async () => {
     const store = memoryStore();
-    store.map.set(await keyOf(), "fused uniform x2");
+    store.map.set(await keyOf(), "fused literal x2");
     const field = await VectorField.create(device, network, { store });
     await field.reserve(COUNT);
     const result = await field.evaluate(points);
-    expect(result.kernels).toBe("fused uniform x2");
+    expect(result.kernels).toBe("fused literal x2");
     expectClose(result.divergence, plain, plain.map(Math.abs));
     field.destroy();
   });
@@ -106,11 +106,11 @@ describe("what a store remembers", () => {
     const other = randomMlp({ seed: 9, widths: [2, 9, 8, 2], activation: "tanh" }).network;
     const wider = randomMlp({ seed: 9, widths: [2, 9, 9, 2], activation: "tanh" }).network;
     for (const [given, found] of [
-      [other, "fused storage x4"],
+      [other, "fused literal x1"],
       [wider, "layers 4x4"],
     ] as const) {
       const store = memoryStore();
-      store.map.set(key, "fused storage x4");
+      store.map.set(key, "fused literal x1");
       const field = await VectorField.create(device, given, { store });
       await field.reserve(COUNT);
       expect((await field.evaluate(points)).kernels).toBe(found);
