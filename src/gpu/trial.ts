@@ -167,12 +167,12 @@ export class Trials {
     return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
   }
 
-  /** With one and with two points in an invocation, in no more parts than it takes. */
+  /** In no more parts than it takes; two points in an invocation only where those fit whole. */
   private unrolled(plan: Plan): FusedVariant[] {
-    return ([1, 2] as const).flatMap((points) => {
-      const inParts = ([1, 2, 4, 8] as const).map((parts): FusedVariant => ({ kind: "fused", weights: "literal", points, parts }));
-      return inParts.filter((variant) => this.refusal(plan, variant) === null).slice(0, 1);
-    });
+    const variants = ([1, 2, 4, 8] as const).map((parts): FusedVariant => ({ kind: "fused", weights: "literal", points: 1, parts }));
+    const able = (variant: FusedVariant): boolean => this.refusal(plan, variant) === null;
+    const pair: FusedVariant = { kind: "fused", weights: "literal", points: 2, parts: 1 };
+    return [...variants.filter(able).slice(0, 1), ...[pair].filter(able)];
   }
 
   /** Why a plan cannot run in a fused variant; null where it can. */
