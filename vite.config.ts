@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
@@ -58,6 +59,8 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
+    // The page's modules import the package by its name.
+    alias: { deldot: fileURLToPath(new URL("./src/index.ts", import.meta.url)) },
     globalSetup: "test/setup.ts",
     // One process per file and one file at a time: each owns a GPU device, and the software drivers use every core.
     pool: "forks",

@@ -408,3 +408,18 @@ describe("points", () => {
     expectClose(result.divergence!, evaluateReference(line, points).divergence!, result.divergence!.map(Math.abs));
   });
 });
+
+test("a network that was sent to a worker is the same network", async () => {
+  const activations = ["softplus(2)", "elu(0.5)", "elu"] as const;
+  for (const activation of activations) {
+    const { network } = randomMlp({ seed: 2, widths: [3, 9, 8, 3], activation });
+    const clone = structuredClone(network);
+    const points = randomPoints(3, 20, 3);
+    const reference = evaluateReference(network, points);
+    expect(evaluateReference(clone, points).divergence).toEqual(reference.divergence);
+    const [field, cloned] = [await VectorField.create(device, network), await VectorField.create(device, clone)];
+    expect((await cloned.evaluate(points)).divergence).toEqual((await field.evaluate(points)).divergence);
+    field.destroy();
+    cloned.destroy();
+  }
+});

@@ -16,7 +16,7 @@ import normTangent from "../../shaders/norm_tangent.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
-import { activationWgsl, parseActivation, type Activation } from "../model/activation.js";
+import { activationWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
 import type { FusedForm } from "../plan/fused.js";
 import { loadFusing } from "../plan/fusing.js";
 import { WORKGROUP_SIZE, workgroupSizeOf, type KernelName, type Step } from "../plan/steps.js";
@@ -65,7 +65,7 @@ const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "fused">): Kernel {
   const { kernel, activation, tile, fused } = step;
   if (kernel === "fused") return fusedKernelOf(fused!);
-  const ending = applies(kernel) ? ` ${activation ?? IDENTITY}` : "";
+  const ending = applies(kernel) ? ` ${textOf(activation ?? IDENTITY)}` : "";
   const label = `${kernel}${ending}${tile ? `, ${nameOfVariant({ kind: "layers", tile })}` : ""}`;
   let known = kernels.get(label);
   if (!known) kernels.set(label, (known = makeKernel(label, kernel, step)));

@@ -254,9 +254,30 @@ export function parseActivation(text: string): Activation {
       );
     return number;
   });
-  const shown = parameters.slice(0, known.findLastIndex((p, index) => p.default !== parameters[index]) + 1);
-  const canonical = shown.length === 0 ? name : `${name}(${shown.join(", ")})`;
-  return { name, parameters, toString: () => canonical };
+  return new ParsedActivation(name, parameters);
+}
+
+/** Data alone, its text apart: a network can be sent to a worker, where toString() is Object's. */
+class ParsedActivation implements Activation {
+  readonly #text: string;
+
+  constructor(
+    readonly name: string,
+    readonly parameters: readonly number[],
+  ) {
+    const known = rows[name]!.parameters ?? [];
+    const shown = parameters.slice(0, known.findLastIndex((p, index) => p.default !== parameters[index]) + 1);
+    this.#text = shown.length === 0 ? name : `${name}(${shown.join(", ")})`;
+  }
+
+  toString(): string {
+    return this.#text;
+  }
+}
+
+/** As parseActivation reads it back, also of an activation that came out of a structured clone. */
+export function textOf(a: Activation): string {
+  return (a instanceof ParsedActivation ? a : new ParsedActivation(a.name, a.parameters)).toString();
 }
 
 /** Splits a list at its commas, but not at those between brackets: "silu,softplus(1,20)" is "silu" and "softplus(1,20)". */

@@ -1,0 +1,29 @@
+/** The float64 reference in a worker, where there is no WebGPU. */
+import { evaluateReference, type EvaluateOptions, type Network } from "deldot";
+
+export type Request =
+  | { readonly kind: "network"; readonly network: Network }
+  | { readonly kind: "evaluate"; readonly id: number; readonly points: Float32Array; readonly options: EvaluateOptions };
+
+export interface Answer {
+  readonly id: number;
+  readonly numbers?: Record<string, Float64Array>;
+  readonly error?: string;
+}
+
+let network: Network | null = null;
+
+self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
+  if (data.kind === "network") {
+    network = data.network;
+    return;
+  }
+  const { id, points, options } = data;
+  try {
+    const { value, divergence, diagonal, jacobian, standardError } = evaluateReference(network!, points, options);
+    const given = Object.entries({ value, divergence, diagonal, jacobian, standardError }).filter(([, numbers]) => numbers !== undefined);
+    self.postMessage({ id, numbers: Object.fromEntries(given) as Record<string, Float64Array> } satisfies Answer);
+  } catch (error) {
+    self.postMessage({ id, error: (error as Error).message } satisfies Answer);
+  }
+});

@@ -1,0 +1,346 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import type { Server } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { AxeBuilder } from "@axe-core/playwright";
+import { decode } from "fast-png";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { colourOf } from "../../demo/src/colour.js";
+import { shippedFields } from "../../demo/src/fields.js";
+import { fromHash, initialState, toHash, type State } from "../../demo/src/state.js";
+import { evaluateReference, parseSafetensors, type Network } from "../../src/index.js";
+import { hasBrowser, openBrowser } from "../browser.js";
+import { forget, painted, readPainted, serveSite, watch } from "./site.js";
+
+const models = new URL("../../demo/models/", import.meta.url);
+const load = async (name: string): Promise<Network> => parseSafetensors(await readFile(new URL(`${name}.safetensors`, models)));
+
+let browser: Browser;
+let close: () => Promise<void>;
+let server: Server;
+let address: string;
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "deldot-site-"));
+  ({ server, address } = await serveSite(folder));
+  if (hasBrowser) ({ browser, close } = await openBrowser());
+});
+afterAll(async () => {
+  await close?.();
+  await new Promise((resolve) => server.close(resolve));
+  await rm(folder, { recursive: true });
+});
+
+/** Nothing over the colours, and a small page: software GPUs paint it. */
+const PLAIN: Partial<State> = { contour: false, arrows: false };
+const SIZE = { width: 900, height: 700 };
+
+async function open(state: Partial<State> | null, options: { init?: () => void } = {}): Promise<{ page: Page; faults: string[] }> {
+  const context = await browser.newContext({ viewport: SIZE, acceptDownloads: true });
+  const page = await context.newPage();
+  const faults = watch(page, address);
+  if (options.init) await page.addInitScript(options.init);
+  await page.goto(state ? `${address}#${toHash({ ...initialState, ...state })}` : address);
+  return { page, faults };
+}
+
+/** The state that a shipped field starts with. */
+function stateOf(field: string): Partial<State> {
+  const { context, view, plane } = shippedFields[field]!;
+  return { ...PLAIN, field, context, view, plane };
+}
+
+/** Compares pixels at the middles of the grid's cells with colours of the float64 divergence there. */
+async function expectColours(page: Page, network: Network, context: readonly number[]): Promise<void> {
+  const { scale, panels, columns, rows, plane, view } = await readPainted(page);
+  const [panel] = panels;
+  const box = (await page.locator("#overlay").boundingBox())!;
+  const png = decode(
+    await page.screenshot({ clip: { x: box.x + panel!.left, y: box.y + panel!.top, width: panel!.width, height: panel!.height } }),
+  );
+  const tall = (view.width * panel!.height) / panel!.width;
+  const cells = Array.from({ length: 120 }, (_, index) => ({
+    column: 1 + ((index * 37) % (columns - 2)),
+    row: 1 + ((index * 53) % (rows - 2)),
+  }));
+  // The pixel in whose middle a cell's middle lies the nearest.
+  const places = cells.map(({ column, row }) => ({
+    x: Math.floor(((column + 0.5) / columns) * panel!.width),
+    y: Math.floor(((row + 0.5) / rows) * panel!.height),
+  }));
+  const points = Float32Array.from(
+    places.flatMap(({ x, y }) => {
+      const a = view.a + ((x + 0.5) / panel!.width - 0.5) * view.width;
+      const b = view.b - ((y + 0.5) / panel!.height - 0.5) * tall;
+      return plane.origin.map((origin, k) => origin + a * plane.u[k]! + b * plane.v[k]!);
+    }),
+  );
+  const { divergence } = evaluateReference(network, points, { context: context.length > 0 ? context : null, outputs: ["divergence"] });
+  const differences = places.map(({ x, y }, index) => {
+    const at = (y * png.width + x) * png.channels;
+    const expected = colourOf(divergence![index]!, scale, "diverging");
+    return Math.max(...[0, 1, 2].map((channel) => Math.abs(png.data[at + channel]! - expected[channel]!)));
+  });
+  // Between the cells' middles the picture interpolates, so steep places may be off by some shades.
+  const sorted = differences.toSorted((a, b) => a - b);
+  expect(sorted[Math.floor(sorted.length / 2)]).toBeLessThanOrEqual(2);
+  expect(sorted[Math.floor(sorted.length * 0.95)]).toBeLessThanOrEqual(12);
+  // Not one colour everywhere, unless the truth is.
+  expect(new Set(Array.from(divergence!, (value) => colourOf(value, scale, "diverging").join())).size).toBeGreaterThan(1);
+}
+
+test("a link holds the whole state, and a damaged one is none", () => {
+  const state: State = { ...initialState, field: "lorenz", quantity: "d2", pin: [1, -0.5], scale: 3, plane: { kind: "random", seed: 4 } };
+  expect(fromHash(`#${toHash(state)}`)).toEqual(state);
+  for (const hash of ["", "#nonsense", "#%", "#12", "#%7B%22quantity%22%3A%22x%22%7D"]) expect(fromHash(hash)).toBeNull();
+  expect(fromHash("#%7B%22view%22%3A%7B%22a%22%3A%22x%22%7D%7D")).toEqual(initialState);
+});
+
+describe.skipIf(!hasBrowser)("in a browser", () => {
+  test("shows a complete heatmap soon after loading, without errors or requests elsewhere", async () => {
+    const { page, faults } = await open(null);
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
+    await painted(page);
+    expect(await page.getAttribute("#canvas", "data-engine")).toBe("webgpu");
+    expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test.for(Object.keys(shippedFields))("%s: colours are those of the float64 divergence", async (field) => {
+    const { page, faults } = await open(stateOf(field));
+    await painted(page);
+    await expectColours(page, await load(field), shippedFields[field]!.context);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("colours stay right after panning, zooming and a change of time", async () => {
+    const network = await load("two-moons-flow");
+    const { page, faults } = await open(stateOf("two-moons-flow"));
+    await painted(page);
+    const before = await readPainted(page);
+    const box = (await page.locator("#overlay").boundingBox())!;
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    await forget(page);
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x + 60, y - 40, { steps: 4 });
+    await page.mouse.up();
+    await painted(page);
+    await forget(page);
+    await page.mouse.wheel(0, -300);
+    await painted(page);
+    const after = await readPainted(page);
+    expect(after.view.width).toBeLessThan(0.8 * before.view.width);
+    expect(after.view.a).toBeLessThan(before.view.a);
+    await expectColours(page, network, [0.9]);
+    await forget(page);
+    await page.locator("#t").fill("0.3");
+    await painted(page);
+    await expectColours(page, network, [0.3]);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("the probe's numbers are the field's, and a pinned point has its float64 value beside it", async () => {
+    const network = await load("lorenz");
+    const { page } = await open({ ...stateOf("lorenz"), pin: [0.5, 1.5] });
+    await painted(page);
+    const read = (key: string): Promise<string | null> => page.textContent(`[data-probe="${key}"]`);
+    await page.waitForSelector('[data-probe="exact"]');
+    const { divergence, value, jacobian } = evaluateReference(network, [0.5, 0, 1.5], { outputs: ["divergence", "value", "jacobian"] });
+    expect(Number(await read("exact"))).toBeCloseTo(divergence![0]!, 7);
+    expect(Number(await read("divergence"))).toBeCloseTo(divergence![0]!, 3);
+    expect(await read("x")).toBe("(0.5, 0, 1.5)");
+    const numbers = (text: string | null): number[] => text!.slice(1, -1).split(", ").map(Number);
+    numbers(await read("value")).forEach((number, k) => expect(number).toBeCloseTo(value![k]!, 2));
+    numbers(await read("jacobian 1")).forEach((number, k) => expect(number).toBeCloseTo(jacobian![3 + k]!, 2));
+    expect(Number.parseFloat((await read("error"))!)).toBeLessThan(1e-3);
+    await page.context().close();
+  });
+
+  test("takes dropped files, asks what they leave open, and says what is wrong with the others", async () => {
+    const { page, faults } = await open({ ...PLAIN });
+    await painted(page);
+    const drop = async (name: string, bytes: Uint8Array): Promise<void> => {
+      const transfer = await page.evaluateHandle(
+        ([name, text]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
+          return data;
+        },
+        [name, Buffer.from(bytes).toString("base64")] as const,
+      );
+      await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+    };
+    const problem = page.locator("#problem");
+    const good = await readFile(new URL("van-der-pol.onnx", models));
+    await forget(page);
+    await drop("mine.onnx", good);
+    await painted(page);
+    expect(await page.inputValue("#field")).toBe("file");
+    await expectColours(page, await load("van-der-pol"), []);
+
+    await drop("cut.onnx", good.subarray(0, 400));
+    await problem.waitFor({ state: "visible" });
+    expect(await problem.textContent()).toMatch(/^cut\.onnx: /);
+    await drop("notes.txt", new TextEncoder().encode("hello"));
+    await page.waitForFunction(() => /notes\.txt is neither/.test(document.querySelector("#problem")!.textContent));
+    await drop("text.safetensors", new TextEncoder().encode("hello, this is no safetensors file"));
+    await page.waitForFunction(() => document.querySelector("#problem")!.textContent.startsWith("text.safetensors: "));
+    // R^2 -> R^3.
+    await drop("tall.safetensors", tensors({ "0.weight": [4, 2], "2.weight": [3, 4] }, { activation: "tanh" }));
+    await page.waitForFunction(() => document.querySelector("#problem")!.textContent.startsWith("tall.safetensors: "));
+
+    await drop("quiet.safetensors", tensors({ "0.weight": [8, 2], "2.weight": [2, 8] }, {}));
+    await page.locator("#question").waitFor({ state: "visible" });
+    await page.selectOption("#file-activation", "softplus");
+    await forget(page);
+    await page.click("#file-use");
+    await painted(page);
+    expect(await problem.isVisible()).toBe(false);
+    expect(await page.textContent("#about")).toBe("quiet.safetensors");
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("the comparison's exact methods are right and the mistake is not", async () => {
+    const { page } = await open({ ...PLAIN, field: "van-der-pol", context: [], view: { a: 0, b: 0, width: 6 } });
+    await painted(page);
+    await page.click("#compare");
+    await page.locator("#comparison[data-state=done]").waitFor({ timeout: 60_000 });
+    const rows = await page.$$eval("#comparison tbody tr", (all) =>
+      all.map((row) => ({
+        method: (row as HTMLElement).dataset["method"]!,
+        worst: Number((row as HTMLTableRowElement).cells[4]!.textContent),
+      })),
+    );
+    const worst = Object.fromEntries(rows.map(({ method, worst }) => [method, worst]));
+    for (const method of ["tangent", "cyclic", "jacobian", "coordinate"]) expect(worst[method], method).toBeLessThan(2e-5);
+    expect(worst["difference"]).toBeLessThan(0.05);
+    expect(worst["hutchinson, 64 probes"]).toBeLessThan(worst["hutchinson, 1 probe"]!);
+    expect(worst["ones"]).toBeGreaterThan(0.5);
+    await page.context().close();
+  });
+
+  test("a link restores the page, and exports hold its numbers", async () => {
+    const state = { ...PLAIN, field: "van-der-pol", context: [], view: { a: 0.5, b: -0.25, width: 4 }, pin: [1, 1] as const };
+    const { page } = await open(state);
+    await painted(page);
+    await page.click("#copy-link");
+    expect(fromHash(new URL(page.url()).hash)).toEqual({ ...initialState, ...state });
+    const download = async (id: string): Promise<Buffer> => {
+      const [file] = await Promise.all([page.waitForEvent("download"), page.click(id)]);
+      return readFile(await file.path());
+    };
+    const lines = (await download("#save-csv")).toString().split("\n");
+    expect(lines[0]).toBe("x0,x1,divergence");
+    const rows = lines.slice(1).map((line) => line.split(",").map(Number));
+    const some = rows.filter((_, index) => index % 4099 === 0);
+    const { divergence } = evaluateReference(
+      await load("van-der-pol"),
+      some.flatMap(([a, b]) => [a!, b!]),
+      { outputs: ["divergence"] },
+    );
+    some.forEach(([, , number], index) => expect(number).toBeCloseTo(divergence![index]!, 3));
+    const npy = await download("#save-npy");
+    const header = npy.subarray(10, 10 + npy.readUInt16LE(8)).toString();
+    expect(npy.subarray(0, 6).toString("latin1")).toBe("\u0093NUMPY");
+    const shape = /\((\d+), (\d+)\)/.exec(header)!.slice(1).map(Number);
+    expect(npy.length).toBe(10 + npy.readUInt16LE(8) + 4 * shape[0]! * shape[1]!);
+    expect(npy.readFloatLE(10 + npy.readUInt16LE(8))).toBeCloseTo(rows[0]![2]!, 5);
+    const png = decode(await download("#save-png"));
+    const { panels } = await readPainted(page);
+    const at = 4 * ((panels[0]!.top + 5) * png.width + panels[0]!.left + 5);
+    expect(png.channels).toBe(4);
+    // Neither paper nor nothing: the corner of the picture.
+    expect([...png.data.subarray(at, at + 3)]).not.toEqual([0, 0, 0]);
+    expect([...png.data.subarray(at, at + 3)]).not.toEqual([...png.data.subarray(0, 3)]);
+    expect(await page.textContent("#code")).toContain('parseSafetensors(new Uint8Array(await (await fetch("van-der-pol.safetensors"))');
+    await page.context().close();
+  });
+
+  test("works without WebGPU, and says so", async () => {
+    const { page, faults } = await open(stateOf("two-moons-flow"), {
+      init: () => Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined }),
+    });
+    await painted(page);
+    expect(await page.getAttribute("#canvas", "data-engine")).toBe("cpu");
+    expect(await page.textContent("#notice")).toMatch(/computes on the CPU/);
+    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("finds the GPU again after it was lost", async () => {
+    const { page, faults } = await open(stateOf("two-moons-flow"), {
+      init: () => {
+        const request: (this: GPUAdapter, given?: GPUDeviceDescriptor) => Promise<GPUDevice> = Reflect.get(
+          GPUAdapter.prototype,
+          "requestDevice",
+        );
+        GPUAdapter.prototype.requestDevice = async function (given) {
+          const device = await request.call(this, given);
+          // A loss that the page did not ask for: destroy() alone would be its own doing.
+          let lose: (info: GPUDeviceLostInfo) => void;
+          const lost = new Promise<GPUDeviceLostInfo>((resolve) => (lose = resolve));
+          Object.defineProperty(device, "lost", { value: lost });
+          (globalThis as unknown as { loseDevice: () => void }).loseDevice = () => {
+            device.destroy();
+            lose({ reason: "unknown", message: "a test took it" } as GPUDeviceLostInfo);
+          };
+          return device;
+        };
+      },
+    });
+    await painted(page);
+    await forget(page);
+    await page.evaluate(() => (globalThis as unknown as { loseDevice: () => void }).loseDevice());
+    await painted(page);
+    expect(await page.textContent("#notice")).toMatch(/found again/);
+    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    expect(faults.filter((fault) => !/lost|destroyed/i.test(fault))).toEqual([]);
+    await page.context().close();
+  });
+
+  test("can be used by keys alone, and has no serious fault for those who cannot see it", async () => {
+    const { page } = await open(stateOf("two-moons-flow"));
+    await painted(page);
+    for (let press = 0; press < 4 && (await page.evaluate(() => document.activeElement?.id)) !== "overlay"; press++)
+      await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("overlay");
+    const before = await readPainted(page);
+    for (const key of ["ArrowRight", "+", "Enter"]) {
+      await forget(page);
+      await page.keyboard.press(key);
+      if (key !== "Enter") await painted(page);
+    }
+    const after = await readPainted(page);
+    expect(after.view.a).toBeGreaterThan(before.view.a);
+    expect(after.view.width).toBeCloseTo(0.8 * before.view.width, 6);
+    await page.waitForSelector('[data-probe="exact"]');
+    await page.keyboard.press("Escape");
+    expect(await page.textContent("#probe-kind")).toBe("under the cursor");
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(
+      violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`),
+    ).toEqual([]);
+    await page.context().close();
+  });
+});
+
+/** A safetensors file of small made-up weights. */
+function tensors(shapes: Record<string, readonly number[]>, metadata: Record<string, string>): Uint8Array {
+  let end = 0;
+  const entries = Object.entries(shapes).map(([name, shape]) => {
+    const bytes = 4 * shape.reduce((product, length) => product * length, 1);
+    return [name, { dtype: "F32", shape, data_offsets: [end, (end += bytes)] }] as const;
+  });
+  const header = Buffer.from(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  const data = Buffer.from(Float32Array.from({ length: end / 4 }, (_, index) => Math.sin(index)).buffer);
+  return Buffer.concat([length, header, data]);
+}

@@ -1,0 +1,72 @@
+/** The built page, served from a sub-path as a static host would, and a browser to look at it. */
+import { readFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Page } from "playwright-core";
+import { build } from "vite";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+
+/** Builds demo/ into a folder and serves it under /some/path/. */
+export async function serveSite(folder: string): Promise<{ server: Server; address: string }> {
+  await build({ configFile: join(root, "demo/vite.config.ts"), logLevel: "error", build: { outDir: folder, emptyOutDir: true } });
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url!, "http://localhost");
+    const path = pathname.replace(/^\/some\/path\//, "/").replace(/\/$/, "/index.html");
+    readFile(join(folder, path)).then(
+      (file) => response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(file),
+      () => response.writeHead(404).end(),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { server, address: `http://127.0.0.1:${(server.address() as AddressInfo).port}/some/path/` };
+}
+
+/** What a page must not do: errors on its console, requests to other hosts. */
+export function watch(page: Page, address: string): string[] {
+  const faults: string[] = [];
+  page.on("console", (message) => {
+    if (message.type() === "error") faults.push(message.text());
+  });
+  page.on("pageerror", (error) => faults.push(error.message));
+  page.on("request", (request) => {
+    const url = request.url();
+    if (!url.startsWith(address) && !/^(data|blob):/.test(url)) faults.push(`a request to ${url}`);
+  });
+  return faults;
+}
+
+/** Waits for the finest picture. */
+export async function painted(page: Page): Promise<void> {
+  await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["state"] === "done", null, { timeout: 60_000 });
+}
+
+/** Has the next painted() wait for a picture that is not the one there is now. */
+export async function forget(page: Page): Promise<void> {
+  await page.evaluate(() => void (document.querySelector<HTMLElement>("#canvas")!.dataset["state"] = ""));
+}
+
+export interface Painted {
+  readonly scale: number;
+  readonly panels: readonly { panel: string; left: number; top: number; width: number; height: number }[];
+  readonly columns: number;
+  readonly rows: number;
+  readonly plane: { readonly origin: number[]; readonly u: number[]; readonly v: number[] };
+  readonly view: { readonly a: number; readonly b: number; readonly width: number };
+}
+
+/** What the page says that its pixels stand for. */
+export async function readPainted(page: Page): Promise<Painted> {
+  const data = await page.evaluate(() => Object.fromEntries(Object.entries(document.querySelector<HTMLElement>("#canvas")!.dataset)));
+  return {
+    scale: Number(data["scale"]),
+    panels: JSON.parse(data["panels"]!) as Painted["panels"],
+    columns: Number(data["columns"]),
+    rows: Number(data["rows"]),
+    plane: JSON.parse(data["plane"]!) as Painted["plane"],
+    view: JSON.parse(data["view"]!) as Painted["view"],
+  };
+}
