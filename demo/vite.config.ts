@@ -15,7 +15,8 @@ export default defineConfig({
     target: "es2023",
     // A model is a file of its own, however small.
     assetsInlineLimit: 0,
-    chunkSizeWarningLimit: 700,
+    // three.js, which one of the examples takes in.
+    chunkSizeWarningLimit: 1000,
     rollupOptions: { input: ["index.html", "examples/particles.html", "examples/lorenz.html"].map((page) => here(page)) },
   },
   worker: { format: "es" },

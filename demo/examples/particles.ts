@@ -19,7 +19,7 @@ fn random(n: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn move(@builtin(global_invocation_id) id: vec3u) {
+fn advance(@builtin(global_invocation_id) id: vec3u) {
   if (id.x >= arrayLength(&points)) { return; }
   var x = points[id.x] + frame.dt * velocity[id.x];
   // One in two hundred starts anew, so that the picture never runs dry.
@@ -35,9 +35,9 @@ struct Dot { @builtin(position) at: vec4f, @location(0) colour: vec3f }
 @vertex
 fn corner(@builtin(vertex_index) vertex: u32, @builtin(instance_index) i: u32) -> Dot {
   let offset = 0.012 * (vec2f(f32(vertex & 1u), f32(vertex >> 1u)) - 0.5);
-  let t = clamp(divergence[i] / 4.0, -1.0, 1.0);
+  let t = clamp(divergence[i] / 3.0, -1.0, 1.0);
   let colour = select(mix(vec3f(0.93), vec3f(0.55, 0.4, 1.0), -t), mix(vec3f(0.93), vec3f(1.0, 0.55, 0.1), t), t > 0.0);
-  return Dot(vec4f((places[i] / 3.5 + offset) * vec2f(1.0 / frame.aspect, 1.0), 0.0, 1.0), colour);
+  return Dot(vec4f((places[i] / 4.2 + offset) * vec2f(1.0 / frame.aspect, 1.0), 0.0, 1.0), colour);
 }
 
 @fragment
@@ -72,7 +72,7 @@ async function run(): Promise<void> {
   );
 
   const module = device.createShaderModule({ label: "particles", code: SHADER });
-  const mover = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "move" } });
+  const mover = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "advance" } });
   const painter = device.createRenderPipeline({
     layout: "auto",
     vertex: { module },

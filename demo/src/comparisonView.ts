@@ -79,7 +79,12 @@ export function plotComparison(canvas: HTMLCanvasElement, all: readonly Compared
   context.textAlign = "center";
   context.fillText("worst error", 0, 0);
   context.restore();
-  const taken: { left: number; right: number; y: number }[] = [];
+  // Neither names nor dots stand under a name.
+  const taken = shown.map((compared) => ({
+    left: x(compared.milliseconds) - 5,
+    right: x(compared.milliseconds) + 5,
+    y: y(compared.worst),
+  }));
   for (const compared of shown) {
     const [cx, cy] = [x(compared.milliseconds), y(compared.worst)];
     context.beginPath();

@@ -9,7 +9,7 @@ import { sourceOf } from "./quantity.js";
 
 /** While things move, a picture may take this long; at rest, its finest level. */
 const MOVING_MILLISECONDS = 30;
-const RESTING_MILLISECONDS = 2500;
+const RESTING_MILLISECONDS = 3500;
 /** A submission is kept this short, so that other work has its turn. */
 const SUBMISSION_MILLISECONDS = 120;
 const PANELS = ["field", "truth", "difference"] as const;
@@ -37,7 +37,14 @@ export async function openGpu(canvas: HTMLCanvasElement, onLost: (reason: string
   const { vendor, architecture, description } = adapter.info;
   const name = description || [vendor, architecture].filter((part) => part !== "").join(" ") || "a GPU";
   void device.lost.then(({ reason, message }) => reason !== "destroyed" && onLost(message || "the GPU was lost"));
-  return new GpuEngine(device, canvas, name);
+  return new GpuEngine(device, canvas, name, !isSoftware(adapter.info));
+}
+
+/** Software adapters take a minute and more to compile what a trial tries. */
+function isSoftware(info: GPUAdapterInfo): boolean {
+  return (
+    info.isFallbackAdapter || /swiftshader|llvmpipe|warp|basic render/i.test(`${info.vendor} ${info.architecture} ${info.description}`)
+  );
 }
 
 export class GpuEngine implements Engine {
@@ -62,11 +69,14 @@ export class GpuEngine implements Engine {
   private token = 0;
   /** Of f and the quantity, at the last level that took long enough to tell. */
   private millisecondsPerPoint = new Map<string, number>();
+  private tuned = new Set<string>();
 
   constructor(
     readonly device: GPUDevice,
     private readonly canvas: HTMLCanvasElement,
     readonly name: string,
+    /** Whether a trial of kernels pays, once a picture is done. */
+    private readonly tunes: boolean,
   ) {
     this.surface = canvas.getContext("webgpu")!;
     const format = navigator.gpu.getPreferredCanvasFormat();
@@ -104,6 +114,7 @@ export class GpuEngine implements Engine {
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST,
     });
     this.millisecondsPerPoint = new Map();
+    this.tuned = new Set();
     this.particles.setField(field, this.planeBuffer, this.context);
   }
 
@@ -146,8 +157,17 @@ export class GpuEngine implements Engine {
       if (columns * rows >= 1024) this.millisecondsPerPoint.set(kind, milliseconds / (columns * rows));
       const next = moving ? null : nextLevel(level, width * height, milliseconds / (columns * rows), RESTING_MILLISECONDS);
       onPainted({ columns, rows, milliseconds, done: !moving && next === null });
-      if (moving || next === null) return;
+      if (moving) return;
+      if (next === null) return this.tune(kind, columns * rows);
     }
+  }
+
+  /** Once for each output of a field: the next pictures run what is the fastest here, and the next visit does from the start. */
+  private async tune(output: "value" | "divergence" | "diagonal", count: number): Promise<void> {
+    if (!this.tunes || this.tuned.has(output)) return;
+    this.tuned.add(output);
+    await this.field!.tune(count, { outputs: [output] });
+    this.millisecondsPerPoint.delete(output);
   }
 
   /** Computes the grid in submissions of bounded length; the last one draws it. Gives false where another picture is wanted. */

@@ -76,9 +76,9 @@ export async function compare(
     // All but the method: naming one that the network cannot take is an error.
     const { method: _, ...others } = options;
     const { candidates } = explainPlan(network, { ...others, outputs: ["divergence"] });
-    const candidate = candidates.find((known) => known.method === method && known.delivers);
-    const predicted = candidate?.ratio ?? NaN;
-    if (!isOnes && !candidate) {
+    const able = candidates.filter((known) => known.method === method && known.delivers);
+    const predicted = able.length > 0 ? Math.min(...able.map(({ ratio }) => ratio)) : NaN;
+    if (!isOnes && able.length === 0) {
       onCompared({ contender, picture: null, milliseconds: NaN, predicted, worst: NaN, mean: NaN });
       continue;
     }

@@ -75,7 +75,7 @@ function drawAxes(
   }
   if (isLeft) {
     const up = scaleLinear([b0, b1], [top + height, top]);
-    const count = Math.max(2, Math.floor(height / 50));
+    const count = Math.max(3, Math.floor(height / 50));
     const format = up.tickFormat(count);
     context.textAlign = "right";
     context.textBaseline = "middle";
@@ -106,7 +106,7 @@ function drawBar(context: CanvasRenderingContext2D, { layout, scale, palette, na
   context.lineWidth = 1;
   context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
   const up = scaleLinear([low, scale], [top + height, top]);
-  const count = Math.max(2, Math.floor(height / 50));
+  const count = Math.max(3, Math.floor(height / 50));
   const format = up.tickFormat(count);
   context.textAlign = "left";
   context.textBaseline = "middle";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Store } from "../index.js";
 
 /**
- * A store for {@link VectorField.create} in files, one per key: what was learnt about an adapter in one run serves the next.
+ * A store for VectorField.create in files, one per key: what was learnt about an adapter in one run serves the next.
  * Several processes may share it; the last to set a key wins.
  *
  * @param folder default: `deldot/store` in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache).

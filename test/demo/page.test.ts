@@ -305,6 +305,57 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("shows other quantities, and says where a number has no truth", async () => {
+    const { page, faults } = await open({ ...stateOf("lorenz"), quantity: "magnitude" });
+    await painted(page);
+    const label = await page.getAttribute("#overlay", "aria-label");
+    expect(label).toMatch(/^Heatmap of \|f\|/);
+    expect(await page.locator("#panels-row").isVisible()).toBe(false);
+    await forget(page);
+    await page.selectOption("#quantity", "d1");
+    await painted(page);
+    // ∂f_1/∂x_1 = -1 of the Lorenz system; near it everywhere, so the scale is its size.
+    expect((await readPainted(page)).scale).toBeGreaterThanOrEqual(1);
+    expect((await readPainted(page)).scale).toBeLessThan(3);
+    await forget(page);
+    await page.selectOption("#quantity", "divergence");
+    await page.selectOption("#panels", "all");
+    await painted(page);
+    expect((await readPainted(page)).panels.map(({ panel }) => panel)).toEqual(["field", "truth", "difference"]);
+    expect(await page.textContent("#truth")).toContain("-13.667");
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("plays a flow through time and carries particles", async () => {
+    const { page, faults } = await open({ ...stateOf("two-moons-flow"), particles: true, context: [0.8] });
+    await painted(page);
+    const shots = [await page.screenshot(), (await page.waitForTimeout(1500), await page.screenshot())];
+    expect(shots[0]!.equals(shots[1]!)).toBe(false);
+    await page.click("#particles");
+    await page.click("#play");
+    await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) === 1, null, { timeout: 30_000 });
+    await painted(page);
+    expect(await page.textContent("#play")).toBe("Play");
+    await expectColours(page, await load("two-moons-flow"), [1]);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test.for(["particles", "lorenz"])("the example %s draws frame after frame", async (name) => {
+    const page = await browser.newPage({ viewport: { width: 500, height: 400 } });
+    const faults = watch(page, address);
+    await page.goto(`${address}examples/${name}.html`);
+    await page.waitForFunction(() => Number(document.querySelector("canvas")!.dataset["frames"]) >= 4, null, { timeout: 30_000 });
+    const { data, channels } = decode(await page.screenshot({ clip: { x: 0, y: 90, width: 500, height: 300 } }));
+    // Dots on the dark: bright pixels, and not all of them.
+    const bright = Array.from({ length: data.length / channels }, (_, index) => data[channels * index]! > 120).filter(Boolean).length;
+    expect(bright).toBeGreaterThan(300);
+    expect(bright).toBeLessThan(100_000);
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
   test("can be used by keys alone, and has no serious fault for those who cannot see it", async () => {
     const { page } = await open(stateOf("two-moons-flow"));
     await painted(page);
