@@ -75,6 +75,8 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   let pixel = vec2f(1.0 / picture.width, 1.0 / picture.height);
   let at = (position.xy - vec2f(picture.left, picture.top)) * pixel;
   let value = value_at(at);
+  // An infinity or a NaN, by its bits: compilers may assume that there is none.
+  if ((bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u) { return vec4f(vec3f(128.0 / 255.0), 1.0); }
   let t = select(value / picture.scale, 0.5 + 0.5 * value / picture.scale, picture.diverging == 1u);
   let place = clamp(t, 0.0, 1.0) * 255.0;
   let low = u32(place);

@@ -37,9 +37,12 @@ export class App {
   scale = 1;
   private speed = 1;
   /** Three samples of a flow in 64 dimensions. */
-  private samples: { key: string; points: number[][] } | null = null;
+  private samples: { network: Network; seed: number; points: number[][] } | null = null;
   private arrows: Arrows = [];
   private measured = 0;
+  private chosen = 0;
+  private isMoving = false;
+  private movesAgain = false;
   private probed = 0;
   private pointing: readonly [number, number] | null = null;
   private isProbing = false;
@@ -78,8 +81,10 @@ export class App {
   }
 
   async start(engine: Engine): Promise<void> {
+    // Asked for its first picture only once it has the field; meanwhile another may have been chosen.
+    let network: Network | undefined;
+    while (this.loaded && network !== this.loaded.network) await engine.setNetwork((network = this.loaded.network));
     this.engine = engine;
-    if (this.loaded) await engine.setNetwork(this.loaded.network);
     engine.setParticles(this.state.particles);
     await this.refresh();
   }
@@ -90,13 +95,25 @@ export class App {
     await this.choose("file");
   }
 
-  /** Loads a field and goes to the view that suits it, or keeps the state of a link. */
-  async choose(field: string, keep = false): Promise<void> {
+  /** Loads a field and goes to the view that suits it, or to the state of a link. */
+  async choose(field: string, given?: State): Promise<void> {
+    const chosen = ++this.chosen;
     const shipped = shippedFields[field];
-    const loaded = await this.load(field);
+    let loaded: Loaded;
+    try {
+      loaded = await this.load(field, given?.random ?? this.state.random);
+      if (chosen !== this.chosen || !(await this.handOver(loaded.network, chosen))) return;
+    } catch (error) {
+      if (chosen !== this.chosen) return;
+      // What is shown is still the field before.
+      this.hooks.onChange();
+      throw error;
+    }
     const d = loaded.network.stateSize;
     this.loaded = loaded;
-    if (!keep)
+    this.measured++;
+    if (given) this.state = given;
+    else
       this.state = {
         ...this.state,
         field,
@@ -109,22 +126,38 @@ export class App {
         pin: null,
       };
     this.mend();
-    if (this.engine) await this.engine.setNetwork(loaded.network);
+    this.engine?.setParticles(this.state.particles);
     await this.refresh();
   }
 
-  private async load(field: string): Promise<Loaded> {
+  /** Gives the engine a network; false where another has been chosen meanwhile. */
+  private async handOver(network: Network, chosen: number): Promise<boolean> {
+    for (;;) {
+      const { engine } = this;
+      try {
+        await engine?.setNetwork(network);
+      } catch (error) {
+        // The device was lost meanwhile: the next engine gets the network.
+        if (engine === this.engine) throw error;
+      }
+      if (chosen !== this.chosen) return false;
+      if (engine === this.engine) return true;
+    }
+  }
+
+  private async load(field: string, random: State["random"]): Promise<Loaded> {
     const shipped = shippedFields[field];
     if (shipped) return { network: await loadShipped(shipped), truth: shipped.truth, file: shipped.file, isOnnx: false };
     if (field === "file" && this.fileNetwork) return this.fileNetwork;
-    return { network: randomNetwork(this.state.random), truth: null, file: null, isOnnx: false };
+    return { network: randomNetwork(random), truth: null, file: null, isOnnx: false };
   }
 
   /** What a link may ask of a field that does not have it. */
   private mend(): void {
     const { stateSize: d, contextSize } = this.loaded!.network;
     const { plane, quantity, context } = this.state;
-    const isOutside = plane.kind === "axes" && (plane.i >= d || plane.j >= d);
+    // With two dimensions there is one plane, and no control to leave another.
+    const isOutside = plane.kind === "axes" ? Math.max(plane.i, plane.j) >= Math.max(2, d) : d <= 2;
     const hasDigits = d === 64 && contextSize === 1;
     this.state = {
       ...this.state,
@@ -136,9 +169,9 @@ export class App {
 
   /** Changes part of the state and all that follows from it. */
   async change(part: Partial<State>): Promise<void> {
+    if (part.random && this.state.field === "random") return this.choose("random", { ...this.state, ...part });
     this.state = { ...this.state, ...part };
     if ("particles" in part) this.engine?.setParticles(this.state.particles);
-    if ("random" in part && this.state.field === "random") return this.choose("random", true);
     await this.refresh();
   }
 
@@ -150,18 +183,35 @@ export class App {
     this.noteHash();
     if (!this.engine) return;
     const measured = ++this.measured;
-    await this.measure();
-    if (measured !== this.measured) return;
-    await this.paint(false);
-    await this.probe();
+    try {
+      await this.measure(measured);
+      if (measured !== this.measured) return;
+      await this.paint(false);
+      await this.probe();
+    } catch (error) {
+      // What failed for a field, a state or a device that is gone is nobody's error.
+      if (measured === this.measured) throw error;
+    }
   }
 
   /** A view on its way: the picture at once, all else when it rests. */
   async moveTo(view: View, moving: boolean): Promise<void> {
     this.state = { ...this.state, view };
     if (!moving) return this.refresh();
+    if (!this.loaded) return;
     this.drawOver();
-    await this.paint(true);
+    // One picture at a time: moves come faster than slow adapters paint.
+    this.movesAgain = true;
+    if (this.isMoving) return;
+    this.isMoving = true;
+    try {
+      while (this.movesAgain) {
+        this.movesAgain = false;
+        await this.paint(true);
+      }
+    } finally {
+      this.isMoving = false;
+    }
   }
 
   /** A frame of a film through a context: the picture alone, until it stops. */
@@ -173,6 +223,7 @@ export class App {
   }
 
   setPin(pin: readonly [number, number] | null): void {
+    if (!this.loaded) return;
     this.state = { ...this.state, pin };
     this.pointing = pin;
     this.noteHash();
@@ -197,10 +248,12 @@ export class App {
 
   /** The three digits of the plane through them; empty on another plane. */
   digits(): readonly (readonly number[])[] {
-    const { plane, field } = this.state;
+    const { plane } = this.state;
     if (plane.kind !== "digits") return [];
-    const key = `${field} ${plane.seed}`;
-    if (this.samples?.key !== key) this.samples = { key, points: drawSamples(this.loaded!.network, 3, plane.seed) };
+    const { network } = this.loaded!;
+    const { seed } = plane;
+    if (this.samples?.network !== network || this.samples.seed !== seed)
+      this.samples = { network, seed, points: drawSamples(network, 3, seed) };
     return this.samples.points;
   }
 
@@ -216,7 +269,7 @@ export class App {
   }
 
   /** The colour scale and the arrows, from f and its divergence at some hundreds of points. */
-  private async measure(): Promise<void> {
+  private async measure(measured: number): Promise<void> {
     this.resize();
     const { network } = this.loaded!;
     const d = network.stateSize;
@@ -229,6 +282,7 @@ export class App {
     const points = gridPoints(this.plane, view, grid, aspect);
     const outputs = [...new Set(["value" as const, source.output])];
     const numbers = await this.engine!.evaluate(points, { outputs, ...withContext(this.state.context) });
+    if (measured !== this.measured) return;
     const count = grid.columns * grid.rows;
     const values = Array.from({ length: count }, (_, index) => pick(numbers[source.output]!, source, index));
     const speeds = Array.from({ length: count }, (_, index) => pick(numbers.value!, { output: "value", stride: d, component: -1 }, index));
@@ -257,7 +311,8 @@ export class App {
     this.resize();
     this.drawOver();
     const shot = this.shot();
-    await this.engine.paint(shot, moving, (painted) => this.tell(painted));
+    const { engine } = this;
+    await engine.paint(shot, moving, (painted) => engine === this.engine && this.tell(painted));
   }
 
   private shot(): Shot {
@@ -278,7 +333,8 @@ export class App {
   }
 
   private tell({ columns, rows, milliseconds: time, done }: Painted): void {
-    this.elements.status.textContent = `${nameOf(this.state.quantity)} at ${columns} × ${rows} points in ${milliseconds(time)} on ${this.engine!.name}`;
+    if (!this.engine) return;
+    this.elements.status.textContent = `${nameOf(this.state.quantity)} at ${columns} × ${rows} points in ${milliseconds(time)} on ${this.engine.name}`;
     // For whoever reads pixels: what they stand for, and whether finer ones follow.
     Object.assign(this.canvas.dataset, {
       state: done ? "done" : "coarse",
@@ -297,6 +353,7 @@ export class App {
   }
 
   private drawOver(): void {
+    this.resize();
     const context = this.overlay.getContext("2d")!;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     drawOverlay(context, this.overlayOptions());
@@ -328,9 +385,9 @@ export class App {
     this.probed++;
     if (this.isProbing) return;
     this.isProbing = true;
+    const { network } = this.loaded;
     try {
       const asked = this.probed;
-      const { network } = this.loaded;
       const { context } = this.state;
       const x = Array.from(Float32Array.from(pointOn(this.plane, at[0], at[1])));
       const numbers = await this.engine.evaluate(Float32Array.from(x), { outputs: outputsFor(network), ...withContext(context) });
@@ -343,29 +400,32 @@ export class App {
       if (asked !== this.probed) void this.probe();
     } catch (error) {
       this.isProbing = false;
-      this.hooks.onError(error);
+      if (this.loaded?.network === network) this.hooks.onError(error);
     }
   }
 
   /** Points and numbers of the view, EXPORT_COLUMNS across. */
   private async exportNumbers(): Promise<{ points: Float32Array; numbers: Float32Array; columns: number; rows: number }> {
+    if (!this.loaded || !this.engine) throw new Error("the field is still loading");
     const { panels } = this.layout;
     const aspect = panels[0]!.height / panels[0]!.width;
     const grid = { columns: EXPORT_COLUMNS, rows: Math.max(2, Math.round(EXPORT_COLUMNS * aspect)) };
-    if (this.engine!.kind === "cpu") Object.assign(grid, { columns: 128, rows: Math.max(2, Math.round(128 * aspect)) });
-    const source = sourceOf(this.state.quantity, this.loaded!.network.stateSize);
+    if (this.engine.kind === "cpu") Object.assign(grid, { columns: 128, rows: Math.max(2, Math.round(128 * aspect)) });
+    const source = sourceOf(this.state.quantity, this.loaded.network.stateSize);
     const points = gridPoints(this.plane, this.state.view, grid, aspect);
-    const given = (await this.engine!.evaluate(points, { outputs: [source.output], ...withContext(this.state.context) }))[source.output]!;
+    const given = (await this.engine.evaluate(points, { outputs: [source.output], ...withContext(this.state.context) }))[source.output]!;
     const numbers = Float32Array.from({ length: grid.columns * grid.rows }, (_, index) => pick(given, source, index));
     return { points, numbers, ...grid };
   }
 
   async toCsv(): Promise<Blob> {
+    const { quantity } = this.state;
+    const d = this.loaded?.network.stateSize ?? 0;
     const { points, numbers } = await this.exportNumbers();
-    const d = this.loaded!.network.stateSize;
-    const header = [...Array.from({ length: d }, (_, k) => `x${k}`), this.state.quantity];
+    const header = [...Array.from({ length: d }, (_, k) => `x${k}`), quantity];
     const rows = Array.from(numbers, (number, index) => [...points.subarray(index * d, (index + 1) * d), number]);
-    return new Blob([csv(header, rows)], { type: "text/csv" });
+    // In pieces: a text of all rows in many dimensions may be longer than a string can be.
+    return new Blob(csv(header, rows), { type: "text/csv" });
   }
 
   async toNpy(): Promise<Blob> {
@@ -375,6 +435,7 @@ export class App {
 
   /** The picture with its axes and bar, on paper. */
   async toPng(): Promise<Blob> {
+    if (!this.loaded || !this.engine) throw new Error("the field is still loading");
     await this.paint(false);
     const canvas = document.createElement("canvas");
     canvas.width = this.canvas.width;
@@ -390,7 +451,7 @@ export class App {
     context.fillStyle = options.paper;
     context.fillRect(0, 0, canvas.width, canvas.height);
     // A WebGPU canvas holds its picture until the browser shows the next frame, so it is painted once more for this.
-    context.drawImage(this.engine!.snapshot(), 0, 0);
+    context.drawImage(this.engine.snapshot(), 0, 0);
     context.drawImage(drawing, 0, 0);
     return new Promise((resolve, reject) =>
       canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser made no PNG"))), "image/png"),

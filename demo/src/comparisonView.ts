@@ -31,7 +31,7 @@ export function addRow(body: HTMLTableSectionElement, compared: Compared, column
 
 /** Worst error upwards, time to the right, both in powers of ten. */
 export function plotComparison(canvas: HTMLCanvasElement, all: readonly Compared[], ink: string): void {
-  const shown = all.filter((compared) => Number.isFinite(compared.milliseconds) && compared.worst > 0);
+  const shown = all.filter((compared) => Number.isFinite(compared.milliseconds) && compared.worst > 0 && Number.isFinite(compared.worst));
   if (shown.length === 0) return;
   const ratio = devicePixelRatio;
   const { clientWidth: width, clientHeight: height } = canvas;

@@ -1,5 +1,5 @@
 /** The form beside the picture. */
-import type { Activation } from "deldot";
+import type { Activation, Network } from "deldot";
 import type { App } from "./app.js";
 import { drawDigit } from "./digits.js";
 import { shippedFields } from "./fields.js";
@@ -88,11 +88,16 @@ export function bindControls(app: App, attempt: Attempt, activations: readonly A
     const play = element("play", HTMLButtonElement);
     play.textContent = "Stop";
     play.setAttribute("aria-pressed", "true");
+    const { network } = app.loaded!;
     const from = app.state.context[0]! >= 0.999 ? 0 : app.state.context[0]!;
     const begun = performance.now() - from * PLAY_MILLISECONDS;
     const frame = async (): Promise<void> => {
+      if (app.loaded?.network !== network) return stop();
       const t = Math.min(1, (performance.now() - begun) / PLAY_MILLISECONDS);
-      await app.showContext([t, ...app.state.context.slice(1)], t < 1);
+      await app.showContext([t, ...app.state.context.slice(1)], t < 1).catch((error: unknown) => {
+        stop();
+        throw error;
+      });
       if (t >= 1) return stop();
       if (playing !== null) playing = requestAnimationFrame(() => attempt(frame()));
     };
@@ -118,9 +123,10 @@ export function bindControls(app: App, attempt: Attempt, activations: readonly A
 
 /** What the controls were built for: they are built anew only where that changes, so that a slider keeps its focus. */
 let builtFor = "";
+let builtNetwork: Network | null = null;
 
 /** Brings the form in line with the state. */
-export function showState(app: App): void {
+export function showState(app: App, attempt: Attempt): void {
   const { state, loaded } = app;
   if (!loaded) return;
   const { network } = loaded;
@@ -143,11 +149,12 @@ export function showState(app: App): void {
   select("activation").value = state.random.activation;
 
   const built = `${state.field} ${d} ${network.contextSize} ${JSON.stringify(state.plane.kind === "axes" ? [state.plane.i, state.plane.j] : state.plane)}`;
-  if (built !== builtFor) {
+  if (built !== builtFor || network !== builtNetwork) {
     builtFor = built;
+    builtNetwork = network;
     select("quantity").replaceChildren(...quantitiesOf(d).map((quantity) => option(quantity, nameOf(quantity))));
-    buildPlane(app);
-    buildContexts(app);
+    buildPlane(app, attempt);
+    buildContexts(app, attempt);
   }
   select("quantity").value = state.quantity;
   select("panels").value = state.panels;
@@ -159,6 +166,7 @@ export function showState(app: App): void {
   hide("particles-row", app.engine?.kind === "cpu");
   input("lock").checked = state.scale !== null;
 
+  element("copy-link", HTMLButtonElement).disabled = state.field === "file";
   hide("time", network.contextSize === 0);
   if (network.contextSize > 0) {
     input("t").value = String(state.context[0]);
@@ -166,14 +174,14 @@ export function showState(app: App): void {
   }
 }
 
-function buildPlane(app: App): void {
+function buildPlane(app: App, attempt: Attempt): void {
   const { state, loaded } = app;
   const { stateSize: d, contextSize } = loaded!.network;
   const { plane } = state;
   const kinds = element("plane-kind", HTMLSelectElement);
   kinds.value = plane.kind;
   kinds.querySelector<HTMLOptionElement>("[value=digits]")!.hidden = d !== 64 || contextSize !== 1;
-  element("plane", HTMLElement).hidden = d === 2;
+  element("plane", HTMLElement).hidden = d <= 2;
   element("axes", HTMLElement).hidden = plane.kind !== "axes";
   element("redraw", HTMLElement).hidden = plane.kind === "axes";
   for (const [id, axis] of [
@@ -202,18 +210,18 @@ function buildPlane(app: App): void {
       const now = app.state.plane;
       if (now.kind !== "axes") return;
       const numbers = Array.from({ length: d }, (_, index) => (index === k ? value : (now.rest[index] ?? 0)));
-      void app.change({ plane: { ...now, rest: numbers } });
+      attempt(app.change({ plane: { ...now, rest: numbers } }));
     });
   }
 }
 
 /** Sliders for what a context has beyond its first number, which has the large one. */
-function buildContexts(app: App): void {
+function buildContexts(app: App, attempt: Attempt): void {
   const contexts = element("contexts", HTMLElement);
   contexts.replaceChildren();
   const { contextSize } = app.loaded!.network;
   for (let k = 1; k < Math.min(contextSize, MOST_SLIDERS); k++)
     slider(contexts, { id: `c-${k}`, name: `c${subscript(k)}`, value: app.state.context[k]!, low: -2, high: 2 }, (value) => {
-      void app.change({ context: app.state.context.map((number, index) => (index === k ? value : number)) });
+      attempt(app.change({ context: app.state.context.map((number, index) => (index === k ? value : number)) }));
     });
 }

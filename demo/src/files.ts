@@ -28,7 +28,8 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
     try {
       await use(isOnnx(file.name) ? parseOnnx(bytes) : parseSafetensors(bytes), file.name);
     } catch (error) {
-      if (!(error instanceof ModelError) || isOnnx(file.name) || !/activation/.test(error.message)) throw named(error, file.name);
+      if (!(error instanceof ModelError)) throw error;
+      if (isOnnx(file.name) || !/activation/.test(error.message)) throw named(error, file.name);
       // The tensors are all right: only what stands between them is missing.
       waiting = { bytes, name: file.name };
       choice.value = LIKELY;

@@ -49,7 +49,7 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
 
   element.addEventListener("pointerdown", (event) => {
     const at = place(event);
-    if (!panelAt(at.x, at.y)) return;
+    if (event.button !== 0 || !panelAt(at.x, at.y)) return;
     fingers.set(event.pointerId, at);
     moved = fingers.size > 1 ? Infinity : 0;
     element.setPointerCapture(event.pointerId);
@@ -81,6 +81,7 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
   };
   element.addEventListener("pointerup", release);
   element.addEventListener("pointercancel", release);
+  element.addEventListener("lostpointercapture", ({ pointerId }) => fingers.delete(pointerId));
   element.addEventListener(
     "wheel",
     (event) => {

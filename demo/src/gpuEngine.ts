@@ -13,6 +13,8 @@ const RESTING_MILLISECONDS = 3500;
 /** A submission is kept this short, so that other work has its turn. */
 const SUBMISSION_MILLISECONDS = 120;
 const PANELS = ["field", "truth", "difference"] as const;
+/** The numbers of a picture, of which two are kept, take no more. */
+const MOST_BYTES = 2 ** 28;
 const PICTURE_BYTES = 72;
 const PICTURE_STRIDE = 256;
 
@@ -55,7 +57,7 @@ export class GpuEngine implements Engine {
   private readonly gridUniform: GPUBuffer;
   private readonly pictureUniform: GPUBuffer;
   private readonly table: GPUBuffer;
-  private readonly context: GPUBuffer;
+  private context: GPUBuffer;
   private planeBuffer: GPUBuffer;
   private points: GPUBuffer | null = null;
   /** What is drawn, and what the next level is computed into. */
@@ -67,6 +69,7 @@ export class GpuEngine implements Engine {
   /** What is on the canvas: redrawn as particles move. */
   private shown: { shot: Shot; columns: number; rows: number } | null = null;
   private token = 0;
+  private asked = 0;
   /** Of f and the quantity, at the last level that took long enough to tell. */
   private millisecondsPerPoint = new Map<string, number>();
   private tuned = new Set<string>();
@@ -95,24 +98,26 @@ export class GpuEngine implements Engine {
     this.gridUniform = buffer("grid", 48, UNIFORM);
     this.pictureUniform = buffer("picture", PICTURE_STRIDE * PANELS.length, UNIFORM);
     this.table = buffer("colours", 256 * 16, STORAGE);
-    this.context = buffer("context", 4096, STORAGE);
+    this.context = buffer("context", 16, STORAGE);
     this.planeBuffer = buffer("plane", 12, STORAGE);
     this.particles = new Particles(device, format);
   }
 
   async setNetwork(network: Network): Promise<void> {
+    const asked = ++this.asked;
+    const field = await VectorField.create(this.device, network, { store, label: "the page's field" });
+    // Another was asked for meanwhile, and may even be there.
+    if (asked !== this.asked) return field.destroy();
     this.token++;
     this.shown = null;
-    const field = await VectorField.create(this.device, network, { store, label: "the page's field" });
     this.field?.destroy();
     this.field = field;
     this.network = network;
     this.planeBuffer.destroy();
-    this.planeBuffer = this.device.createBuffer({
-      label: "plane",
-      size: 12 * network.stateSize,
-      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST,
-    });
+    this.context.destroy();
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
+    this.planeBuffer = this.device.createBuffer({ label: "plane", size: 12 * network.stateSize, usage });
+    this.context = this.device.createBuffer({ label: "context", size: 4 * Math.max(4, network.contextSize), usage });
     this.millisecondsPerPoint = new Map();
     this.tuned = new Set();
     this.particles.setField(field, this.planeBuffer, this.context);
@@ -140,34 +145,56 @@ export class GpuEngine implements Engine {
     const { width, height } = shot.panels[0]!;
     const kind = sourceOf(shot.quantity, this.network!.stateSize).output;
     let level: number | null = Infinity;
+    let last: Painted | null = null;
     for (;;) {
       const limit = moving ? MOVING_MILLISECONDS : level === Infinity ? MOVING_MILLISECONDS * 4 : RESTING_MILLISECONDS;
       level = nextLevel(level, width * height, this.millisecondsPerPoint.get(kind) ?? 0.02, limit);
       if (level === null) return;
       const [columns, rows] = [Math.max(2, Math.ceil(width / level)), Math.max(2, Math.ceil(height / level))];
+      // A finer level in many dimensions may be more than a buffer holds: the coarser one stays.
+      const stride = sourceOf(shot.quantity, this.network!.stateSize).stride;
+      const most = Math.min(device.limits.maxStorageBufferBindingSize, MOST_BYTES);
+      if (last && 4 * stride * columns * rows > most) return onPainted({ ...last, done: !moving });
       const begun = performance.now();
       device.pushErrorScope("validation");
       device.pushErrorScope("out-of-memory");
       const whole = this.compute(shot, columns, rows, token);
       const errors = [device.popErrorScope(), device.popErrorScope()];
       const [isWhole, ...problems] = await Promise.all([whole, ...errors]);
+      for (const problem of problems)
+        if (problem) {
+          this.forgetBuffers();
+          throw new Error(`the GPU refused the picture: ${problem.message}`);
+        }
       if (token !== this.token || !isWhole) return;
-      for (const problem of problems) if (problem) throw new Error(`the GPU refused the picture: ${problem.message}`);
       const milliseconds = performance.now() - begun;
       if (columns * rows >= 1024) this.millisecondsPerPoint.set(kind, milliseconds / (columns * rows));
       const next = moving ? null : nextLevel(level, width * height, milliseconds / (columns * rows), RESTING_MILLISECONDS);
-      onPainted({ columns, rows, milliseconds, done: !moving && next === null });
+      last = { columns, rows, milliseconds, done: !moving && next === null };
+      onPainted(last);
       if (moving) return;
-      if (next === null) return this.tune(kind, columns * rows);
+      if (next === null) {
+        // A trial that fails is no error of the picture.
+        void this.tune(kind, columns * rows).catch(() => undefined);
+        return;
+      }
     }
+  }
+
+  /** A buffer that was refused would be refused for ever. */
+  private forgetBuffers(): void {
+    for (const buffer of [this.points, this.numbers, this.nextNumbers]) buffer?.destroy();
+    this.points = this.numbers = this.nextNumbers = null;
+    this.shown = null;
   }
 
   /** Once for each output of a field: the next pictures run what is the fastest here, and the next visit does from the start. */
   private async tune(output: "value" | "divergence" | "diagonal", count: number): Promise<void> {
     if (!this.tunes || this.tuned.has(output)) return;
     this.tuned.add(output);
-    await this.field!.tune(count, { outputs: [output] });
-    this.millisecondsPerPoint.delete(output);
+    const { field } = this;
+    await field!.tune(count, { outputs: [output] });
+    if (field === this.field) this.millisecondsPerPoint.delete(output);
   }
 
   /** Computes the grid in submissions of bounded length; the last one draws it. Gives false where another picture is wanted. */

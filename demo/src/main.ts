@@ -1,5 +1,5 @@
 /** Starts the page: an engine, the controls, and what happens when the GPU is lost. */
-import { activationNames, DeviceLostError, explainPlan } from "deldot";
+import { activationNames, DeviceLostError, explainPlan, type Network } from "deldot";
 import { App } from "./app.js";
 import { addRow, plotComparison } from "./comparisonView.js";
 import { bindControls, showState } from "./controls.js";
@@ -16,6 +16,9 @@ const COMPARED_COLUMNS = 48;
 const MOST_LOSSES = 3;
 
 let losses = 0;
+let comparing: AbortController | null = null;
+/** The network that the comparison and the explanation are of. */
+let seen: Network | undefined;
 let canvas = element("canvas", HTMLCanvasElement);
 const overlay = element("overlay", HTMLCanvasElement);
 const problem = element("problem", HTMLElement);
@@ -32,7 +35,7 @@ const app = new App(
     digit: element("digit", HTMLCanvasElement),
     code: element("code", HTMLElement),
   },
-  { onError: report, onChange: () => showState(app) },
+  { onError: report, onChange: showAll },
 );
 
 /** Shows what went wrong; a lost device mends itself. */
@@ -64,16 +67,32 @@ function freshCanvas(): HTMLCanvasElement {
   return (canvas = fresh);
 }
 
+/** Brings all that depends on the state in line with it; what was begun for another field ends. */
+function showAll(): void {
+  showState(app, attempt);
+  if (app.loaded?.network === seen) return;
+  seen = app.loaded?.network;
+  comparing?.abort();
+  explain();
+}
+
+function explain(): void {
+  const text = element("explain", HTMLElement);
+  if (app.loaded && text.closest("details")!.open) text.textContent = String(explainPlan(app.loaded.network));
+}
+
 async function start(): Promise<void> {
   app.useCanvas(freshCanvas());
+  let isOpen = false;
   try {
-    const engine = await openGpu(canvas, (reason) => void recover(reason));
+    const engine = await openGpu(canvas, (reason) => void recover(reason).catch(report));
+    isOpen = true;
     if (losses > 0) notice.textContent = "The GPU was lost and has been found again; the picture is as it was.";
     canvas.dataset["engine"] = "webgpu";
     await app.start(engine);
   } catch (error) {
     if (error instanceof DeviceLostError) return;
-    if (app.engine?.kind === "webgpu") return report(error);
+    if (isOpen) return report(error);
     notice.hidden = false;
     notice.textContent = `Without WebGPU (${(error as Error).message}) this page computes on the CPU: the same numbers, in coarser pictures and without particles. ${adviceFor(navigator.userAgent)}`;
     app.useCanvas(freshCanvas());
@@ -84,6 +103,7 @@ async function start(): Promise<void> {
 
 async function recover(reason: string): Promise<void> {
   losses++;
+  app.engine?.destroy();
   notice.hidden = false;
   notice.textContent = `The GPU was lost (${reason}); starting it again.`;
   app.engine = null;
@@ -94,8 +114,8 @@ async function recover(reason: string): Promise<void> {
   await app.start(new CpuEngine(canvas));
 }
 
-let comparing: AbortController | null = null;
 async function runComparison(): Promise<void> {
+  if (!app.loaded || !app.engine) throw new Error("the field is still loading");
   comparing?.abort();
   comparing = new AbortController();
   const { signal } = comparing;
@@ -105,12 +125,18 @@ async function runComparison(): Promise<void> {
   plot.hidden = true;
   table.tBodies[0]!.replaceChildren();
   table.dataset["state"] = "running";
-  const { network } = app.loaded!;
+  const { network } = app.loaded;
   const shot = { plane: app.plane, view: app.state.view, context: app.state.context };
-  await compare(app.engine!, network, shot, COMPARED_COLUMNS, signal, (compared) => {
-    all.push(compared);
-    addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, app.scale);
-  });
+  try {
+    await compare(app.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
+      all.push(compared);
+      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, app.scale);
+    });
+  } catch (error) {
+    if (signal.aborted) return;
+    table.dataset["state"] = "failed";
+    throw error;
+  }
   plot.hidden = false;
   plotComparison(plot, all, getComputedStyle(document.documentElement).getPropertyValue("--ink"));
   table.dataset["state"] = "done";
@@ -118,18 +144,8 @@ async function runComparison(): Promise<void> {
 
 bindControls(app, attempt, [...activationNames]);
 bindFiles(app, attempt, [...activationNames]);
-element("compare", HTMLButtonElement).addEventListener("click", () =>
-  attempt(
-    runComparison().catch((error: unknown) => {
-      if (!comparing?.signal.aborted) throw error;
-    }),
-  ),
-);
-element("explain", HTMLElement)
-  .closest("details")!
-  .addEventListener("toggle", () => {
-    if (app.loaded) element("explain", HTMLElement).textContent = String(explainPlan(app.loaded.network));
-  });
+element("compare", HTMLButtonElement).addEventListener("click", () => attempt(runComparison()));
+element("explain", HTMLElement).closest("details")!.addEventListener("toggle", explain);
 listen(overlay, {
   get panels() {
     return app.layout.panels;
@@ -143,15 +159,13 @@ listen(overlay, {
   onUnpin: () => app.setPin(null),
   onReset: () => element("reset", HTMLButtonElement).click(),
 });
-new ResizeObserver(() => attempt(app.refresh())).observe(element("plot", HTMLElement));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => attempt(app.refresh()));
+// These are nobody's doing: they leave the message of what was.
+new ResizeObserver(() => void app.refresh().catch(report)).observe(element("plot", HTMLElement));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => void app.refresh().catch(report));
 addEventListener("hashchange", () => {
   const state = fromHash(location.hash);
   if (!state) return;
-  app.state = state;
-  attempt(app.choose(state.field, true));
+  attempt(app.choose(state.field, state));
 });
 
-attempt(
-  Promise.all([app.choose(app.state.field in { file: 1 } ? "two-moons-flow" : app.state.field, fromHash(location.hash) !== null), start()]),
-);
+attempt(Promise.all([app.choose(app.state.field, fromHash(location.hash) ?? undefined), start()]));

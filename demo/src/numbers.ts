@@ -13,9 +13,9 @@ export function milliseconds(value: number): string {
   return `${value >= 100 ? Math.round(value) : value.toPrecision(2)} ms`;
 }
 
-/** A CSV text of the rows. */
-export function csv(header: readonly string[], rows: Iterable<readonly number[]>): string {
-  return [header.join(","), ...Array.from(rows, (row) => row.join(","))].join("\n");
+/** A CSV text, line by line. */
+export function csv(header: readonly string[], rows: Iterable<readonly number[]>): string[] {
+  return [header.join(","), ...Array.from(rows, (row) => `\n${row.join(",")}`)];
 }
 
 /**

@@ -120,7 +120,8 @@ function drawBar(context: CanvasRenderingContext2D, { layout, scale, palette, na
   context.fillText(name, left + width / 2 + 8, top + height + 14);
 }
 
-function drawArrows(context: CanvasRenderingContext2D, place: PanelPlace, { view, arrows }: OverlayOptions): void {
+function drawArrows(context: CanvasRenderingContext2D, place: PanelPlace, { view, arrows: all }: OverlayOptions): void {
+  const arrows = all.filter(([, , along, up]) => Number.isFinite(along) && Number.isFinite(up));
   const most = Math.max(...arrows.map(([, , along, up]) => Math.hypot(along, up)), 1e-30);
   const longest = place.width / Math.max(6, Math.sqrt(arrows.length)) / 1.2;
   context.save();

@@ -22,6 +22,8 @@ export class Particles {
   private context: GPUBuffer | null = null;
   private frame: number | null = null;
   private placedFor = "";
+  /** Which loop of frames is the present one. */
+  private run = 0;
 
   constructor(
     private readonly device: GPUDevice,
@@ -64,11 +66,18 @@ export class Particles {
     }
     if (this.frame !== null) return;
     this.placedFor = "";
+    const run = ++this.run;
     const next = (): void => {
-      redraw();
+      try {
+        redraw();
+      } catch {
+        // A field or a device that is gone; whoever made it so goes on from there.
+        this.frame = null;
+        return;
+      }
       // The next step is asked for once the GPU is through with this one: a slow adapter does not fall behind.
       void this.device.queue.onSubmittedWorkDone().then(() => {
-        if (this.frame !== null) this.frame = requestAnimationFrame(next);
+        if (this.frame !== null && run === this.run) this.frame = requestAnimationFrame(next);
       });
     };
     this.frame = requestAnimationFrame(next);

@@ -94,7 +94,13 @@ test("a link holds the whole state, and a damaged one is none", () => {
   const state: State = { ...initialState, field: "lorenz", quantity: "d2", pin: [1, -0.5], scale: 3, plane: { kind: "random", seed: 4 } };
   expect(fromHash(`#${toHash(state)}`)).toEqual(state);
   for (const hash of ["", "#nonsense", "#%", "#12", "#%7B%22quantity%22%3A%22x%22%7D"]) expect(fromHash(hash)).toBeNull();
-  expect(fromHash("#%7B%22view%22%3A%7B%22a%22%3A%22x%22%7D%7D")).toEqual(initialState);
+  const link = (state: unknown): string => `#${encodeURIComponent(JSON.stringify(state))}`;
+  expect(fromHash(link({ view: { a: "x" } }))).toEqual(initialState);
+  for (const field of ["file", "constructor", "nonsense"]) expect(fromHash(link({ field }))).toBeNull();
+  const hostile = { ...initialState.random, dimensions: 1e6, width: 1e9, depth: -3, gain: 1e300, activation: "x" };
+  expect(fromHash(link({ random: hostile }))?.random).toEqual({ ...initialState.random, dimensions: 64, width: 512, depth: 1, gain: 10 });
+  expect(fromHash(link({ view: { a: 1e300, b: 0, width: -1 } }))?.view).toEqual({ a: 1e6, b: 0, width: 1e-5 });
+  expect(Object.keys(shippedFields).every((field) => fromHash(link({ field }))?.field === field)).toBe(true);
 });
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
@@ -302,6 +308,28 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#notice")).toMatch(/found again/);
     await expectColours(page, await load("two-moons-flow"), [0.9]);
     expect(faults.filter((fault) => !/lost|destroyed/i.test(fault))).toEqual([]);
+    await page.context().close();
+  });
+
+  test("shows the field that was chosen last, however quickly, and in the midst of a film", async () => {
+    const { page, faults } = await open(stateOf("two-moons-flow"));
+    await painted(page);
+    await page.click("#play");
+    for (const field of ["lorenz", "digits-flow", "checkerboard-flow", "two-moons-flow", "van-der-pol"]) {
+      await forget(page);
+      await page.selectOption("#field", field);
+    }
+    await page.waitForFunction(() => document.querySelector("#about")!.textContent.includes("oscillator"));
+    await forget(page);
+    await page.click("#reset");
+    await painted(page);
+    await page.uncheck("#contour");
+    await forget(page);
+    await page.uncheck("#arrows");
+    await painted(page);
+    await expectColours(page, await load("van-der-pol"), []);
+    expect(await page.isVisible("#problem")).toBe(false);
+    expect(faults).toEqual([]);
     await page.context().close();
   });
 
