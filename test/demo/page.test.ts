@@ -323,10 +323,6 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await forget(page);
     await page.click("#reset");
     await painted(page);
-    await page.uncheck("#contour");
-    await forget(page);
-    await page.uncheck("#arrows");
-    await painted(page);
     await expectColours(page, await load("van-der-pol"), []);
     expect(await page.isVisible("#problem")).toBe(false);
     expect(faults).toEqual([]);
