@@ -10,10 +10,11 @@ const LIKELY: Activation["name"] = "tanh";
 
 export function bindFiles(app: App, attempt: Attempt, activations: readonly Activation["name"][]): void {
   const question = element("question", HTMLElement);
-  const choice = element("file-activation", HTMLSelectElement);
+  const activation = element("file-activation", HTMLSelectElement);
+  const columns = element("file-columns", HTMLSelectElement);
   const input = element("file", HTMLInputElement);
-  choice.append(...activations.map((name) => option(name, name)));
-  let waiting: { bytes: Uint8Array; name: string } | null = null;
+  activation.append(...activations.map((name) => option(name, name)));
+  let waiting: { bytes: Uint8Array; name: string; asksActivation: boolean } | null = null;
 
   const use = (network: Network, name: string): Promise<void> => {
     question.hidden = true;
@@ -22,20 +23,25 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
   };
   const read = async (file: File): Promise<void> => {
     question.hidden = true;
-    if (!/\.(onnx|safetensors)$/i.test(file.name))
-      throw new Error(`${file.name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
+    const { name } = file;
+    if (!/\.(onnx|safetensors)$/i.test(name))
+      throw new Error(`${name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
     const bytes = new Uint8Array(await file.arrayBuffer());
-    try {
-      await use(isOnnx(file.name) ? parseOnnx(bytes) : parseSafetensors(bytes), file.name);
-    } catch (error) {
-      if (!(error instanceof ModelError)) throw error;
-      if (isOnnx(file.name) || !/activation/.test(error.message)) throw named(error, file.name);
-      // The tensors are all right: only what stands between them is missing.
-      waiting = { bytes, name: file.name };
-      choice.value = LIKELY;
-      question.hidden = false;
-      choice.focus();
-    }
+    if (isOnnx(name))
+      return use(
+        named(name, () => parseOnnx(bytes)),
+        name,
+      );
+    const { network, asksActivation } = named(name, () => readTensors(bytes));
+    const asksColumns = network.contextSize > 0 && metadataOf(bytes)["contextColumns"] === undefined;
+    if (!asksActivation && !asksColumns) return use(network, name);
+    waiting = { bytes, name, asksActivation };
+    activation.value = LIKELY;
+    columns.value = "last";
+    element("file-activation-row", HTMLElement).hidden = !asksActivation;
+    element("file-columns-row", HTMLElement).hidden = !asksColumns;
+    question.hidden = false;
+    (asksActivation ? activation : columns).focus();
   };
 
   input.addEventListener("change", () => {
@@ -45,9 +51,17 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
   });
   element("file-use", HTMLButtonElement).addEventListener("click", () => {
     if (!waiting) return;
-    const { bytes, name } = waiting;
+    const { bytes, name, asksActivation } = waiting;
+    const options = {
+      contextColumns: columns.value === "first" ? ("first" as const) : ("last" as const),
+      ...(asksActivation ? { activation: activation.value } : {}),
+    };
     attempt(
-      (async () => use(parseSafetensors(bytes, { activation: choice.value }), name))().catch((error) => Promise.reject(named(error, name))),
+      (async () =>
+        use(
+          named(name, () => parseSafetensors(bytes, options)),
+          name,
+        ))(),
     );
   });
   addEventListener("dragover", (event) => {
@@ -69,6 +83,28 @@ function isOnnx(name: string): boolean {
   return /\.onnx$/i.test(name);
 }
 
-function named(error: unknown, name: string): Error {
-  return new Error(`${name}: ${(error as Error).message}`);
+/** What `read` gives; where it refuses the file, its name stands before the reason. */
+function named<T>(name: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof ModelError ? new ModelError(`${name}: ${error.message}`) : error;
+  }
+}
+
+/** A file without an activation is read with the likely one, for what else there is to be known of it. */
+function readTensors(bytes: Uint8Array): { network: Network; asksActivation: boolean } {
+  try {
+    return { network: parseSafetensors(bytes), asksActivation: false };
+  } catch (error) {
+    if (!(error instanceof ModelError) || !/activation/.test(error.message)) throw error;
+    return { network: parseSafetensors(bytes, { activation: LIKELY }), asksActivation: true };
+  }
+}
+
+/** What a safetensors file that has been read says of itself: a length of 8 bytes, then so much JSON. */
+function metadataOf(bytes: Uint8Array): Record<string, string> {
+  const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as { __metadata__?: Record<string, string> };
+  return header.__metadata__ ?? {};
 }

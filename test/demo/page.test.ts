@@ -208,6 +208,21 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     expect(await problem.isVisible()).toBe(false);
     expect(await page.textContent("#about")).toBe("quiet.safetensors");
+    // Three inputs, two outputs: which of them is the context?
+    const timed = tensors({ "0.weight": [8, 3], "2.weight": [2, 8] }, { activation: "tanh" });
+    await drop("timed.safetensors", timed);
+    await page.locator("#file-columns").waitFor({ state: "visible" });
+    expect(await page.isVisible("#file-activation")).toBe(false);
+    await page.selectOption("#file-columns", "first");
+    await forget(page);
+    await page.click("#file-use");
+    await painted(page);
+    await page.uncheck("#contour");
+    await page.uncheck("#arrows");
+    await forget(page);
+    await page.click("#reset");
+    await painted(page);
+    await expectColours(page, parseSafetensors(timed, { contextColumns: "first" }), [0.5]);
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -266,6 +281,24 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect([...png.data.subarray(at, at + 3)]).not.toEqual([...png.data.subarray(0, 3)]);
     expect(await page.textContent("#code")).toContain('parseSafetensors(new Uint8Array(await (await fetch("van-der-pol.safetensors"))');
     await page.context().close();
+  });
+
+  test("does not move about while it loads", async () => {
+    for (const field of ["two-moons-flow", "lorenz"]) {
+      const { page } = await open(stateOf(field), {
+        init: () => {
+          const shifts = ((globalThis as unknown as { shifts: number[] }).shifts = []) as number[];
+          new PerformanceObserver((list) => {
+            for (const entry of list.getEntries()) shifts.push((entry as unknown as { value: number }).value);
+          }).observe({ type: "layout-shift", buffered: true });
+        },
+      });
+      await painted(page);
+      const shifts = await page.evaluate(() => (globalThis as unknown as { shifts: number[] }).shifts);
+      // What the web's vitals call good is below 0.1.
+      expect(shifts.reduce((sum, shift) => sum + shift, 0)).toBeLessThan(0.1);
+      await page.context().close();
+    }
   });
 
   test("works without WebGPU, and says so", async () => {

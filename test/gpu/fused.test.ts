@@ -75,6 +75,28 @@ describe.for(["fused literal x1 in 2 parts", "fused literal x2 in 4 parts"])("%s
     await compare(network, kernels, methods, context, contextSize > 0 ? [] : ["value", "diagonal"]);
   });
 
+  test("leaves its results in the caller's buffers", async () => {
+    const { network } = randomMlp({ seed: 6, widths: [2, 9, 37, 2], activation: "silu" });
+    const points = randomPoints(12, COUNT, 2);
+    const field = await VectorField.create(device, network, { kernels });
+    await field.reserve(COUNT, { method: "cyclic" });
+    const [value, divergence] = [makeBuffer(device, 2 * COUNT), makeBuffer(device, COUNT)];
+    const encoder = device.createCommandEncoder();
+    field.encode(encoder, {
+      points: makeBuffer(device, points),
+      count: COUNT,
+      method: "cyclic",
+      value: { buffer: value },
+      divergence: { buffer: divergence },
+    });
+    device.queue.submit([encoder.finish()]);
+    const truth = evaluateReference(network, points, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
+    const scale = truth.divergence!.map((_, b) => Math.abs(truth.diagonal![2 * b]!) + Math.abs(truth.diagonal![2 * b + 1]!));
+    expectClose(await readBuffer(device, value), truth.value!, truth.value!.map(Math.abs), { relative: 1e-5, label: "value" });
+    expectClose(await readBuffer(device, divergence), truth.divergence!, scale, { label: "divergence" });
+    field.destroy();
+  });
+
   test("runs layers where no layer can be divided at a fair price", async () => {
     const { network } = randomMlp({ seed: 3, widths: [2, 40, 40, 40, 40, 2], activation: "tanh" });
     const field = await VectorField.create(device, network, { kernels });
