@@ -150,6 +150,32 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("two fingers zoom in around what is between them", async () => {
+    const { page, faults } = await open(stateOf("van-der-pol"));
+    await painted(page);
+    const before = await readPainted(page);
+    const box = (await page.locator("#overlay").boundingBox())!;
+    const { left, top, width, height } = before.panels[0]!;
+    const [x, y] = [box.x + left + width / 2, box.y + top + height / 2];
+    const fingers = (apart: number): { x: number; y: number; id: number }[] => [
+      { x: x - apart, y, id: 1 },
+      { x: x + apart, y, id: 2 },
+    ];
+    const session = await page.context().newCDPSession(page);
+    await forget(page);
+    await session.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: fingers(40) });
+    for (const apart of [50, 60, 70, 80])
+      await session.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: fingers(apart) });
+    await session.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+    await painted(page);
+    const after = await readPainted(page);
+    expect(after.view.width / before.view.width).toBeCloseTo(0.5, 1);
+    expect(Math.hypot(after.view.a - before.view.a, after.view.b - before.view.b)).toBeLessThan(0.1 * before.view.width);
+    await expectColours(page, await load("van-der-pol"), []);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("the probe's numbers are the field's, and a pinned point has its float64 value beside it", async () => {
     const network = await load("lorenz");
     const { page } = await open({ ...stateOf("lorenz"), pin: [0.5, 1.5] });
@@ -310,6 +336,28 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#notice")).toMatch(/computes on the CPU/);
     await expectColours(page, await load("two-moons-flow"), [0.9]);
     expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("says so where a field is too large for the device", async () => {
+    const { page } = await open(stateOf("two-moons-flow"), {
+      // A device whose buffers are so small that the largest matrix of the digits does not fit.
+      init: () => {
+        const limits = Object.getOwnPropertyDescriptor(GPUDevice.prototype, "limits")!;
+        Object.defineProperty(GPUDevice.prototype, "limits", {
+          get(this: GPUDevice) {
+            const real = limits.get!.call(this) as GPUSupportedLimits;
+            return new Proxy(real, {
+              get: (_, name) => (name === "maxStorageBufferBindingSize" ? 2 ** 16 : Reflect.get(real, name, real)),
+            });
+          },
+        });
+      },
+    });
+    await painted(page);
+    await page.selectOption("#field", "digits-flow");
+    await page.locator("#problem").waitFor({ state: "visible" });
+    expect(await page.textContent("#problem")).toMatch(/the device allows 65536|bytes/);
     await page.context().close();
   });
 
