@@ -16,7 +16,7 @@ struct Picture {
   panel: u32,
   constant: f32,
   square: f32,
-  // x_0 = first + across a-part + down b-part.
+  // x_0 = x_left + across x_across + down x_down, both from 0 to 1 over the panel.
   x_left: f32,
   x_across: f32,
   x_down: f32,

@@ -57,7 +57,7 @@ export interface Engine {
 /** Cells of a picture's grid are this many pixels wide, from the coarsest level to the finest. */
 export const LEVELS = [16, 8, 4, 2, 1] as const;
 
-/** The next level to compute: the finest one that takes no longer than `limit`, but never more than two at a leap. */
+/** The next level to compute: the finest one within `limit` milliseconds; null where none is, but for a first one, the coarsest. */
 export function nextLevel(last: number, pixels: number, millisecondsPerPoint: number, limit: number): number | null {
   const left = LEVELS.filter((level) => level < last);
   const within = left.filter((level) => (pixels / level ** 2) * millisecondsPerPoint <= limit);

@@ -156,17 +156,7 @@ export class GpuEngine implements Engine {
       const most = Math.min(device.limits.maxStorageBufferBindingSize, MOST_BYTES);
       if (last && 4 * stride * columns * rows > most) return onPainted({ ...last, done: !moving });
       const begun = performance.now();
-      device.pushErrorScope("validation");
-      device.pushErrorScope("out-of-memory");
-      const whole = this.compute(shot, columns, rows, token);
-      const errors = [device.popErrorScope(), device.popErrorScope()];
-      const [isWhole, ...problems] = await Promise.all([whole, ...errors]);
-      for (const problem of problems)
-        if (problem) {
-          this.forgetBuffers();
-          throw new Error(`the GPU refused the picture: ${problem.message}`);
-        }
-      if (token !== this.token || !isWhole) return;
+      if (!(await this.compute(shot, columns, rows, token))) return;
       const milliseconds = performance.now() - begun;
       if (columns * rows >= 1024) this.millisecondsPerPoint.set(kind, milliseconds / (columns * rows));
       const next = moving ? null : nextLevel(level, width * height, milliseconds / (columns * rows), RESTING_MILLISECONDS);
@@ -206,29 +196,50 @@ export class GpuEngine implements Engine {
     const perPoint = this.millisecondsPerPoint.get(output) ?? 0.02;
     const most = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * d));
     const band = Math.max(64, Math.min(total, most, Math.floor(SUBMISSION_MILLISECONDS / perPoint)));
-    const points = (this.points = this.room(this.points, "points", 4 * d * band));
-    const numbers = (this.nextNumbers = this.room(this.nextNumbers, "numbers", 4 * stride * total));
     for (let first = 0; first < total; first += band) {
       const count = Math.min(band, total - first);
-      const encoder = device.createCommandEncoder({ label: "picture" });
-      this.encodeGrid(encoder, points, { columns, rows, first, count, d }, shot);
-      this.field!.encode(encoder, {
-        points: { buffer: points },
-        count,
-        context: this.network!.contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined,
-        [output]: { buffer: numbers, offset: 4 * stride * first, stride },
+      const errors = this.scoped(() => {
+        const points = (this.points = this.room(this.points, "points", 4 * d * band));
+        const numbers = (this.nextNumbers = this.room(this.nextNumbers, "numbers", 4 * stride * total));
+        const encoder = device.createCommandEncoder({ label: "picture" });
+        this.encodeGrid(encoder, points, { columns, rows, first, count, d }, shot);
+        this.field!.encode(encoder, {
+          points: { buffer: points },
+          count,
+          context: this.network!.contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined,
+          [output]: { buffer: numbers, offset: 4 * stride * first, stride },
+        });
+        if (first + count >= total) {
+          [this.numbers, this.nextNumbers] = [numbers, this.numbers];
+          this.shown = { shot, columns, rows };
+          this.encodePicture(encoder);
+        }
+        device.queue.submit([encoder.finish()]);
       });
-      const isLast = first + count >= total;
-      if (isLast) {
-        [this.numbers, this.nextNumbers] = [numbers, this.numbers];
-        this.shown = { shot, columns, rows };
-        this.encodePicture(encoder);
-      }
-      device.queue.submit([encoder.finish()]);
       await device.queue.onSubmittedWorkDone();
+      const problem = await errors;
+      if (problem) {
+        this.forgetBuffers();
+        throw new Error(`the GPU refused the picture: ${problem.message}`);
+      }
       if (token !== this.token) return false;
     }
     return true;
+  }
+
+  /** Does the work, and tells what the GPU refuses of it. */
+  private scoped(work: () => void): Promise<GPUError | null> {
+    this.device.pushErrorScope("validation");
+    this.device.pushErrorScope("out-of-memory");
+    let refused: Promise<GPUError | null>;
+    try {
+      work();
+    } finally {
+      // Popped at once, whatever the work throws; a lost device tells of itself.
+      const pop = (): Promise<GPUError | null> => this.device.popErrorScope().catch(() => null);
+      refused = Promise.all([pop(), pop()]).then(([memory, validation]) => memory ?? validation);
+    }
+    return refused;
   }
 
   private encodeGrid(

@@ -74,16 +74,7 @@ function drawAxes(
     context.fillText(plane.names[0], left + width / 2, top + height + 26);
   }
   if (isLeft) {
-    const up = scaleLinear([b0, b1], [top + height, top]);
-    const count = Math.max(3, Math.floor(height / 50));
-    const format = up.tickFormat(count);
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    for (const tick of up.ticks(count)) {
-      const y = Math.round(up(tick)) + 0.5;
-      line(context, left - 5, y, left, y);
-      context.fillText(format(tick), left - 8, y);
-    }
+    drawTicksUp(context, [b0, b1], place, left, -1);
     context.save();
     context.translate(10, top + height / 2);
     context.rotate(-Math.PI / 2);
@@ -105,19 +96,30 @@ function drawBar(context: CanvasRenderingContext2D, { layout, scale, palette, na
   context.fillStyle = ink;
   context.lineWidth = 1;
   context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
-  const up = scaleLinear([low, scale], [top + height, top]);
-  const count = Math.max(3, Math.floor(height / 50));
-  const format = up.tickFormat(count);
-  context.textAlign = "left";
-  context.textBaseline = "middle";
-  for (const tick of up.ticks(count)) {
-    const y = Math.round(up(tick)) + 0.5;
-    line(context, left + width, y, left + width + 4, y);
-    context.fillText(format(tick), left + width + 7, y);
-  }
+  drawTicksUp(context, [low, scale], layout.bar, left + width, 1);
   context.textAlign = "center";
   context.textBaseline = "top";
   context.fillText(name, left + width / 2 + 8, top + height + 14);
+}
+
+/** Ticks and numbers along an upright line at x, to its left (-1) or right (1). */
+function drawTicksUp(
+  context: CanvasRenderingContext2D,
+  domain: readonly [number, number],
+  { top, height }: { readonly top: number; readonly height: number },
+  x: number,
+  side: -1 | 1,
+): void {
+  const up = scaleLinear(domain, [top + height, top]);
+  const count = Math.max(3, Math.floor(height / 50));
+  const format = up.tickFormat(count);
+  context.textAlign = side < 0 ? "right" : "left";
+  context.textBaseline = "middle";
+  for (const tick of up.ticks(count)) {
+    const y = Math.round(up(tick)) + 0.5;
+    line(context, x, y, x + 5 * side, y);
+    context.fillText(format(tick), x + 8 * side, y);
+  }
 }
 
 function drawArrows(context: CanvasRenderingContext2D, place: PanelPlace, { view, arrows: all }: OverlayOptions): void {

@@ -82,11 +82,11 @@ function parseSingle(name: string): Variant | null {
     if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && [0, 4, 8, 16, 32, 64].includes(lanes))
       return { kind: "layers", tile: { rows, outputs, lanes } };
   }
-  const fused = /^fused (uniform x|storage x|literal x)([124])(?: in ([248]) parts)?$/.exec(name);
-  if (!fused || (fused[3] && !name.startsWith("fused literal"))) return null;
+  const fused = /^fused (uniform|storage|literal) x([124])(?: in ([248]) parts)?$/.exec(name);
+  if (!fused || (fused[3] && fused[1] !== "literal")) return null;
   return {
     kind: "fused",
-    weights: fused[1]!.slice(0, -2) as FusedVariant["weights"],
+    weights: fused[1] as FusedVariant["weights"],
     points: Number(fused[2]) as FusedVariant["points"],
     parts: Number(fused[3] ?? 1) as FusedVariant["parts"],
   };

@@ -321,6 +321,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       });
       await painted(page);
       const shifts = await page.evaluate(() => (globalThis as unknown as { shifts: number[] }).shifts);
+      expect(await page.evaluate(() => PerformanceObserver.supportedEntryTypes)).toContain("layout-shift");
       // What the web's vitals call good is below 0.1.
       expect(shifts.reduce((sum, shift) => sum + shift, 0)).toBeLessThan(0.1);
       await page.context().close();

@@ -38,7 +38,11 @@ describe("tune", () => {
     const trials = await field.tune(COUNT);
     const names = trials.map(({ kernels }) => kernels);
     expect(new Set(names).size).toBe(names.length);
+    // Where unrolled kernels fit, llvmpipe is spared the loops that it compiles for minutes.
+    const isLlvmpipe = /llvmpipe/i.test(`${device.adapterInfo.device} ${device.adapterInfo.description}`);
+    const loops = ["fused uniform x1", "fused uniform x2", "fused storage x2", "fused storage x4"];
     expect(names).toEqual(expect.arrayContaining(["layers 4x4", "layers 8x8", "fused literal x1", "fused literal x2"]));
+    expect(names.filter((name) => loops.includes(name)).toSorted()).toEqual(isLlvmpipe ? [] : loops);
     const times = trials.map(({ milliseconds }) => milliseconds);
     expect(times).toEqual(times.toSorted((a, b) => a - b));
     expect(trials.map(({ chosen }) => chosen)).toEqual(trials.map((_, index) => index === 0));
