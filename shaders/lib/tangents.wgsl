@@ -1,4 +1,4 @@
-// The rows of a product with tangents: s ∘ t for tangent t_k of point b, row r = b columns + k.
+// The rows of a product with tangents: tangent t_k of point b, row r = b columns + k, and the scale s that it may come with.
 // Needs: the parameters columns, tangent_offset, tangent_per_point, tangent_per_column and scale_per_point, in vec4 but the
 // first; the buffers tangent and scale.
 
@@ -10,7 +10,11 @@ fn address(row: u32) -> vec2u {
 }
 
 fn load(at: vec2u, k: u32) -> vec4f {
-  return scale[at.y + k] * tangent[at.x + k];
+  return tangent[at.x + k];
+}
+
+fn load_scale(at: vec2u, k: u32) -> vec4f {
+  return scale[at.y + k];
 }
 
 fn start(row: u32, output: u32) -> vec4f {

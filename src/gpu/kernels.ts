@@ -19,7 +19,7 @@ import reduce from "../../shaders/reduce.wgsl?raw";
 import { activationWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
 import type { FusedForm } from "../plan/fused.js";
 import { loadFusing } from "../plan/fusing.js";
-import { WORKGROUP_SIZE, workgroupSizeOf, type KernelName, type Step } from "../plan/steps.js";
+import { scalingsOf, WORKGROUP_SIZE, workgroupSizeOf, type KernelName, type Scaling, type Step } from "../plan/steps.js";
 import { nameOfVariant, PLAIN_TILE, type Tile } from "../plan/variants.js";
 import { tiledMain } from "./tiles.js";
 
@@ -54,6 +54,8 @@ const TEXTS: Record<KernelName, string> = {
 };
 /** Those whose main is written for a tile. */
 const PRODUCTS: ReadonlySet<KernelName> = new Set(["primal", "carry", "contract"]);
+/** Those whose rows are tangents. */
+const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
 /** By label: a step asks for its kernel at every dispatch. */
 const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
@@ -62,23 +64,28 @@ const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
  * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks,
  * those that end with an activation once per activation, and products once per tile.
  */
-export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "fused">): Kernel {
-  const { kernel, activation, tile, fused } = step;
+export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "fused">): Kernel {
+  const { kernel, activation, tile, scaling, fused } = step;
   if (kernel === "fused") return fusedKernelOf(fused!);
   const ending = applies(kernel) ? ` ${textOf(activation ?? IDENTITY)}` : "";
-  const label = `${kernel}${ending}${tile ? `, ${nameOfVariant({ kind: "layers", tile })}` : ""}`;
+  const scaled = scaling === "none" ? "" : scaling === "each" ? ", scaled" : ", scaled together";
+  const label = `${kernel}${ending}${scaled}${tile ? `, ${nameOfVariant({ kind: "layers", tile })}` : ""}`;
   let known = kernels.get(label);
   if (!known) kernels.set(label, (known = makeKernel(label, kernel, step)));
   return known;
 }
 
-function makeKernel(label: string, kernel: KernelName, { activation, tile }: Pick<Step, "activation" | "tile">): Kernel {
+function makeKernel(
+  label: string,
+  kernel: KernelName,
+  { activation, tile, scaling }: Pick<Step, "activation" | "tile" | "scaling">,
+): Kernel {
   // An enable directive stands before all else.
   const enabled = `${tile && tile.lanes > 0 ? "enable subgroups;\n" : ""}${tile?.half ? "enable f16;\n" : ""}`;
   const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
-  if (kernel === "carry" || kernel === "contract") functions.push(tangents);
-  const main = tile ? [tiledMain(tile, kernel === "contract")] : [];
+  if (TANGENTS.has(kernel)) functions.push(tangents);
+  const main = tile ? [tiledMain(tile, scaling, kernel === "contract")] : [];
   return {
     label,
     source: [constants, dispatch, padding, ...functions, TEXTS[kernel], ...main].join("\n"),
@@ -95,7 +102,8 @@ export async function loadFusedKernels(): Promise<void> {
   await loadFusing();
 }
 
-function fusedKernelOf(form: FusedForm): Kernel {
+/** The kernel of a fused plan, or of a part of one; after loadFusedKernels. */
+export function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
     const { text, weights } = writer!.fusedText(form);
@@ -107,13 +115,18 @@ function fusedKernelOf(form: FusedForm): Kernel {
   return kernel;
 }
 
-/** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */
+/**
+ * Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. Every
+ * field waits for the plain ones, so of those there are fewer: see scalingsOf.
+ */
 export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile = PLAIN_TILE): Kernel[] {
-  const make = (kernel: KernelName, activation: Activation | null): Kernel =>
-    kernelOf({ kernel, activation, tile: PRODUCTS.has(kernel) ? tile : null });
+  const make = (kernel: KernelName, activation: Activation | null, scaling: Scaling = "none"): Kernel =>
+    kernelOf({ kernel, activation, scaling, tile: PRODUCTS.has(kernel) ? tile : null });
   const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !applies(kernel));
   return [
-    ...names.map((kernel) => make(kernel, null)),
+    ...names.flatMap((kernel) =>
+      (TANGENTS.has(kernel) ? scalingsOf(tile) : (["none"] as const)).map((scaling) => make(kernel, null, scaling)),
+    ),
     ...[null, ...activations].flatMap((activation) => [make("primal", activation), make("combine", activation)]),
   ];
 }

@@ -1,3 +1,4 @@
+import type { Scaling } from "../plan/steps.js";
 import type { Tile } from "../plan/variants.js";
 
 /**
@@ -14,12 +15,13 @@ import type { Tile } from "../plan/variants.js";
  * alone, and no invocation leaves early.
  *
  * The kernel's own text has the parameters rows, inner and outer, the buffer weight: array<Weight>, and
- * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, `start(row, output)`, what 4 outputs are added
+ * `address(row)`, where a row begins, `load(address, k)`, its vec4 number k, where there is a scaling `load_scale(address, k)`,
+ * what that is multiplied by, `start(row, output)`, what 4 outputs are added
  * to, and `finish(row, output, y)`, which takes their sums. Where it `contracts`, `contracted(row, output, y) -> f32` takes
  * them, and `finish(row, part, sum)` what that gave for all outputs of a part: part q of the parameter parts has every
  * parts-th block of outputs from q on.
  */
-export function tiledMain(tile: Tile, contracts: boolean): string {
+export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): string {
   const { rows, lanes } = tile;
   const quads = tile.outputs / 4;
   const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(quads, (quad) => write(row, quad)));
@@ -30,7 +32,7 @@ export function tiledMain(tile: Tile, contracts: boolean): string {
   ${setup}
   ${sums((row, quad) => `var y${row}_${quad} = start(row${row}, output${quad});`)}
   for (var k = 0u; k < p.inner; k++) {
-    ${each(rows, (row) => `let x${row} = load(at${row}, k);`)}
+    ${scaledRows(rows, scaling)}
     ${loads}
     ${each(
       quads,
@@ -85,6 +87,18 @@ fn main(
 function weightType({ lanes, half }: Tile): string {
   if (lanes > 0) return half ? "f16" : "f32";
   return half ? "vec4h" : "vec4f";
+}
+
+/** vec4 number k of each row. */
+function scaledRows(rows: number, scaling: Scaling): string {
+  switch (scaling) {
+    case "none":
+      return each(rows, (row) => `let x${row} = load(at${row}, k);`);
+    case "each":
+      return each(rows, (row) => `let x${row} = load_scale(at${row}, k) * load(at${row}, k);`);
+    case "together":
+      return `let s = load_scale(at0, k);\n${each(rows, (row) => `let x${row} = s * load(at${row}, k);`)}`;
+  }
 }
 
 /** A part and the first row, from the number of the invocation. */

@@ -15,7 +15,7 @@ import {
   type Tile,
   type Variant,
 } from "../plan/variants.js";
-import { kernelOf, loadFusedKernels, type Kernel } from "./kernels.js";
+import { fusedKernelOf, kernelOf, loadFusedKernels, type Kernel } from "./kernels.js";
 import { adapterOf, type Store } from "./pace.js";
 import type { Shared } from "./run.js";
 
@@ -185,7 +185,7 @@ export class Trials {
       const most = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
       return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
     }
-    const { weights } = kernelOf({ kernel: "fused", fused: forms[0]!, activation: null, tile: null });
+    const { weights } = fusedKernelOf(forms[0]!);
     const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
     const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
     const bytes = weights?.byteLength ?? 0;
@@ -249,7 +249,7 @@ export class Trials {
   private kernelsOf(plan: Plan, variant: Variant, to: Route["to"]): readonly Kernel[] {
     if (variant.kind === "fused") {
       const forms = fusing()?.fusedForms(plan, { to }, variant);
-      if (forms) return forms.map((form) => kernelOf({ kernel: "fused", fused: form, activation: null, tile: null }));
+      if (forms) return forms.map(fusedKernelOf);
     }
     let known = this.kernels.get(plan);
     if (!known) this.kernels.set(plan, (known = new Map()));

@@ -374,6 +374,6 @@ function size({ rows, columns }: PlannedMatrix): number {
   return rows * columns;
 }
 
-function isOnes(rows: Rows): boolean {
+export function isOnes(rows: Rows): boolean {
   return rows.kind === "matrix" && rows.matrix.name === "ones";
 }

@@ -40,6 +40,9 @@ export interface Address {
   readonly width: number;
 }
 
+/** What a step may leave out. */
+type Defaulted = "activation" | "tile" | "scaling" | "multiplyAdds";
+
 /** Collects the steps of one chunk and the scratch buffers they need. */
 export class ChunkRecorder {
   readonly plan: Plan;
@@ -127,8 +130,8 @@ export class ChunkRecorder {
     return Math.ceil(rows / (each * together)) * parts * together;
   }
 
-  add(step: Omit<Step, "activation" | "tile" | "multiplyAdds"> & Partial<Pick<Step, "activation" | "tile" | "multiplyAdds">>): void {
-    const whole = { activation: null, tile: null, multiplyAdds: 0, ...step };
+  add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
+    const whole = { activation: null, tile: null, scaling: "none" as const, multiplyAdds: 0, ...step };
     this.steps.push(whole);
     this.work += whole.multiplyAdds;
   }

@@ -1,7 +1,7 @@
 import type { Activation } from "../model/activation.js";
 import type { FusedForm } from "./fused.js";
 import type { PlannedMatrix } from "./matrices.js";
-import type { Tile } from "./variants.js";
+import { isPlain, type Tile } from "./variants.js";
 
 /** The limits a schedule keeps to: numbers of the device and of the caller. */
 export interface ScheduleLimits {
@@ -40,6 +40,17 @@ export type KernelName =
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("diagonal" | "difference" | "reduce");
 
+/**
+ * Rows as they are; each by a scale of its own; or all rows of a tile by one scale, where they are tangents of one point. A
+ * load less for every row of every tile.
+ */
+export type Scaling = "none" | "each" | "together";
+
+/** Those that steps use with a tile; the plain one does without the last, so that there is one kernel less to compile. */
+export function scalingsOf(tile: Tile): readonly Scaling[] {
+  return isPlain(tile) ? ["none", "each"] : ["none", "each", "together"];
+}
+
 /** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
 export interface Step {
   readonly label: string;
@@ -51,6 +62,8 @@ export interface Step {
   readonly activation: Activation | null;
   /** How a primal, carry or contract step is cut; null: any other. */
   readonly tile: Tile | null;
+  /** How the rows of a carry or contract step are scaled before they are multiplied. */
+  readonly scaling: Scaling;
   /** The members of the kernel's Parameters, all u32, by name; a float stands there by its bits. */
   readonly parameters: Readonly<Record<string, number>>;
   /** The kernel's storage buffers by name. */

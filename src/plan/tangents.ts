@@ -1,6 +1,7 @@
 import { UNMOVED, type ForwardSteps } from "./forward.js";
 import { zeros } from "./matrices.js";
 import {
+  isOnes,
   multiplyAddsPerTangent,
   scalesOf,
   widthOfTarget,
@@ -9,10 +10,11 @@ import {
   type Register,
   type Rows,
   type Scale,
+  type Tangents,
   type Target,
 } from "./program.js";
 import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
-import type { Binding } from "./steps.js";
+import { scalingsOf, type Binding, type Scaling } from "./steps.js";
 import { partsPerTerm, termsPerPoint } from "./terms.js";
 import type { TracePlan } from "./trace.js";
 
@@ -49,13 +51,14 @@ export class TangentSteps {
   /** The tangents [column, column + columns) of every point, from seed to end. */
   private pass(plan: TracePlan, column: number, columns: number, slots: Slots): void {
     const pass = new TangentPass(column, columns);
-    if (readsRows(plan.instructions, "probes")) pass.probes = this.probes(plan, column, columns);
-    if (readsRows(plan.instructions, "given")) pass.given = this.given();
+    const { instructions } = plan;
+    if (readsRows(instructions, "probes")) pass.probes = this.probes(plan, column, columns);
+    if (readsRows(instructions, "given")) pass.given = this.given();
     const lastUse = new Map<number, number>();
-    plan.instructions.forEach((instruction, index) => {
+    instructions.forEach((instruction, index) => {
       for (const { index: register } of registersOf(instruction)) lastUse.set(register, index);
     });
-    plan.instructions.forEach((instruction, index) => {
+    instructions.forEach((instruction, index) => {
       this.run(plan, instruction, pass, slots);
       for (const [register, name] of pass.held)
         if (lastUse.get(register) === index) {
@@ -63,7 +66,7 @@ export class TangentSteps {
           pass.held.delete(register);
         }
     });
-    if (!plan.instructions.some(({ kind }) => kind === "contract") && plan.method !== "jvp") this.diagonal(column, columns);
+    if (!instructions.some(({ kind }) => kind === "contract") && plan.method !== "jvp") this.diagonal(column, columns);
   }
 
   private run(plan: TracePlan, instruction: Instruction, pass: TangentPass, slots: Slots): void {
@@ -85,14 +88,14 @@ export class TangentSteps {
     const points = this.pointsOf(instruction.into);
     const rows = points * pass.columns;
     const [inner, outer] = [quads(matrix.columns), quads(matrix.rows)];
-    const scale = this.scaleValues(from.scale, matrix.columns);
     const end = this.scaleValues(instruction.endScale, matrix.rows);
-    const tangent = this.columnsOf(from.rows, pass);
+    const { tangent, scale, scaling } = this.inputOf(from, matrix.columns, pass.columns, pass);
     const target = this.target(instruction.into, pass, slots);
     this.chunk.add({
       label: `carry by ${matrix.name}`,
       kernel: "carry",
       tile: this.chunk.tile,
+      scaling,
       parameters: {
         rows,
         columns: pass.columns,
@@ -176,7 +179,6 @@ export class TangentSteps {
     const { matrix, from, width } = instruction;
     const columns = instruction.once ? 1 : pass.columns;
     const rows = this.chunk.count * columns;
-    const tangent = this.columnsOf(from.rows, pass);
     const contraction = this.columnsOf(instruction.rows, pass);
     // Without a product between them, both scales meet at once.
     const scale = matrix ? this.scaleValues(instruction.scale, width) : this.scaleValues([...from.scale, ...instruction.scale], width);
@@ -184,9 +186,6 @@ export class TangentSteps {
     const parameters = {
       rows,
       columns,
-      tangentOffset: tangent.offset,
-      tangentPerPoint: tangent.perPoint,
-      tangentPerColumn: tangent.perColumn,
       contractionOffset: contraction.offset,
       contractionPerPoint: contraction.perPoint,
       contractionPerColumn: contraction.perColumn,
@@ -198,36 +197,43 @@ export class TangentSteps {
       adds: instruction.adds ? 1 : 0,
     };
     const bindings = {
-      tangent: tangent.binding,
       contraction: contraction.binding,
       contractionScale: scale.binding,
       factor: factor.binding,
       terms: this.chunk.scratch("terms", 0),
     };
+    const addressOf = (tangent: Columns): Record<string, number> => ({
+      tangentOffset: tangent.offset,
+      tangentPerPoint: tangent.perPoint,
+      tangentPerColumn: tangent.perColumn,
+    });
     if (!matrix) {
+      const tangent = this.columnsOf(from.rows, pass);
       this.chunk.add({
         label: "contract the tangents",
         kernel: "dot",
-        parameters: { ...parameters, width: quads(width) },
-        bindings,
+        parameters: { ...parameters, ...addressOf(tangent), width: quads(width) },
+        bindings: { ...bindings, tangent: tangent.binding },
         invocations: rows,
         multiplyAdds: rows * width,
       });
       return;
     }
-    const scaling = this.scaleValues(from.scale, matrix.columns);
+    const { tangent, scale: tangentScale, scaling } = this.inputOf(from, matrix.columns, columns, pass);
     this.chunk.add({
       label: `carry by ${matrix.name} and contract`,
       kernel: "contract",
       tile: this.chunk.tile,
+      scaling,
       parameters: {
         ...parameters,
+        ...addressOf(tangent),
         inner: quads(matrix.columns),
         outer: quads(matrix.rows),
         parts: partsPerTerm(this.chunk),
-        scalePerPoint: scaling.perRow,
+        scalePerPoint: tangentScale.perRow,
       },
-      bindings: { ...bindings, weight: asProduct(matrix), scale: scaling.binding },
+      bindings: { ...bindings, weight: asProduct(matrix), tangent: tangent.binding, scale: tangentScale.binding },
       invocations: this.chunk.productInvocations(rows, partsPerTerm(this.chunk)),
       multiplyAdds: rows * multiplyAddsPerTangent(instruction),
     });
@@ -283,6 +289,21 @@ export class TangentSteps {
     const binding = this.chunk.scratch("given tangents", this.chunk.count * width * 4);
     this.forward.gather("gather the tangents", this.chunk.outer("tangents", d), d, this.chunk.count, binding, UNMOVED);
     return { binding, offset: 0, perPoint: width, perColumn: 0 };
+  }
+
+  /** What a product reads: the tangents, their scale, and how they meet. A scale of ones is a tangent itself. */
+  private inputOf(
+    { rows, scale }: Tangents,
+    width: number,
+    columns: number,
+    pass: TangentPass,
+  ): { tangent: Columns; scale: Values; scaling: Scaling } {
+    const values = this.scaleValues(scale, width);
+    if (scale.length > 0 && isOnes(rows))
+      return { tangent: { binding: values.binding, offset: 0, perPoint: values.perRow, perColumn: 0 }, scale: values, scaling: "none" };
+    const { tile } = this.chunk;
+    const together = columns % tile.rows === 0 && scalingsOf(tile).includes("together");
+    return { tangent: this.columnsOf(rows, pass), scale: values, scaling: scale.length === 0 ? "none" : together ? "together" : "each" };
   }
 
   private columnsOf(rows: Rows, pass: TangentPass): Columns {

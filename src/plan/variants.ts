@@ -38,6 +38,11 @@ export type Variant = LayersVariant | FusedVariant;
 export const PLAIN_TILE: Tile = { rows: 4, outputs: 4, lanes: 0 };
 export const PLAIN: LayersVariant = { kind: "layers", tile: PLAIN_TILE };
 
+/** Whether a tile is the plain one, in float32 or float16. */
+export function isPlain({ rows, outputs, lanes }: Tile): boolean {
+  return rows === PLAIN_TILE.rows && outputs === PLAIN_TILE.outputs && lanes === PLAIN_TILE.lanes;
+}
+
 /** A variant with its weights in float16. */
 export function halved(variant: LayersVariant): LayersVariant;
 export function halved(variant: FusedVariant): FusedVariant;
