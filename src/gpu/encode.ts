@@ -1,6 +1,6 @@
 import { workgroupSizeOf, type Binding, type OuterName, type Step } from "../plan/steps.js";
 import { USAGE, type Constants, type Matrices, type Scratch } from "./buffers.js";
-import { kernelOf, type Kernel } from "./kernels.js";
+import { kernelOf } from "./kernels.js";
 import type { Pipelines } from "./pipelines.js";
 
 /** Where the buffers and pipelines of a step are found. */
@@ -26,7 +26,11 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
     const pipeline = pipelines.get(kernel);
     const bindings = [
       { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length },
-      ...kernel.storage.map(({ name }) => resourceOf(known(step, step.bindings[name], name), step, kernel, resources)),
+      ...kernel.storage.map(({ name }) => {
+        const weights = kernel.weights?.get(name);
+        if (weights) return { buffer: resources.matrices.packed(kernel.label, weights) };
+        return resourceOf(known(step, step.bindings[name], name), step, resources);
+      }),
     ];
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings));
@@ -69,12 +73,10 @@ function known<T>(step: Step, value: T | undefined, name: string): T {
   return value;
 }
 
-function resourceOf(binding: Binding, { tile }: Step, kernel: Kernel, { matrices, scratch, outer }: Resources): GPUBufferBinding {
+function resourceOf(binding: Binding, { tile }: Step, { matrices, scratch, outer }: Resources): GPUBufferBinding {
   switch (binding.kind) {
     case "matrix":
       return { buffer: matrices.get(binding.matrix, binding.layout === "product" && tile?.half ? "half product" : binding.layout) };
-    case "weights":
-      return { buffer: matrices.packed(kernel.label, kernel.weights!) };
     case "scratch":
       return { buffer: scratch.get(binding.name) };
     case "outer":

@@ -31,8 +31,10 @@ export interface Kernel {
   readonly parameters: readonly string[];
   /** Its buffers, from binding 1 on. */
   readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" | "uniform" }[];
-  /** What the buffer of weights of a fused kernel holds, in whole vec4s. */
-  readonly weights?: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null;
+  /** How long the text of a fused kernel is, in multiply-adds of all points of an invocation. */
+  readonly size?: number;
+  /** What the buffers of weights of a fused kernel hold, by their names as in `storage`. */
+  readonly weights?: ReadonlyMap<string, Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>;
 }
 
 const IDENTITY = parseActivation("identity");
@@ -102,14 +104,15 @@ export async function loadFusedKernels(): Promise<void> {
   await loadFusing();
 }
 
-/** The kernel of a fused plan, or of a part of one; after loadFusedKernels. */
+/** The kernel of a fused plan; after loadFusedKernels. */
 export function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
-    const { text, weights } = writer!.fusedText(form);
-    const constants = `${form.variant.half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
+    const { text, weights, size } = writer!.fusedText(form);
+    const { half, lanes } = form.variant;
+    const constants = `${lanes > 0 ? "enable subgroups;\n" : ""}${half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
     const source = [constants, dispatch, special, activations, text].join("\n");
-    kernel = { label: nameOfVariant(form.variant), source, weights, ...readInterface(text) };
+    kernel = { label: nameOfVariant(form.variant), source, weights, size: size * form.variant.points, ...readInterface(text) };
     fusedKernels.set(form, kernel);
   }
   return kernel;

@@ -83,7 +83,7 @@ export class Trials {
       throw new InputError("float16 is asked for; the device was made without the feature shader-f16");
     if (half && fixed && !nameOfVariant(fixed).endsWith("float16"))
       throw new InputError(`kernels is ${quote(nameOfVariant(fixed))}; expected a name that ends in "float16", as weights do`);
-    if (fixed?.kind === "layers" && fixed.tile.lanes > lanesOf(device))
+    if (fixed && (fixed.kind === "fused" ? fixed : fixed.tile).lanes > lanesOf(device))
       throw new InputError(
         `kernels is ${quote(nameOfVariant(fixed))}; the device's subgroups give at least ${lanesOf(device)} lanes (0: no subgroups)`,
       );
@@ -152,48 +152,63 @@ export class Trials {
     // A lane per weight of a tile's outputs, or of several columns of them.
     if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
     const fused: FusedVariant[] = [
-      { kind: "fused", weights: "uniform", points: 1, parts: 1 },
-      { kind: "fused", weights: "uniform", points: 2, parts: 1 },
-      { kind: "fused", weights: "storage", points: 2, parts: 1 },
-      { kind: "fused", weights: "storage", points: 4, parts: 1 },
+      { kind: "fused", weights: "uniform", points: 1, lanes: 0 },
+      { kind: "fused", weights: "uniform", points: 2, lanes: 0 },
+      { kind: "fused", weights: "storage", points: 2, lanes: 0 },
+      { kind: "fused", weights: "storage", points: 4, lanes: 0 },
     ];
     const unrolled = unrolls ? this.unrolled(plan) : [];
     const layers = tiles.map((tile): LayersVariant => ({ kind: "layers", tile }));
     // llvmpipe compiles loops over storage for minutes, and loops have never been faster there than unrolled kernels.
     const loops = this.isLlvmpipe() ? fused.filter(({ weights }) => weights === "uniform" && unrolled.length === 0) : fused;
-    const able = [...loops.filter((variant) => this.refusal(plan, variant) === null), ...unrolled];
+    const able = [...[...loops, ...this.rolled()].filter((variant) => this.refusal(plan, variant) === null), ...unrolled];
     if (!this.half) return [...layers, ...able];
     const stored = able.filter(({ weights }) => weights === "storage");
     return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
   }
 
-  /** In no more parts than it takes; two points in an invocation only where those fit whole. */
+  /** Weights handed around by lanes: software adapters gain from four points in an invocation, which few registers hold. */
+  private rolled(): FusedVariant[] {
+    const lanes = Math.min(32, lanesOf(this.device));
+    if (lanes < 4) return [];
+    const points = this.isSoftware() ? ([4] as const) : ([1, 2] as const);
+    return points.map((count): FusedVariant => ({ kind: "fused", weights: "uniform", points: count, lanes }));
+  }
+
   private unrolled(plan: Plan): FusedVariant[] {
-    const variants = ([1, 2, 4, 8] as const).map((parts): FusedVariant => ({ kind: "fused", weights: "literal", points: 1, parts }));
-    const able = (variant: FusedVariant): boolean => this.refusal(plan, variant) === null;
-    const pair: FusedVariant = { kind: "fused", weights: "literal", points: 2, parts: 1 };
-    return [...variants.filter(able).slice(0, 1), ...[pair].filter(able)];
+    const variants = ([1, 2] as const).map((points): FusedVariant => ({ kind: "fused", weights: "literal", points, lanes: 0 }));
+    return variants.filter((variant) => this.refusal(plan, variant) === null);
   }
 
   /** Why a plan cannot run in a fused variant; null where it can. */
   private refusal(plan: Plan, variant: FusedVariant): string | null {
     const fused = fusing();
-    const forms = fused?.fusedForms(plan, { to: "host" }, variant);
-    if (!fused || !forms) return "the plan is not one that a single invocation carries through";
-    if (variant.weights === "literal") {
-      const size = Math.max(...forms.map(({ program }) => fused.unrolledSize(program))) * variant.points;
-      const most = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
-      return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
-    }
-    const { weights } = fusedKernelOf(forms[0]!);
-    const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
+    const form = fused?.fusedForm(plan, { to: "host" }, variant);
+    if (!fused || !form) return "the plan is not one that a single invocation carries through";
+    const mostUnrolled = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+    const tooLong = (size: number): string | null =>
+      size > mostUnrolled
+        ? `its kernel would have ${size} unrolled multiply-adds; at most ${mostUnrolled} are taken on this adapter`
+        : null;
+    if (variant.weights === "literal") return tooLong(fused.unrolledSize(form.program) * variant.points);
+    const kernel = fusedKernelOf(form);
+    if (variant.lanes > 0 && tooLong(kernel.size!)) return tooLong(kernel.size!);
+    const weights = [...kernel.weights!.values()];
+    const { maxUniformBufferBindingSize, maxStorageBufferBindingSize, maxUniformBuffersPerShaderStage } = this.device.limits;
+    // One uniform block is that of the parameters.
+    const mostBlocks = maxUniformBuffersPerShaderStage - 1;
+    if (weights.length > mostBlocks) return `its weights take ${weights.length} uniform blocks; the device has ${mostBlocks} for them`;
     const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
-    const bytes = weights?.byteLength ?? 0;
+    const bytes = Math.max(0, ...weights.map(({ byteLength }) => byteLength));
     return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
   }
 
   private isLlvmpipe(): boolean {
     return /llvmpipe|lavapipe/i.test(this.adapter);
+  }
+
+  private isSoftware(): boolean {
+    return this.isLlvmpipe() || /swiftshader/i.test(this.adapter);
   }
 
   private async loadForFixed(): Promise<void> {
@@ -204,7 +219,7 @@ export class Trials {
   private fixedFor(plan: Plan): Variant {
     const fixed = this.fixed!;
     if (fixed.kind === "layers") return fixed;
-    if (!fusing()?.fusedForms(plan, { to: "host" }, fixed)) return this.plain;
+    if (!fusing()?.fusedForm(plan, { to: "host" }, fixed)) return this.plain;
     const refusal = this.refusal(plan, fixed);
     if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
     return fixed;
@@ -248,8 +263,8 @@ export class Trials {
   /** What a variant runs where the results go to the host, or stay in the caller's buffers. */
   private kernelsOf(plan: Plan, variant: Variant, to: Route["to"]): readonly Kernel[] {
     if (variant.kind === "fused") {
-      const forms = fusing()?.fusedForms(plan, { to }, variant);
-      if (forms) return forms.map(fusedKernelOf);
+      const form = fusing()?.fusedForm(plan, { to }, variant);
+      if (form) return [fusedKernelOf(form)];
     }
     let known = this.kernels.get(plan);
     if (!known) this.kernels.set(plan, (known = new Map()));

@@ -25,8 +25,8 @@ class ChunkBuilder {
     const { plan, graph, route } = this.chunk;
     const { variant } = this.chunk.request;
     const fused = variant.kind === "fused" ? fusing() : null;
-    const forms = variant.kind === "fused" ? fused?.fusedForms(plan, route, variant) : null;
-    if (fused && forms) return this.chunk.finish(new fused.FusedSteps(this.chunk).write(forms));
+    const form = variant.kind === "fused" ? fused?.fusedForm(plan, route, variant) : null;
+    if (fused && form) return this.chunk.finish(new fused.FusedSteps(this.chunk).write(form));
     const wantsValue = plan.outputs.includes("value");
     const value = wantsValue ? this.chunk.valueAddress() : null;
     if (plan.kind === "trace") {

@@ -13,7 +13,6 @@ import {
 } from "./operations.js";
 import { scalesOf, type Instruction, type Rows, type Scale, type Tangents, type Target } from "./program.js";
 import type { Route } from "./steps.js";
-import { splitProgram } from "./split.js";
 import type { Plan } from "./trace.js";
 import { nameOfVariant, type FusedVariant } from "./variants.js";
 
@@ -80,11 +79,11 @@ class Lowering {
     }
     const operations = asSoonAsPossible(this.operations);
     const multiplyAdds = operations.reduce((sum, operation) => sum + multiplyAddsOf(operation), 0);
-    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations, terms, outputs, multiplyAdds, partialSize: 0 };
+    return { stateSize: graph.stateSize, contextSize: graph.contextSize, operations, terms, outputs, multiplyAdds };
   }
 
   private store(what: FusedOutput, from: Vector): void {
-    this.operations.push({ kind: "store", what, first: 0, from, added: [] });
+    this.operations.push({ kind: "store", what, from });
   }
 
   /** Nodes whose value or derivative somebody reads, and those that lead to them. */
@@ -108,8 +107,8 @@ class Lowering {
     const { body, index, width } = node;
     const into = this.vector(`a${index}_`, index);
     this.values.set(index, into);
-    if (body.kind === "state") this.operations.push({ kind: "load", from: "points", first: 0, into });
-    if (body.kind === "context") this.operations.push({ kind: "load", from: "context", first: 0, into });
+    if (body.kind === "state") this.operations.push({ kind: "load", from: "points", into });
+    if (body.kind === "context") this.operations.push({ kind: "load", from: "context", into });
     if (body.kind === "norm") {
       const deviation = { name: `r${index}_`, width: 1 };
       this.deviations.set(index, deviation);
@@ -223,7 +222,7 @@ function asSoonAsPossible(operations: readonly Operation[]): Operation[] {
   return ordered;
 }
 
-/** A fused program, or a part of one, as a variant runs it. */
+/** A fused program as a variant runs it. */
 export interface FusedForm {
   readonly program: FusedProgram;
   readonly variant: FusedVariant;
@@ -232,23 +231,20 @@ export interface FusedForm {
 /** What is known of a plan: its program by the route of the results, and its forms. */
 interface Fused {
   readonly programs: Map<Route["to"], FusedProgram | null>;
-  readonly forms: Map<string, readonly FusedForm[] | null>;
+  readonly forms: Map<string, FusedForm>;
 }
 
 const fused = new WeakMap<Plan, Fused>();
 
-/** The forms of a plan in a fused variant, one for each part; null where it has none. */
-export function fusedForms(plan: Plan, route: Pick<Route, "to">, variant: FusedVariant): readonly FusedForm[] | null {
+/** The form of a plan in a fused variant; null where the plan is none that can be fused. */
+export function fusedForm(plan: Plan, route: Pick<Route, "to">, variant: FusedVariant): FusedForm | null {
   let known = fused.get(plan);
   if (!known) fused.set(plan, (known = { programs: new Map(), forms: new Map() }));
   let program = known.programs.get(route.to);
   if (program === undefined) known.programs.set(route.to, (program = fuse(plan, route)));
   if (!program) return null;
   const key = `${route.to} ${nameOfVariant(variant)}`;
-  let forms = known.forms.get(key);
-  if (forms === undefined) {
-    const programs = variant.parts === 1 ? [program] : splitProgram(program, variant.parts);
-    known.forms.set(key, (forms = programs && programs.map((part) => ({ program: part, variant }))));
-  }
-  return forms;
+  let form = known.forms.get(key);
+  if (!form) known.forms.set(key, (form = { program, variant }));
+  return form;
 }

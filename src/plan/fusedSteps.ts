@@ -3,17 +3,16 @@ import type { FusedOutput } from "./operations.js";
 import type { Address, ChunkRecorder } from "./recorder.js";
 import type { Binding, Read } from "./steps.js";
 
-/** Writes the steps of a fused plan, one for each part: the last leaves the results where they are asked for. */
+/** Writes the one step of a fused plan. */
 export class FusedSteps {
   constructor(private readonly chunk: ChunkRecorder) {}
 
-  write(forms: readonly FusedForm[]): Read[] {
-    const { program } = forms.at(-1)!;
+  write(form: FusedForm): Read[] {
+    const { program } = form;
     const inputs: Record<string, Address> = { points: this.chunk.outer("points", program.stateSize) };
     if (program.contextSize > 0) inputs["context"] = this.chunk.outer("context", program.contextSize);
-    const partial = this.partial(program.partialSize);
     const outputs = Object.fromEntries(program.outputs.map((what) => [what, this.outputOf(what, program.terms.width)]));
-    for (const form of forms) this.step(form, { ...inputs, ...partial, ...(form.program === program ? outputs : {}) });
+    this.step(form, { ...inputs, ...outputs });
     if (this.chunk.route.to === "device") return [];
     return program.outputs.map((what) => ({
       what: what === "value" ? "value" : "terms",
@@ -26,10 +25,10 @@ export class FusedSteps {
 
   private step(form: FusedForm, addresses: Record<string, Address>): void {
     const { count } = this.chunk;
-    const bindings: Record<string, Binding> = { weights: { kind: "weights" } };
+    const bindings: Record<string, Binding> = {};
     const parameters: Record<string, number> = { rows: count };
     const nowhere = { offset: 0, stride: 0 };
-    for (const name of ["points", "context", "partial", "value", "divergence", "diagonal"]) {
+    for (const name of ["points", "context", "value", "divergence", "diagonal"]) {
       const address = addresses[name];
       if (address) bindings[name] = address.binding;
       parameters[`${name}Offset`] = (address ?? nowhere).offset;
@@ -44,12 +43,6 @@ export class FusedSteps {
       invocations: Math.ceil(count / form.variant.points),
       multiplyAdds: count * form.program.multiplyAdds,
     });
-  }
-
-  /** Rows for what passes from part to part. */
-  private partial(width: number): Record<string, Address> {
-    if (width === 0) return {};
-    return { partial: { binding: this.chunk.scratch("partial", this.chunk.count * width), offset: 0, stride: width, width } };
   }
 
   private outputOf(what: FusedOutput, terms: number): Address {

@@ -12,8 +12,8 @@ export type Elements = readonly (Vector | { readonly matrix: PlannedMatrix; read
 
 /** What a fused kernel does for a point, in order. */
 export type Operation =
-  /** Numbers of a row, from `first` on. */
-  | { readonly kind: "load"; readonly from: "points" | "context" | "partial"; readonly first: number; readonly into: Vector }
+  /** The numbers of a row. */
+  | { readonly kind: "load"; readonly from: "points" | "context"; readonly into: Vector }
   /** into_o = σ(bias_o + Σ added_o + Σ_j W[o,j] x_j), and σ' beside it where `derivative` is given. */
   | {
       readonly kind: "sum";
@@ -52,14 +52,8 @@ export type Operation =
       readonly product: Product | null;
       readonly x: Elements;
     }
-  /** from + Σ added into a row, from `first` on; of divergence the sum of its numbers. */
-  | {
-      readonly kind: "store";
-      readonly what: FusedOutput | "partial";
-      readonly first: number;
-      readonly from: Vector;
-      readonly added: readonly Vector[];
-    };
+  /** A vector into a row; of divergence the sum of its numbers. */
+  | { readonly kind: "store"; readonly what: FusedOutput; readonly from: Vector };
 
 export interface Product {
   readonly matrix: PlannedMatrix;
@@ -78,8 +72,6 @@ export interface FusedProgram {
   readonly terms: Vector;
   readonly outputs: readonly FusedOutput[];
   readonly multiplyAdds: number;
-  /** Numbers of a point that pass from part to part of a program in parts: see split.ts. */
-  readonly partialSize: number;
 }
 
 /** What an operation reads and what it makes, the terms apart. */
@@ -99,7 +91,7 @@ export function vectorsOf(operation: Operation): { read: Vector[]; made: Vector[
     case "contract":
       return { read: inElements(operation.by, operation.factor, operation.x, operation.product?.x ?? []), made: [] };
     case "store":
-      return { read: [operation.from, ...operation.added], made: [] };
+      return { read: [operation.from], made: [] };
   }
 }
 
@@ -120,7 +112,7 @@ export function multiplyAddsOf(operation: Operation): number {
 }
 
 /** An unrolled activation is about as long as this many multiply-adds. */
-const ACTIVATION_SIZE = 30;
+export const ACTIVATION_SIZE = 30;
 
 /** How long the unrolled operations of a program are, in multiply-adds. */
 export function unrolledSize({ operations, multiplyAdds }: FusedProgram): number {

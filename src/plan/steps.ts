@@ -30,8 +30,6 @@ export type MatrixLayout = "product" | "half product" | "rows";
 export type Binding =
   | { readonly kind: "scratch"; readonly name: string }
   | { readonly kind: "matrix"; readonly matrix: PlannedMatrix; readonly layout: MatrixLayout }
-  /** What a fused kernel reads its weights from. */
-  | { readonly kind: "weights" }
   | { readonly kind: "outer"; readonly name: OuterName; readonly offset: number; readonly size: number };
 
 /** The files of shaders/. */

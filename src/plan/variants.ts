@@ -25,8 +25,11 @@ export interface FusedVariant {
   /** Where the weights are: a buffer that loops read, or numbers in the text of an unrolled kernel. */
   readonly weights: "uniform" | "storage" | "literal";
   readonly points: 1 | 2 | 4;
-  /** Dispatches that share the numbers of one wide layer; in more than one only where all is unrolled. */
-  readonly parts: 1 | 2 | 4 | 8;
+  /**
+   * How many lanes of a subgroup load one vec4 of weights each and hand its numbers to one another, out of uniform blocks;
+   * 0: every invocation loads every weight for itself. At most the adapter's least subgroup size.
+   */
+  readonly lanes: number;
   /** Whether weights lie in memory as float16: in a storage buffer, since uniform blocks take no narrower arrays. */
   readonly half?: boolean;
 }
@@ -50,14 +53,21 @@ export function halved(variant: Variant): Variant {
   return variant.kind === "fused" ? { ...variant, half: true } : { kind: "layers", tile: { ...variant.tile, half: true } };
 }
 
-/** "layers 4x4", "layers 4x16 by 8 lanes", "fused storage x2 in float16": rows x outputs of a tile; points of an invocation. */
+/**
+ * "layers 4x4", "layers 4x16 by 8 lanes", "fused uniform x4 by 8 lanes", "fused storage x2 in float16": rows x outputs of a
+ * tile; points of an invocation.
+ */
 export function nameOfVariant(variant: Variant): string {
   if (variant.kind === "fused") {
-    const { weights, points, parts, half } = variant;
-    return `fused ${weights} x${points}${parts > 1 ? ` in ${parts} parts` : ""}${half ? HALF : ""}`;
+    const { weights, points, lanes, half } = variant;
+    return `fused ${weights} x${points}${byLanes(lanes)}${half ? HALF : ""}`;
   }
   const { rows, outputs, lanes, half } = variant.tile;
-  return `layers ${rows}x${outputs}${lanes > 0 ? ` by ${lanes} lanes` : ""}${half ? HALF : ""}`;
+  return `layers ${rows}x${outputs}${byLanes(lanes)}${half ? HALF : ""}`;
+}
+
+function byLanes(lanes: number): string {
+  return lanes > 0 ? ` by ${lanes} lanes` : "";
 }
 
 /** The tile of the products that a variant runs in layers: of a fused one, where a plan cannot be fused. */
@@ -67,6 +77,8 @@ export function tileOf(variant: Variant): Tile {
 }
 
 const HALF = " in float16";
+/** Numbers of lanes that a name may hold; 0: none. */
+const LANES = [0, 4, 8, 16, 32, 64];
 
 /** The variant of a name. @throws InputError where it is none. */
 export function parseVariant(name: string): Variant {
@@ -84,15 +96,17 @@ function parseSingle(name: string): Variant | null {
   const layers = /^layers (\d+)x(\d+)(?: by (\d+) lanes)?$/.exec(name);
   if (layers) {
     const [rows, outputs, lanes] = [Number(layers[1]), Number(layers[2]), Number(layers[3] ?? 0)];
-    if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && [0, 4, 8, 16, 32, 64].includes(lanes))
+    if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && LANES.includes(lanes))
       return { kind: "layers", tile: { rows, outputs, lanes } };
   }
-  const fused = /^fused (uniform|storage|literal) x([124])(?: in ([248]) parts)?$/.exec(name);
-  if (!fused || (fused[3] && fused[1] !== "literal")) return null;
+  const fused = /^fused (uniform|storage|literal) x([124])(?: by (\d+) lanes)?$/.exec(name);
+  if (!fused || (fused[3] && fused[1] !== "uniform")) return null;
+  const lanes = Number(fused[3] ?? 0);
+  if (!LANES.includes(lanes)) return null;
   return {
     kind: "fused",
     weights: fused[1] as FusedVariant["weights"],
     points: Number(fused[2]) as FusedVariant["points"],
-    parts: Number(fused[3] ?? 1) as FusedVariant["parts"],
+    lanes,
   };
 }

@@ -1,10 +1,11 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
+import { evaluateReference, InputError, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
+import { parseActivation } from "../../src/model/activation.js";
 import { makeBuffer, readBuffer } from "../buffers.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
-import { randomMlp, randomPoints } from "../fields.js";
+import { randomMlp, randomPoints, weightOf } from "../fields.js";
 
 /** Kernels that carry a point through all layers, their weights in a buffer or in the text. */
 const variants = ["fused uniform x1", "fused uniform x2", "fused storage x4", "fused literal x1", "fused literal x2"];
@@ -65,62 +66,70 @@ describe.for(variants)("%s", (kernels) => {
   });
 });
 
-describe.for(["fused literal x1 in 2 parts", "fused literal x2 in 4 parts"])("%s", (kernels) => {
+/** Loops over the results of wide products: some rounds of two results, some of one, arrays for what several layers read. */
+describe.for(["fused uniform x1 by 4 lanes", "fused uniform x4 by 4 lanes"])("%s, wide layers", (kernels) => {
   test.for([
-    { widths: [2, 7, 35, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"] },
-    { widths: [3, 5, 38, 3], activation: "softplus", contextSize: 2, methods: ["cyclic"] },
-  ] as const)("computes value, divergence and diagonal of $widths", async ({ widths, activation, contextSize, methods }) => {
+    { widths: [2, 26, 30, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
+    { widths: [3, 17, 25, 3], activation: "softplus", contextSize: 2, methods: ["cyclic"], alone: [] },
+    { widths: [3, 20, 21, 24, 3], activation: "silu", contextSize: 0, methods: ["tangent"], alone: [] },
+    // As many weights as do not fit one uniform block, a first layer in rounds, and sums that a state of 16 allows.
+    { widths: [16, 70, 128, 16], activation: "sin", contextSize: 0, methods: ["cyclic"], alone: ["value"] },
+  ] as const)("computes value, divergence and diagonal of $widths", async ({ widths, activation, contextSize, methods, alone }) => {
     const { network } = randomMlp({ seed: 9, widths, activation, contextSize });
     const context = contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null;
-    await compare(network, kernels, methods, context, contextSize > 0 ? [] : ["value", "diagonal"]);
+    await compare(network, kernels, methods, context, alone);
   });
 
-  test("leaves its results in the caller's buffers", async () => {
-    const { network } = randomMlp({ seed: 6, widths: [2, 9, 37, 2], activation: "silu" });
-    const points = randomPoints(12, COUNT, 2);
-    const field = await VectorField.create(device, network, { kernels });
-    await field.reserve(COUNT, { method: "cyclic" });
-    const [value, divergence] = [makeBuffer(device, 2 * COUNT), makeBuffer(device, COUNT)];
-    const encoder = device.createCommandEncoder();
-    field.encode(encoder, {
-      points: makeBuffer(device, points),
-      count: COUNT,
-      method: "cyclic",
-      value: { buffer: value },
-      divergence: { buffer: divergence },
+  test("keeps what a skip reads", async () => {
+    const { network: chain } = randomMlp({ seed: 7, widths: [3, 20, 20, 3], activation: "tanh" });
+    const tanh = parseActivation("tanh");
+    const same = { diagonal: new Float32Array(20).fill(1) };
+    const sum = (...operands: number[]): Network["operations"][number] => ({
+      kind: "linear",
+      terms: operands.map((operand) => ({ operand, weight: same })),
+      bias: null,
     });
-    device.queue.submit([encoder.finish()]);
-    const truth = evaluateReference(network, points, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
-    const scale = truth.divergence!.map((_, b) => Math.abs(truth.diagonal![2 * b]!) + Math.abs(truth.diagonal![2 * b + 1]!));
-    expectClose(await readBuffer(device, value), truth.value!, truth.value!.map(Math.abs), { relative: 1e-5, label: "value" });
-    expectClose(await readBuffer(device, divergence), truth.divergence!, scale, { label: "divergence" });
-    field.destroy();
+    // Two residual blocks: h + tanh(W h) of a layer in rounds, read by another.
+    const network: Network = {
+      stateSize: 3,
+      contextSize: 0,
+      operations: [
+        { kind: "linear", terms: [{ operand: "state", weight: weightOf(chain, 0) }], bias: null },
+        { kind: "activation", operand: 0, activation: tanh },
+        { kind: "linear", terms: [{ operand: 1, weight: weightOf(chain, 2) }], bias: null },
+        { kind: "activation", operand: 2, activation: tanh },
+        sum(1, 3),
+        { kind: "linear", terms: [{ operand: 4, weight: weightOf(chain, 2) }], bias: null },
+        { kind: "activation", operand: 5, activation: tanh },
+        sum(4, 6),
+        { kind: "linear", terms: [{ operand: 7, weight: weightOf(chain, 4) }], bias: null },
+      ],
+    };
+    await compare(network, kernels, ["tangent"], null, ["value"]);
   });
+});
 
-  test("runs layers where no layer can be divided at a fair price", async () => {
-    const { network } = randomMlp({ seed: 3, widths: [2, 40, 40, 40, 40, 2], activation: "tanh" });
-    const field = await VectorField.create(device, network, { kernels });
-    expect((await field.evaluate([0.5, 0.25])).kernels).toBe("layers 4x4");
-    field.destroy();
-  });
+test("weights are handed around by no more lanes than the device's subgroups have", async () => {
+  const { network } = randomMlp({ seed: 1, widths: [2, 20, 20, 2], activation: "tanh" });
+  await expect(VectorField.create(device, network, { kernels: "fused uniform x4 by 64 lanes" })).rejects.toThrow(/at least \d+ lanes/);
+  await expect(VectorField.create(device, network, { kernels: "fused literal x1 by 4 lanes" })).rejects.toThrow(InputError);
 });
 
 describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
   const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));
 
-  test.for(files.flatMap((file) => ["fused uniform x1", "fused literal x1"].map((kernels) => ({ file, kernels }))))(
-    "$file by $kernels",
-    async ({ file, kernels }) => {
-      const network = parseOnnx(readFileSync(new URL(file, folder)));
-      const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
-      await compare(network, kernels, ["tangent"], context);
-    },
-  );
+  test.for(
+    files.flatMap((file) => ["fused uniform x1", "fused literal x1", "fused uniform x1 by 4 lanes"].map((kernels) => ({ file, kernels }))),
+  )("$file by $kernels", async ({ file, kernels }) => {
+    const network = parseOnnx(readFileSync(new URL(file, folder)));
+    const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
+    await compare(network, kernels, ["tangent"], context);
+  });
 });
 
-describe.for(["fused uniform x2", "fused literal x1"])("encode by %s", (kernels) => {
-  const { network } = randomMlp({ seed: 4, widths: [3, 10, 9, 3], activation: "tanh", contextSize: 2 });
+describe.for(["fused uniform x2", "fused literal x1", "fused uniform x4 by 4 lanes"])("encode by %s", (kernels) => {
+  const { network } = randomMlp({ seed: 4, widths: [3, 10, 18, 3], activation: "tanh", contextSize: 2 });
   const points = randomPoints(6, COUNT, 3);
   const context = randomPoints(7, COUNT, 2);
   const truth = evaluateReference(network, points, { context, method: "tangent", outputs: ["value", "divergence", "diagonal"] });

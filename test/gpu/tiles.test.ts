@@ -67,6 +67,7 @@ const cases: { name: string; network: Network; count: number }[] = [
   { name: "a gate of a context per point", network: gated, count: 30 },
   { name: "ConcatSquash layers", network: concatSquash, count: 30 },
   { name: "a norm", network: normed, count: 29 },
+  { name: "a tile of tangents", network: randomMlp({ seed: 7, widths: [8, 21, 14, 18, 8], activation: "tanh" }).network, count: 20 },
   { name: "no hidden layer", network: randomMlp({ seed: 6, widths: [9, 9] }).network, count: 5 },
 ];
 

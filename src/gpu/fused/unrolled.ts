@@ -1,0 +1,302 @@
+import type { Elements, FusedProgram, Operation, Product, Vector } from "../../plan/operations.js";
+import { literal, numberOf, Writer, type Contract, type FusedText, type Sum } from "./writer.js";
+
+/** Results of a product that are summed side by side where all is unrolled. */
+const UNROLLED_RESULTS = 4;
+
+/** A constant times vectors' elements. */
+export interface Factors {
+  readonly constant: number;
+  readonly names: readonly string[];
+}
+
+/** A sum of few results, and the variables that they grow in. */
+export interface NarrowSum {
+  readonly operation: Sum;
+  readonly names: readonly string[];
+  begun: boolean;
+}
+
+/** A contraction in progress: the variable it grows in, and which results are in it. */
+export interface Contraction {
+  readonly operation: Contract;
+  readonly sum: string;
+  readonly done: Set<number>;
+  begun: boolean;
+}
+
+/** Of narrow sums where all is unrolled. */
+const MOST_NARROW = 8;
+
+function append<K, V>(map: Map<K, V[]>, key: K, value: V): void {
+  const values = map.get(key);
+  if (values) values.push(value);
+  else map.set(key, [value]);
+}
+
+function blocksOf(width: number): number[][] {
+  const block = (first: number): number[] =>
+    Array.from({ length: Math.min(UNROLLED_RESULTS, width - first) }, (_, offset) => first + offset);
+  return Array.from({ length: Math.ceil(width / UNROLLED_RESULTS) }, (_, index) => block(index * UNROLLED_RESULTS));
+}
+
+/** Every number has a name and every weight is a literal: no loops, no branches, no arrays. */
+export class Unrolled extends Writer {
+  /** Products that have a name already, by their text. */
+  private readonly known = new Map<string, string>();
+  private readonly terms = new Set<number>();
+  /** How many elements of each vector have been computed. */
+  protected readonly made: Map<Vector, number> = new Map();
+  /** Sums of few results, by the vectors that they add up: each element is added as soon as it is there, and then done with. */
+  protected readonly narrow: Map<Vector, NarrowSum[]> = new Map();
+  protected readonly narrowSums: Map<Sum, NarrowSum> = new Map();
+  /** Contractions, by the vector that weighs their results: results are computed beside its elements, and then done with. */
+  protected readonly weighed: Map<Vector, Contraction[]> = new Map();
+  private readonly contractions = new Map<Contract, Contraction>();
+
+  /** @param mostNarrow sums of at most so many results grow while their inputs are computed. */
+  constructor(program: FusedProgram, points: number, mostNarrow: number = MOST_NARROW) {
+    super(program, points);
+    for (const operation of program.operations) {
+      if (operation.kind === "sum" && operation.into.width <= mostNarrow) this.noteNarrow(operation);
+      if (operation.kind === "contract" && operation.product) this.noteWeighed(operation);
+    }
+  }
+
+  private noteNarrow(operation: Sum): void {
+    const inputs = operation.products.map(({ x }) => x);
+    if (inputs.length === 0 || !inputs.every((x) => x.length === 1 && "name" in x[0]!)) return;
+    const sum = { operation, names: Array.from({ length: operation.into.width }, () => this.fresh("y")), begun: false };
+    this.narrowSums.set(operation, sum);
+    for (const x of new Set(inputs.map(([input]) => input as Vector))) append(this.narrow, x, sum);
+  }
+
+  private noteWeighed(operation: Contract): void {
+    const vectors = operation.by.filter((element): element is Vector => "name" in element);
+    const contraction = this.contractionOf(operation);
+    if (vectors.length === 1) append(this.weighed, vectors[0]!, contraction);
+  }
+
+  protected contractionOf(operation: Contract): Contraction {
+    let contraction = this.contractions.get(operation);
+    if (!contraction) this.contractions.set(operation, (contraction = { operation, sum: this.fresh("c"), done: new Set(), begun: false }));
+    return contraction;
+  }
+
+  protected override weightsBindings(): string[] {
+    return [];
+  }
+
+  protected override packed(): FusedText["weights"] {
+    return new Map();
+  }
+
+  override write(operation: Operation): void {
+    switch (operation.kind) {
+      case "load":
+        for (let index = 0; index < operation.into.width; index++) this.define(operation.into, index, this.input(operation, `${index}u`));
+        return;
+      case "sum":
+        return this.sum(operation);
+      case "norm":
+        return this.norm(operation);
+      case "norm tangent":
+        return this.normTangent(operation);
+      case "contract":
+        return this.contract(operation);
+      case "store":
+        return this.store(operation);
+    }
+  }
+
+  protected override element(vector: Vector, index: number): string {
+    return vector === this.program.terms ? this.term(index) : `${vector.name}${index}`;
+  }
+
+  private define(vector: Vector, index: number, expression: string): void {
+    const name = `${vector.name}${index}`;
+    this.lines.push(`let ${name} = ${expression};`);
+    this.made.set(vector, (this.made.get(vector) ?? 0) + 1);
+    for (const sum of this.narrow.get(vector) ?? []) this.addToNarrow(sum, vector, index, name);
+  }
+
+  protected addToNarrow(sum: NarrowSum, vector: Vector, index: number, name: string): void {
+    const { operation, names } = sum;
+    this.beginNarrow(sum);
+    for (const { matrix, x } of operation.products) {
+      if (x[0] !== vector) continue;
+      names.forEach((result, row) => {
+        const weight = numberOf(matrix, row, index);
+        if (weight !== 0) this.lines.push(`${result} += ${literal(weight)} * ${name};`);
+      });
+    }
+  }
+
+  protected beginNarrow(sum: NarrowSum): void {
+    if (sum.begun) return;
+    sum.begun = true;
+    const { bias } = sum.operation;
+    sum.names.forEach((name, row) => this.lines.push(`var ${name} = V(${literal(bias ? numberOf(bias, 0, row) : 0)});`));
+  }
+
+  /** Results of contractions that are weighed by elements which have just been computed. */
+  protected contractBeside(vectors: readonly (Vector | null)[], results: readonly number[]): void {
+    for (const vector of vectors)
+      for (const contraction of (vector && this.weighed.get(vector)) ?? []) {
+        const inputs = contraction.operation.product!.x.filter((element): element is Vector => "name" in element);
+        if (inputs.every((input) => this.made.get(input) === input.width)) this.contractResults(contraction, results);
+      }
+  }
+
+  private term(index: number): string {
+    const name = `term${index}`;
+    if (!this.terms.has(index)) {
+      this.terms.add(index);
+      this.lines.push(`var ${name} = V(0.0);`);
+    }
+    return name;
+  }
+
+  protected factors(elements: Elements, index: number): Factors {
+    let constant = 1;
+    const names: string[] = [];
+    for (const element of elements) {
+      if ("name" in element) names.push(this.element(element, index));
+      else constant *= numberOf(element.matrix, element.row, index);
+    }
+    return { constant, names };
+  }
+
+  /** constant * names, the product of the names computed once. */
+  protected product({ constant, names }: Factors): string {
+    if (names.length === 0) return `V(${literal(constant)})`;
+    const key = names.join(" * ");
+    let name = names.length === 1 ? key : this.known.get(key);
+    if (name === undefined) {
+      name = this.fresh("f");
+      this.lines.push(`let ${name} = ${key};`);
+      this.known.set(key, name);
+    }
+    return constant === 1 ? name : `${literal(constant)} * ${name}`;
+  }
+
+  /** Results of Σ W x, a few at a time, as names of variables. */
+  private block(
+    results: readonly number[],
+    products: readonly Product[],
+    start: (result: number) => string,
+    take: (result: number, name: string) => void,
+  ): void {
+    const names = results.map((result) => {
+      const started = start(result);
+      const name = this.fresh("z");
+      this.lines.push(`var ${name} = ${started};`);
+      return name;
+    });
+    for (const { matrix, x } of products)
+      for (let column = 0; column < matrix.columns; column++) {
+        const { constant, names: factors } = this.factors(x, column);
+        const weights = results.map((result) => constant * numberOf(matrix, result, column));
+        if (weights.every((weight) => weight === 0)) continue;
+        const unit = this.product({ constant: 1, names: factors });
+        weights.forEach((weight, offset) => {
+          if (weight !== 0) this.lines.push(`${names[offset]} += ${literal(weight)} * ${unit};`);
+        });
+      }
+    results.forEach((result, offset) => take(result, names[offset]!));
+  }
+
+  protected sum(operation: Sum): void {
+    const { into, derivative, bias, added, activation, products } = operation;
+    const take = (result: number, name: string): void => {
+      const activated = this.activate(activation, name);
+      this.define(into, result, activated.value);
+      if (derivative) this.define(derivative, result, activated.derivative);
+    };
+    const narrow = this.narrowSums.get(operation);
+    if (narrow) {
+      this.beginNarrow(narrow);
+      narrow.names.forEach((name, result) => {
+        const parts = [name, ...added.map((elements) => this.product(this.factors(elements, result)))];
+        take(result, parts.length > 1 ? `(${parts.join(" + ")})` : name);
+      });
+      return this.contractBeside([into, derivative], [...narrow.names.keys()]);
+    }
+    const start = (result: number): string => {
+      const parts = added.map((elements) => this.product(this.factors(elements, result)));
+      if (bias || parts.length === 0) parts.unshift(`V(${literal(bias ? numberOf(bias, 0, result) : 0)})`);
+      return parts.join(" + ");
+    };
+    for (const results of blocksOf(into.width)) {
+      this.block(results, products, start, take);
+      this.contractBeside([into, derivative], results);
+    }
+  }
+
+  protected contract(operation: Contract): void {
+    const { product, x, by, factor, term, width } = operation;
+    const total = this.term(term);
+    const contraction = this.contractionOf(operation);
+    if (product) for (const results of blocksOf(width)) this.contractResults(contraction, results);
+    else
+      for (let result = 0; result < width; result++) {
+        const { constant, names } = this.factors(x, result);
+        this.weigh(contraction, by, result, names, constant);
+      }
+    const scaled = this.product(this.factors(factor, term));
+    this.lines.push(`${total} += ${factor.length > 0 ? `${scaled} * ` : ""}${contraction.sum};`);
+  }
+
+  private contractResults(contraction: Contraction, results: readonly number[]): void {
+    const left = results.filter((result) => !contraction.done.has(result));
+    if (left.length === 0) return;
+    for (const result of left) contraction.done.add(result);
+    const { product, by } = contraction.operation;
+    this.block(
+      left,
+      [product!],
+      () => "V(0.0)",
+      (result, name) => this.weigh(contraction, by, result, [name], 1),
+    );
+  }
+
+  private weigh(contraction: Contraction, by: Elements, result: number, names: readonly string[], constant: number): void {
+    if (!contraction.begun) this.lines.push(`var ${contraction.sum} = V(0.0);`);
+    contraction.begun = true;
+    const weight = this.factors(by, result);
+    const all = { constant: constant * weight.constant, names: [...names, ...weight.names] };
+    // A name of its own for every result would only be a name more.
+    const expression = [...(all.constant === 1 && all.names.length > 0 ? [] : [literal(all.constant)]), ...all.names].join(" * ");
+    if (all.constant !== 0) this.lines.push(`${contraction.sum} += ${expression};`);
+  }
+
+  private norm({ into, deviation, x, centered, epsilon }: Extract<Operation, { kind: "norm" }>): void {
+    const names = Array.from({ length: x.width }, (_, index) => this.element(x, index));
+    const mean = this.fresh("mean");
+    this.lines.push(`let ${mean} = ${centered ? `(${names.join(" + ")}) * ${literal(1 / x.width)}` : "V(0.0)"};`);
+    const distances = names.map((name) => {
+      const distance = this.fresh("f");
+      this.lines.push(`let ${distance} = ${name} - ${mean};`);
+      return distance;
+    });
+    const squares = distances.map((distance) => `${distance} * ${distance}`).join(" + ");
+    this.define(deviation, 0, `inverseSqrt((${squares}) * ${literal(1 / x.width)} + ${literal(epsilon)})`);
+    distances.forEach((distance, index) => this.define(into, index, `${this.element(deviation, 0)} * ${distance}`));
+  }
+
+  private normTangent({ into, tangent, value, deviation, centered }: Extract<Operation, { kind: "norm tangent" }>): void {
+    const { width } = into;
+    const moved = Array.from({ length: width }, (_, index) => {
+      const expression = this.product(this.factors(tangent, index));
+      const name = this.fresh("f");
+      this.lines.push(`let ${name} = ${expression};`);
+      return name;
+    });
+    const values = moved.map((_, index) => this.element(value, index));
+    const [mean, along] = [this.fresh("mean"), this.fresh("along")];
+    this.lines.push(`let ${mean} = ${centered ? `(${moved.join(" + ")}) * ${literal(1 / width)}` : "V(0.0)"};`);
+    this.lines.push(`let ${along} = (${moved.map((name, index) => `${name} * ${values[index]}`).join(" + ")}) * ${literal(1 / width)};`);
+    const scale = this.element(deviation, 0);
+    moved.forEach((name, index) => this.define(into, index, `${scale} * (${name} - ${mean} - ${values[index]} * ${along})`));
+  }
+}
