@@ -34,28 +34,6 @@ export function transposed(name: string, matrix: Matrix | PlannedMatrix): Planne
   });
 }
 
-/** `count` rows of A from `first` on. */
-export function rowsFrom(a: PlannedMatrix, first: number, count: number): PlannedMatrix {
-  const { columns } = a;
-  return planned(`${a.name} rows ${first}+${count}`, count, columns, () => ({
-    rows: count,
-    columns,
-    data: a.build().data.slice(first * columns, (first + count) * columns),
-  }));
-}
-
-/** `count` columns of A from `first` on. */
-export function columnsOf(a: PlannedMatrix, first: number, count: number): PlannedMatrix {
-  return planned(`${a.name} columns ${first}+${count}`, a.rows, count, () => {
-    const { data } = a.build();
-    const cut = Float64Array.from(
-      { length: a.rows * count },
-      (_, index) => data[Math.floor(index / count) * a.columns + first + (index % count)]!,
-    );
-    return { rows: a.rows, columns: count, data: cut };
-  });
-}
-
 /** The product A B, in float64. */
 export function merge(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   const [rows, inner, columns] = [a.rows, a.columns, b.columns];
