@@ -50,6 +50,10 @@ export class ForwardSteps {
       const shared = !isResult && this.chunk.isShared(node);
       const own = shared ? 1 : rows;
       const kept = wanted.values.has(node.index);
+      if (node.body.kind === "state" && !isResult && !kept && this.isPadded(moved, node.width)) {
+        pass.values.set(node.index, { binding: this.chunk.outer("points", node.width).binding, perRow: quads(node.width) });
+        continue;
+      }
       const direct = isResult && !kept && node.body.kind === "sum";
       let address = wanted.value!;
       if (!direct) {
@@ -70,6 +74,11 @@ export class ForwardSteps {
       }
     }
     return pass;
+  }
+
+  /** Whether the points lie as products read them, as they do in a buffer of the field's own where d is a multiple of 4. */
+  private isPadded(moved: Moved, width: number): boolean {
+    return this.chunk.route.to === "host" && moved === UNMOVED && width % 4 === 0;
   }
 
   private neededNodes({ value, derivatives, values }: Wanted): Set<number> {
