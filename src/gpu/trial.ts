@@ -36,9 +36,10 @@ export interface Trial {
 
 /**
  * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, software adapters overflow their compiler's
- * stack (seen at 25 000 on SwiftShader), or compile for minutes and gain nothing (44 000 on llvmpipe: as fast as tiles).
+ * stack (seen at 25 000 on SwiftShader), or compile for a minute and gain nothing (31 000 on llvmpipe: slower than loops over
+ * results).
  */
-const MOST_UNROLLED = { llvmpipe: 32_000, other: 13_000 } as const;
+const MOST_UNROLLED = { llvmpipe: 30_000, other: 13_000 } as const;
 
 /** Device time that a plan has had before trying other kernels pays: cheap ones to compile, and unrolled ones. */
 const WORTH_A_TRIAL_MILLISECONDS = 1_000;
@@ -167,11 +168,11 @@ export class Trials {
     return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
   }
 
-  /** Weights handed around by lanes: software adapters gain from four points in an invocation, which few registers hold. */
+  /** Weights handed around by lanes: software adapters gain from more points in an invocation, for which GPUs lack registers. */
   private rolled(): FusedVariant[] {
     const lanes = Math.min(32, lanesOf(this.device));
     if (lanes < 4) return [];
-    const points = this.isSoftware() ? ([4] as const) : ([1, 2] as const);
+    const points = this.isSoftware() ? ([2, 4] as const) : ([1, 2] as const);
     return points.map((count): FusedVariant => ({ kind: "fused", weights: "uniform", points: count, lanes }));
   }
 

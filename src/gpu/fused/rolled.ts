@@ -1,6 +1,6 @@
 import { isIdentity } from "../../model/activation.js";
 import type { PlannedMatrix } from "../../plan/matrices.js";
-import { vectorsOf, type Elements, type FusedProgram, type Operation, type Vector } from "../../plan/operations.js";
+import { vectorsOf, type Elements, type FusedProgram, type Operation, type Product, type Vector } from "../../plan/operations.js";
 import { Unrolled, type Contraction, type NarrowSum } from "./unrolled.js";
 import { COMPONENTS, numberOf, type Contract, type FusedText, type Sum } from "./writer.js";
 
@@ -23,7 +23,29 @@ interface Loop {
   readonly loads: { readonly name: string; readonly line: number }[];
 }
 
-/** Results of a product in a loop: names of a round's, and what they are. */
+/** One of the products of a round: W x for what is summed up in it. */
+interface RoundProduct {
+  readonly of: Sum | Contraction;
+  readonly x: Elements;
+  readonly columns: number;
+  /** Names of the inputs, without their constants where no other product has the matrix. */
+  readonly units: string[];
+}
+
+/** What is multiplied in the rounds of a loop: products by the same matrix side by side. */
+class RoundProducts {
+  readonly byMatrix = new Map<PlannedMatrix, RoundProduct[]>();
+  /** Names of the sums of a round, by what they belong to. */
+  readonly results = new Map<Sum | Contraction, readonly string[]>();
+
+  add({ matrix, x }: Product, of: Sum | Contraction): void {
+    const sharing = this.byMatrix.get(matrix) ?? [];
+    sharing.push({ of, x, columns: matrix.columns, units: [] });
+    this.byMatrix.set(matrix, sharing);
+  }
+}
+
+/** A round of a loop. */
 interface Round {
   readonly loop: Loop;
   /** How many results a round computes. */
@@ -40,6 +62,8 @@ export class Rolled extends Unrolled {
   /** Vectors that are arrays; all others are variables of their own for each number. */
   private readonly arrays = new Set<Vector>();
   private readonly blocks: number[][] = [];
+  /** Sums that were computed beside an earlier one. */
+  private readonly finished = new Set<Sum>();
 
   constructor(
     program: FusedProgram,
@@ -66,49 +90,42 @@ export class Rolled extends Unrolled {
   }
 
   protected override sum(operation: Sum): void {
-    const { into, derivative, bias, added, activation, products } = operation;
-    if (
-      this.narrowSums.has(operation) ||
-      !this.isWide(products.map(({ matrix }) => matrix)) ||
-      !added.every((elements) => this.isIndexed(elements))
-    )
-      return super.sum(operation);
-    const made = [into, ...(derivative ? [derivative] : [])];
-    const sums = [...new Set(made.flatMap((vector) => this.narrow.get(vector) ?? []))];
+    if (this.finished.has(operation)) return;
+    if (!this.isRolled(operation)) return super.sum(operation);
+    const sums = [operation, ...this.besides(operation)];
+    const made = sums.flatMap(({ into, derivative }) => (derivative ? [into, derivative] : [into]));
+    const narrow = [...new Set(made.flatMap((vector) => this.narrow.get(vector) ?? []))];
     const contractions = made.flatMap((vector) => this.weighed.get(vector) ?? []).filter((contraction) => this.isReady(contraction, made));
-    const isAddedTo = (sum: Sum): boolean => sum.added.flat().some((element) => made.includes(element as Vector));
-    this.keep(made, operation, [
-      ...sums.map((sum) => sum.operation).filter((sum) => !isAddedTo(sum)),
-      ...contractions.map((contraction) => contraction.operation),
-    ]);
-    for (const sum of sums) this.beginNarrow(sum);
+    this.keep(made, sums, narrow, contractions);
+    for (const sum of narrow) this.beginNarrow(sum);
     for (const contraction of contractions) this.begin(contraction);
-    const units = products.map((product) => this.unitsOf(product.x, product.matrix.columns));
-    const contracted = contractions.map(({ operation: { product } }) => this.unitsOf(product!.x, product!.matrix.columns));
 
-    const round = this.open(into.width);
-    const { loop, results } = round;
-    const names = this.results(results, (result) => {
-      const parts = added.map((elements) => this.indexed(elements, round, result));
-      if (bias || parts.length === 0)
-        parts.unshift(`V(${bias ? this.weight(loop, (at) => numberOf(bias, 0, at * results + result)) : "0.0"})`);
-      return parts.join(" + ");
-    });
-    products.forEach(({ matrix, x }, index) => this.multiply(round, matrix, x, units[index]!, names));
-    const values = names.map((name) => {
-      if (isIdentity(activation) && !derivative) return { value: name, derivative: null };
-      const activated = this.activate(activation, name);
-      return { value: this.named(activated.value), derivative: derivative && this.named(activated.derivative) };
-    });
-    const nameOf = (vector: Vector, result: number): string => (vector === into ? values[result]!.value : values[result]!.derivative!);
-    for (const sum of sums) this.addRound(sum, made, round, nameOf);
-    contractions.forEach((contraction, index) => this.contractRound(contraction, contracted[index]!, made, round, nameOf));
+    const products = new RoundProducts();
+    for (const sum of sums) for (const product of sum.products) products.add(product, sum);
+    for (const contraction of contractions) products.add(contraction.operation.product!, contraction);
+    this.prepare(products);
+    const round = this.open(operation.into.width);
+    for (const sum of sums)
+      products.results.set(
+        sum,
+        this.results(round.results, (result) => this.startOf(sum, round, result)),
+      );
+    for (const contraction of contractions)
+      products.results.set(
+        contraction,
+        this.results(round.results, () => "V(0.0)"),
+      );
+    this.multiply(round, products);
+    const names = new Map<Vector, readonly string[]>();
+    for (const sum of sums) this.activateRound(sum, products.results.get(sum)!, names);
+    for (const sum of narrow) this.addRound(sum, round, names);
+    for (const contraction of contractions) this.weighRound(contraction, products.results.get(contraction)!, round, names);
     for (const vector of made)
       if (this.arrays.has(vector))
-        for (let result = 0; result < results; result++)
-          this.lines.push(`${vector.name}[${this.at(round, result)}] = ${nameOf(vector, result)};`);
-    this.close(loop);
+        names.get(vector)!.forEach((name, result) => this.lines.push(`${vector.name}[${this.at(round, result)}] = ${name};`));
+    this.close(round.loop);
     for (const vector of made) this.made.set(vector, vector.width);
+    for (const sum of sums) this.finished.add(sum);
   }
 
   protected override contract(operation: Contract): void {
@@ -116,13 +133,42 @@ export class Rolled extends Unrolled {
     const contraction = this.contractionOf(operation);
     if (product && contraction.done.size === 0 && this.isWide([product.matrix]) && this.isIndexed(by)) {
       this.begin(contraction);
-      const units = this.unitsOf(product.x, product.matrix.columns);
+      const products = new RoundProducts();
+      products.add(product, contraction);
+      this.prepare(products);
       const round = this.open(width);
-      this.contractRound(contraction, units, [], round, () => "");
+      const results = this.results(round.results, () => "V(0.0)");
+      products.results.set(contraction, results);
+      this.multiply(round, products);
+      this.weighRound(contraction, results, round, new Map());
       this.close(round.loop);
     }
     // Adds what has been summed up; all results are done by now where there was a loop.
     super.contract(operation);
+  }
+
+  private isRolled(operation: Sum): boolean {
+    return (
+      !this.narrowSums.has(operation) &&
+      this.isWide(operation.products.map(({ matrix }) => matrix)) &&
+      operation.added.every((elements) => this.isIndexed(elements))
+    );
+  }
+
+  /** Later sums by the same matrix whose inputs are there, tangents beside their values: they share each weight. */
+  private besides({ products }: Sum): Sum[] {
+    const matrices = new Set(products.map(({ matrix }) => matrix));
+    const isThere = (elements: Elements): boolean =>
+      elements.every((element) => !("name" in element) || this.made.get(element) === element.width);
+    return this.program.operations.filter(
+      (other): other is Sum =>
+        other.kind === "sum" &&
+        other.products !== products &&
+        !this.finished.has(other) &&
+        this.isRolled(other) &&
+        other.products.every(({ matrix, x }) => matrices.has(matrix) && isThere(x)) &&
+        other.added.every(isThere),
+    );
   }
 
   private isWide(matrices: readonly PlannedMatrix[]): boolean {
@@ -143,9 +189,12 @@ export class Rolled extends Unrolled {
   }
 
   /** Declares arrays for the vectors that others than those of the same rounds read. */
-  private keep(made: readonly Vector[], maker: Operation, readers: readonly Operation[]): void {
+  private keep(made: readonly Vector[], makers: readonly Sum[], narrow: readonly NarrowSum[], contractions: readonly Contraction[]): void {
+    const within = new Set<Operation>([...makers, ...contractions.map(({ operation }) => operation)]);
+    for (const { operation } of narrow)
+      if (!operation.added.flat().some((element) => made.includes(element as Vector))) within.add(operation);
     for (const vector of made)
-      if (this.program.operations.some((other) => other !== maker && !readers.includes(other) && vectorsOf(other).read.includes(vector))) {
+      if (this.program.operations.some((other) => !within.has(other) && vectorsOf(other).read.includes(vector))) {
         this.arrays.add(vector);
         this.lines.push(`var ${vector.name}: array<V, ${vector.width}>;`);
       }
@@ -156,9 +205,14 @@ export class Rolled extends Unrolled {
     contraction.begun = true;
   }
 
-  /** The factors of a product's inputs that are no constants, by names that stand before the loop. */
-  private unitsOf(x: Elements, columns: number): string[] {
-    return Array.from({ length: columns }, (_, column) => this.named(this.product({ constant: 1, names: this.factors(x, column).names })));
+  /** Names, before the loop, for what its products multiply: with its constants where several share the weights. */
+  private prepare({ byMatrix }: RoundProducts): void {
+    for (const sharing of byMatrix.values())
+      for (const { x, columns, units } of sharing)
+        for (let column = 0; column < columns; column++) {
+          const { constant, names } = this.factors(x, column);
+          units.push(this.named(this.product({ constant: sharing.length > 1 ? constant : 1, names })));
+        }
   }
 
   private named(expression: string): string {
@@ -177,54 +231,58 @@ export class Rolled extends Unrolled {
     });
   }
 
-  /** names += W x for the results of a round. */
-  private multiply({ loop, results }: Round, matrix: PlannedMatrix, x: Elements, units: readonly string[], names: readonly string[]): void {
-    units.forEach((unit, column) => {
-      const { constant } = this.factors(x, column);
-      names.forEach((name, result) => {
-        const weight = this.weight(loop, (at) => constant * numberOf(matrix, at * results + result, column));
-        this.lines.push(`${name} += ${weight} * ${unit};`);
-      });
-    });
+  /** bias + added of a result of the round. */
+  private startOf({ bias, added }: Sum, round: Round, result: number): string {
+    const parts = added.map((elements) => this.indexed(elements, round, result));
+    if (bias) parts.unshift(`V(${this.weight(round.loop, (at) => numberOf(bias, 0, at * round.results + result))})`);
+    return parts.join(" + ") || "V(0.0)";
+  }
+
+  /** Adds W x to the results of a round. */
+  private multiply({ loop, results }: Round, products: RoundProducts): void {
+    for (const [matrix, sharing] of products.byMatrix)
+      for (let column = 0; column < matrix.columns; column++)
+        for (let result = 0; result < results; result++) {
+          const constant = sharing.length > 1 ? 1 : this.factors(sharing[0]!.x, column).constant;
+          const weight = this.weight(loop, (at) => constant * numberOf(matrix, at * results + result, column));
+          const name = sharing.length > 1 ? this.named(weight) : weight;
+          for (const { of, units } of sharing) this.lines.push(`${products.results.get(of)![result]} += ${name} * ${units[column]};`);
+        }
+  }
+
+  private activateRound({ into, derivative, activation }: Sum, sums: readonly string[], names: Map<Vector, readonly string[]>): void {
+    if (isIdentity(activation) && !derivative) return void names.set(into, sums);
+    const activated = sums.map((sum) => this.activate(activation, sum));
+    names.set(
+      into,
+      activated.map(({ value }) => this.named(value)),
+    );
+    if (derivative)
+      names.set(
+        derivative,
+        activated.map((both) => this.named(both.derivative)),
+      );
   }
 
   /** Adds what a round has made to a narrow sum. */
-  private addRound(
-    { operation, names }: NarrowSum,
-    made: readonly Vector[],
-    { loop, results }: Round,
-    nameOf: (vector: Vector, result: number) => string,
-  ): void {
-    for (const { matrix, x } of operation.products) {
-      const vector = x[0] as Vector;
-      if (!made.includes(vector)) continue;
-      for (let result = 0; result < results; result++)
+  private addRound({ operation, names }: NarrowSum, { loop, results }: Round, made: ReadonlyMap<Vector, readonly string[]>): void {
+    for (const { matrix, x } of operation.products)
+      made.get(x[0] as Vector)?.forEach((element, result) =>
         names.forEach((name, row) => {
           const weight = this.weight(loop, (at) => numberOf(matrix, row, at * results + result));
-          this.lines.push(`${name} += ${weight} * ${nameOf(vector, result)};`);
-        });
-    }
+          this.lines.push(`${name} += ${weight} * ${element};`);
+        }),
+      );
   }
 
-  /** Computes the results of a contraction's product and adds them, weighed. */
-  private contractRound(
-    contraction: Contraction,
-    units: readonly string[],
-    made: readonly Vector[],
-    round: Round,
-    nameOf: (vector: Vector, result: number) => string,
-  ): void {
-    const { product, by, width } = contraction.operation;
-    const names = this.results(round.results, () => "V(0.0)");
-    this.multiply(round, product!.matrix, product!.x, units, names);
-    names.forEach((name, result) => {
-      const own = by.filter((element): element is Vector => "name" in element && made.includes(element));
-      const others = by.filter((element) => !own.includes(element as Vector));
-      const factors = [
-        name,
-        ...own.map((vector) => nameOf(vector, result)),
-        ...(others.length > 0 ? [this.indexed(others, round, result)] : []),
-      ];
+  /** Adds the results of a contraction's product, weighed. */
+  private weighRound(contraction: Contraction, sums: readonly string[], round: Round, made: ReadonlyMap<Vector, readonly string[]>): void {
+    const { by, width } = contraction.operation;
+    const own = by.filter((element): element is Vector => made.has(element as Vector));
+    const others = by.filter((element) => !own.includes(element as Vector));
+    sums.forEach((sum, result) => {
+      const factors = [sum, ...own.map((vector) => made.get(vector)![result]!)];
+      if (others.length > 0) factors.push(this.indexed(others, round, result));
       this.lines.push(`${contraction.sum} += ${factors.join(" * ")};`);
     });
     for (let result = 0; result < width; result++) contraction.done.add(result);
