@@ -95,7 +95,7 @@ async function main(): Promise<void> {
     progress("done");
     if (given.json === true) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
     else if (given.json !== undefined) await writeFile(given.json, `${JSON.stringify(report, null, 2)}\n`);
-    if (given.markdown) await writeMarkdown(report);
+    if (given.markdown) await writeMarkdown(report, given.full === true);
   } finally {
     await dispose();
   }
@@ -139,16 +139,20 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   return { adapter, host, deviceTime: clock.timestamps ? "timestamps" : "submit to done", peaks, cases: results, scale, encode };
 }
 
-async function writeMarkdown(report: Report): Promise<void> {
-  const readme = new URL("../README.md", import.meta.url);
-  const filled = replaceBetween(await readFile(readme, "utf8"), "bench", markdownSummary(report));
-  if (filled === null) throw new Error("README.md has no markers <!-- bench --> and <!-- /bench -->");
-  await writeFile(readme, filled);
+/** A full run has a section of its own and no summary: it takes so long that few cases are chosen for it. */
+async function writeMarkdown(report: Report, full: boolean): Promise<void> {
+  if (!full) {
+    const readme = new URL("../README.md", import.meta.url);
+    const filled = replaceBetween(await readFile(readme, "utf8"), "bench", markdownSummary(report));
+    if (filled === null) throw new Error("README.md has no markers <!-- bench --> and <!-- /bench -->");
+    await writeFile(readme, filled);
+  }
 
   const file = new URL("RESULTS.md", import.meta.url);
   const text = await readFile(file, "utf8");
-  const name = `adapter ${report.adapter}`;
-  const body = markdownReport(report);
+  const title = `${report.adapter}${full ? ", full" : ""}`;
+  const name = `adapter ${title}`;
+  const body = markdownReport(report, title);
   const appended = `${text.trimEnd()}\n\n<!-- ${name} -->\n\n${body}\n\n<!-- /${name} -->\n`;
   await writeFile(file, replaceBetween(text, name, body) ?? appended);
 }

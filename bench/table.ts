@@ -176,12 +176,12 @@ export function markdownSummary(report: Report): string {
 }
 
 /** For bench/RESULTS.md: everything. */
-export function markdownReport(report: Report): string {
-  const { adapter, host, peaks, cases, scale, encode } = report;
+export function markdownReport(report: Report, title: string): string {
+  const { host, peaks, cases, scale, encode } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
-    `## ${adapter}\n\n${host}. ${aboutTimes(report)}`,
+    `## ${title}\n\n${host}. ${aboutTimes(report)}`,
     ...(peaks ? [part("The adapter", peakTable(peaks))] : []),
     ...cases.map((result) => part(titleOf(result), rowTable(result, peaks), ...notesOf(result))),
     ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
