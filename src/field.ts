@@ -179,6 +179,7 @@ export class VectorField {
     const watch = new DeviceWatch(device);
     const pace = await watch.guard(Pace.for(device, store));
     const field = new VectorField(device, network, memoryBudget, fixed, weights === "float16", store, label, watch, pace);
+    await field.trials.load();
     const activations = graph.nodes.map(({ activation }) => activation);
     const needed = [field.trials.plain, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
     await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.compile(kernel))));

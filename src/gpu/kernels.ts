@@ -94,19 +94,19 @@ function makeKernel(
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
-let writer: typeof import("./fused.js") | null = null;
+let writers: typeof import("./fused.js") | null = null;
 
-/** Loads what fused plans and their kernels need, once; before that no plan is fused. */
-export async function loadFusedKernels(): Promise<void> {
-  writer ??= await import("./fused.js");
+/** Loads what writes the kernels of fused plans, once; before that no plan is fused. */
+export async function loadWriters(): Promise<void> {
+  writers ??= await import("./fused.js");
   await loadFusing();
 }
 
-/** The kernel of a fused plan, or of a part of one; after loadFusedKernels. */
+/** The kernel of a fused plan, or of a part of one; after loadWriters. */
 export function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
-    const { text, weights } = writer!.fusedText(form);
+    const { text, weights } = writers!.fusedText(form);
     const constants = `${form.variant.half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
     const source = [constants, dispatch, special, activations, text].join("\n");
     kernel = { label: nameOfVariant(form.variant), source, weights, ...readInterface(text) };

@@ -1,0 +1,72 @@
+import { fusing } from "../plan/fusing.js";
+import type { Plan } from "../plan/trace.js";
+import { halved, PLAIN_TILE, type FusedVariant, type LayersVariant, type Tile, type Variant } from "../plan/variants.js";
+import { fusedKernelOf } from "./kernels.js";
+
+/**
+ * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, software adapters overflow their compiler's
+ * stack (seen at 25 000 on SwiftShader), or compile for minutes and gain nothing (44 000 on llvmpipe: as fast as tiles).
+ */
+const MOST_UNROLLED = { llvmpipe: 32_000, other: 13_000 } as const;
+
+/** Which variants there are to try on a device; after loadWriters. */
+export class Candidates {
+  /** @param lanes that every subgroup of the device has at least; 0: it has no subgroups. */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly adapter: string,
+    private readonly lanes: number,
+    private readonly half: boolean,
+  ) {}
+
+  /** The variants that a plan and the device allow, plain first. */
+  of(plan: Plan, unrolls: boolean): Variant[] {
+    const lanes = Math.min(32, this.lanes);
+    const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
+    // A lane per weight of a tile's outputs, or of several columns of them.
+    if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
+    const fused: FusedVariant[] = [
+      { kind: "fused", weights: "uniform", points: 1, parts: 1 },
+      { kind: "fused", weights: "uniform", points: 2, parts: 1 },
+      { kind: "fused", weights: "storage", points: 2, parts: 1 },
+      { kind: "fused", weights: "storage", points: 4, parts: 1 },
+    ];
+    const unrolled = unrolls ? this.unrolled(plan) : [];
+    const layers = tiles.map((tile): LayersVariant => ({ kind: "layers", tile }));
+    // llvmpipe compiles loops over storage for minutes, and loops have never been faster there than unrolled kernels.
+    const loops = this.isLlvmpipe() ? fused.filter(({ weights }) => weights === "uniform" && unrolled.length === 0) : fused;
+    const able = [...loops.filter((variant) => this.refusal(plan, variant) === null), ...unrolled];
+    if (!this.half) return [...layers, ...able];
+    const stored = able.filter(({ weights }) => weights === "storage");
+    return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
+  }
+
+  /** In no more parts than it takes; two points in an invocation only where those fit whole. */
+  private unrolled(plan: Plan): FusedVariant[] {
+    const variants = ([1, 2, 4, 8] as const).map((parts): FusedVariant => ({ kind: "fused", weights: "literal", points: 1, parts }));
+    const able = (variant: FusedVariant): boolean => this.refusal(plan, variant) === null;
+    const pair: FusedVariant = { kind: "fused", weights: "literal", points: 2, parts: 1 };
+    return [...variants.filter(able).slice(0, 1), ...[pair].filter(able)];
+  }
+
+  /** Why a plan cannot run in a fused variant; null where it can. */
+  refusal(plan: Plan, variant: FusedVariant): string | null {
+    const fused = fusing();
+    const forms = fused?.fusedForms(plan, { to: "host" }, variant);
+    if (!fused || !forms) return "the plan is not one that a single invocation carries through";
+    if (variant.weights === "literal") {
+      const size = Math.max(...forms.map(({ program }) => fused.unrolledSize(program))) * variant.points;
+      const most = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+      return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
+    }
+    const { weights } = fusedKernelOf(forms[0]!);
+    const { maxUniformBufferBindingSize, maxStorageBufferBindingSize } = this.device.limits;
+    const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
+    const bytes = weights?.byteLength ?? 0;
+    return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
+  }
+
+  private isLlvmpipe(): boolean {
+    return /llvmpipe|lavapipe/i.test(this.adapter);
+  }
+}
