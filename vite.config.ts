@@ -41,12 +41,12 @@ export default defineConfig({
             { name: "errors", test: /src\/errors\.ts$/ },
             {
               name: "field",
-              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(candidates|fused(Steps|Plans)?|operations|split|race)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
+              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(candidates|fused(Steps|Plans)?|groupTiles|operations|split|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
             },
-            // Fused kernels, and trials, are loaded when they are first needed.
+            // Fused kernels, groups, and trials, are loaded when they are first needed.
             {
               name: "fused",
-              test: /src\/(plan\/(fused(Steps|Plans)?|operations|split)|gpu\/(candidates|fused|race))\.ts$/,
+              test: /src\/(plan\/(fused(Steps|Plans)?|operations|split)|gpu\/(candidates|fused|groupTiles|race|writers))\.ts$/,
             },
             // src/index.ts has no code of its own; a chunk for it would be empty.
             { name: "onnx", test: /src\/(model\/(onnx\/)?\w+|index)\.ts$/ },

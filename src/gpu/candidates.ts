@@ -25,6 +25,11 @@ export class Candidates {
     const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
     // A lane per weight of a tile's outputs, or of several columns of them.
     if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
+    if (!this.isSoftware())
+      tiles.push(
+        { rows: 8, outputs: 8, lanes: 0, group: { down: 8, across: 8 } },
+        { rows: 4, outputs: 4, lanes: 0, group: { down: 16, across: 16 } },
+      );
     const fused: FusedVariant[] = [
       { kind: "fused", weights: "uniform", points: 1, parts: 1 },
       { kind: "fused", weights: "uniform", points: 2, parts: 1 },
@@ -68,5 +73,13 @@ export class Candidates {
 
   private isLlvmpipe(): boolean {
     return /llvmpipe|lavapipe/i.test(this.adapter);
+  }
+
+  /**
+   * Workgroup memory is memory like any other there, and a barrier a switch from invocation to invocation: groups took 2 to 4
+   * times as long as the best of the other tiles, and SwiftShader 10 seconds to compile them.
+   */
+  private isSoftware(): boolean {
+    return this.isLlvmpipe() || /swiftshader/i.test(this.adapter);
   }
 }

@@ -61,8 +61,8 @@ const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
- * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks,
- * those that end with an activation once per activation, and products once per tile.
+ * The kernel of a step; of one in groups, after loadWriters. Widths are parameters, not constants, so a device compiles each
+ * kernel once for all networks, those that end with an activation once per activation, and products once per tile.
  */
 export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "fused">): Kernel {
   const { kernel, activation, tile, scaling, fused } = step;
@@ -85,7 +85,8 @@ function makeKernel(
   const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   if (TANGENTS.has(kernel)) functions.push(tangents);
-  const main = tile ? [tiledMain(tile, scaling, kernel === "contract")] : [];
+  const mainOf = tile?.group ? writers!.groupMain : tiledMain;
+  const main = tile ? [mainOf(tile, scaling, kernel === "contract")] : [];
   return {
     label,
     source: [constants, dispatch, padding, ...functions, TEXTS[kernel], ...main].join("\n"),
@@ -94,11 +95,11 @@ function makeKernel(
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
-let writers: typeof import("./fused.js") | null = null;
+let writers: typeof import("./writers.js") | null = null;
 
-/** Loads what writes the kernels of fused plans, once; before that no plan is fused. */
+/** Loads what writes the kernels of fused plans and of groups, once; before that no plan is fused. */
 export async function loadWriters(): Promise<void> {
-  writers ??= await import("./fused.js");
+  writers ??= await import("./writers.js");
   await loadFusing();
 }
 
