@@ -41,10 +41,13 @@ export default defineConfig({
             { name: "errors", test: /src\/errors\.ts$/ },
             {
               name: "field",
-              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(fused(Steps)?|operations|race)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
+              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(candidates|fused(Steps|Plans)?|groupTiles|operations|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|\.wgsl\?raw$/,
             },
-            // Fused kernels, and trials, are loaded when they are first needed.
-            { name: "fused", test: /src\/(plan\/(fused(Steps)?|operations)|gpu\/(fused(\/\w+)?|race))\.ts$/ },
+            // Fused kernels, groups, and trials, are loaded when they are first needed.
+            {
+              name: "fused",
+              test: /src\/(plan\/(fused(Steps|Plans)?|operations)|gpu\/(candidates|fused(\/\w+)?|groupTiles|race|writers))\.ts$/,
+            },
             // src/index.ts has no code of its own; a chunk for it would be empty.
             { name: "onnx", test: /src\/(model\/(onnx\/)?\w+|index)\.ts$/ },
           ],

@@ -32,7 +32,8 @@ export interface VectorFieldOptions {
    * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
    * proves fastest on this device once a trial has paid for itself (see {@link VectorField.tune}). Or one by its name, for
    * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
-   * subgroup), "fused uniform x2", "fused storage x4", "fused literal x1"; where a plan cannot be fused, the plain ones.
+   * subgroup), "layers 8x8 in groups of 8x8" (of invocations that share workgroup memory), "fused uniform x2", "fused storage
+   * x4", "fused literal x1"; where a plan cannot be fused, the plain ones.
    */
   readonly kernels?: string | undefined;
   /**
@@ -179,6 +180,7 @@ export class VectorField {
     const watch = new DeviceWatch(device);
     const pace = await watch.guard(Pace.for(device, store));
     const field = new VectorField(device, network, memoryBudget, fixed, weights === "float16", store, label, watch, pace);
+    await field.trials.load();
     const activations = graph.nodes.map(({ activation }) => activation);
     const needed = [field.trials.plain, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
     await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.compile(kernel))));

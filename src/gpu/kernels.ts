@@ -63,8 +63,8 @@ const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
- * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks,
- * those that end with an activation once per activation, and products once per tile.
+ * The kernel of a step; of one in groups, after loadWriters. Widths are parameters, not constants, so a device compiles each
+ * kernel once for all networks, those that end with an activation once per activation, and products once per tile.
  */
 export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "fused">): Kernel {
   const { kernel, activation, tile, scaling, fused } = step;
@@ -87,7 +87,8 @@ function makeKernel(
   const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   if (TANGENTS.has(kernel)) functions.push(tangents);
-  const main = tile ? [tiledMain(tile, scaling, kernel === "contract")] : [];
+  const mainOf = tile?.group ? writers!.groupMain : tiledMain;
+  const main = tile ? [mainOf(tile, scaling, kernel === "contract")] : [];
   return {
     label,
     source: [constants, dispatch, padding, ...functions, TEXTS[kernel], ...main].join("\n"),
@@ -96,19 +97,19 @@ function makeKernel(
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
-let writer: typeof import("./fused.js") | null = null;
+let writers: typeof import("./writers.js") | null = null;
 
-/** Loads what fused plans and their kernels need, once; before that no plan is fused. */
-export async function loadFusedKernels(): Promise<void> {
-  writer ??= await import("./fused.js");
+/** Loads what writes the kernels of fused plans and of groups, once; before that no plan is fused. */
+export async function loadWriters(): Promise<void> {
+  writers ??= await import("./writers.js");
   await loadFusing();
 }
 
-/** The kernel of a fused plan; after loadFusedKernels. */
+/** The kernel of a fused plan; after loadWriters. */
 export function fusedKernelOf(form: FusedForm): Kernel {
   let kernel = fusedKernels.get(form);
   if (!kernel) {
-    const { text, weights, size } = writer!.fusedText(form);
+    const { text, weights, size } = writers!.fusedText(form);
     const { half, lanes } = form.variant;
     const constants = `${lanes > 0 ? "enable subgroups;\n" : ""}${half ? "enable f16;\n" : ""}const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u;\n`;
     const source = [constants, dispatch, special, activations, text].join("\n");

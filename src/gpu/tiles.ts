@@ -2,7 +2,8 @@ import type { Scaling } from "../plan/steps.js";
 import type { Tile } from "../plan/variants.js";
 
 /**
- * The entry point of a kernel that multiplies rows by a matrix, y = W x, and the type of its weights' buffer.
+ * The entry point of a kernel that multiplies rows by a matrix, y = W x, and the type of its weights' buffer. That of tiles in
+ * groups is in groupTiles.ts.
  *
  * An invocation computes `rows` x `outputs` results: each weight that it reads serves all its rows, each number of a row
  * all its outputs. Sums are variables of their own, since some compilers leave arrays in memory; what becomes of them is
@@ -34,12 +35,7 @@ export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): str
   for (var k = 0u; k < p.inner; k++) {
     ${scaledRows(rows, scaling)}
     ${loads}
-    ${each(
-      quads,
-      (quad) => `
-    let columns${quad} = mat4x4f(${columns(quad)});
-    ${each(rows, (row) => `y${row}_${quad} += columns${quad} * x${row};`)}`,
-    )}
+    ${multiplied(tile, columns)}
   }
   let y = array(
     ${sums((row, quad) => `y${row}_${quad},`)}
@@ -84,7 +80,17 @@ fn main(
 `;
 }
 
-function weightType({ lanes, half }: Tile): string {
+/** Adds to the sums y what 4 columns of 4 numbers of W, as `columns` names them for 4 outputs, make of the rows x. */
+export function multiplied({ rows, outputs }: Tile, columns: (quad: number) => string): string {
+  return each(
+    outputs / 4,
+    (quad) => `
+    let columns${quad} = mat4x4f(${columns(quad)});
+    ${each(rows, (row) => `y${row}_${quad} += columns${quad} * x${row};`)}`,
+  );
+}
+
+export function weightType({ lanes, half }: Tile): string {
   if (lanes > 0) return half ? "f16" : "f32";
   return half ? "vec4h" : "vec4f";
 }
@@ -168,6 +174,6 @@ function handedAround({ outputs, lanes }: Tile): Weights {
 }
 
 /** One line for each of `count` numbers. */
-function each(count: number, write: (index: number) => string): string {
+export function each(count: number, write: (index: number) => string): string {
   return Array.from({ length: count }, (_, index) => write(index)).join("\n");
 }

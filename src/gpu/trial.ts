@@ -3,19 +3,9 @@ import { fusing } from "../plan/fusing.js";
 import { capacityOf, scheduleChunk } from "../plan/schedule.js";
 import type { Route, ScheduleLimits } from "../plan/steps.js";
 import type { Plan } from "../plan/trace.js";
-import {
-  halved,
-  nameOfVariant,
-  parseVariant,
-  PLAIN,
-  PLAIN_TILE,
-  tileOf,
-  type FusedVariant,
-  type LayersVariant,
-  type Tile,
-  type Variant,
-} from "../plan/variants.js";
-import { fusedKernelOf, kernelOf, loadFusedKernels, type Kernel } from "./kernels.js";
+import { halved, nameOfVariant, parseVariant, PLAIN, tileOf, type LayersVariant, type Variant } from "../plan/variants.js";
+import type { Candidates } from "./candidates.js";
+import { fusedKernelOf, kernelOf, loadWriters, type Kernel } from "./kernels.js";
 import { adapterOf, type Store } from "./pace.js";
 import type { Shared } from "./run.js";
 
@@ -33,13 +23,6 @@ export interface Trial {
   /** Whether it runs from now on. */
   readonly chosen: boolean;
 }
-
-/**
- * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, software adapters overflow their compiler's
- * stack (seen at 25 000 on SwiftShader), or compile for a minute and gain nothing (31 000 on llvmpipe: slower than loops over
- * results).
- */
-const MOST_UNROLLED = { llvmpipe: 30_000, other: 13_000 } as const;
 
 /** Device time that a plan has had before trying other kernels pays: cheap ones to compile, and unrolled ones. */
 const WORTH_A_TRIAL_MILLISECONDS = 1_000;
@@ -61,6 +44,10 @@ export class Trials {
   /** What layers of a plan run, by the variant's name. */
   private readonly kernels = new WeakMap<Plan, Map<string, readonly Kernel[]>>();
   private readonly adapter: string;
+  /** Lanes that every subgroup of the device has at least; 0 where it has no subgroups. */
+  private readonly lanes: number;
+  /** null before a fixed variant or a trial needs it. */
+  private candidates: Candidates | null = null;
   /** What runs before anything is known, and where nothing else can. */
   readonly plain: LayersVariant;
 
@@ -84,10 +71,21 @@ export class Trials {
       throw new InputError("float16 is asked for; the device was made without the feature shader-f16");
     if (half && fixed && !nameOfVariant(fixed).endsWith("float16"))
       throw new InputError(`kernels is ${quote(nameOfVariant(fixed))}; expected a name that ends in "float16", as weights do`);
-    if (fixed && (fixed.kind === "fused" ? fixed : fixed.tile).lanes > lanesOf(device))
+    this.lanes = device.features.has("subgroups") ? (device.adapterInfo.subgroupMinSize ?? 0) : 0;
+    if (fixed && (fixed.kind === "fused" ? fixed : fixed.tile).lanes > this.lanes)
       throw new InputError(
-        `kernels is ${quote(nameOfVariant(fixed))}; the device's subgroups give at least ${lanesOf(device)} lanes (0: no subgroups)`,
+        `kernels is ${quote(nameOfVariant(fixed))}; the device's subgroups give at least ${this.lanes} lanes (0: no subgroups)`,
       );
+  }
+
+  /** Loads what writes the kernels of the fixed variant, before all else is asked. */
+  async load(): Promise<void> {
+    if (this.fixed?.kind === "fused" || this.fixed?.tile.group) await this.loadCandidates();
+  }
+
+  private async loadCandidates(): Promise<Candidates> {
+    const [module] = await Promise.all([import("./candidates.js"), loadWriters()]);
+    return (this.candidates ??= new module.Candidates(this.device, this.adapter, this.lanes, this.half));
   }
 
   /**
@@ -96,10 +94,7 @@ export class Trials {
    * @throws LimitError where the fixed one cannot run the plan.
    */
   async pick(plan: Plan, count: number, sharedContext: boolean): Promise<Variant> {
-    if (this.fixed) {
-      await this.loadForFixed();
-      return this.fixedFor(plan);
-    }
+    if (this.fixed) return this.fixedFor(plan);
     const choice = await this.choiceFor(plan, count);
     const unrolls = choice.spent > WORTH_UNROLLING_MILLISECONDS;
     const worthIt = choice.tried === "nothing" ? choice.spent > WORTH_A_TRIAL_MILLISECONDS : choice.tried === "loops" && unrolls;
@@ -121,7 +116,6 @@ export class Trials {
 
   /** Compiles what is fixed for the plan, or remembered of an earlier run. */
   async prepare(plan: Plan, count: number): Promise<void> {
-    await this.loadForFixed();
     if (this.fixed) return this.compile(plan, this.fixedFor(plan), "host", "device");
     const choice = await this.choiceFor(plan, count);
     await choice.pending;
@@ -136,7 +130,6 @@ export class Trials {
   /** Tries every variant now. @throws GpuError, DeviceLostError, LimitError. */
   async tune(plan: Plan, count: number, sharedContext: boolean): Promise<readonly Trial[]> {
     if (this.fixed) {
-      await this.loadForFixed();
       const variant = this.fixedFor(plan);
       await this.compile(plan, variant, "host", "device");
       return [{ kernels: nameOfVariant(variant), milliseconds: NaN, points: 0, chosen: true }];
@@ -146,82 +139,12 @@ export class Trials {
     return this.tryAll(plan, count, choice, sharedContext, true);
   }
 
-  /** The variants that a plan and the device allow, plain first. */
-  variants(plan: Plan, unrolls = true): Variant[] {
-    const lanes = Math.min(32, lanesOf(this.device));
-    const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
-    // A lane per weight of a tile's outputs, or of several columns of them.
-    if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
-    const fused: FusedVariant[] = [
-      { kind: "fused", weights: "uniform", points: 1, lanes: 0 },
-      { kind: "fused", weights: "uniform", points: 2, lanes: 0 },
-      { kind: "fused", weights: "storage", points: 2, lanes: 0 },
-      { kind: "fused", weights: "storage", points: 4, lanes: 0 },
-    ];
-    const unrolled = unrolls ? this.unrolled(plan) : [];
-    const layers = tiles.map((tile): LayersVariant => ({ kind: "layers", tile }));
-    // llvmpipe compiles loops over storage for minutes, and loops have never been faster there than unrolled kernels.
-    const loops = this.isLlvmpipe() ? fused.filter(({ weights }) => weights === "uniform" && unrolled.length === 0) : fused;
-    const able = [...[...loops, ...this.rolled()].filter((variant) => this.refusal(plan, variant) === null), ...unrolled];
-    if (!this.half) return [...layers, ...able];
-    const stored = able.filter(({ weights }) => weights === "storage");
-    return [...layers.map((variant) => halved(variant)), ...stored.map((variant) => halved(variant))];
-  }
-
-  /** Weights handed around by lanes: software adapters gain from more points in an invocation, for which GPUs lack registers. */
-  private rolled(): FusedVariant[] {
-    const lanes = Math.min(32, lanesOf(this.device));
-    if (lanes < 4) return [];
-    const points = this.isSoftware() ? ([2, 4] as const) : ([1, 2] as const);
-    return points.map((count): FusedVariant => ({ kind: "fused", weights: "uniform", points: count, lanes }));
-  }
-
-  private unrolled(plan: Plan): FusedVariant[] {
-    const variants = ([1, 2] as const).map((points): FusedVariant => ({ kind: "fused", weights: "literal", points, lanes: 0 }));
-    return variants.filter((variant) => this.refusal(plan, variant) === null);
-  }
-
-  /** Why a plan cannot run in a fused variant; null where it can. */
-  private refusal(plan: Plan, variant: FusedVariant): string | null {
-    const fused = fusing();
-    const form = fused?.fusedForm(plan, { to: "host" }, variant);
-    if (!fused || !form) return "the plan is not one that a single invocation carries through";
-    const mostUnrolled = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
-    const tooLong = (size: number): string | null =>
-      size > mostUnrolled
-        ? `its kernel would have ${size} unrolled multiply-adds; at most ${mostUnrolled} are taken on this adapter`
-        : null;
-    if (variant.weights === "literal") return tooLong(fused.unrolledSize(form.program) * variant.points);
-    const kernel = fusedKernelOf(form);
-    if (variant.lanes > 0 && tooLong(kernel.size!)) return tooLong(kernel.size!);
-    const weights = [...kernel.weights!.values()];
-    const { maxUniformBufferBindingSize, maxStorageBufferBindingSize, maxUniformBuffersPerShaderStage } = this.device.limits;
-    // One uniform block is that of the parameters.
-    const mostBlocks = maxUniformBuffersPerShaderStage - 1;
-    if (weights.length > mostBlocks) return `its weights take ${weights.length} uniform blocks; the device has ${mostBlocks} for them`;
-    const most = variant.weights === "uniform" ? maxUniformBufferBindingSize : maxStorageBufferBindingSize;
-    const bytes = Math.max(0, ...weights.map(({ byteLength }) => byteLength));
-    return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
-  }
-
-  private isLlvmpipe(): boolean {
-    return /llvmpipe|lavapipe/i.test(this.adapter);
-  }
-
-  private isSoftware(): boolean {
-    return this.isLlvmpipe() || /swiftshader/i.test(this.adapter);
-  }
-
-  private async loadForFixed(): Promise<void> {
-    if (this.fixed?.kind === "fused") await loadFusedKernels();
-  }
-
   /** The fixed variant, or the plain one where the plan is none that can be fused. */
   private fixedFor(plan: Plan): Variant {
     const fixed = this.fixed!;
     if (fixed.kind === "layers") return fixed;
     if (!fusing()?.fusedForm(plan, { to: "host" }, fixed)) return this.plain;
-    const refusal = this.refusal(plan, fixed);
+    const refusal = this.candidates!.refusal(plan, fixed);
     if (refusal) throw new LimitError(`kernels is ${quote(nameOfVariant(fixed))}, but ${refusal}`);
     return fixed;
   }
@@ -243,8 +166,9 @@ export class Trials {
     if (!this.store) return;
     try {
       const name = await this.store.get(this.keyOf(plan, bucket));
-      if (name) await loadFusedKernels();
-      const variant = name ? this.variants(plan).find((allowed) => nameOfVariant(allowed) === name) : undefined;
+      if (!name) return;
+      const candidates = await this.loadCandidates();
+      const variant = candidates.of(plan, true).find((allowed) => nameOfVariant(allowed) === name);
       if (!variant) return;
       choice.tried = "everything";
       const compiling = this.compile(plan, variant, "host", "device").then(
@@ -287,12 +211,12 @@ export class Trials {
   }
 
   private async tryAll(plan: Plan, count: number, choice: Choice, sharedContext: boolean, unrolls: boolean): Promise<readonly Trial[]> {
-    const [{ Race }] = await Promise.all([import("./race.js"), loadFusedKernels()]);
+    const [{ Race }, candidates] = await Promise.all([import("./race.js"), this.loadCandidates()]);
     const race = new Race(this.device, plan, count, sharedContext, this.limits(), this.shared());
     const plain = await race.add(this.plain);
     await race.lengthen(plain);
     const runners = [plain];
-    for (const variant of this.variants(plan, unrolls).slice(1)) {
+    for (const variant of candidates.of(plan, unrolls).slice(1)) {
       try {
         await this.compile(plan, variant, "host");
         runners.push(await race.add(variant));
@@ -328,11 +252,6 @@ export class Trials {
 export function readKernels(kernels: string): Variant | null {
   if (typeof kernels !== "string") throw new InputError(`kernels is ${quote(kernels)}; expected "auto" or the name of a variant`);
   return kernels === "auto" ? null : parseVariant(kernels);
-}
-
-/** Lanes that every subgroup of the device has at least; 0 where it has no subgroups. */
-function lanesOf(device: GPUDevice): number {
-  return device.features.has("subgroups") ? (device.adapterInfo.subgroupMinSize ?? 0) : 0;
 }
 
 /** Numbers of points that are treated alike: up to 1, 4, 16, ..., 65 536 and more. */

@@ -115,19 +115,20 @@ export class ChunkRecorder {
     return { kind: "scratch", name };
   }
 
-  /** Tiles beside one another in a product of `width` outputs. */
+  /** Tiles, or blocks of a group's tiles, beside one another in a product of `width` outputs. */
   tilesAcross(width: number): number {
-    return Math.ceil(width / this.tile.outputs);
+    const { outputs, group } = this.tile;
+    return Math.ceil(width / (outputs * (group?.across ?? 1)));
   }
 
   /**
-   * For all rows and each of `parts` parts of a product's outputs: those of a tile, unless a contraction sums several.
-   * Lanes that hand weights around are whole workgroups.
+   * For all rows and each of `parts` parts of a product's outputs: those of a tile, or a group's, unless a contraction sums
+   * several. Lanes that hand weights around, and groups, are whole workgroups.
    */
   productInvocations(rows: number, parts: number): number {
-    const { rows: each, lanes } = this.tile;
-    const together = Math.max(1, lanes);
-    return Math.ceil(rows / (each * together)) * parts * together;
+    const { rows: each, lanes, group } = this.tile;
+    const [down, across] = group ? [group.down, group.across] : [Math.max(1, lanes), 1];
+    return Math.ceil(rows / (each * down)) * parts * down * across;
   }
 
   add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {

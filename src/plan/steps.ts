@@ -44,9 +44,12 @@ export type KernelName =
  */
 export type Scaling = "none" | "each" | "together";
 
-/** Those that steps use with a tile; the plain one does without the last, so that there is one kernel less to compile. */
+/**
+ * Those that steps use with a tile; the plain one does without the last, so that there is one kernel less to compile, and so
+ * do groups, which load a scale once for all outputs of a block.
+ */
 export function scalingsOf(tile: Tile): readonly Scaling[] {
-  return isPlain(tile) ? ["none", "each"] : ["none", "each", "together"];
+  return isPlain(tile) || tile.group ? ["none", "each"] : ["none", "each", "together"];
 }
 
 /** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
@@ -111,8 +114,12 @@ export const PARTIAL_SUMS = 8;
 /** Invocations per workgroup; all adapters allow 256, and 64 keeps small chunks spread out. */
 export const WORKGROUP_SIZE = 64;
 
-/** Lanes that hand weights around are a workgroup of their own: it shares its outputs, and so needs rows for every lane. */
+/**
+ * Lanes that hand weights around are a workgroup of their own: it shares its outputs, and so needs rows for every lane.
+ * A group is one too, since it has the workgroup's memory.
+ */
 export function workgroupSizeOf(tile: Tile | null): number {
+  if (tile?.group) return tile.group.down * tile.group.across;
   return tile && tile.lanes > 0 ? tile.lanes : WORKGROUP_SIZE;
 }
 /** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */

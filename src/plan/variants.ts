@@ -9,6 +9,13 @@ export interface Tile {
    * itself. At most the adapter's least subgroup size, and a divisor of `outputs` or a multiple of it.
    */
   readonly lanes: number;
+  /**
+   * Invocations that load the rows and weights of their tiles together, into workgroup memory: `down` below one another,
+   * over rows, and `across` beside one another, over outputs. 4, 8 or 16 each, for a block of at most 64 x 64 results, which
+   * keeps it within the invocations and the workgroup memory of every device; `across` divides 4 `rows`, so that all load
+   * alike. Without lanes.
+   */
+  readonly group?: { readonly down: number; readonly across: number };
   /** Whether weights lie in memory as float16. */
   readonly half?: boolean;
 }
@@ -37,13 +44,16 @@ export interface FusedVariant {
 /** Which kernels run a plan: all give the same results but for rounding. */
 export type Variant = LayersVariant | FusedVariant;
 
+/** How many vec4 of the inner dimension a group loads at a time. */
+export const GROUP_STEP = 4;
+
 /** The tile of the plain kernels, which every network and every device can run. */
 export const PLAIN_TILE: Tile = { rows: 4, outputs: 4, lanes: 0 };
 export const PLAIN: LayersVariant = { kind: "layers", tile: PLAIN_TILE };
 
 /** Whether a tile is the plain one, in float32 or float16. */
-export function isPlain({ rows, outputs, lanes }: Tile): boolean {
-  return rows === PLAIN_TILE.rows && outputs === PLAIN_TILE.outputs && lanes === PLAIN_TILE.lanes;
+export function isPlain({ rows, outputs, lanes, group }: Tile): boolean {
+  return rows === PLAIN_TILE.rows && outputs === PLAIN_TILE.outputs && lanes === PLAIN_TILE.lanes && !group;
 }
 
 /** A variant with its weights in float16. */
@@ -54,16 +64,17 @@ export function halved(variant: Variant): Variant {
 }
 
 /**
- * "layers 4x4", "layers 4x16 by 8 lanes", "fused uniform x4 by 8 lanes", "fused storage x2 in float16": rows x outputs of a
- * tile; points of an invocation.
+ * "layers 4x4", "layers 4x16 by 8 lanes", "layers 8x8 in groups of 8x8": rows x outputs of a tile, invocations over rows x over
+ * outputs of a group. "fused uniform x4 by 8 lanes", "fused storage x2 in float16": points of an invocation.
  */
 export function nameOfVariant(variant: Variant): string {
   if (variant.kind === "fused") {
     const { weights, points, lanes, half } = variant;
     return `fused ${weights} x${points}${byLanes(lanes)}${half ? HALF : ""}`;
   }
-  const { rows, outputs, lanes, half } = variant.tile;
-  return `layers ${rows}x${outputs}${byLanes(lanes)}${half ? HALF : ""}`;
+  const { rows, outputs, lanes, group, half } = variant.tile;
+  const grouped = group ? ` in groups of ${group.down}x${group.across}` : "";
+  return `layers ${rows}x${outputs}${byLanes(lanes)}${grouped}${half ? HALF : ""}`;
 }
 
 function byLanes(lanes: number): string {
@@ -93,11 +104,14 @@ export function parseVariant(name: string): Variant {
 }
 
 function parseSingle(name: string): Variant | null {
-  const layers = /^layers (\d+)x(\d+)(?: by (\d+) lanes)?$/.exec(name);
+  const layers = /^layers (\d+)x(\d+)(?: by (\d+) lanes| in groups of (4|8|16)x(4|8|16))?$/.exec(name);
   if (layers) {
     const [rows, outputs, lanes] = [Number(layers[1]), Number(layers[2]), Number(layers[3] ?? 0)];
-    if (rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && LANES.includes(lanes))
-      return { kind: "layers", tile: { rows, outputs, lanes } };
+    const isTile = rows >= 1 && rows <= 16 && outputs >= 4 && outputs <= 32 && outputs % 4 === 0 && LANES.includes(lanes);
+    if (isTile && !layers[4]) return { kind: "layers", tile: { rows, outputs, lanes } };
+    const [down, across] = [Number(layers[4]), Number(layers[5])];
+    if (isTile && rows * down <= 64 && outputs * across <= 64 && (GROUP_STEP * rows) % across === 0)
+      return { kind: "layers", tile: { rows, outputs, lanes, group: { down, across } } };
   }
   const fused = /^fused (uniform|storage|literal) x([124])(?: by (\d+) lanes)?$/.exec(name);
   if (!fused || (fused[3] && fused[1] !== "uniform")) return null;

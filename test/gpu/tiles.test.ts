@@ -55,7 +55,7 @@ const gated: Network = {
 const concatSquash = parseOnnx(readFileSync(new URL("../architectures/concatsquash.dynamo.onnx", import.meta.url)));
 
 /** Widths and counts that no tile divides; 131 points with their tangents fill several workgroups, 3 less than a tile. */
-const cases: { name: string; network: Network; count: number }[] = [
+const cases: { name: string; network: Network; count: number; tangentsAtOnce?: number }[] = [
   { name: "two hidden layers", network: randomMlp({ seed: 1, widths: [5, 37, 22, 5], activation: "tanh" }).network, count: 131 },
   { name: "three hidden layers", network: randomMlp({ seed: 2, widths: [7, 13, 50, 9, 7], activation: "silu" }).network, count: 67 },
   { name: "a wide state", network: randomMlp({ seed: 3, widths: [70, 33, 70], activation: "gelu" }).network, count: 3 },
@@ -67,7 +67,13 @@ const cases: { name: string; network: Network; count: number }[] = [
   { name: "a gate of a context per point", network: gated, count: 30 },
   { name: "ConcatSquash layers", network: concatSquash, count: 30 },
   { name: "a norm", network: normed, count: 29 },
-  { name: "a tile of tangents", network: randomMlp({ seed: 7, widths: [8, 21, 14, 18, 8], activation: "tanh" }).network, count: 20 },
+  {
+    // All rows of a tile are tangents of one point, and a block of 64 outputs does not take all.
+    name: "eight tangents at once",
+    network: randomMlp({ seed: 7, widths: [8, 70, 66, 8], activation: "tanh" }).network,
+    count: 17,
+    tangentsAtOnce: 8,
+  },
   { name: "no hidden layer", network: randomMlp({ seed: 6, widths: [9, 9] }).network, count: 5 },
 ];
 
@@ -82,14 +88,14 @@ const asked: { method: Method; outputs: readonly Output[] }[] = [
 
 const truths = new Map<string, ReturnType<typeof truthOf>>();
 
-function truthOf(network: Network, count: number) {
+function truthOf({ network, count }: (typeof cases)[number]) {
   const points = randomPoints(7, count, network.stateSize);
   const context = network.contextSize > 0 ? randomPoints(8, count, network.contextSize, 0.5) : null;
   const methods = new Set(explainPlan(network).candidates.map(({ method }) => method));
   const applicable = asked.filter(({ method }) => methods.has(method));
-  const results = applicable.map((options) => ({
-    ...options,
-    result: evaluateReference(network, points, { ...options, ...common, context }),
+  const results = applicable.map((asking) => ({
+    ...asking,
+    result: evaluateReference(network, points, { ...common, ...asking, context }),
   }));
   return { points, context, results };
 }
@@ -106,29 +112,35 @@ function scaleOf(numbers: Float64Array, rows: number, each: number): Float64Arra
   });
 }
 
+/** By as many lanes as the device has. */
 const tiles = [
-  { rows: 4, outputs: 4, shares: false },
-  { rows: 8, outputs: 8, shares: false },
-  { rows: 8, outputs: 16, shares: false },
-  { rows: 3, outputs: 12, shares: false },
-  { rows: 1, outputs: 16, shares: true },
-  { rows: 4, outputs: 16, shares: true },
-  { rows: 8, outputs: 16, shares: true },
+  "4x4",
+  "8x8",
+  "8x16",
+  "3x12",
+  "1x16 by LANES lanes",
+  "4x16 by LANES lanes",
+  "8x16 by LANES lanes",
   // A load for the lanes covers a part of several rows, or one row and a half.
-  { rows: 2, outputs: 4, shares: true },
-  { rows: 2, outputs: 12, shares: true },
+  "2x4 by LANES lanes",
+  "2x12 by LANES lanes",
+  "8x8 in groups of 8x8",
+  "4x4 in groups of 16x16",
+  // A block of 24 rows and 48 outputs, which an invocation's loads of weights do not divide.
+  "3x12 in groups of 8x4",
 ];
 
-describe.each(tiles)("a tile of $rows rows and $outputs outputs, weights handed around by lanes: $shares", ({ rows, outputs, shares }) => {
-  test.for(cases)("gives the numbers of the reference with $name", async ({ name, network, count }, { skip }) => {
-    if (shares && lanes === 0) skip("the device has no subgroups");
-    const kernels = `layers ${rows}x${outputs}${shares ? ` by ${lanes} lanes` : ""}`;
-    const field = await VectorField.create(device, network, { kernels });
-    const truth = truths.get(name) ?? truthOf(network, count);
+describe.each(tiles)("a tile of %s", (tile) => {
+  test.for(cases)("gives the numbers of the reference with $name", async (given, { skip }) => {
+    if (tile.includes("LANES") && lanes === 0) skip("the device has no subgroups");
+    const { name, network, count, tangentsAtOnce = common.tangentsAtOnce } = given;
+    const field = await VectorField.create(device, network, { kernels: `layers ${tile.replace("LANES", String(lanes))}` });
+    const truth = truths.get(name) ?? truthOf(given);
     truths.set(name, truth);
     const jacobian = truth.results.find(({ method }) => method === "jacobian")!.result;
     for (const { method, outputs: wanted, result: expected } of truth.results) {
-      const result = await field.evaluate(truth.points, { ...common, method, outputs: wanted, context: truth.context });
+      const options = { ...common, tangentsAtOnce, method, outputs: wanted, context: truth.context };
+      const result = await field.evaluate(truth.points, options);
       // An estimate adds the other entries of J too.
       const summed = method === "hutchinson" ? jacobian.jacobian! : jacobian.diagonal!;
       for (const output of wanted) {
@@ -144,8 +156,9 @@ describe.each(tiles)("a tile of $rows rows and $outputs outputs, weights handed 
 describe("a tile that is asked for", () => {
   const { network, count } = cases[0]!;
 
-  test("is what encode runs too", async () => {
-    const field = await VectorField.create(device, network, { kernels: lanes > 0 ? `layers 4x16 by ${lanes} lanes` : "layers 8x8" });
+  test.for(["4x16 by LANES lanes", "8x8 in groups of 8x8"])("is what encode runs too: %s", async (tile, { skip }) => {
+    if (tile.includes("LANES") && lanes === 0) skip("the device has no subgroups");
+    const field = await VectorField.create(device, network, { kernels: `layers ${tile.replace("LANES", String(lanes))}` });
     const points = randomPoints(7, count, network.stateSize);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const given = device.createBuffer({ size: points.byteLength, usage });

@@ -3,7 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, mlp, VectorField, type Network, type Store, type VectorFieldOptions } from "../../src/index.js";
+import { Candidates } from "../../src/gpu/candidates.js";
 import { fileStore } from "../../src/node/index.js";
+import { makePlan } from "../../src/plan/trace.js";
+import { nameOfVariant } from "../../src/plan/variants.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
 import { randomMlp, randomPoints } from "../fields.js";
@@ -51,6 +54,16 @@ describe("tune", () => {
     expectClose(result.divergence, plain, plain.map(Math.abs));
     expect(kernelsIn(store).map(([, value]) => value)).toEqual([names[0]]);
     field.destroy();
+  });
+
+  test.for([
+    ["a real GPU", "nvidia hopper", ["layers 8x8 in groups of 8x8", "layers 4x4 in groups of 16x16"]],
+    ["llvmpipe", "mesa llvmpipe (LLVM 15.0.6, 256 bits)", []],
+    ["SwiftShader", "google swiftshader SwiftShader Device", []],
+  ] as const)("tries groups that share workgroup memory where they can pay: on %s", async ([, adapter, groups]) => {
+    const names = new Candidates(device, adapter, 0, false).of(makePlan(network), false).map(nameOfVariant);
+    expect(names[0]).toBe("layers 4x4");
+    expect(names.filter((name) => name.includes("groups"))).toEqual(groups);
   });
 
   test("gives a fixed variant back alone", async () => {
@@ -163,6 +176,7 @@ describe("weights in float16", () => {
     // One method each: llvmpipe takes seconds to compile a tile's kernels.
     { kernels: "layers 8x8 in float16", methods: ["cyclic"] },
     { kernels: "layers 4x16 by 4 lanes in float16", methods: ["tangent"] },
+    { kernels: "layers 8x8 in groups of 8x8 in float16", methods: ["cyclic"] },
     { kernels: "fused storage x2 in float16", methods: ["tangent", "cyclic"] },
   ] as const)("are as near as they are said to be, and no nearer than their rounding, by $kernels", async ({ kernels, methods }) => {
     if (!device.features.has("shader-f16")) return expect(make(larger, { weights: "float16", kernels })).rejects.toThrow(/shader-f16/);
