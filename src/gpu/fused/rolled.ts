@@ -10,6 +10,8 @@ const LEAST = 16;
 const MOST_UNROLLED_RESULTS = 64;
 /** A narrow sum grows in a variable for each result and goes through the loops: f, for the states that are fused. */
 const MOST_NARROW = 16;
+/** Multiply-adds of a round: the code of more would not stay in the instruction cache of a CPU (32 KiB). */
+const LONGEST_ROUND = 1300;
 /** Bytes of a uniform block that every device binds. */
 const BLOCK_BYTES = 65_536;
 
@@ -104,7 +106,7 @@ export class Rolled extends Unrolled {
     for (const sum of sums) for (const product of sum.products) products.add(product, sum);
     for (const contraction of contractions) products.add(contraction.operation.product!, contraction);
     this.prepare(products);
-    const round = this.open(operation.into.width);
+    const round = this.open(operation.into.width, products);
     for (const sum of sums)
       products.results.set(
         sum,
@@ -136,7 +138,7 @@ export class Rolled extends Unrolled {
       const products = new RoundProducts();
       products.add(product, contraction);
       this.prepare(products);
-      const round = this.open(width);
+      const round = this.open(width, products);
       const results = this.results(round.results, () => "V(0.0)");
       products.results.set(contraction, results);
       this.multiply(round, products);
@@ -306,9 +308,10 @@ export class Rolled extends Unrolled {
     return `${loop.counter} * ${results}u + ${result}u`;
   }
 
-  /** Two results in a round where their number is even: more do not fit the registers of the adapters that gain from it. */
-  private open(width: number): Round {
-    const results = width % 2 === 0 ? 2 : 1;
+  /** Two results in a round where their number is even and the round does not get too long. */
+  private open(width: number, { byMatrix }: RoundProducts): Round {
+    const perResult = [...byMatrix].reduce((sum, [{ columns }, sharing]) => sum + columns * sharing.length, 0);
+    const results = width % 2 === 0 && 2 * perResult * this.points <= LONGEST_ROUND ? 2 : 1;
     const loop: Loop = { rounds: width / results, counter: this.fresh("round"), weights: [], loads: [] };
     this.lines.push(`for (var ${loop.counter} = 0u; ${loop.counter} < ${loop.rounds}u; ${loop.counter}++) {`);
     return { loop, results };
