@@ -14,7 +14,7 @@ export interface Trial {
   /** Its name, as VectorField.create takes it. */
   readonly kernels: string;
   /**
-   * Wall time of the trial's points on the device, the least of some repetitions, of one where others were far ahead; Infinity
+   * Wall time of the trial's points on the device, the least of some repetitions, of two where others were far ahead; Infinity
    * where it failed, NaN where it is fixed and was not tried.
    */
   readonly milliseconds: number;

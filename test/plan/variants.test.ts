@@ -12,7 +12,7 @@ describe("the name of a variant", () => {
     "layers 3x12 in groups of 8x4 in float16",
     "fused uniform x2",
     "fused storage x4 in float16",
-    "fused literal x1 in 4 parts",
+    "fused uniform x4 by 8 lanes",
   ])("%s is what its variant is called", (name) => {
     expect(nameOfVariant(parseVariant(name))).toBe(name);
   });
