@@ -32,7 +32,7 @@ describe("the name of a variant", () => {
     ["lanes beside groups", "layers 4x16 by 8 lanes in groups of 8x4"],
     ["half a group", "layers 8x8 in groups of 8"],
     ["a fused kernel in groups", "fused storage x2 in groups of 8x8"],
-    ["parts of a loop", "fused storage x2 in 2 parts"],
+    ["lanes that hand around a storage buffer", "fused storage x2 by 8 lanes"],
     ["float16 in a uniform block", "fused uniform x2 in float16"],
   ])("has none with %s", ([, name]) => {
     expect(() => parseVariant(name!)).toThrow(InputError);
