@@ -1,8 +1,19 @@
 import { isIdentity } from "../../model/activation.js";
 import type { PlannedMatrix } from "../../plan/matrices.js";
-import type { Elements, FusedProgram, Operation, Product, Vector } from "../../plan/operations.js";
+import type { Elements, FusedProgram, Product, Vector } from "../../plan/operations.js";
 import { halves } from "../buffers.js";
-import { COMPONENTS, literal, numberOf, Writer, type Contract, type FusedText, type Sum } from "./writer.js";
+import {
+  COMPONENTS,
+  literal,
+  numberOf,
+  Writer,
+  type Contract,
+  type FusedText,
+  type Load,
+  type Norm,
+  type NormTangent,
+  type Sum,
+} from "./writer.js";
 
 /** Results of a product that are summed side by side in loops. */
 const LOOPED_RESULTS = 8;
@@ -37,24 +48,11 @@ export class Looped extends Writer {
     return new Map([["weights", this.half ? halves(padded, "a matrix") : padded]]);
   }
 
-  override write(operation: Operation): void {
-    switch (operation.kind) {
-      case "load":
-        this.declare(operation.into);
-        return this.each(operation.into.width, (index) => {
-          this.lines.push(`${operation.into.name}[${index}] = ${this.input(operation, index)};`);
-        });
-      case "sum":
-        return this.sum(operation);
-      case "norm":
-        return this.norm(operation);
-      case "norm tangent":
-        return this.normTangent(operation);
-      case "contract":
-        return this.contract(operation);
-      case "store":
-        return this.store(operation);
-    }
+  protected override load(operation: Load): void {
+    this.declare(operation.into);
+    this.each(operation.into.width, (index) => {
+      this.lines.push(`${operation.into.name}[${index}] = ${this.input(operation, index)};`);
+    });
   }
 
   protected override element({ name }: Vector, index: number): string {
@@ -162,7 +160,7 @@ export class Looped extends Writer {
     this.lines.push("}");
   }
 
-  private sum({ into, derivative, bias, added, products, activation }: Sum): void {
+  protected override sum({ into, derivative, bias, added, products, activation }: Sum): void {
     this.declare(into);
     if (derivative) this.declare(derivative);
     const block = blockOf(into.width);
@@ -188,7 +186,7 @@ export class Looped extends Writer {
     });
   }
 
-  private contract({ product, x, by, factor, term, width }: Contract): void {
+  protected override contract({ product, x, by, factor, term, width }: Contract): void {
     const total = this.fresh("c");
     this.lines.push(`var ${total} = V(0.0);`);
     if (product) {
@@ -207,7 +205,7 @@ export class Looped extends Writer {
     this.lines.push(`term[${term}] += ${factor.length > 0 ? `${this.elements(factor, `${term}u`)} * ` : ""}${total};`);
   }
 
-  private norm({ into, deviation, x, centered, epsilon }: Extract<Operation, { kind: "norm" }>): void {
+  protected override norm({ into, deviation, x, centered, epsilon }: Norm): void {
     this.declare(into);
     this.declare(deviation);
     const [mean, variance] = [this.fresh("mean"), this.fresh("variance")];
@@ -224,7 +222,7 @@ export class Looped extends Writer {
     this.each(x.width, (index) => this.lines.push(`${into.name}[${index}] = ${deviation.name}[0] * (${x.name}[${index}] - ${mean});`));
   }
 
-  private normTangent({ into, tangent, value, deviation, centered }: Extract<Operation, { kind: "norm tangent" }>): void {
+  protected override normTangent({ into, tangent, value, deviation, centered }: NormTangent): void {
     this.declare(into);
     const [mean, along] = [this.fresh("mean"), this.fresh("along")];
     this.lines.push(`var ${mean} = V(0.0);`, `var ${along} = V(0.0);`);

@@ -1,5 +1,5 @@
-import type { Elements, FusedProgram, Operation, Product, Vector } from "../../plan/operations.js";
-import { literal, numberOf, Writer, type Contract, type FusedText, type Sum } from "./writer.js";
+import type { Elements, FusedProgram, Product, Vector } from "../../plan/operations.js";
+import { literal, numberOf, Writer, type Contract, type FusedText, type Load, type Norm, type NormTangent, type Sum } from "./writer.js";
 
 /** Results of a product that are summed side by side where all is unrolled. */
 const UNROLLED_RESULTS = 4;
@@ -91,22 +91,8 @@ export class Unrolled extends Writer {
     return new Map();
   }
 
-  override write(operation: Operation): void {
-    switch (operation.kind) {
-      case "load":
-        for (let index = 0; index < operation.into.width; index++) this.define(operation.into, index, this.input(operation, `${index}u`));
-        return;
-      case "sum":
-        return this.sum(operation);
-      case "norm":
-        return this.norm(operation);
-      case "norm tangent":
-        return this.normTangent(operation);
-      case "contract":
-        return this.contract(operation);
-      case "store":
-        return this.store(operation);
-    }
+  protected override load(operation: Load): void {
+    for (let index = 0; index < operation.into.width; index++) this.define(operation.into, index, this.input(operation, `${index}u`));
   }
 
   protected override element(vector: Vector, index: number): string {
@@ -206,7 +192,7 @@ export class Unrolled extends Writer {
     results.forEach((result, offset) => take(result, names[offset]!));
   }
 
-  protected sum(operation: Sum): void {
+  protected override sum(operation: Sum): void {
     const { into, derivative, bias, added, activation, products } = operation;
     const take = (result: number, name: string): void => {
       const activated = this.activate(activation, name);
@@ -233,7 +219,7 @@ export class Unrolled extends Writer {
     }
   }
 
-  protected contract(operation: Contract): void {
+  protected override contract(operation: Contract): void {
     const { product, x, by, factor, term, width } = operation;
     const total = this.term(term);
     const contraction = this.contractionOf(operation);
@@ -270,7 +256,7 @@ export class Unrolled extends Writer {
     if (all.constant !== 0) this.lines.push(`${contraction.sum} += ${expression};`);
   }
 
-  private norm({ into, deviation, x, centered, epsilon }: Extract<Operation, { kind: "norm" }>): void {
+  protected override norm({ into, deviation, x, centered, epsilon }: Norm): void {
     const names = Array.from({ length: x.width }, (_, index) => this.element(x, index));
     const mean = this.fresh("mean");
     this.lines.push(`let ${mean} = ${centered ? `(${names.join(" + ")}) * ${literal(1 / x.width)}` : "V(0.0)"};`);
@@ -284,7 +270,7 @@ export class Unrolled extends Writer {
     distances.forEach((distance, index) => this.define(into, index, `${this.element(deviation, 0)} * ${distance}`));
   }
 
-  private normTangent({ into, tangent, value, deviation, centered }: Extract<Operation, { kind: "norm tangent" }>): void {
+  protected override normTangent({ into, tangent, value, deviation, centered }: NormTangent): void {
     const { width } = into;
     const moved = Array.from({ length: width }, (_, index) => {
       const expression = this.product(this.factors(tangent, index));

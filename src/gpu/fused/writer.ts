@@ -14,6 +14,8 @@ export interface FusedText {
 export type Load = Extract<Operation, { kind: "load" }>;
 export type Sum = Extract<Operation, { kind: "sum" }>;
 export type Contract = Extract<Operation, { kind: "contract" }>;
+export type Norm = Extract<Operation, { kind: "norm" }>;
+export type NormTangent = Extract<Operation, { kind: "norm tangent" }>;
 
 export const COMPONENTS = ["x", "y", "z", "w"] as const;
 
@@ -33,7 +35,28 @@ export abstract class Writer {
     this.stores = COMPONENTS.slice(0, points).map(() => []);
   }
 
-  abstract write(operation: Operation): void;
+  write(operation: Operation): void {
+    switch (operation.kind) {
+      case "load":
+        return this.load(operation);
+      case "sum":
+        return this.sum(operation);
+      case "norm":
+        return this.norm(operation);
+      case "norm tangent":
+        return this.normTangent(operation);
+      case "contract":
+        return this.contract(operation);
+      case "store":
+        return this.store(operation);
+    }
+  }
+
+  protected abstract load(operation: Load): void;
+  protected abstract sum(operation: Sum): void;
+  protected abstract norm(operation: Norm): void;
+  protected abstract normTangent(operation: NormTangent): void;
+  protected abstract contract(operation: Contract): void;
   /** What an element of a vector is called. */
   protected abstract element(vector: Vector, index: number): string;
   /** The buffers of weights as they are declared, and what they hold. */
@@ -86,7 +109,7 @@ export abstract class Writer {
     );
   }
 
-  protected store({ from, what }: Extract<Operation, { kind: "store" }>): void {
+  private store({ from, what }: Extract<Operation, { kind: "store" }>): void {
     const names = Array.from({ length: from.width }, (_, index) => this.element(from, index));
     if (what !== "divergence") return names.forEach((name, index) => this.output(what, name, `${index}u`));
     const sum = this.fresh("sum");
