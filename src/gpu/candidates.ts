@@ -4,11 +4,16 @@ import { halved, PLAIN_TILE, type FusedVariant, type LayersVariant, type Tile, t
 import { fusedKernelOf } from "./kernels.js";
 
 /**
- * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, software adapters overflow their compiler's
- * stack (seen at 25 000 on SwiftShader), or compile for a minute and gain nothing (31 000 on llvmpipe: slower than loops over
- * results).
+ * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, compilers take a minute and nothing is gained:
+ * on llvmpipe 31 000 are slower than loops over results, on SwiftShader 20 000 slower than in step.
  */
-const MOST_UNROLLED = { llvmpipe: 30_000, other: 13_000 } as const;
+const MOST_UNROLLED = { llvmpipe: 30_000, swiftShader: 20_000, other: 13_000 } as const;
+
+/**
+ * From here on SwiftShader's code and constants leave the second-level cache, where going in step halves the time; up to here
+ * a width of 128 with 16 coordinates compiles in 13 seconds.
+ */
+const IN_STEP = { least: 6_000, most: 50_000 } as const;
 
 /** Which variants there are to try on a device; after loadWriters. */
 export class Candidates {
@@ -57,15 +62,22 @@ export class Candidates {
 
   private unrolled(plan: Plan): FusedVariant[] {
     const variants = ([1, 2] as const).map((points): FusedVariant => ({ kind: "fused", weights: "literal", points, lanes: 0 }));
-    return variants.filter((variant) => this.refusal(plan, variant) === null);
+    const inStep = variants.map((variant): FusedVariant => ({ ...variant, inStep: true }));
+    const long = inStep.filter((variant) => this.isSwiftShader() && this.unrolledSize(plan, variant) >= IN_STEP.least);
+    return [...variants, ...long].filter((variant) => this.refusal(plan, variant) === null);
+  }
+
+  /** How long an unrolled kernel would be, in multiply-adds of all its points; 0 where the plan cannot be fused. */
+  private unrolledSize(plan: Plan, variant: FusedVariant): number {
+    const form = fusing()?.fusedForm(plan, { to: "host" }, variant);
+    return form ? fusing()!.unrolledSize(form.program) * variant.points : 0;
   }
 
   /** Why a plan cannot run in a fused variant; null where it can. */
   refusal(plan: Plan, variant: FusedVariant): string | null {
-    const fused = fusing();
-    const form = fused?.fusedForm(plan, { to: "host" }, variant);
-    if (!fused || !form) return "the plan is not one that a single invocation carries through";
-    if (variant.weights === "literal") return this.tooLong(fused.unrolledSize(form.program) * variant.points);
+    const form = fusing()?.fusedForm(plan, { to: "host" }, variant);
+    if (!form) return "the plan is not one that a single invocation carries through";
+    if (variant.weights === "literal") return this.tooLong(this.unrolledSize(plan, variant), variant.inStep);
     const kernel = fusedKernelOf(form);
     const tooLong = variant.lanes > 0 ? this.tooLong(kernel.size!) : null;
     if (tooLong) return tooLong;
@@ -79,9 +91,18 @@ export class Candidates {
     return bytes > most ? `its weights take ${bytes} bytes; the device binds ${most}` : null;
   }
 
-  private tooLong(size: number): string | null {
-    const most = this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+  private tooLong(size: number, inStep = false): string | null {
+    const most = this.mostUnrolled(inStep);
     return size > most ? `its kernel would have ${size} unrolled multiply-adds; at most ${most} are taken on this adapter` : null;
+  }
+
+  private mostUnrolled(inStep: boolean): number {
+    if (this.isSwiftShader()) return inStep ? IN_STEP.most : MOST_UNROLLED.swiftShader;
+    return this.isLlvmpipe() ? MOST_UNROLLED.llvmpipe : MOST_UNROLLED.other;
+  }
+
+  private isSwiftShader(): boolean {
+    return /swiftshader/i.test(this.adapter);
   }
 
   private isLlvmpipe(): boolean {
@@ -93,6 +114,6 @@ export class Candidates {
    * times as long as the best of the other tiles, and SwiftShader 10 seconds to compile them.
    */
   private isSoftware(): boolean {
-    return this.isLlvmpipe() || /swiftshader/i.test(this.adapter);
+    return this.isLlvmpipe() || this.isSwiftShader();
   }
 }

@@ -12,7 +12,7 @@ export function fusedText(form: FusedForm): FusedText {
 }
 
 /** Unrolled where weights are literals, in loops where they are in a buffer, half and half where lanes hand them around. */
-function writerOf({ program, variant: { weights, points, lanes, half = false } }: FusedForm): Writer {
-  if (weights === "literal") return new Unrolled(program, points);
+function writerOf({ program, variant: { weights, points, lanes, inStep = false, half = false } }: FusedForm): Writer {
+  if (weights === "literal") return new Unrolled(program, points, { inStep });
   return lanes > 0 ? new Rolled(program, points, lanes) : new Looped(program, points, weights, half);
 }

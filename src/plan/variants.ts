@@ -37,6 +37,11 @@ export interface FusedVariant {
    * 0: every invocation loads every weight for itself. At most the adapter's least subgroup size.
    */
   readonly lanes: number;
+  /**
+   * Whether the invocations of a workgroup wait for one another every so often, so that all run a stretch of the text while
+   * it lies in a processor's caches. Where weights are literals.
+   */
+  readonly inStep?: boolean;
   /** Whether weights lie in memory as float16: in a storage buffer, since uniform blocks take no narrower arrays. */
   readonly half?: boolean;
 }
@@ -65,12 +70,13 @@ export function halved(variant: Variant): Variant {
 
 /**
  * "layers 4x4", "layers 4x16 by 8 lanes", "layers 8x8 in groups of 8x8": rows x outputs of a tile, invocations over rows x over
- * outputs of a group. "fused uniform x4 by 8 lanes", "fused storage x2 in float16": points of an invocation.
+ * outputs of a group. "fused uniform x4 by 8 lanes", "fused storage x2 in float16", "fused literal x2 in step": points of an
+ * invocation.
  */
 export function nameOfVariant(variant: Variant): string {
   if (variant.kind === "fused") {
-    const { weights, points, lanes, half } = variant;
-    return `fused ${weights} x${points}${byLanes(lanes)}${half ? HALF : ""}`;
+    const { weights, points, lanes, inStep, half } = variant;
+    return `fused ${weights} x${points}${byLanes(lanes)}${inStep ? IN_STEP : ""}${half ? HALF : ""}`;
   }
   const { rows, outputs, lanes, group, half } = variant.tile;
   const grouped = group ? ` in groups of ${group.down}x${group.across}` : "";
@@ -88,6 +94,7 @@ export function tileOf(variant: Variant): Tile {
 }
 
 const HALF = " in float16";
+const IN_STEP = " in step";
 /** Numbers of lanes that a name may hold; 0: none. */
 const LANES = [0, 4, 8, 16, 32, 64];
 
@@ -113,8 +120,8 @@ function parseSingle(name: string): Variant | null {
     if (isTile && rows * down <= 64 && outputs * across <= 64 && (GROUP_STEP * rows) % across === 0)
       return { kind: "layers", tile: { rows, outputs, lanes, group: { down, across } } };
   }
-  const fused = /^fused (uniform|storage|literal) x([124])(?: by (\d+) lanes)?$/.exec(name);
-  if (!fused || (fused[3] && fused[1] !== "uniform")) return null;
+  const fused = /^fused (uniform|storage|literal) x([124])(?: by (\d+) lanes)?( in step)?$/.exec(name);
+  if (!fused || (fused[3] && fused[1] !== "uniform") || (fused[4] && fused[1] !== "literal")) return null;
   const lanes = Number(fused[3] ?? 0);
   if (!LANES.includes(lanes)) return null;
   return {
@@ -122,5 +129,6 @@ function parseSingle(name: string): Variant | null {
     weights: fused[1] as FusedVariant["weights"],
     points: Number(fused[2]) as FusedVariant["points"],
     lanes,
+    ...(fused[4] && { inStep: true }),
   };
 }

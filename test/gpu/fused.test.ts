@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { evaluateReference, InputError, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
 import { parseActivation } from "../../src/model/activation.js";
 import { makeBuffer, readBuffer } from "../buffers.js";
@@ -64,6 +64,22 @@ describe.for(variants)("%s", (kernels) => {
     await compare(network, kernels, ["tangent"], randomPoints(5, 1, 3));
     await compare(network, kernels, ["cyclic"], randomPoints(5, COUNT, 3));
   });
+});
+
+test.for([
+  { widths: [2, 26, 30, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
+  { widths: [3, 20, 21, 24, 3], activation: "silu", contextSize: 2, methods: ["tangent"], alone: [] },
+] as const)("$widths in step, with barriers", async ({ widths, activation, contextSize, methods, alone }) => {
+  const { network } = randomMlp({ seed: 9, widths, activation, contextSize });
+  const sources: string[] = [];
+  const create = vi.spyOn(device, "createShaderModule").mockImplementation((descriptor) => {
+    sources.push(descriptor.code);
+    return GPUDevice.prototype.createShaderModule.call(device, descriptor);
+  });
+  await compare(network, "fused literal x2 in step", methods, contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null, alone);
+  create.mockRestore();
+  const barriers = sources.map((source) => source.split("workgroupBarrier();").length - 1);
+  expect(Math.max(...barriers)).toBeGreaterThan(2);
 });
 
 /** Loops over the results of wide products: some rounds of two results, some of one, arrays for what several layers read. */

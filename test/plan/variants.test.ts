@@ -13,6 +13,7 @@ describe("the name of a variant", () => {
     "fused uniform x2",
     "fused storage x4 in float16",
     "fused uniform x4 by 8 lanes",
+    "fused literal x2 in step",
   ])("%s is what its variant is called", (name) => {
     expect(nameOfVariant(parseVariant(name))).toBe(name);
   });
@@ -34,6 +35,7 @@ describe("the name of a variant", () => {
     ["a fused kernel in groups", "fused storage x2 in groups of 8x8"],
     ["lanes that hand around a storage buffer", "fused storage x2 by 8 lanes"],
     ["float16 in a uniform block", "fused uniform x2 in float16"],
+    ["loops in step", "fused uniform x2 in step"],
   ])("has none with %s", ([, name]) => {
     expect(() => parseVariant(name!)).toThrow(InputError);
   });

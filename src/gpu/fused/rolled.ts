@@ -72,7 +72,7 @@ export class Rolled extends Unrolled {
     points: number,
     private readonly lanes: number,
   ) {
-    super(program, points, MOST_NARROW);
+    super(program, points, { mostNarrow: MOST_NARROW });
   }
 
   protected override builtins(): string {

@@ -1,8 +1,22 @@
+import type { PlannedMatrix } from "../../plan/matrices.js";
 import type { Elements, FusedProgram, Product, Vector } from "../../plan/operations.js";
 import { literal, numberOf, Writer, type Contract, type FusedText, type Load, type Norm, type NormTangent, type Sum } from "./writer.js";
 
 /** Results of a product that are summed side by side where all is unrolled. */
 const UNROLLED_RESULTS = 4;
+
+/**
+ * Multiply-adds of all points of an invocation between two barriers, where a workgroup goes in step: about what a first-level
+ * instruction cache holds of SwiftShader's code. From half to twice as many its speed is the same within a tenth.
+ */
+const STEP = 1000;
+
+interface UnrolledOptions {
+  /** Sums of at most so many results grow while their inputs are computed. */
+  readonly mostNarrow?: number;
+  /** Whether there are barriers: see FusedVariant. */
+  readonly inStep?: boolean;
+}
 
 /** A constant times vectors' elements. */
 export interface Factors {
@@ -42,7 +56,7 @@ function blocksOf(width: number): number[][] {
 
 /** Every number has a name and every weight is a literal: no loops, no branches, no arrays. */
 export class Unrolled extends Writer {
-  /** Products that have a name already, by their text. */
+  /** Expressions that have a name already, by their text. */
   private readonly known = new Map<string, string>();
   private readonly terms = new Set<number>();
   /** How many elements of each vector have been computed. */
@@ -53,10 +67,11 @@ export class Unrolled extends Writer {
   /** Contractions, by the vector that weighs their results: results are computed beside its elements, and then done with. */
   protected readonly weighed: Map<Vector, Contraction[]> = new Map();
   private readonly contractions = new Map<Contract, Contraction>();
+  private readonly inStep: boolean;
 
-  /** @param mostNarrow sums of at most so many results grow while their inputs are computed. */
-  constructor(program: FusedProgram, points: number, mostNarrow: number = MOST_NARROW) {
+  constructor(program: FusedProgram, points: number, { mostNarrow = MOST_NARROW, inStep = false }: UnrolledOptions = {}) {
     super(program, points);
+    this.inStep = inStep;
     for (const operation of program.operations) {
       if (operation.kind === "sum" && operation.into.width <= mostNarrow) this.noteNarrow(operation);
       if (operation.kind === "contract" && operation.product) this.noteWeighed(operation);
@@ -156,17 +171,14 @@ export class Unrolled extends Writer {
   /** constant * names, the product of the names computed once. */
   protected product({ constant, names }: Factors): string {
     if (names.length === 0) return `V(${literal(constant)})`;
-    const key = names.join(" * ");
-    let name = names.length === 1 ? key : this.known.get(key);
-    if (name === undefined) {
-      name = this.fresh("f");
-      this.lines.push(`let ${name} = ${key};`);
-      this.known.set(key, name);
-    }
+    const name = names.length === 1 ? names[0]! : this.once("f", names.join(" * "));
     return constant === 1 ? name : `${literal(constant)} * ${name}`;
   }
 
-  /** Results of Σ W x, a few at a time, as names of variables. */
+  /**
+   * Results of Σ W x, a few at a time, as names of variables. Four columns at a time are one scalar product: a quarter of the
+   * text to compile, and SwiftShader keeps the sum of the four in a register.
+   */
   private block(
     results: readonly number[],
     products: readonly Product[],
@@ -180,16 +192,53 @@ export class Unrolled extends Writer {
       return name;
     });
     for (const { matrix, x } of products)
-      for (let column = 0; column < matrix.columns; column++) {
-        const { constant, names: factors } = this.factors(x, column);
-        const weights = results.map((result) => constant * numberOf(matrix, result, column));
-        if (weights.every((weight) => weight === 0)) continue;
-        const unit = this.product({ constant: 1, names: factors });
-        weights.forEach((weight, offset) => {
-          if (weight !== 0) this.lines.push(`${names[offset]} += ${literal(weight)} * ${unit};`);
+      for (let first = 0; first < matrix.columns; first += 4) {
+        const columns = Array.from({ length: Math.min(4, matrix.columns - first) }, (_, offset) =>
+          this.column(matrix, results, x, first + offset),
+        );
+        names.forEach((name, offset) => {
+          const weights = columns.map((column) => column.weights[offset]!);
+          if (columns.length === 4 && !weights.includes(0))
+            this.addFour(
+              name,
+              weights,
+              columns.map(({ unit }) => unit),
+            );
+          else
+            weights.forEach((weight, column) => {
+              if (weight !== 0) this.lines.push(`${name} += ${literal(weight)} * ${columns[column]!.unit};`);
+            });
         });
       }
     results.forEach((result, offset) => take(result, names[offset]!));
+  }
+
+  /** Of each result the number that a column's element is multiplied by. */
+  private column(matrix: PlannedMatrix, results: readonly number[], x: Elements, column: number): { weights: number[]; unit: string } {
+    const { constant, names } = this.factors(x, column);
+    const weights = results.map((result) => constant * numberOf(matrix, result, column));
+    return { weights, unit: weights.every((weight) => weight === 0) ? "V(0.0)" : this.product({ constant: 1, names }) };
+  }
+
+  /** Adds four weights times four elements. */
+  private addFour(sum: string, weights: readonly number[], units: readonly string[]): void {
+    const row = `vec4f(${weights.map(literal).join(", ")})`;
+    const product = this.ofPoints((point) => {
+      const elements = this.once("x", `vec4f(${units.map((unit) => this.ofPoint(unit, point)).join(", ")})`);
+      return `dot(${row}, ${elements})`;
+    });
+    this.lines.push(`${sum} += ${product};`);
+  }
+
+  /** A name for what an expression gives, computed once. */
+  private once(prefix: string, expression: string): string {
+    let name = this.known.get(expression);
+    if (name === undefined) {
+      name = this.fresh(prefix);
+      this.lines.push(`let ${name} = ${expression};`);
+      this.known.set(expression, name);
+    }
+    return name;
   }
 
   protected override sum(operation: Sum): void {
@@ -284,5 +333,19 @@ export class Unrolled extends Writer {
     this.lines.push(`let ${along} = (${moved.map((name, index) => `${name} * ${values[index]}`).join(" + ")}) * ${literal(1 / width)};`);
     const scale = this.element(deviation, 0);
     moved.forEach((name, index) => this.define(into, index, `${scale} * (${name} - ${mean} - ${values[index]} * ${along})`));
+  }
+
+  protected override body(): readonly string[] {
+    return this.inStep ? this.withBarriers(STEP / this.points) : this.lines;
+  }
+
+  private withBarriers(step: number): string[] {
+    let since = 0;
+    return this.lines.flatMap((line) => {
+      since += this.sizeOf(line);
+      if (since < step) return [line];
+      since = 0;
+      return [line, "workgroupBarrier();"];
+    });
   }
 }

@@ -25,7 +25,6 @@ export abstract class Writer {
   /** Stores of each point, at the end. */
   private readonly stores: string[][];
   private readonly activations = new Map<string, string>();
-  private activated = 0;
   protected names = 0;
 
   constructor(
@@ -90,7 +89,6 @@ export abstract class Writer {
     const text = activationWgsl(activation);
     let name = this.activations.get(text);
     if (name === undefined) this.activations.set(text, (name = `activation_${this.activations.size}`));
-    this.activated++;
     const results = COMPONENTS.slice(0, this.points).map((_, lane) => {
       const result = this.fresh("q");
       this.lines.push(`let ${result} = ${name}(${this.ofPoint(z, lane)});`);
@@ -115,6 +113,17 @@ export abstract class Writer {
     const sum = this.fresh("sum");
     this.lines.push(`let ${sum} = ${names.join(" + ") || "V(0.0)"};`);
     this.output(what, sum, "0u");
+  }
+
+  /** What main does between its inputs and its outputs. */
+  protected body(): readonly string[] {
+    return this.lines;
+  }
+
+  /** How long a line is, in multiply-adds of one point. */
+  protected sizeOf(line: string): number {
+    if (line.includes(" += ")) return line.includes("dot(") ? 4 : 1;
+    return line.includes("= activation_") ? ACTIVATION_SIZE / this.points : 0;
   }
 
   finish(): FusedText {
@@ -159,11 +168,11 @@ let i = invocation_index(id, workgroups);
 ${COMPONENTS.slice(0, this.points)
   .map((_, lane) => `let point_${lane} = min(i * ${this.points}u + ${lane}u, p.rows - 1u);`)
   .join("\n")}
-${this.lines.join("\n")}
+${this.body().join("\n")}
 ${this.stores.flat().join("\n")}
 }
 `;
-    const size = this.lines.filter((line) => line.includes(" += ")).length + ACTIVATION_SIZE * this.activated;
+    const size = this.lines.reduce((sum, line) => sum + this.sizeOf(line), 0);
     return { text, weights: this.packed(), size };
   }
 }
