@@ -155,7 +155,7 @@ function handedAround({ outputs, lanes }: Tile): Weights {
   const loads = Math.ceil(outputs / lanes);
   const broadcast = (inner: number, output: number): string => {
     const load = Math.floor(output / lanes);
-    return `subgroupBroadcast(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
+    return `${broadcastOf(lanes)}(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
   };
   return {
     setup: `
@@ -171,6 +171,11 @@ function handedAround({ outputs, lanes }: Tile): Weights {
         .map((inner) => `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`)
         .join(",\n      "),
   };
+}
+
+/** What hands a number of one of `lanes` lanes to all; SwiftShader, of four lanes, does it in quads by a single instruction. */
+export function broadcastOf(lanes: number): "quadBroadcast" | "subgroupBroadcast" {
+  return lanes === 4 ? "quadBroadcast" : "subgroupBroadcast";
 }
 
 /** One line for each of `count` numbers. */
