@@ -307,8 +307,8 @@ export class VectorField {
     if (count === 0) return;
 
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const route = { to: "device", outer: rows } as const;
-    const variant = sharesBuffers(buffers) ? this.trials.plain : this.trials.pickCompiled(plan, count);
+    const route = { to: "device", outer: rows, sharesBuffers: sharesBuffers(buffers) } as const;
+    const variant = route.sharesBuffers ? this.trials.plain : this.trials.pickCompiled(plan, count);
     const capacity = capacityOf(plan, limits, route, variant);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     try {
@@ -340,7 +340,7 @@ export class VectorField {
     const rows = Object.fromEntries(
       (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
     );
-    const route = { to: "device", outer: rows } as const;
+    const route = { to: "device", outer: rows, sharesBuffers: false } as const;
     await this.watch.guard(this.trials.prepare(plan, count));
     const variant = this.trials.pickCompiled(plan, count);
     const capacity = capacityOf(plan, limits, route, variant);

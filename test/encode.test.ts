@@ -56,14 +56,17 @@ function expectTruth(
     context: context && Float64Array.from(context),
   } as const;
   const truth = evaluateReference(on, points, options);
-  const scale = truth.divergence!.map((_, point) => [0, 1, 2].reduce((sum, i) => sum + Math.abs(truth.diagonal![point * d + i]!), 0));
+  const width = on.stateSize;
+  const scale = truth.divergence!.map((_, point) =>
+    truth.diagonal!.subarray(point * width, (point + 1) * width).reduce((sum, entry) => sum + Math.abs(entry), 0),
+  );
   if (results.value) expectClose(results.value, truth.value!, truth.value!.map(Math.abs), { label: `value ${label}` });
   if (results.divergence) expectClose(results.divergence, truth.divergence!, scale, { label: `divergence ${label}` });
   if (results.diagonal)
     expectClose(
       results.diagonal,
       truth.diagonal!,
-      truth.diagonal!.map((_, i) => scale[Math.floor(i / d)]!),
+      truth.diagonal!.map((_, i) => scale[Math.floor(i / width)]!),
       { label: `diagonal ${label}` },
     );
 }
@@ -255,6 +258,35 @@ describe("offsets and strides", () => {
     expectTruth(points, { divergence: rowsOf(result, 90, 1, 44, 8), value: rowsOf(result, 90, d, 48, 8) });
     expect(rowsOf(result, 90, d, 32, 8)).toEqual(points);
     expect(rowsOf(result, 90, 1, 60, 8)).toEqual(new Float32Array(90).fill(7));
+  });
+
+  describe("states of whole vec4s, which products read where they lie or not", () => {
+    test.for([
+      { offset: 0, stride: 4 },
+      { offset: 256, stride: 12 },
+      { offset: 16, stride: 4 },
+      { offset: 512, stride: 6 },
+    ])("an offset of $offset bytes, a stride of $stride", async ({ offset, stride }) => {
+      const { network: four } = randomMlp({ seed: 5, widths: [4, 9, 10, 4], activation: "tanh" });
+      const on = await VectorField.create(device, four);
+      const points = randomPoints(18, 70, 4);
+      const [value, divergence] = [buffer(70 * 4), buffer(70)];
+      submit({ points: { buffer: buffer(strided(points, 4, offset, stride)), offset, stride }, count: 70, value, divergence }, on);
+      expectTruth(points, { value: await read(value), divergence: await read(divergence) }, { on: four });
+      on.destroy();
+    });
+
+    test("a layer may read the points and write f in one buffer", async () => {
+      const { network: linear } = randomMlp({ seed: 6, widths: [4, 4], activation: "tanh" });
+      const on = await VectorField.create(device, linear);
+      const points = randomPoints(19, 30, 4);
+      const shared = buffer(strided(points, 4, 0, 8));
+      submit({ points: { buffer: shared, stride: 8 }, count: 30, value: { buffer: shared, offset: 16, stride: 8 } }, on);
+      const result = await read(shared);
+      expectTruth(points, { value: rowsOf(result, 30, 4, 16, 8) }, { on: linear });
+      expect(rowsOf(result, 30, 4, 0, 8)).toEqual(points);
+      on.destroy();
+    });
   });
 
   test("a buffer may end with the last row", async () => {

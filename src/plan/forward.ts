@@ -50,9 +50,12 @@ export class ForwardSteps {
       const shared = !isResult && this.chunk.isShared(node);
       const own = shared ? 1 : rows;
       const kept = wanted.values.has(node.index);
-      if (node.body.kind === "state" && !isResult && !kept && this.isPadded(moved, node.width)) {
-        pass.values.set(node.index, { binding: this.chunk.outer("points", node.width).binding, perRow: quads(node.width) });
-        continue;
+      if (node.body.kind === "state" && !isResult && !kept && moved === UNMOVED) {
+        const asTheyLie = this.pointsAsTheyLie(node.width);
+        if (asTheyLie) {
+          pass.values.set(node.index, asTheyLie);
+          continue;
+        }
       }
       const direct = isResult && !kept && node.body.kind === "sum";
       let address = wanted.value!;
@@ -76,9 +79,12 @@ export class ForwardSteps {
     return pass;
   }
 
-  /** Whether the points lie as products read them, as they do in a buffer of the field's own where d is a multiple of 4. */
-  private isPadded(moved: Moved, width: number): boolean {
-    return this.chunk.route.to === "host" && moved === UNMOVED && width % 4 === 0;
+  /** The points where they lie as products read them, in whole vec4s; null where they have to be gathered. */
+  private pointsAsTheyLie(width: number): Values | null {
+    const { route } = this.chunk;
+    if (width % 4 !== 0 || (route.to === "device" && route.sharesBuffers)) return null;
+    const { binding, offset, stride } = this.chunk.outer("points", width);
+    return offset === 0 && stride % 4 === 0 ? { binding, perRow: stride / 4 } : null;
   }
 
   private neededNodes({ value, derivatives, values }: Wanted): Set<number> {

@@ -138,7 +138,7 @@ export function scheduleChunk(
   const build = (): Chunk => buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant });
   // On the way to the host nearly every chunk is another, as the pace changes.
   if (route.to === "host") return build();
-  const key = JSON.stringify([first, count, tangentsAtOnce, limits, route.outer, nameOfVariant(variant)]);
+  const key = JSON.stringify([first, count, tangentsAtOnce, limits, route, nameOfVariant(variant)]);
   let last = lastChunks.get(plan);
   if (!last || last.key !== key) lastChunks.set(plan, (last = { key, chunk: build() }));
   return last.chunk;

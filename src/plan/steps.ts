@@ -98,10 +98,13 @@ export interface Chunk {
   readonly scratch: ReadonlyMap<string, number>;
 }
 
-/** The route of the results: read back by the host, or left in the caller's buffers. */
+/**
+ * The route of the results: read back by the host, or left in the caller's buffers, of which one may hold several kinds of
+ * rows; no dispatch binds two of those, for it may not read a buffer that it writes.
+ */
 export type Route =
   | { readonly to: "host"; readonly sharedContext: boolean }
-  | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>> };
+  | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>>; readonly sharesBuffers: boolean };
 
 /** Points per chunk and tangents at once that keep within the limits. */
 export interface Capacity {

@@ -172,7 +172,7 @@ describe("random plans under random limits", () => {
       );
       // Small enough for many chunks, large enough for one point.
       const tight = { ...given, memoryBudget: 2 ** 17, maxStorageBufferBindingSize: 2 ** 16 };
-      const chunks = chunksOf(plan, count, tight, { to: "device", outer });
+      const chunks = chunksOf(plan, count, tight, { to: "device", outer, sharesBuffers: false });
       for (const name of wanted) {
         const rows = chunks.flatMap((chunk) => rowsInto(name, chunk, width(name)));
         expect(
@@ -293,7 +293,11 @@ describe("chunks", () => {
     const chunk = (first: number, count: number, offset: number): Chunk => {
       const outer = { points: { offset, stride: 3 }, divergence: { offset: 0, stride: 1 } };
       const unlimited = { ...guaranteed, multiplyAddsPerSubmit: Infinity };
-      return scheduleChunk(plan, first, count, { points: 100, tangentsAtOnce: 3 }, unlimited, { to: "device", outer });
+      return scheduleChunk(plan, first, count, { points: 100, tangentsAtOnce: 3 }, unlimited, {
+        to: "device",
+        outer,
+        sharesBuffers: false,
+      });
     };
     const known = chunk(0, 10, 0);
     expect(chunk(0, 10, 0)).toBe(known);
