@@ -39,7 +39,8 @@ export interface Kernel {
 
 const IDENTITY = parseActivation("identity");
 
-const TEXTS: Record<KernelName, string> = {
+/** All but those that are written when kernels are tried. */
+const TEXTS: Record<Exclude<KernelName, "bilinear">, string> = {
   gather,
   probes,
   primal,
@@ -55,7 +56,7 @@ const TEXTS: Record<KernelName, string> = {
   reduce,
 };
 /** Those whose main is written for a tile. */
-const PRODUCTS: ReadonlySet<KernelName> = new Set(["primal", "carry", "contract"]);
+const PRODUCTS: ReadonlySet<KernelName> = new Set(["primal", "carry", "contract", "bilinear"]);
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
 /** By label: a step asks for its kernel at every dispatch. */
@@ -63,7 +64,7 @@ const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
- * The kernel of a step; of one in groups, after loadWriters. Widths are parameters, not constants, so a device compiles each
+ * The kernel of a step; of one in groups or by lanes, after loadWriters. Widths are parameters, not constants, so a device compiles each
  * kernel once for all networks, those that end with an activation once per activation, and products once per tile.
  */
 export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "fused">): Kernel {
@@ -87,19 +88,20 @@ function makeKernel(
   const constants = `${enabled}const WORKGROUP_SIZE = ${workgroupSizeOf(tile)}u;\n`;
   const functions = applies(kernel) ? [special, activations, activationWgsl(activation ?? IDENTITY)] : [];
   if (TANGENTS.has(kernel)) functions.push(tangents);
-  const mainOf = tile?.group ? writers!.groupMain : tiledMain;
-  const main = tile ? [mainOf(tile, scaling, kernel === "contract")] : [];
-  return {
-    label,
-    source: [constants, dispatch, padding, ...functions, TEXTS[kernel], ...main].join("\n"),
-    ...interfaceOf(TEXTS[kernel]),
-  };
+  const text = kernel === "bilinear" ? writers!.bilinear : TEXTS[kernel];
+  const main = tile ? [mainOf(kernel, tile, scaling)] : [];
+  return { label, source: [constants, dispatch, padding, ...functions, text, ...main].join("\n"), ...interfaceOf(text) };
+}
+
+function mainOf(kernel: KernelName, tile: Tile, scaling: Scaling): string {
+  if (kernel === "bilinear") return writers!.bilinearMain(tile);
+  return (tile.group ? writers!.groupMain : tiledMain)(tile, scaling, kernel === "contract");
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
 let writers: typeof import("./writers.js") | null = null;
 
-/** Loads what writes the kernels of fused plans and of groups, once; before that no plan is fused. */
+/** Loads what writes the kernels of fused plans, of groups and of bilinear forms, once; before that no plan is fused. */
 export async function loadWriters(): Promise<void> {
   writers ??= await import("./writers.js");
   await loadFusing();
@@ -126,7 +128,7 @@ export function fusedKernelOf(form: FusedForm): Kernel {
 export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile = PLAIN_TILE): Kernel[] {
   const make = (kernel: KernelName, activation: Activation | null, scaling: Scaling = "none"): Kernel =>
     kernelOf({ kernel, activation, scaling, tile: PRODUCTS.has(kernel) ? tile : null });
-  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !applies(kernel));
+  const names = (Object.keys(TEXTS) as (keyof typeof TEXTS)[]).filter((kernel) => !applies(kernel));
   return [
     ...names.flatMap((kernel) =>
       (TANGENTS.has(kernel) ? scalingsOf(tile) : (["none"] as const)).map((scaling) => make(kernel, null, scaling)),
@@ -137,7 +139,7 @@ export function kernelsFor(activations: readonly (Activation | null)[], tile: Ti
 
 /** Whether a kernel ends with an activation. */
 function applies(kernel: KernelName): boolean {
-  return kernel === "primal" || kernel === "combine";
+  return kernel === "primal" || kernel === "combine" || kernel === "bilinear";
 }
 
 /** Reads names and access from the kernel's text; there they are in snake_case, in schedules in camelCase. */

@@ -23,23 +23,14 @@ import type { Tile } from "../plan/variants.js";
  * parts-th block of outputs from q on.
  */
 export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): string {
-  const { rows, lanes } = tile;
+  const { rows } = tile;
   const quads = tile.outputs / 4;
-  const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(quads, (quad) => write(row, quad)));
-  const { setup, loads, columns } = lanes > 0 ? handedAround(tile) : ownWeights();
+  const { setup, loads, columns } = weightsOf(tile, "weight");
   const product = `
   let output = block * ${quads}u;
   ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
   ${setup}
-  ${sums((row, quad) => `var y${row}_${quad} = start(row${row}, output${quad});`)}
-  for (var k = 0u; k < p.inner; k++) {
-    ${scaledRows(rows, scaling)}
-    ${loads}
-    ${multiplied(tile, columns)}
-  }
-  let y = array(
-    ${sums((row, quad) => `y${row}_${quad},`)}
-  );`;
+  ${sumsOf(tile, (row, quad) => `start(row${row}, output${quad})`, `${scaledRows(rows, scaling)}\n${loads}\n${multiplied(tile, columns)}`)}`;
   const whole = `
   let block = part;
   ${product}
@@ -59,6 +50,17 @@ export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): str
     finish(row + r, part, sums[r]);
   }`;
 
+  return entryPoint(
+    tile,
+    contracts ? "p.parts" : "blocks",
+    `${each(rows, (row) => `let at${row} = address(row${row});`)}
+  ${contracts ? contraction : whole}`,
+  );
+}
+
+/** An entry point whose invocations have a part of the outputs and consecutive rows, row0, row1, ... */
+export function entryPoint(tile: Tile, parts: string, body: string): string {
+  const { rows, lanes } = tile;
   return `
 alias Weight = ${weightType(tile)};
 
@@ -69,15 +71,27 @@ fn main(
   @builtin(local_invocation_index) local: u32,
   ${lanes > 0 ? "@builtin(subgroup_invocation_id) subgroup_lane: u32," : ""}
 ) {
-  let blocks = (p.outer + ${quads - 1}u) / ${quads}u;
-  let parts = ${contracts ? "p.parts" : "blocks"};
+  let blocks = (p.outer + ${tile.outputs / 4 - 1}u) / ${tile.outputs / 4}u;
+  let parts = ${parts};
   let group = workgroup.y * workgroups.x + workgroup.x;
   ${lanes > 0 ? rowsOfWorkgroup(rows) : rowsOfInvocation(rows)}
   ${each(rows, (row) => `let row${row} = min(row + ${row}u, p.rows - 1u);`)}
-  ${each(rows, (row) => `let at${row} = address(row${row});`)}
-  ${contracts ? contraction : whole}
+  ${body}
 }
 `;
+}
+
+/** A tile's sums over k, from what each starts with, as an array y: 4 outputs after the other of row after row. */
+export function sumsOf({ rows, outputs }: Tile, start: (row: number, quad: number) => string, step: string): string {
+  const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(outputs / 4, (quad) => write(row, quad)));
+  return `
+  ${sums((row, quad) => `var y${row}_${quad} = ${start(row, quad)};`)}
+  for (var k = 0u; k < p.inner; k++) {
+    ${step}
+  }
+  let y = array(
+    ${sums((row, quad) => `y${row}_${quad},`)}
+  );`;
 }
 
 /** Adds to the sums y what 4 columns of 4 numbers of W, as `columns` names them for 4 outputs, make of the rows x. */
@@ -137,12 +151,17 @@ interface Weights {
   readonly columns: (quad: number) => string;
 }
 
+/** Out of the buffer of that name. */
+export function weightsOf(tile: Tile, buffer: string): Weights {
+  return tile.lanes > 0 ? handedAround(tile, buffer) : ownWeights(buffer);
+}
+
 /** Each invocation loads all weights that it needs. */
-function ownWeights(): Weights {
+function ownWeights(buffer: string): Weights {
   return {
     setup: "",
     loads: "let w = k * 4u * p.outer;",
-    columns: (quad) => [0, 1, 2, 3].map((inner) => `vec4f(weight[w + ${inner}u * p.outer + output${quad}])`).join(", "),
+    columns: (quad) => [0, 1, 2, 3].map((inner) => `vec4f(${buffer}[w + ${inner}u * p.outer + output${quad}])`).join(", "),
   };
 }
 
@@ -150,7 +169,7 @@ function ownWeights(): Weights {
  * Each lane loads one number and broadcasts it. A load covers `lanes` outputs of a row of W's transpose, or several rows
  * where their outputs are no more than half of the lanes.
  */
-function handedAround({ outputs, lanes }: Tile): Weights {
+function handedAround({ outputs, lanes }: Tile, buffer: string): Weights {
   const atOnce = lanes >= 4 * outputs ? 4 : lanes >= 2 * outputs ? 2 : 1;
   const loads = Math.ceil(outputs / lanes);
   const broadcast = (inner: number, output: number): string => {
@@ -164,7 +183,7 @@ function handedAround({ outputs, lanes }: Tile): Weights {
   let inner = min(lane / ${outputs}u, ${atOnce - 1}u);
   ${each(loads, (load) => `let at_lane${load} = inner * width + min(output * 4u + ${load * lanes}u + lane % ${outputs}u, width - 1u);`)}`,
     loads: each(4 / atOnce, (row) =>
-      each(loads, (load) => `let w${row}_${load} = f32(weight[(k * 4u + ${row * atOnce}u) * width + at_lane${load}]);`),
+      each(loads, (load) => `let w${row}_${load} = f32(${buffer}[(k * 4u + ${row * atOnce}u) * width + at_lane${load}]);`),
     ),
     columns: (quad) =>
       [0, 1, 2, 3]

@@ -80,7 +80,7 @@ export class Trials {
 
   /** Loads what writes the kernels of the fixed variant, before all else is asked. */
   async load(): Promise<void> {
-    if (this.fixed?.kind === "fused" || this.fixed?.tile.group) await this.loadCandidates();
+    if (this.fixed?.kind === "fused" || this.fixed?.tile.group || this.fixed?.tile.lanes) await this.loadCandidates();
   }
 
   private async loadCandidates(): Promise<Candidates> {

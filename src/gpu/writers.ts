@@ -1,3 +1,4 @@
 /** What writes the kernels that fields do not start with: one file to load. */
+export { bilinear, bilinearMain } from "./bilinear.js";
 export { fusedText } from "./fused.js";
 export { groupMain } from "./groupTiles.js";

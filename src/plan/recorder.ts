@@ -1,3 +1,4 @@
+import { fusing } from "./fusing.js";
 import type { Graph, Node } from "./graph.js";
 import { ones, type PlannedMatrix } from "./matrices.js";
 import {
@@ -39,6 +40,9 @@ export interface Address {
   /** How many floats of a row are stored: the node's width, or whole vec4s in scratch. */
   readonly width: number;
 }
+
+/** Tiles of more take llvmpipe 10 seconds more to compile with two products in one kernel, and have nothing to gain from it. */
+const MOST_MERGED_ROWS = 4;
 
 /** What a step may leave out. */
 type Defaulted = "activation" | "tile" | "scaling" | "multiplyAdds";
@@ -142,9 +146,18 @@ export class ChunkRecorder {
     if (this.work + next > this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
   }
 
+  /** The steps, with the last two products of a bilinear form in one where lanes hand weights around, few rows at a time. */
+  private merged(): readonly Step[] {
+    const { rows, lanes } = this.tile;
+    const merged = lanes > 0 && rows <= MOST_MERGED_ROWS ? fusing()?.withBilinear(this.plan, this.steps) : null;
+    if (!merged) return this.steps;
+    this.scratchBytes.delete(merged.unused);
+    return merged.steps;
+  }
+
   submit(reads: readonly Read[]): void {
     if (this.steps.length === 0 && reads.length === 0) return;
-    this.submissions.push({ steps: this.steps, reads });
+    this.submissions.push({ steps: this.merged(), reads });
     this.steps = [];
     this.work = 0;
   }

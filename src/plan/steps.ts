@@ -35,7 +35,7 @@ export type Binding =
 /** The files of shaders/. */
 export type KernelName =
   | ("gather" | "probes" | "primal" | "combine" | "norm")
-  | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
+  | ("carry" | "blend" | "norm_tangent" | "contract" | "dot" | "bilinear")
   | ("diagonal" | "difference" | "reduce");
 
 /**

@@ -80,7 +80,7 @@ const cases: { name: string; network: Network; count: number; tangentsAtOnce?: n
 /** What each method gives beside the divergence, with float64 truth. */
 const asked: { method: Method; outputs: readonly Output[] }[] = [
   { method: "tangent", outputs: ["value", "divergence", "diagonal"] },
-  { method: "cyclic", outputs: ["divergence"] },
+  { method: "cyclic", outputs: ["value", "divergence"] },
   { method: "jacobian", outputs: ["divergence", "diagonal", "jacobian"] },
   { method: "coordinate", outputs: ["divergence", "diagonal"] },
   { method: "hutchinson", outputs: ["divergence"] },
