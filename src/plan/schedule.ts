@@ -121,7 +121,7 @@ function largestBuffer({ maxStorageBufferBindingSize, maxBufferSize }: ScheduleL
   return Math.min(maxStorageBufferBindingSize, maxBufferSize);
 }
 
-/** The last chunk for the caller's buffers of each plan: encode is often called with the same, frame by frame. */
+/** The last chunk of each plan: evaluate and encode are often called with the same, frame by frame. */
 const lastChunks = new WeakMap<Plan, { readonly key: string; readonly chunk: Chunk }>();
 
 /** The chunk of `count` points from `first`, cut into submissions of bounded work. */
@@ -135,12 +135,12 @@ export function scheduleChunk(
   variant: Variant = PLAIN,
 ): Chunk {
   const { tangentsAtOnce } = capacity;
-  const build = (): Chunk => buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant });
-  // On the way to the host nearly every chunk is another, as the pace changes.
-  if (route.to === "host") return build();
-  const key = JSON.stringify([first, count, tangentsAtOnce, limits, route, nameOfVariant(variant)]);
+  // The pace, which changes from call to call, decides only where submissions end.
+  const { multiplyAddsPerSubmit, ...lasting } = limits;
+  const key = JSON.stringify([first, count, tangentsAtOnce, lasting, route, nameOfVariant(variant)]);
   let last = lastChunks.get(plan);
-  if (!last || last.key !== key) lastChunks.set(plan, (last = { key, chunk: build() }));
+  if (last?.key !== key || last.chunk.submissions.length > 1 || last.chunk.submissions.some((all) => workOf(all) > multiplyAddsPerSubmit))
+    lastChunks.set(plan, (last = { key, chunk: buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant }) }));
   return last.chunk;
 }
 
