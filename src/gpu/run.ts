@@ -222,16 +222,16 @@ function inFloat32(numbers: Batch["data"], from: number, to: number): Float32Arr
   return data;
 }
 
-/** 0 times a number is 0, unless it is a NaN or an infinity; four sums at a time take less than half as long as tests. */
-function areFinite(data: Float32Array): boolean {
+/** A number times 0 is 0, unless it is a NaN or an infinity; four sums at a time take less than half as long as tests. */
+function areFinite(data: Float32Array, nothing = 0): boolean {
   let [a, b, c, d] = [0, 0, 0, 0];
   const whole = data.length - (data.length % 4);
   for (let i = 0; i < whole; i += 4) {
-    a += 0 * data[i]!;
-    b += 0 * data[i + 1]!;
-    c += 0 * data[i + 2]!;
-    d += 0 * data[i + 3]!;
+    a += nothing * data[i]!;
+    b += nothing * data[i + 1]!;
+    c += nothing * data[i + 2]!;
+    d += nothing * data[i + 3]!;
   }
-  for (let i = whole; i < data.length; i++) a += 0 * data[i]!;
+  for (let i = whole; i < data.length; i++) a += nothing * data[i]!;
   return a + b + c + d === 0;
 }

@@ -63,7 +63,7 @@ export function entryPoint(tile: Tile, parts: string, body: string): string {
   const { rows, lanes } = tile;
   return `
 alias Weight = ${weightType(tile)};
-
+${lanes === 4 ? IN_ORDER : ""}
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -82,17 +82,30 @@ fn main(
 }
 
 /** A tile's sums over k, from what each starts with, as an array y: 4 outputs after the other of row after row. */
-export function sumsOf({ rows, outputs }: Tile, start: (row: number, quad: number) => string, step: string): string {
+export function sumsOf({ rows, outputs, lanes }: Tile, start: (row: number, quad: number) => string, step: string): string {
   const sums = (write: (row: number, quad: number) => string): string => each(rows, (row) => each(outputs / 4, (quad) => write(row, quad)));
+  const [first, last] =
+    lanes === 4
+      ? [() => "vec4f()", (row: number, quad: number) => `in_order(y${row}_${quad}, lane) + ${start(row, quad)}`]
+      : [start, (row: number, quad: number) => `y${row}_${quad}`];
   return `
-  ${sums((row, quad) => `var y${row}_${quad} = ${start(row, quad)};`)}
+  ${sums((row, quad) => `var y${row}_${quad} = ${first(row, quad)};`)}
   for (var k = 0u; k < p.inner; k++) {
     ${step}
   }
   let y = array(
-    ${sums((row, quad) => `y${row}_${quad},`)}
+    ${sums((row, quad) => `${last(row, quad)},`)}
   );`;
 }
+
+/** Four lanes swap their numbers in quads: see handedAround. */
+const IN_ORDER = `
+// Outputs 0 to 3 of a lane whose number s is output lane ^ s.
+fn in_order(y: vec4f, lane: u32) -> vec4f {
+  let pairs = select(y, y.yxwz, (lane & 1u) != 0u);
+  return select(pairs, pairs.zwxy, (lane & 2u) != 0u);
+}
+`;
 
 /** Adds to the sums y what 4 columns of 4 numbers of W, as `columns` names them for 4 outputs, make of the rows x. */
 export function multiplied({ rows, outputs }: Tile, columns: (quad: number) => string): string {
@@ -168,13 +181,16 @@ function ownWeights(buffer: string): Weights {
 /**
  * Each lane loads one number and broadcasts it. A load covers `lanes` outputs of a row of W's transpose, or several rows
  * where their outputs are no more than half of the lanes.
+ *
+ * Four lanes, SwiftShader's, swap in quads instead, a single instruction there where a broadcast takes some 20: number s of
+ * a lane's four is that of lane ^ s, and so are its results.
  */
 function handedAround({ outputs, lanes }: Tile, buffer: string): Weights {
   const atOnce = lanes >= 4 * outputs ? 4 : lanes >= 2 * outputs ? 2 : 1;
   const loads = Math.ceil(outputs / lanes);
   const broadcast = (inner: number, output: number): string => {
     const load = Math.floor(output / lanes);
-    return `${broadcastOf(lanes)}(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
+    return `subgroupBroadcast(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
   };
   return {
     setup: `
@@ -187,14 +203,17 @@ function handedAround({ outputs, lanes }: Tile, buffer: string): Weights {
     ),
     columns: (quad) =>
       [0, 1, 2, 3]
-        .map((inner) => `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`)
+        .map((inner) =>
+          lanes === 4
+            ? swapped(`w${inner}_${quad}`)
+            : `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`,
+        )
         .join(",\n      "),
   };
 }
 
-/** What hands a number of one of `lanes` lanes to all; SwiftShader, of four lanes, does it in quads by a single instruction. */
-export function broadcastOf(lanes: number): "quadBroadcast" | "subgroupBroadcast" {
-  return lanes === 4 ? "quadBroadcast" : "subgroupBroadcast";
+function swapped(own: string): string {
+  return `vec4f(${own}, quadSwapX(${own}), quadSwapY(${own}), quadSwapDiagonal(${own}))`;
 }
 
 /** One line for each of `count` numbers. */

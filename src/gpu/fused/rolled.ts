@@ -1,7 +1,6 @@
 import { isIdentity } from "../../model/activation.js";
 import type { PlannedMatrix } from "../../plan/matrices.js";
 import { vectorsOf, type Elements, type FusedProgram, type Operation, type Product, type Vector } from "../../plan/operations.js";
-import { broadcastOf } from "../tiles.js";
 import { Unrolled, type Contraction, type NarrowSum } from "./unrolled.js";
 import { COMPONENTS, numberOf, type Contract, type FusedText, type Sum } from "./writer.js";
 
@@ -328,7 +327,8 @@ export class Rolled extends Unrolled {
       this.lines.push("");
     }
     const within = place % perLoad;
-    return `${broadcastOf(this.lanes)}(${loop.loads.at(-1)!.name}.${COMPONENTS[within % 4]}, ${Math.floor(within / 4)}u)`;
+    // Of four lanes, SwiftShader's, broadcasts in quads take fewer instructions.
+    return `${this.lanes === 4 ? "quadBroadcast" : "subgroupBroadcast"}(${loop.loads.at(-1)!.name}.${COMPONENTS[within % 4]}, ${Math.floor(within / 4)}u)`;
   }
 
   /** Ends the loop; only now it is known how its weights lie in the blocks. */
