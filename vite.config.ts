@@ -41,12 +41,12 @@ export default defineConfig({
             { name: "errors", test: /src\/errors\.ts$/ },
             {
               name: "field",
-              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(bilinear|candidates|fused(Steps|Plans)?|groupTiles|merging|operations|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|(?<!bilinear)\.wgsl\?raw$/,
+              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(bilinear|candidates|fused(Steps|Plans)?|groupTiles|lanes|merging|operations|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|(?<!bilinear)\.wgsl\?raw$/,
             },
             // Fused kernels, groups, bilinear forms, and trials, are loaded when they are first needed.
             {
               name: "fused",
-              test: /src\/(plan\/(fused(Steps|Plans)?|merging|operations)|gpu\/(bilinear|candidates|fused(\/\w+)?|groupTiles|race|writers))\.ts$|bilinear\.wgsl\?raw$/,
+              test: /src\/(plan\/(fused(Steps|Plans)?|merging|operations)|gpu\/(bilinear|candidates|fused(\/\w+)?|groupTiles|lanes|race|writers))\.ts$|bilinear\.wgsl\?raw$/,
             },
             // src/index.ts has no code of its own; a chunk for it would be empty.
             { name: "onnx", test: /src\/(model\/(onnx\/)?\w+|index)\.ts$/ },

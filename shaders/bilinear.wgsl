@@ -17,6 +17,8 @@ struct Parameters {
   out_offset: u32,        // in floats, as the next two
   out_stride: u32,
   out_width: u32,         // how many of a row's outputs are stored; 0: none
+  terms_offset: u32,
+  terms_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -26,7 +28,7 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> a: array<vec4f>;            // [rows or 1, inner]
 @group(0) @binding(5) var<storage, read> scale: array<vec4f>;        // s [rows or 1, inner]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;      // [rows, out_width] at out_stride
-@group(0) @binding(7) var<storage, read_write> terms: array<f32>;    // [rows, parts]
+@group(0) @binding(7) var<storage, read_write> terms: array<f32>;    // [rows, parts] at terms_stride
 
 // Stores σ(z) and gives σ'(z), 0 where there is no output.
 fn activated(row: u32, output: u32, z: vec4f) -> vec4f {
@@ -47,6 +49,6 @@ fn activated(row: u32, output: u32, z: vec4f) -> vec4f {
 
 fn finish(row: u32, part: u32, sum: f32) {
   if (row < p.rows) {
-    terms[row * p.parts + part] = sum;
+    terms[p.terms_offset + row * p.terms_stride + part] = sum;
   }
 }

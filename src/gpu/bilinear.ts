@@ -1,5 +1,6 @@
 import bilinear from "../../shaders/bilinear.wgsl?raw";
 import type { Tile } from "../plan/variants.js";
+import * as byLanes from "./lanes.js";
 import { each, entryPoint, multiplied, sumsOf, weightsOf } from "./tiles.js";
 
 export { bilinear };
@@ -12,18 +13,19 @@ export function bilinearMain(tile: Tile): string {
   const { rows, outputs } = tile;
   const quads = outputs / 4;
   const product = (weight: string, rowAt: (row: number) => string, start: (row: number, quad: number) => string): string => {
-    const { loads, columns } = weightsOf(tile, weight);
+    const { loads, columns } = weightsOf(tile, weight, byLanes);
     return sumsOf(tile, start, `${each(rows, (row) => `let x${row} = ${rowAt(row)};`)}\n${loads}\n${multiplied(tile, columns)}`);
   };
   return entryPoint(
     tile,
     "p.parts",
+    byLanes,
     `
   var sums: array<f32, ${rows}>;
   for (var block = part; block < blocks; block += parts) {
     let output = block * ${quads}u;
     ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
-    ${weightsOf(tile, "weight").setup}
+    ${weightsOf(tile, "weight", byLanes).setup}
     var slopes: array<vec4f, ${rows * quads}>;
     {
       ${product(

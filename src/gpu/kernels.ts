@@ -95,7 +95,8 @@ function makeKernel(
 
 function mainOf(kernel: KernelName, tile: Tile, scaling: Scaling): string {
   if (kernel === "bilinear") return writers!.bilinearMain(tile);
-  return (tile.group ? writers!.groupMain : tiledMain)(tile, scaling, kernel === "contract");
+  const contracts = kernel === "contract";
+  return tile.group ? writers!.groupMain(tile, scaling, contracts) : tiledMain(tile, scaling, contracts, writers?.byLanes);
 }
 
 const fusedKernels = new WeakMap<FusedForm, Kernel>();

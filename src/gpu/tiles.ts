@@ -22,10 +22,10 @@ import type { Tile } from "../plan/variants.js";
  * them, and `finish(row, part, sum)` what that gave for all outputs of a part: part q of the parameter parts has every
  * parts-th block of outputs from q on.
  */
-export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): string {
+export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean, byLanes: ByLanes | undefined): string {
   const { rows } = tile;
   const quads = tile.outputs / 4;
-  const { setup, loads, columns } = weightsOf(tile, "weight");
+  const { setup, loads, columns } = weightsOf(tile, "weight", byLanes);
   const product = `
   let output = block * ${quads}u;
   ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
@@ -53,17 +53,18 @@ export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean): str
   return entryPoint(
     tile,
     contracts ? "p.parts" : "blocks",
+    byLanes,
     `${each(rows, (row) => `let at${row} = address(row${row});`)}
   ${contracts ? contraction : whole}`,
   );
 }
 
 /** An entry point whose invocations have a part of the outputs and consecutive rows, row0, row1, ... */
-export function entryPoint(tile: Tile, parts: string, body: string): string {
+export function entryPoint(tile: Tile, parts: string, byLanes: ByLanes | undefined, body: string): string {
   const { rows, lanes } = tile;
   return `
 alias Weight = ${weightType(tile)};
-${lanes === 4 ? IN_ORDER : ""}
+${lanes === 4 ? byLanes!.IN_ORDER : ""}
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -74,7 +75,7 @@ fn main(
   let blocks = (p.outer + ${tile.outputs / 4 - 1}u) / ${tile.outputs / 4}u;
   let parts = ${parts};
   let group = workgroup.y * workgroups.x + workgroup.x;
-  ${lanes > 0 ? rowsOfWorkgroup(rows) : rowsOfInvocation(rows)}
+  ${lanes > 0 ? byLanes!.rowsOfWorkgroup(rows) : rowsOfInvocation(rows)}
   ${each(rows, (row) => `let row${row} = min(row + ${row}u, p.rows - 1u);`)}
   ${body}
 }
@@ -97,15 +98,6 @@ export function sumsOf({ rows, outputs, lanes }: Tile, start: (row: number, quad
     ${sums((row, quad) => `${last(row, quad)},`)}
   );`;
 }
-
-/** Four lanes swap their numbers in quads: see handedAround. */
-const IN_ORDER = `
-// Outputs 0 to 3 of a lane whose number s is output lane ^ s.
-fn in_order(y: vec4f, lane: u32) -> vec4f {
-  let pairs = select(y, y.yxwz, (lane & 1u) != 0u);
-  return select(pairs, pairs.zwxy, (lane & 2u) != 0u);
-}
-`;
 
 /** Adds to the sums y what 4 columns of 4 numbers of W, as `columns` names them for 4 outputs, make of the rows x. */
 export function multiplied({ rows, outputs }: Tile, columns: (quad: number) => string): string {
@@ -146,27 +138,19 @@ function rowsOfInvocation(rows: number): string {
   let row = (i % groups) * ${rows}u;`;
 }
 
-/** A part from the number of the workgroup, the first row from both. */
-function rowsOfWorkgroup(rows: number): string {
-  return `
-  let groups = (p.rows + ${rows}u * WORKGROUP_SIZE - 1u) / (${rows}u * WORKGROUP_SIZE);
-  if (group >= groups * parts) {
-    return;
-  }
-  let part = group / groups;
-  let row = ((group % groups) * WORKGROUP_SIZE + local) * ${rows}u;`;
-}
-
 /** Statements before the loop over k and in it, and 4 columns of 4 numbers of W, which stand for 4 outputs. */
-interface Weights {
+export interface Weights {
   readonly setup: string;
   readonly loads: string;
   readonly columns: (quad: number) => string;
 }
 
+/** What lanes.ts exports, which is loaded when kernels are tried; tiles without lanes do without. */
+export type ByLanes = typeof import("./lanes.js");
+
 /** Out of the buffer of that name. */
-export function weightsOf(tile: Tile, buffer: string): Weights {
-  return tile.lanes > 0 ? handedAround(tile, buffer) : ownWeights(buffer);
+export function weightsOf(tile: Tile, buffer: string, byLanes: ByLanes | undefined): Weights {
+  return tile.lanes > 0 ? byLanes!.handedAround(tile, buffer) : ownWeights(buffer);
 }
 
 /** Each invocation loads all weights that it needs. */
@@ -176,44 +160,6 @@ function ownWeights(buffer: string): Weights {
     loads: "let w = k * 4u * p.outer;",
     columns: (quad) => [0, 1, 2, 3].map((inner) => `vec4f(${buffer}[w + ${inner}u * p.outer + output${quad}])`).join(", "),
   };
-}
-
-/**
- * Each lane loads one number and broadcasts it. A load covers `lanes` outputs of a row of W's transpose, or several rows
- * where their outputs are no more than half of the lanes.
- *
- * Four lanes, SwiftShader's, swap in quads instead, a single instruction there where a broadcast takes some 20: number s of
- * a lane's four is that of lane ^ s, and so are its results.
- */
-function handedAround({ outputs, lanes }: Tile, buffer: string): Weights {
-  const atOnce = lanes >= 4 * outputs ? 4 : lanes >= 2 * outputs ? 2 : 1;
-  const loads = Math.ceil(outputs / lanes);
-  const broadcast = (inner: number, output: number): string => {
-    const load = Math.floor(output / lanes);
-    return `subgroupBroadcast(w${Math.floor(inner / atOnce)}_${load}, ${(inner % atOnce) * outputs + output - load * lanes}u)`;
-  };
-  return {
-    setup: `
-  let lane = subgroup_lane % ${lanes}u;
-  let width = p.outer * 4u;
-  let inner = min(lane / ${outputs}u, ${atOnce - 1}u);
-  ${each(loads, (load) => `let at_lane${load} = inner * width + min(output * 4u + ${load * lanes}u + lane % ${outputs}u, width - 1u);`)}`,
-    loads: each(4 / atOnce, (row) =>
-      each(loads, (load) => `let w${row}_${load} = f32(${buffer}[(k * 4u + ${row * atOnce}u) * width + at_lane${load}]);`),
-    ),
-    columns: (quad) =>
-      [0, 1, 2, 3]
-        .map((inner) =>
-          lanes === 4
-            ? swapped(`w${inner}_${quad}`)
-            : `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`,
-        )
-        .join(",\n      "),
-  };
-}
-
-function swapped(own: string): string {
-  return `vec4f(${own}, quadSwapX(${own}), quadSwapY(${own}), quadSwapDiagonal(${own}))`;
 }
 
 /** One line for each of `count` numbers. */

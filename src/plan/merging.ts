@@ -17,8 +17,11 @@ export function withBilinear(plan: Plan, steps: readonly Step[]): { steps: Step[
   const layer = steps[place];
   if (layer?.kernel !== "primal" || layer.parameters["rows"] !== contract.parameters["rows"]) return null;
   if (makes(contract.bindings["tangent"]) >= place) return null;
-  const merged = merge(layer, contract, steps);
-  return { steps: steps.flatMap((step) => (step === contract ? [] : [step === layer ? merged : step])), unused: slopes.name };
+  // One part is the divergence itself, which needs no step of its own to come to the caller's buffer.
+  const copy = steps.find(({ kernel, parameters }) => kernel === "reduce" && parameters["width"] === 1);
+  const merged = merge(layer, contract, copy, steps);
+  const left = steps.filter((step) => step !== contract && step !== copy);
+  return { steps: left.map((step) => (step === layer ? merged : step)), unused: slopes.name };
 }
 
 /** The kernels that leave slopes in a buffer `scale`. */
@@ -43,7 +46,7 @@ function isBilinear(plan: Plan): boolean {
   );
 }
 
-function merge(layer: Step, contract: Step, steps: readonly Step[]): Step {
+function merge(layer: Step, contract: Step, copy: Step | undefined, steps: readonly Step[]): Step {
   const { bindings, parameters } = layer;
   const out = bindings["out"]!;
   const isRead = (step: Step): boolean => step !== layer && Object.values(step.bindings).some((binding) => isSame(binding, out));
@@ -58,6 +61,8 @@ function merge(layer: Step, contract: Step, steps: readonly Step[]): Step {
       scalePerRow: contract.parameters["tangentPerPoint"]!,
       parts: contract.parameters["parts"]!,
       outWidth: stores ? parameters["outWidth"]! : 0,
+      termsOffset: copy?.parameters["outOffset"] ?? 0,
+      termsStride: copy?.parameters["outStride"] ?? contract.parameters["parts"]!,
     },
     bindings: {
       weight: bindings["weight"]!,
@@ -66,7 +71,7 @@ function merge(layer: Step, contract: Step, steps: readonly Step[]): Step {
       a: bindings["a"]!,
       scale: contract.bindings["tangent"]!,
       out,
-      terms: contract.bindings["terms"]!,
+      terms: (copy?.bindings["out"] ?? contract.bindings["terms"])!,
     },
     invocations: contract.invocations,
     multiplyAdds: layer.multiplyAdds + contract.multiplyAdds,

@@ -146,10 +146,15 @@ export class ChunkRecorder {
     if (this.work + next > this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
   }
 
-  /** The steps, with the last two products of a bilinear form in one where lanes hand weights around, few rows at a time. */
-  private merged(): readonly Step[] {
+  /** Whether the last two products of a bilinear form become one step: where lanes hand weights around, few rows at a time. */
+  mergesBilinear(): boolean {
     const { rows, lanes } = this.tile;
-    const merged = lanes > 0 && rows <= MOST_MERGED_ROWS ? fusing()?.withBilinear(this.plan, this.steps) : null;
+    return lanes > 0 && rows <= MOST_MERGED_ROWS;
+  }
+
+  /** The steps, with the last two products of a bilinear form in one. */
+  private merged(): readonly Step[] {
+    const merged = this.mergesBilinear() ? fusing()?.withBilinear(this.plan, this.steps) : null;
     if (!merged) return this.steps;
     this.scratchBytes.delete(merged.unused);
     return merged.steps;

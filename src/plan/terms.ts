@@ -1,6 +1,9 @@
 import { asBits, type Address, type ChunkRecorder } from "./recorder.js";
 import { PARTIAL_SUMS, type Binding, type Read } from "./steps.js";
 
+/** A bilinear form of so many numbers is summed sooner by one invocation than by several and a dispatch that adds them up. */
+const SHORT_FORM = 64 * 64;
+
 /** Floats of a point's terms. */
 export function termsPerPoint(chunk: ChunkRecorder): number {
   const { plan } = chunk;
@@ -13,7 +16,10 @@ export function partsPerTerm(chunk: ChunkRecorder): number {
   const { plan } = chunk;
   if (plan.kind !== "trace" || plan.tangents > 1 || plan.diagonal || plan.probes) return 1;
   const fused = plan.instructions.find((instruction) => instruction.kind === "contract" && instruction.matrix !== null);
-  return fused?.kind === "contract" ? Math.min(PARTIAL_SUMS, chunk.tilesAcross(fused.matrix!.rows)) : 1;
+  if (fused?.kind !== "contract") return 1;
+  const { rows, columns } = fused.matrix!;
+  const isShort = chunk.mergesBilinear() && chunk.route.to === "device" && rows * columns <= SHORT_FORM;
+  return isShort ? 1 : Math.min(PARTIAL_SUMS, chunk.tilesAcross(rows));
 }
 
 /** Writes what becomes of the terms. */

@@ -37,6 +37,18 @@ describe("the last two products of a bilinear form", () => {
     expect(second!.multiplyAdds).toBe(10 * 2 * 20 * 24);
   });
 
+  test("give the divergence of short rows at once where it stays on the device", () => {
+    const outer = { points: { offset: 0, stride: 8 }, divergence: { offset: 8, stride: 3 } };
+    const route = { to: "device", outer, sharesBuffers: false } as const;
+    const plan = makePlan(network, { outputs: ["divergence"] });
+    const variant = parseVariant("layers 4x16 by 8 lanes");
+    const chunk = scheduleChunk(plan, 0, 10, { points: 10, tangentsAtOnce: 1 }, limits, route, variant);
+    expect(kernelsOf(chunk)).toEqual(["primal", "bilinear"]);
+    const { bindings, parameters } = chunk.submissions[0]!.steps[1]!;
+    expect(bindings["terms"]).toMatchObject({ kind: "outer", name: "divergence" });
+    expect(parameters).toMatchObject({ parts: 1, termsOffset: 2, termsStride: 3 });
+  });
+
   test("leave what f needs", () => {
     const chunk = chunkOf(network, { outputs: ["value", "divergence"] }, "layers 4x16 by 8 lanes");
     expect(kernelsOf(chunk)).toEqual(["primal", "bilinear", "primal"]);
