@@ -1,5 +1,6 @@
 import { isOnes } from "./program.js";
 import type { Binding, Step } from "./steps.js";
+import { SHORT_FORM } from "./terms.js";
 import type { Plan } from "./trace.js";
 
 /**
@@ -31,13 +32,14 @@ function isSame(a: Binding | undefined, b: Binding | undefined): boolean {
   return a?.kind === "scratch" && b?.kind === "scratch" && a.name === b.name;
 }
 
-/** Whether the trace is one contraction of tangents and rows that are all ones, but for scales. */
+/** Whether the trace is one short contraction of tangents and rows that are all ones, but for scales. */
 function isBilinear(plan: Plan): boolean {
   if (plan.kind !== "trace" || plan.instructions.length !== 1 || plan.tangents !== 1) return false;
   const [only] = plan.instructions;
   return (
     only?.kind === "contract" &&
     only.matrix !== null &&
+    only.matrix.rows * only.matrix.columns <= SHORT_FORM &&
     isOnes(only.from.rows) &&
     isOnes(only.rows) &&
     only.from.scale.length === 1 &&

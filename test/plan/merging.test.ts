@@ -60,6 +60,7 @@ describe("the last two products of a bilinear form", () => {
   test.for([
     ["in the plain kernels", network, "cyclic", "layers 4x4"],
     ["in tiles that would take long to compile", network, "cyclic", "layers 8x16 by 8 lanes"],
+    ["of long rows", randomMlp({ seed: 3, widths: [8, 80, 80, 8], activation: "tanh" }).network, "cyclic", "layers 4x16 by 8 lanes"],
     ["in other methods", network, "jacobian", "layers 4x16 by 8 lanes"],
     [
       "of three hidden layers",
