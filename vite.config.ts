@@ -43,7 +43,7 @@ export default defineConfig({
               name: "field",
               test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(bilinear|candidates|fused(Steps|Plans)?|groupTiles|lanes|merging|operations|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|(?<!bilinear)\.wgsl\?raw$/,
             },
-            // Fused kernels, groups, bilinear forms, and trials, are loaded when they are first needed.
+            // Fused kernels, groups, lanes, and trials, are loaded when they are first needed.
             {
               name: "fused",
               test: /src\/(plan\/(fused(Steps|Plans)?|merging|operations)|gpu\/(bilinear|candidates|fused(\/\w+)?|groupTiles|lanes|race|writers))\.ts$|bilinear\.wgsl\?raw$/,

@@ -41,7 +41,7 @@ fn falling_exp2(y: f32) -> vec2f {
   let f = y - (bitcast<f32>(rounded | 0x4b000000u) - 12582912.0);
   let f2 = f * f;
   let p = (0.6931471806 + f * 0.240226507) + f2 * ((0.0555038101 + f * 0.00961810325) + f2 * (0.00133813025 + f * 0.000154448840));
-  // 2^n, but 0 for n = -127. Multiplied, since SwiftShader shifts lane by lane: a third of a tanh.
+  // 2^n, but 0 for n = -127. Multiplied, since SwiftShader shifts lane by lane, in some 20 instructions.
   let power = bitcast<f32>(rounded * 0x800000u + 0x3f800000u);
   let rest = power * (f * p);
   return vec2f(power + rest, (power - 1.0) + rest);

@@ -1,7 +1,7 @@
 import bilinear from "../../shaders/bilinear.wgsl?raw";
 import type { Tile } from "../plan/variants.js";
 import * as byLanes from "./lanes.js";
-import { each, entryPoint, multiplied, sumsOf, weightsOf } from "./tiles.js";
+import { each, entryPoint, multiplied, outputsOf, sumsOf, weightsOf } from "./tiles.js";
 
 export { bilinear };
 
@@ -23,9 +23,7 @@ export function bilinearMain(tile: Tile): string {
     `
   var sums: array<f32, ${rows}>;
   for (var block = part; block < blocks; block += parts) {
-    let output = block * ${quads}u;
-    ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
-    ${weightsOf(tile, "weight", byLanes).setup}
+    ${outputsOf(tile, weightsOf(tile, "weight", byLanes).setup)}
     var slopes: array<vec4f, ${rows * quads}>;
     {
       ${product(

@@ -1,11 +1,12 @@
+import type { FusedForm } from "../plan/fused.js";
 import { fusing } from "../plan/fusing.js";
 import type { Plan } from "../plan/trace.js";
 import { halved, PLAIN_TILE, type FusedVariant, type LayersVariant, type Tile, type Variant } from "../plan/variants.js";
 import { fusedKernelOf } from "./kernels.js";
 
 /**
- * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, compilers take a minute and nothing is gained:
- * on llvmpipe 31 000 are slower than loops over results, on SwiftShader 20 000 slower than in step.
+ * How long an unrolled kernel may be, in multiply-adds of all its points. Beyond, nothing is gained where it was tried: on llvmpipe
+ * 31 000 take a minute to compile and are slower than loops over results, on SwiftShader 20 000 are slower than in step.
  */
 const MOST_UNROLLED = { llvmpipe: 30_000, swiftShader: 20_000, other: 13_000 } as const;
 
@@ -63,21 +64,19 @@ export class Candidates {
   private unrolled(plan: Plan): FusedVariant[] {
     const variants = ([1, 2] as const).map((points): FusedVariant => ({ kind: "fused", weights: "literal", points, lanes: 0 }));
     const inStep = variants.map((variant): FusedVariant => ({ ...variant, inStep: true }));
-    const long = inStep.filter((variant) => this.isSwiftShader() && this.unrolledSize(plan, variant) >= IN_STEP.least);
-    return [...variants, ...long].filter((variant) => this.refusal(plan, variant) === null);
-  }
-
-  /** How long an unrolled kernel would be, in multiply-adds of all its points; 0 where the plan cannot be fused. */
-  private unrolledSize(plan: Plan, variant: FusedVariant): number {
-    const form = fusing()?.fusedForm(plan, { to: "host" }, variant);
-    return form ? fusing()!.unrolledSize(form.program) * variant.points : 0;
+    const isLong = (variant: FusedVariant): boolean => {
+      const form = formOf(plan, variant);
+      return form !== null && unrolledSize(form) >= IN_STEP.least;
+    };
+    const worthwhile = this.isSwiftShader() ? inStep.filter(isLong) : [];
+    return [...variants, ...worthwhile].filter((variant) => this.refusal(plan, variant) === null);
   }
 
   /** Why a plan cannot run in a fused variant; null where it can. */
   refusal(plan: Plan, variant: FusedVariant): string | null {
-    const form = fusing()?.fusedForm(plan, { to: "host" }, variant);
+    const form = formOf(plan, variant);
     if (!form) return "the plan is not one that a single invocation carries through";
-    if (variant.weights === "literal") return this.tooLong(this.unrolledSize(plan, variant), variant.inStep);
+    if (variant.weights === "literal") return this.tooLong(unrolledSize(form), variant.inStep);
     const kernel = fusedKernelOf(form);
     const tooLong = variant.lanes > 0 ? this.tooLong(kernel.size!) : null;
     if (tooLong) return tooLong;
@@ -116,4 +115,14 @@ export class Candidates {
   private isSoftware(): boolean {
     return this.isLlvmpipe() || this.isSwiftShader();
   }
+}
+
+/** A plan as a variant carries it through in one kernel; null where none can. */
+function formOf(plan: Plan, variant: FusedVariant): FusedForm | null {
+  return fusing()?.fusedForm(plan, { to: "host" }, variant) ?? null;
+}
+
+/** How long an unrolled kernel would be, in multiply-adds of all its points. */
+function unrolledSize({ program, variant }: FusedForm): number {
+  return fusing()!.unrolledSize(program) * variant.points;
 }

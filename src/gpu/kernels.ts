@@ -64,8 +64,9 @@ const kernels = new Map<string, Kernel>();
 const interfaces = new Map<string, Pick<Kernel, "parameters" | "storage">>();
 
 /**
- * The kernel of a step; of one in groups or by lanes, after loadWriters. Widths are parameters, not constants, so a device compiles each
- * kernel once for all networks, those that end with an activation once per activation, and products once per tile.
+ * The kernel of a step; of one in groups or by lanes, after loadWriters. Widths are parameters, not constants, so a device
+ * compiles each kernel once for all networks, those that end with an activation once per activation, and products once per
+ * tile.
  */
 export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "fused">): Kernel {
   const { kernel, activation, tile, scaling, fused } = step;
@@ -102,7 +103,7 @@ function mainOf(kernel: KernelName, tile: Tile, scaling: Scaling): string {
 const fusedKernels = new WeakMap<FusedForm, Kernel>();
 let writers: typeof import("./writers.js") | null = null;
 
-/** Loads what writes the kernels of fused plans, of groups and of bilinear forms, once; before that no plan is fused. */
+/** Loads what writes the kernels of fused plans, of groups and by lanes, once; before that no plan is fused. */
 export async function loadWriters(): Promise<void> {
   writers ??= await import("./writers.js");
   await loadFusing();

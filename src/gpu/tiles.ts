@@ -27,9 +27,7 @@ export function tiledMain(tile: Tile, scaling: Scaling, contracts: boolean, byLa
   const quads = tile.outputs / 4;
   const { setup, loads, columns } = weightsOf(tile, "weight", byLanes);
   const product = `
-  let output = block * ${quads}u;
-  ${each(quads, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
-  ${setup}
+  ${outputsOf(tile, setup)}
   ${sumsOf(tile, (row, quad) => `start(row${row}, output${quad})`, `${scaledRows(rows, scaling)}\n${loads}\n${multiplied(tile, columns)}`)}`;
   const whole = `
   let block = part;
@@ -80,6 +78,14 @@ fn main(
   ${body}
 }
 `;
+}
+
+/** The outputs of a block, output0, output1, ... in vec4s, and what the loads of their weights need. */
+export function outputsOf({ outputs }: Tile, setup: string): string {
+  return `
+  let output = block * ${outputs / 4}u;
+  ${each(outputs / 4, (quad) => `let output${quad} = min(output + ${quad}u, p.outer - 1u);`)}
+  ${setup}`;
 }
 
 /** A tile's sums over k, from what each starts with, as an array y: 4 outputs after the other of row after row. */

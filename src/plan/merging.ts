@@ -5,9 +5,10 @@ import type { Plan } from "./trace.js";
 
 /**
  * The steps of a bilinear form, σ'ᵀ M s, with the product of the layer that σ' is of and that by M as one: its slopes then
- * never go through memory, whose buffer is `unused`. Null where the steps are not such.
+ * never go through memory. `unused` names the scratch that they, and terms that nobody reads, would have. Null where the steps are
+ * not such.
  */
-export function withBilinear(plan: Plan, steps: readonly Step[]): { steps: Step[]; unused: string } | null {
+export function withBilinear(plan: Plan, steps: readonly Step[]): { steps: Step[]; unused: string[] } | null {
   if (!isBilinear(plan)) return null;
   const contract = steps.find(({ kernel }) => kernel === "contract");
   const slopes = contract?.bindings["contractionScale"];
@@ -22,7 +23,9 @@ export function withBilinear(plan: Plan, steps: readonly Step[]): { steps: Step[
   const copy = steps.find(({ kernel, parameters }) => kernel === "reduce" && parameters["width"] === 1);
   const merged = merge(layer, contract, copy, steps);
   const left = steps.filter((step) => step !== contract && step !== copy);
-  return { steps: left.map((step) => (step === layer ? merged : step)), unused: slopes.name };
+  const terms = contract.bindings["terms"];
+  const unused = copy && terms?.kind === "scratch" ? [slopes.name, terms.name] : [slopes.name];
+  return { steps: left.map((step) => (step === layer ? merged : step)), unused };
 }
 
 /** The kernels that leave slopes in a buffer `scale`. */
@@ -32,9 +35,9 @@ function isSame(a: Binding | undefined, b: Binding | undefined): boolean {
   return a?.kind === "scratch" && b?.kind === "scratch" && a.name === b.name;
 }
 
-/** Whether the trace is one short contraction of tangents and rows that are all ones, but for scales. */
+/** Whether the trace is one short contraction of tangents and rows that are all ones, but for scales, and its sum is all. */
 function isBilinear(plan: Plan): boolean {
-  if (plan.kind !== "trace" || plan.instructions.length !== 1 || plan.tangents !== 1) return false;
+  if (plan.kind !== "trace" || plan.instructions.length !== 1 || plan.tangents !== 1 || plan.diagonal) return false;
   const [only] = plan.instructions;
   return (
     only?.kind === "contract" &&

@@ -156,7 +156,7 @@ export class ChunkRecorder {
   private merged(): readonly Step[] {
     const merged = this.mergesBilinear() ? fusing()?.withBilinear(this.plan, this.steps) : null;
     if (!merged) return this.steps;
-    this.scratchBytes.delete(merged.unused);
+    for (const name of merged.unused) this.scratchBytes.delete(name);
     return merged.steps;
   }
 

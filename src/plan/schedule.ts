@@ -121,8 +121,15 @@ function largestBuffer({ maxStorageBufferBindingSize, maxBufferSize }: ScheduleL
   return Math.min(maxStorageBufferBindingSize, maxBufferSize);
 }
 
-/** The last chunk of each plan: evaluate and encode are often called with the same, frame by frame. */
-const lastChunks = new WeakMap<Plan, { readonly key: string; readonly chunk: Chunk }>();
+/** A chunk, what decides it, and the work that a submission was allowed when it was built. */
+interface KnownChunk {
+  readonly key: string;
+  readonly limit: number;
+  readonly chunk: Chunk;
+}
+
+/** The last chunks of each plan, to the host and to the device: evaluate and encode are often called alike, frame by frame. */
+const lastChunks = new WeakMap<Plan, Partial<Record<Route["to"], KnownChunk>>>();
 
 /** The chunk of `count` points from `first`, cut into submissions of bounded work. */
 export function scheduleChunk(
@@ -135,13 +142,20 @@ export function scheduleChunk(
   variant: Variant = PLAIN,
 ): Chunk {
   const { tangentsAtOnce } = capacity;
-  // The pace, which changes from call to call, decides only where submissions end.
-  const { multiplyAddsPerSubmit, ...lasting } = limits;
+  const { multiplyAddsPerSubmit: limit, ...lasting } = limits;
   const key = JSON.stringify([first, count, tangentsAtOnce, lasting, route, nameOfVariant(variant)]);
-  let last = lastChunks.get(plan);
-  if (last?.key !== key || last.chunk.submissions.length > 1 || last.chunk.submissions.some((all) => workOf(all) > multiplyAddsPerSubmit))
-    lastChunks.set(plan, (last = { key, chunk: buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant }) }));
-  return last.chunk;
+  let known = lastChunks.get(plan);
+  if (!known) lastChunks.set(plan, (known = {}));
+  const last = known[route.to];
+  if (last && last.key === key && (last.limit === limit || isWhole(last.chunk, limit))) return last.chunk;
+  const chunk = buildChunk({ plan, first, count, tangentsAtOnce, limits, route, variant });
+  known[route.to] = { key, limit, chunk };
+  return chunk;
+}
+
+/** Whether a chunk is one submission within the limit: the pace, which changes from call to call, decides only where they end. */
+function isWhole({ submissions }: Chunk, limit: number): boolean {
+  return submissions.length <= 1 && submissions.every((submission) => workOf(submission) <= limit);
 }
 
 function workOf(submission: Submission): number {

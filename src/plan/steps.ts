@@ -99,8 +99,8 @@ export interface Chunk {
 }
 
 /**
- * The route of the results: read back by the host, or left in the caller's buffers, of which one may hold several kinds of
- * rows; no dispatch binds two of those, for it may not read a buffer that it writes.
+ * The route of the results: read back by the host, or left in the caller's buffers. Where one of those holds several kinds of
+ * rows, no dispatch binds two of them, for it may not read a buffer that it writes.
  */
 export type Route =
   | { readonly to: "host"; readonly sharedContext: boolean }

@@ -69,15 +69,15 @@ describe.for(variants)("%s", (kernels) => {
 test.for([
   { widths: [2, 26, 30, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
   { widths: [3, 20, 21, 24, 3], activation: "silu", contextSize: 2, methods: ["tangent"], alone: [] },
-] as const)("$widths in step, with barriers", async ({ widths, activation, contextSize, methods, alone }) => {
+] as const)("$widths in step, with barriers", async ({ widths, activation, contextSize, methods, alone }, { onTestFinished }) => {
   const { network } = randomMlp({ seed: 9, widths, activation, contextSize });
   const sources: string[] = [];
   const create = vi.spyOn(device, "createShaderModule").mockImplementation((descriptor) => {
     sources.push(descriptor.code);
     return GPUDevice.prototype.createShaderModule.call(device, descriptor);
   });
+  onTestFinished(() => create.mockRestore());
   await compare(network, "fused literal x2 in step", methods, contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null, alone);
-  create.mockRestore();
   const barriers = sources.map((source) => source.split("workgroupBarrier();").length - 1);
   expect(Math.max(...barriers)).toBeGreaterThan(2);
 });

@@ -47,6 +47,7 @@ describe("the last two products of a bilinear form", () => {
     const { bindings, parameters } = chunk.submissions[0]!.steps[1]!;
     expect(bindings["terms"]).toMatchObject({ kind: "outer", name: "divergence" });
     expect(parameters).toMatchObject({ parts: 1, termsOffset: 2, termsStride: 3 });
+    expect(chunk.scratch.has("terms")).toBe(false);
   });
 
   test("leave what f needs", () => {

@@ -306,6 +306,19 @@ describe("chunks", () => {
     expect(printed(chunk(0, 10, 0))).toBe(printed(known));
   });
 
+  test("for the host are kept while they are one submission, whatever the pace, and built anew where it cuts them", () => {
+    const plan = makePlan(hiddenLayers(3, 8, 2), { method: "tangent", tangentsAtOnce: 1 });
+    const chunk = (multiplyAddsPerSubmit: number): Chunk =>
+      scheduleChunk(plan, 0, 10, { points: 10, tangentsAtOnce: 1 }, { ...guaranteed, multiplyAddsPerSubmit }, toHost);
+    const whole = chunk(2 ** 30);
+    expect(whole.submissions).toHaveLength(1);
+    expect(chunk(2 ** 29)).toBe(whole);
+    const cut = chunk(1);
+    expect(cut.submissions.length).toBeGreaterThan(1);
+    expect(chunk(1)).toBe(cut);
+    expect(chunk(2 ** 30).submissions).toHaveLength(1);
+  });
+
   test("of a jvp carry one tangent per point", () => {
     const [chunk] = chunksOf(makeJvpPlan(hiddenLayers(5, 8, 2)), 7, guaranteed, toHost) as [Chunk];
     expect(chunk.submissions.flatMap(({ reads }) => reads)).toEqual([

