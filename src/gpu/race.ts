@@ -6,20 +6,24 @@ import { encodeSteps } from "./encode.js";
 import { checked } from "./errors.js";
 import { makeRoom, type Shared } from "./run.js";
 
-/** A measurement shorter than this is repeated within one submission. */
+/** A measurement shorter than this is repeated within one submission; then of those that are close to the best. */
 const MEASURED_MILLISECONDS = 4;
+const FINAL_MILLISECONDS = 16;
 /** The plain kernels take about this long for a trial's points. */
 const TRIAL_MILLISECONDS = 30;
 /** Enough that each variant meets the machine at its best once: others' work halves what a software adapter has. */
 const ROUNDS = 8;
 /** Slower than the best by this factor after two runs: not measured further. */
 const HOPELESS = 2.5;
+/** Slower than the best by no more than this after the rounds: measured for longer, before one of them is chosen for good. */
+const CLOSE = 1.3;
 
 /** A variant in a race. */
 export interface Runner {
   readonly variant: Variant;
   milliseconds: number;
-  readonly chunk: Chunk | null;
+  /** null where it failed. */
+  chunk: Chunk | null;
 }
 
 /** Submissions of a long plan that are run in a trial. */
@@ -65,19 +69,25 @@ export class Race {
     const able = runners.filter(({ chunk }) => chunk);
     // The least capacity decides how many points all of them get.
     for (const { variant } of able) this.chunkOf(variant);
-    const running = able.map((runner) => ({ runner, chunk: this.chunkOf(runner.variant), repeats: 1 }));
-    for (const entry of running) {
-      const once = Math.min(await this.time(entry, 1), await this.time(entry, 1));
-      entry.runner.milliseconds = once;
-      entry.repeats = Math.min(64, Math.max(1, Math.ceil(MEASURED_MILLISECONDS / once)));
+    for (const runner of able) {
+      runner.chunk = this.chunkOf(runner.variant);
+      runner.milliseconds = Math.min(await this.time(runner, 1), await this.time(runner, 1));
     }
-    const best = Math.min(...running.map(({ runner }) => runner.milliseconds));
-    const hopeful = running.filter(({ runner }) => runner.milliseconds <= HOPELESS * best);
-    // Single short runs say little: those that stay in the race start anew.
-    for (const { runner } of hopeful) runner.milliseconds = Infinity;
+    const hopeful = within(HOPELESS, able);
+    await this.measure(hopeful, MEASURED_MILLISECONDS);
+    const close = within(CLOSE, hopeful);
+    if (close.length > 1) await this.measure(close, FINAL_MILLISECONDS);
+  }
+
+  /** The least time of each so far and over some rounds, in measurements of at least about so many milliseconds. */
+  private async measure(runners: readonly Runner[], milliseconds: number): Promise<void> {
+    const running = runners.map((runner) => ({
+      runner,
+      repeats: Math.min(64, Math.max(1, Math.ceil(milliseconds / runner.milliseconds))),
+    }));
     for (let round = 0; round < ROUNDS; round++)
-      for (const entry of hopeful)
-        entry.runner.milliseconds = Math.min(entry.runner.milliseconds, (await this.time(entry, entry.repeats)) / entry.repeats);
+      for (const { runner, repeats } of running)
+        runner.milliseconds = Math.min(runner.milliseconds, (await this.time(runner, repeats)) / repeats);
   }
 
   /** At most `count` points by a variant; fewer where its capacity is less, from then on for all. */
@@ -127,6 +137,12 @@ export class Race {
       endTurn();
     }
   }
+}
+
+/** The best, and what is slower by less than a factor. */
+function within(factor: number, runners: readonly Runner[]): Runner[] {
+  const best = Math.min(...runners.map(({ milliseconds }) => milliseconds));
+  return runners.filter(({ milliseconds }) => milliseconds <= factor * best);
 }
 
 /** Numbers between -1 and 1: no activation is at rest there, none saturates. */
