@@ -4,7 +4,8 @@ import { literal, numberOf, Writer, type Contract, type FusedText, type Load, ty
 
 /**
  * Results of a product that are summed side by side where all is unrolled: four elements are read again for each while they
- * lie in the nearest cache. With 4 SwiftShader takes a fifth longer, llvmpipe a tenth; 64 gain no more.
+ * lie in the nearest cache. With 4 SwiftShader takes a fifth longer, llvmpipe a tenth; with 32 and 64 f alone was faster
+ * still on SwiftShader in most runs, f and divergence was not.
  */
 const UNROLLED_RESULTS = 16;
 
