@@ -1,6 +1,7 @@
 /** What differs in tiles.ts where the lanes of a subgroup hand weights around. */
 import type { Tile } from "../plan/variants.js";
 import { each, type Weights } from "./tiles.js";
+
 /**
  * Each lane loads one number and broadcasts it. A load covers `lanes` outputs of a row of W's transpose, or several rows
  * where their outputs are no more than half of the lanes.

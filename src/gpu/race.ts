@@ -141,7 +141,7 @@ export class Race {
   }
 }
 
-/** The best, and what is slower by less than a factor. */
+/** The best, and what is slower by no more than a factor. */
 function within(factor: number, runners: readonly Runner[]): Runner[] {
   const best = Math.min(...runners.map(({ milliseconds }) => milliseconds));
   return runners.filter(({ milliseconds }) => milliseconds <= factor * best);

@@ -4,15 +4,15 @@ import { literal, numberOf, Writer, type Contract, type FusedText, type Load, ty
 
 /**
  * Results of a product that are summed side by side where all is unrolled: four elements are read again for each while they
- * lie in the nearest cache. With 4 SwiftShader takes a fifth longer, llvmpipe a tenth; with 32 and 64 f alone was faster
- * still on SwiftShader in most runs, f and divergence was not.
+ * lie in the nearest cache. With 4 SwiftShader takes a sixth to a quarter longer, llvmpipe up to a sixth; with 32 and 64 f alone
+ * was faster still on SwiftShader in most runs, f and divergence was not.
  */
 const UNROLLED_RESULTS = 16;
 
 /**
  * Multiply-adds of all points of an invocation between two barriers, where a workgroup goes in step. SwiftShader takes some
- * 0.8 µs for a barrier of a subgroup, and more for the same work the longer the stretch of text between two: from half to
- * twice as many its speed is about the same.
+ * 0.8 µs for a barrier of a subgroup, and more for the same work the longer the stretch of text between two: from half to one
+ * and a half times as many its speed is about the same.
  */
 const STEP = 2000;
 
