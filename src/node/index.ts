@@ -6,9 +6,11 @@
 import { constants } from "node:os";
 import { isMainThread } from "node:worker_threads";
 import { AdapterError, InputError, quote } from "../errors.js";
+import { sleepWhileWaiting } from "./sleepWhileWaiting.js";
 import { softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
 
 export { fileStore } from "./fileStore.js";
+export { sleepWhileWaiting };
 
 /** Which device {@link requestDevice} looks for. */
 export interface RequestDeviceOptions {
@@ -99,6 +101,7 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
     throw new AdapterError(`${description} refused to make a device: ${error.message}`, { cause: error });
   });
   keptAlive.add(found.gpu);
+  if (isSoftware(adapter)) sleepWhileWaiting(device);
   return {
     device,
     description,
