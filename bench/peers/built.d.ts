@@ -6,4 +6,5 @@ declare module "*/dist/index.js" {
 }
 declare module "*/dist/node.js" {
   export const requestDevice: typeof import("../../dist/types/node/index.js").requestDevice;
+  export const sleepWhileWaiting: typeof import("../../dist/types/node/index.js").sleepWhileWaiting;
 }

@@ -7,7 +7,7 @@ import { constants } from "node:os";
 import { isMainThread } from "node:worker_threads";
 import { AdapterError, InputError, quote } from "../errors.js";
 import { sleepWhileWaiting } from "./sleepWhileWaiting.js";
-import { softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
+import { isSoftware, softwareDrivers, type SoftwareDriver } from "./softwareGpu.js";
 
 export { fileStore } from "./fileStore.js";
 export { sleepWhileWaiting };
@@ -101,7 +101,7 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
     throw new AdapterError(`${description} refused to make a device: ${error.message}`, { cause: error });
   });
   keptAlive.add(found.gpu);
-  if (isSoftware(adapter)) sleepWhileWaiting(device);
+  sleepWhileWaiting(device);
   return {
     device,
     description,
@@ -126,7 +126,7 @@ export async function describeAdapter(options: Pick<RequestDeviceOptions, "adapt
   const { vendor, architecture, device, description: text } = adapter.info;
   return {
     description,
-    software: isSoftware(adapter),
+    software: isSoftware(adapter.info),
     info: { vendor, architecture, device, description: text },
     limits,
     features: [...adapter.features].sort(),
@@ -160,14 +160,14 @@ async function searchAdapter({ adapter: kind = "auto" }: RequestDeviceOptions): 
     const gpu = webgpu.create([]);
     let adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
     // Asking for a fallback adapter at once would miss lavapipe, which Dawn does not count as one here.
-    if (wanted === "software" && (adapter === null || !isSoftware(adapter)))
+    if (wanted === "software" && (adapter === null || !isSoftware(adapter.info)))
       adapter = (await gpu.requestAdapter({ forceFallbackAdapter: true })) ?? adapter;
     const refused =
       adapter === null
         ? "it gives no adapter that WebGPU accepts"
-        : wanted === "hardware" && isSoftware(adapter)
+        : wanted === "hardware" && isSoftware(adapter.info)
           ? `it is a software driver (${nameAdapter(adapter)})`
-          : wanted === "software" && !isSoftware(adapter)
+          : wanted === "software" && !isSoftware(adapter.info)
             ? `it is not a software driver (${nameAdapter(adapter)})`
             : null;
     if (adapter === null || refused !== null) {
@@ -234,12 +234,6 @@ async function importWebgpu(): Promise<Webgpu> {
   for (const [name, value] of Object.entries(webgpu.globals))
     if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   return webgpu;
-}
-
-function isSoftware(adapter: GPUAdapter): boolean {
-  const { info } = adapter;
-  const words = `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
-  return info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|basic render/i.test(words);
 }
 
 function nameAdapter({ info }: GPUAdapter): string {

@@ -1,3 +1,5 @@
+import { isSoftware } from "./softwareGpu.js";
+
 /** Between two looks the thread sleeps for this part of the time that it has waited: so much later it learns of the end. */
 const PART = 1 / 16;
 /** But no longer at a time, since the event loop has other work too. */
@@ -15,12 +17,13 @@ const bell = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
  * Leaves the processor to a software adapter while this thread waits for it. The npm package `webgpu` looks at every turn
  * of the event loop, and without a pause, whether a promise can be settled, which takes a core that the adapter could
  * compute on. From now on the thread sleeps at every such turn: for a sixteenth of the time that it has waited so far, and
- * for a millisecond at most. A GPU gains nothing by it and would only be waited for a little longer.
+ * for a millisecond at most. A device of a real GPU is left as it is.
  *
- * {@link requestDevice} does this to its own software devices; for a device that was made otherwise, call it once, before
- * the device makes buffers: it replaces the device's, its queue's and its buffers' own methods that return promises.
+ * {@link requestDevice} does this to its own devices; for one that was made otherwise, call it once, before the device makes
+ * buffers: it replaces the device's, its queue's and its buffers' own methods that return promises.
  */
 export function sleepWhileWaiting(device: GPUDevice): void {
+  if (!isSoftware(device.adapterInfo)) return;
   sleepIn(device, "popErrorScope");
   sleepIn(device, "createComputePipelineAsync");
   sleepIn(device, "createRenderPipelineAsync");

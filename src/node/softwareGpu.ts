@@ -24,6 +24,11 @@ export interface SoftwareDriver {
 /** A place that was looked at: a driver, or the reason why there is none. */
 export type SoftwareSource = SoftwareDriver | { readonly name: string; readonly missing: string };
 
+/** Whether an adapter computes on the CPU, by what it says of itself. */
+export function isSoftware({ vendor, architecture, device, description, isFallbackAdapter }: GPUAdapterInfo): boolean {
+  return isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${vendor} ${architecture} ${device} ${description}`);
+}
+
 /** Looks at one place after the other; a later place is only looked at (and unpacked) when the ones before did not work. */
 export async function* softwareDrivers(): AsyncGenerator<SoftwareSource, void, undefined> {
   yield lavapipe();
