@@ -584,3 +584,53 @@ describe("bad input throws at once and names the value", () => {
     await expect(field.reserve(1, anything(null))).rejects.toThrow(InputError);
   });
 });
+
+/** Runs `work` on the device as if a dispatch had no more workgroups than this in a dimension. */
+async function withFewWorkgroups(most: number, work: () => Promise<void>): Promise<void> {
+  const { limits } = device;
+  const names = Object.getOwnPropertyNames(Object.getPrototypeOf(limits)) as (keyof GPUSupportedLimits)[];
+  const fewer = Object.fromEntries(names.map((name) => [name, limits[name]]));
+  Object.defineProperty(device, "limits", { value: { ...fewer, maxComputeWorkgroupsPerDimension: most }, configurable: true });
+  try {
+    await work();
+  } finally {
+    Object.defineProperty(device, "limits", { value: limits, configurable: true });
+  }
+}
+
+test.for(["layers 4x4", "layers 8x16 by 4 lanes", "layers 4x4 in groups of 16x16", "fused uniform x2"])(
+  "more workgroups than fit in one dimension lie in even rows, and the results are the same bits: %s",
+  async (kernels) => {
+    const count = 1003;
+    const points = buffer(randomPoints(11, count, d));
+    const fixed = await VectorField.create(device, network, { kernels });
+    await fixed.reserve(count, { method: "tangent", outputs: ["value", "divergence"] });
+    const run = async (): Promise<{ results: Float32Array[]; dispatches: number[][] }> => {
+      const [value, divergence] = [buffer(count * d), buffer(count)];
+      const dispatches: number[][] = [];
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      const dispatch = pass.dispatchWorkgroups.bind(pass);
+      pass.dispatchWorkgroups = (across, down = 1) => (dispatches.push([across, down]), dispatch(across, down));
+      fixed.encode(pass, { points, count, method: "tangent", value, divergence });
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+      return { results: [await read(value), await read(divergence)], dispatches };
+    };
+    const one = await run();
+    expect(one.dispatches.every(([, down]) => down === 1)).toBe(true);
+    await withFewWorkgroups(3, async () => {
+      const many = await run();
+      expect(many.results).toEqual(one.results);
+      expect(many.dispatches.some(([, down]) => down! > 1)).toBe(true);
+      many.dispatches.forEach(([across, down], index) => {
+        const needed = one.dispatches[index]![0]!;
+        expect(across).toBeLessThanOrEqual(3);
+        expect(across! * down!).toBeGreaterThanOrEqual(needed);
+        // Less than one row stays without work, spread over the rows.
+        expect(across! * down! - needed).toBeLessThan(down!);
+      });
+    });
+    fixed.destroy();
+  },
+);

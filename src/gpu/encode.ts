@@ -35,8 +35,9 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings));
     const workgroups = Math.ceil(step.invocations / workgroupSizeOf(step.tile));
-    const across = Math.min(workgroups, maxComputeWorkgroupsPerDimension);
-    pass.dispatchWorkgroups(across, Math.ceil(workgroups / across));
+    // Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free.
+    const down = Math.ceil(workgroups / maxComputeWorkgroupsPerDimension);
+    pass.dispatchWorkgroups(Math.ceil(workgroups / down), down);
   });
 }
 
