@@ -11,7 +11,7 @@ import { fusedKernelOf } from "./kernels.js";
 const MOST_UNROLLED = { llvmpipe: 30_000, swiftShader: 20_000, other: 13_000 } as const;
 
 /**
- * From here on SwiftShader's code and constants leave the second-level cache, where going in step takes two thirds to three
+ * From here on SwiftShader's code and constants leave the second-level cache, where going in step takes half to three
  * quarters of the time; up to here a width of 128 with 16 coordinates compiles in 13 seconds.
  */
 const IN_STEP = { least: 6_000, most: 50_000 } as const;
@@ -32,6 +32,8 @@ export class Candidates {
     const tiles: Tile[] = [PLAIN_TILE, { rows: 8, outputs: 8, lanes: 0 }, { rows: 8, outputs: 16, lanes: 0 }];
     // A lane per weight of a tile's outputs, or of several columns of them.
     if (lanes >= 4) tiles.push({ rows: 4, outputs: 16, lanes }, { rows: 8, outputs: 16, lanes });
+    // Four lanes, SwiftShader's, load by far more slowly than they multiply, and each load serves more results here.
+    if (lanes === 4) tiles.push({ rows: 8, outputs: 32, lanes });
     if (!this.isSoftware())
       tiles.push(
         { rows: 8, outputs: 8, lanes: 0, group: { down: 8, across: 8 } },

@@ -121,6 +121,7 @@ const tiles = [
   "1x16 by LANES lanes",
   "4x16 by LANES lanes",
   "8x16 by LANES lanes",
+  "8x32 by LANES lanes",
   // A load for the lanes covers a part of several rows, or one row and a half.
   "2x4 by LANES lanes",
   "2x12 by LANES lanes",
