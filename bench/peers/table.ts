@@ -13,7 +13,7 @@ export const legend =
   "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
   "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not. " +
   "error: the largest, beside float64, over the largest Σ|∂f_i/∂x_i|. " +
-  "While somebody waits for a software adapter, the thread sleeps, whoever's call it is (sleepWhileWaiting of deldot/node). " +
+  "While deldot, jax-js or TensorFlow.js waits for a software adapter, its thread sleeps (sleepWhileWaiting of deldot/node). " +
   "All on this adapter unless remarked; onnxruntime does not say which one it took, but it finds it by the same Vulkan loader.";
 
 const header = ["peer", "way", "points", "median ms", "quartiles", "x encode", "x evaluate", "error", "remarks"];
