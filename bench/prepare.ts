@@ -1,4 +1,4 @@
-import { VectorField, type EncodeOptions, type EvaluateOptions, type Method, type Network, type Store, type Trial } from "deldot";
+import { VectorField, type EncodeOptions, type EvaluateOptions, type Method, type Network, type Store, type TunedKernels } from "deldot";
 import { isPerPoint, type Inputs } from "./cases.js";
 import { compare, type Results } from "./compare.js";
 import { readBuffer, wallTime, type DeviceClock, type MemoryWatch } from "./measure.js";
@@ -55,7 +55,7 @@ export interface Task extends Planned {
 export interface Tuned {
   readonly kernels: string;
   /** Empty where it was not tuned. */
-  readonly trials: readonly Trial[];
+  readonly trials: readonly TunedKernels[];
   readonly tuneSeconds: number;
 }
 
@@ -119,7 +119,7 @@ async function affordableBy(time: (count: number) => Promise<number>, most: numb
 /** Has the device try what runs a row the fastest. */
 export async function tune(field: VectorField, { options, contextPer }: Task, count: number): Promise<Tuned> {
   const { outputs, method, probes } = options;
-  let trials: readonly Trial[] = [];
+  let trials: readonly TunedKernels[] = [];
   const milliseconds = await wallTime(async () => (trials = await field.tune(count, { outputs, method, contextPer, probes })));
   return { kernels: trials.find(({ chosen }) => chosen)!.kernels, trials, tuneSeconds: milliseconds / 1000 };
 }

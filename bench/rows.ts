@@ -1,4 +1,4 @@
-import { PlanError, VectorField, type Method, type Trial } from "deldot";
+import { PlanError, VectorField, type Method, type TunedKernels } from "deldot";
 import { isPerPoint, labelOf, type Case, type Inputs } from "./cases.js";
 import { digits, interleave, statsOf, type Stats } from "./measure.js";
 import {
@@ -51,7 +51,7 @@ export interface Row {
   /** The variant that ran. */
   readonly kernels: string;
   /** What the tuning found; empty where tuning the methods before had taken too long already. */
-  readonly trials: readonly Trial[];
+  readonly trials: readonly TunedKernels[];
   /** Seconds that the tuning took, compilation included. */
   readonly tuneSeconds: number;
 }

@@ -1,7 +1,8 @@
 // out (+)= e ∘ W (s ∘ t): one layer of forward mode for every tangent t_k of every point b, row r = b columns + k.
 // Strides say where t, s, e and out are: tangents that all points share have per_point = 0, a missing scale is one row of
 // ones with per_point = 0, and the Jacobian is stored with its columns innermost.
-// One invocation computes a tile of consecutive rows and outputs: see tiledMain in src/gpu/tiles.ts, which adds the loops.
+// One invocation computes a tile of consecutive rows and outputs: lib/product.wgsl adds the loops, or
+// src/kernels/tuned/tiles.ts others.
 // Needs: lib/tangents.wgsl; Weight, a number or a vec4 of them.
 
 struct Parameters {

@@ -1,4 +1,4 @@
-// z = prior + f ∘ x, out = σ(z), scale = σ'(z), for every row (a point, a moved copy of one, or a context).
+// z = prior + f ∘ x, out = σ(z), slope = σ'(z), for every row (a point, a moved copy of one, or a context).
 // The prior is the bias, or what other terms have summed up; f is a constant row or another value.
 // One invocation computes one vec4 of one row.
 // Needs: lib/dispatch.wgsl, and activation(z) -> (σ(z), σ'(z)).
@@ -13,7 +13,7 @@ struct Parameters {
   out_offset: u32,      // in floats, as the next two
   out_stride: u32,
   out_width: u32,       // how many of a row's outputs are stored
-  keeps_scale: u32,
+  keeps_slope: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -21,7 +21,7 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read> x: array<vec4f>;           // [rows or 1, outer]
 @group(0) @binding(3) var<storage, read> f: array<vec4f>;           // [rows or 1, outer]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
-@group(0) @binding(5) var<storage, read_write> scale: array<f32>;   // [rows, 4 outer]
+@group(0) @binding(5) var<storage, read_write> slope: array<f32>;   // [rows, 4 outer]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
@@ -39,8 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }
-    if (p.keeps_scale == 1u) {
-      scale[row * p.outer * 4u + column] = result.y;
+    if (p.keeps_slope == 1u) {
+      slope[row * p.outer * 4u + column] = result.y;
     }
   }
 }

@@ -2,8 +2,8 @@
 // for every tangent t_k of every point b, row r = b columns + k.
 // With one tangent of ones, c = 1 and W = M this is the bilinear form s'ᵀ M s; its sum over i is then left in `parts`
 // partial sums, part q taking every parts-th block of i from q on.
-// One invocation computes one part of some consecutive rows, a tile of rows and outputs after the other: see tiledMain in
-// src/gpu/tiles.ts, which adds the loops.
+// One invocation computes one part of some consecutive rows, a tile of rows and outputs after the other: lib/product.wgsl
+// adds the loops, or src/kernels/tuned/tiles.ts others.
 // Needs: lib/tangents.wgsl; Weight, a number or a vec4 of them.
 
 struct Parameters {

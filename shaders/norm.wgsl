@@ -14,7 +14,7 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;                // [rows or 1, width]
 @group(0) @binding(2) var<storage, read_write> normed: array<vec4f>;     // y [rows, width], 0 in the padding
-@group(0) @binding(3) var<storage, read_write> deviation: array<f32>;    // r [rows]
+@group(0) @binding(3) var<storage, read_write> inverse_deviation: array<f32>;   // r [rows]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
@@ -36,7 +36,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     variance += dot(distance, distance) / n;
   }
   let r = inverseSqrt(variance + bitcast<f32>(p.epsilon));
-  deviation[row] = r;
+  inverse_deviation[row] = r;
   for (var i = 0u; i < p.width; i++) {
     normed[row * p.width + i] = r * (x[start + i] - mean) * lanes(i, p.size);
   }

@@ -19,7 +19,7 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, width]
 @group(0) @binding(2) var<storage, read> scale: array<vec4f>;        // [points or 1, width]
 @group(0) @binding(3) var<storage, read> value: array<vec4f>;        // y [points, width], 0 in the padding
-@group(0) @binding(4) var<storage, read> deviation: array<f32>;      // r [points]
+@group(0) @binding(4) var<storage, read> inverse_deviation: array<f32>;   // r [points]
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>;    // [points, columns, width]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -45,6 +45,6 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   for (var i = 0u; i < p.width; i++) {
     let moved = scale[s + i] * tangent[t + i];
-    out[row * p.width + i] = deviation[point] * (moved - mean - value[y + i] * along) * lanes(i, p.size);
+    out[row * p.width + i] = inverse_deviation[point] * (moved - mean - value[y + i] * along) * lanes(i, p.size);
   }
 }

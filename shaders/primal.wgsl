@@ -1,6 +1,6 @@
-// z = prior + W a, out = σ(z), scale = σ'(z), for every row (a point, a moved copy of one, or a context).
+// z = prior + W a, out = σ(z), slope = σ'(z), for every row (a point, a moved copy of one, or a context).
 // The prior is the bias, or what other terms have summed up.
-// One invocation computes a tile of consecutive rows and outputs: see tiledMain in src/gpu/tiles.ts, which adds the loops.
+// One invocation computes a tile of consecutive rows and outputs: lib/product.wgsl adds the loops, or src/kernels/tuned/tiles.ts others.
 // Needs: activation(z) -> (σ(z), σ'(z)); Weight, a number or a vec4 of them.
 
 struct Parameters {
@@ -13,7 +13,7 @@ struct Parameters {
   out_offset: u32,      // in floats, as the next two
   out_stride: u32,
   out_width: u32,       // how many of a row's outputs are stored
-  keeps_scale: u32,
+  keeps_slope: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -21,13 +21,13 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read> prior: array<vec4f>;       // [rows or 1, outer]
 @group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, inner]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
-@group(0) @binding(5) var<storage, read_write> scale: array<f32>;   // [rows, 4 outer]
+@group(0) @binding(5) var<storage, read_write> slope: array<f32>;   // [rows, 4 outer]
 
 fn address(row: u32) -> u32 {
   return row * p.input_per_row;
 }
 
-fn load(at: u32, k: u32) -> vec4f {
+fn element(at: u32, k: u32) -> vec4f {
   return a[at + k];
 }
 
@@ -46,8 +46,8 @@ fn finish(row: u32, output: u32, z: vec4f) {
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }
-    if (p.keeps_scale == 1u) {
-      scale[row * p.outer * 4u + column] = result.y;
+    if (p.keeps_slope == 1u) {
+      slope[row * p.outer * 4u + column] = result.y;
     }
   }
 }

@@ -1,22 +1,36 @@
-import { readBatch, readContext, type BatchInput, type ContextInput } from "./batch.js";
-import { meanRows, sumRowsInto } from "./cpu/reduce.js";
-import { DeldotError, InputError, LimitError, quote } from "./errors.js";
+import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "./evaluation.js";
+import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
 import { encodeSteps } from "./gpu/encode.js";
-import { checked, DeviceWatch } from "./gpu/errors.js";
-import { kernelsFor } from "./gpu/kernels.js";
-import { Pace, type Store } from "./gpu/pace.js";
+import { asGpuError, checked, DeviceWatch, whenFailed } from "./gpu/errors.js";
+import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
-import { run, Turns, type RunOptions } from "./gpu/run.js";
-import { readKernels, Trials, type Trial } from "./gpu/trial.js";
+import { allocate, Results } from "./gpu/results.js";
+import { run, Turns, type Shared } from "./gpu/run.js";
+import { Memory, type Store } from "./gpu/store.js";
+import {
+  checkCount,
+  checkObject,
+  readBuffer,
+  readEncodeContext,
+  readInputs,
+  startRun,
+  type BatchInput,
+  type BufferRows,
+} from "./inputs.js";
+import { kernelsFor } from "./kernels/layers.js";
 import type { Network } from "./model/network.js";
-import { graphOf } from "./plan/graph.js";
+import { makeJvpPlan, makePlan } from "./plan/choose.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
-import { capacityOf, scheduleChunk } from "./plan/schedule.js";
-import { type Chunk, type OuterName, type OuterRows, type ScheduleLimits } from "./plan/steps.js";
-import { makeJvpPlan, makePlan, readPlanOptions, type Method, type Output, type Plan, type PlanOptions } from "./plan/trace.js";
-import { nameOfVariant, type Variant } from "./plan/variants.js";
+import { graphOf } from "./plan/graph.js";
+import { parametersOf, readRunOptions, type PlanOptions } from "./plan/options.js";
+import type { Method, Output } from "./plan/outputs.js";
+import type { Plan } from "./plan/plan.js";
+import { Recent } from "./recent.js";
+import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
+import { matricesOf, type Chunk, type OuterName, type OuterRows, type Route, type ScheduleLimits } from "./schedule/steps.js";
+import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
@@ -30,10 +44,10 @@ export interface VectorFieldOptions {
   readonly store?: Store | undefined;
   /**
    * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
-   * proves fastest on this device once a trial has paid for itself (see {@link VectorField.tune}). Or one by its name, for
+   * proves fastest on this device once tuning has paid for itself (see {@link VectorField.tune}). Or one by its name, for
    * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
    * subgroup), "layers 8x8 in groups of 8x8" (of invocations that share workgroup memory), "fused uniform x2", "fused storage
-   * x4", "fused literal x1"; where a plan cannot be fused, the plain ones.
+   * x4", "fused uniform x2 by 8 lanes"; where a plan cannot be fused, the plain ones.
    */
   readonly kernels?: string | undefined;
   /**
@@ -46,47 +60,8 @@ export interface VectorFieldOptions {
   readonly label?: string | undefined;
 }
 
-/** What {@link VectorField.evaluate} is asked for, and how. */
-export interface EvaluateOptions<O extends Output = Output> extends PlanOptions, RunOptions {
-  /** Which arrays the result has. Default: value and divergence. */
-  readonly outputs?: readonly O[] | undefined;
-  /** One vector for all points, or one per point; required where the network takes a context. */
-  readonly context?: ContextInput | null | undefined;
-}
-
-/**
- * Results in float32, row-major, with the batch shape of the points in front; those that were asked for:
- * `value`, f(x), [...shape, d]; `divergence`, Σ ∂f_i/∂x_i, [...shape]; `diagonal`, ∂f_i/∂x_i, [...shape, d];
- * `jacobian`, J[i][j] = ∂f_i/∂x_j, [...shape, d, d].
- */
-export type Evaluation<O extends Output = Output> = {
-  /** The method that ran; "value" where only f was asked for. */
-  readonly method: Method | "value";
-  /** The kernels that ran, by the name that {@link VectorFieldOptions.kernels} takes. */
-  readonly kernels: string;
-  /** The leading batch shape of the points: [B] for a flat array. */
-  readonly shape: readonly number[];
-  /** hutchinson: the standard error of the divergence, [...shape]; NaN for a single probe. */
-  readonly standardError?: Float32Array;
-} & (Output extends O ? Partial<Arrays<Output>> : Arrays<O>);
-
-/** value: f(x), [...shape, d]; divergence: [...shape]; diagonal: ∂f_i/∂x_i, [...shape, d]; jacobian: J[i][j] = ∂f_i/∂x_j, [...shape, d, d]. */
-type Arrays<O extends Output> = { readonly [K in O]: Float32Array };
-
-/** A buffer of the caller: rows begin at `offset` bytes (a multiple of 4) and are `stride` floats apart. */
-export type BufferRows =
-  | GPUBuffer
-  | {
-      /** On the field's device, with usage STORAGE. */
-      readonly buffer: GPUBuffer;
-      /** Where the first row begins, in bytes, a multiple of 4; default 0. */
-      readonly offset?: number | undefined;
-      /** From the start of a row to the next, in floats; default the width of a row. */
-      readonly stride?: number | undefined;
-    };
-
 /** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
-export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "step"> {
+export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step"> {
   /** [count, d], stride d unless given; usage STORAGE. */
   readonly points: BufferRows;
   /** How many points. */
@@ -104,12 +79,12 @@ export interface EncodeOptions extends Pick<PlanOptions, "tangentsAtOnce" | "pro
 }
 
 /** What decides the plan of a later encode. */
-export interface ReserveOptions extends Pick<
-  PlanOptions,
-  "outputs" | "method" | "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "contextPer" | "step"
-> {}
+export interface ReserveOptions extends PlanOptions {}
 
 const DEFAULT_BUDGET = 256 * 2 ** 20;
+/** Plans that a field keeps, each with what tuning found for it. */
+const MOST_PLANS = 64;
+const ENCODED = ["value", "divergence", "diagonal"] as const;
 
 /**
  * A network on a device, ready to be evaluated.
@@ -117,9 +92,10 @@ const DEFAULT_BUDGET = 256 * 2 ** 20;
  * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any
  * GPU work), LimitError where one point is too large, GpuError where WebGPU refuses, DeviceLostError once the device is lost.
  */
-export class VectorField {
+export class VectorField implements Field<Float32Array> {
   private destroyed = false;
-  private readonly plans = new Map<string, Plan>();
+  /** By what changes a plan: not the seed, nor the step. */
+  private readonly plans = new Recent<string, Plan>(MOST_PLANS);
   private readonly pipelines: Pipelines;
   private readonly matrices: Matrices;
   /** evaluate's and jvp's own; encode's live as long as the field, since its commands may be submitted at any time. */
@@ -129,35 +105,24 @@ export class VectorField {
   private readonly turns = new Turns();
   private readonly encodeScratch: Scratch;
   private readonly encodeConstants: Constants;
-  private readonly trials: Trials;
 
   private constructor(
     private readonly device: GPUDevice,
     /** The network as it was given. */
     readonly network: Network,
     private readonly memoryBudget: number,
-    fixed: Variant | null,
-    half: boolean,
-    store: Store | undefined,
     private readonly label: string,
     private readonly watch: DeviceWatch,
     private readonly pace: Pace,
+    private readonly tuner: Tuner,
   ) {
-    this.pipelines = Pipelines.of(device);
+    this.pipelines = new Pipelines(device);
     this.matrices = new Matrices(device, label);
     this.scratch = new Scratch(device, label, false);
     this.constants = new Constants(device, label, false);
     this.readback = new Readback(device, label);
     this.encodeScratch = new Scratch(device, `${label} encode`, true);
     this.encodeConstants = new Constants(device, `${label} encode`, true);
-    this.trials = new Trials(
-      device,
-      store,
-      fixed,
-      half,
-      () => this.limits(),
-      () => this.shared(),
-    );
   }
 
   /**
@@ -175,21 +140,25 @@ export class VectorField {
       throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
     if (weights !== "float32" && weights !== "float16")
       throw new InputError(`weights is ${quote(weights)}; expected "float32" or "float16"`);
-    const fixed = readKernels(kernels);
     const graph = graphOf(network);
     const watch = new DeviceWatch(device);
-    const pace = await watch.guard(Pace.for(device, store));
-    const field = new VectorField(device, network, memoryBudget, fixed, weights === "float16", store, label, watch, pace);
-    await field.trials.load();
+    const memory = new Memory(store);
+    const [pace, tuner] = await watch.guard(
+      Promise.all([Pace.for(device, memory), Tuner.for(device, memory, kernels, weights === "float16")]),
+    );
+    const field = new VectorField(device, network, memoryBudget, label, watch, pace, tuner);
     const activations = graph.nodes.map(({ activation }) => activation);
-    const needed = [field.trials.plain, ...(fixed?.kind === "layers" ? [fixed] : [])].flatMap(({ tile }) => kernelsFor(activations, tile));
-    await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.compile(kernel))));
+    const needed = tuner.layers().flatMap(({ tile }) => kernelsFor(activations, tile));
+    await watch.guard(Promise.all(needed.map((kernel) => field.pipelines.keep(kernel))));
     return field;
   }
 
   /**
    * f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d].
-   * Points are rounded to float32; a point with a NaN or an infinity in it, or in its context, gets NaN in all its outputs.
+   *
+   * Points and contexts are copied at the call, and rounded to float32. A point with a NaN or an infinity in it, or in its
+   * context, gets NaN in all its outputs. What overflows float32 on the way, or is outside a function's domain, comes out as
+   * an infinity or NaN.
    *
    * Errors of exact methods: float32 rounding, about 1e-6 Σ|∂f_i/∂x_i|. The final sum is float64, on the host.
    *
@@ -197,53 +166,25 @@ export class VectorField {
    */
   async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
     this.checkUsable();
-    readPlanOptions(options);
-    const d = this.network.stateSize;
-    const batch = readBatch(points, d, "points");
-    const context = readContext(options.context, this.network.contextSize, batch.count);
-    const plan = this.planFor({ ...options, contextPer: context && !context.runs ? "point" : "batch" });
+    readRunOptions(options);
+    const inputs = readInputs(this.network, points, options.context, null);
     startRun(options);
-
-    const { count, shape } = batch;
-    const wants = (output: Output): boolean => plan.outputs.includes(output);
-    const widths = { value: d, divergence: 1, diagonal: d, jacobian: d * d };
-    const results = Object.fromEntries(plan.outputs.map((output) => [output, allocate(output, [count, widths[output]])])) as Partial<
-      Record<Output, Float32Array>
-    >;
-    const estimates = plan.kind === "trace" && plan.probes !== null;
-    const standardError = estimates ? new Float32Array(count) : null;
-
-    const variant = await this.watch.guard(this.trials.pick(plan, count, context === null || context.runs !== null));
+    const { count, context } = inputs;
+    const sharedContext = context === null || context.runs !== null;
+    const plan = this.planFor({ ...options, contextPer: sharedContext ? "batch" : "point" });
+    const results = new Results(plan, count);
+    const variant = await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal));
     const began = performance.now();
-    const nonFinite = await run(
-      plan,
-      variant,
-      { points: batch, context, tangents: null },
-      this.limits(),
-      this.shared(),
-      options,
-      (read, first, rows, data) => {
-        if (read.what === "value") results.value!.set(data, first * d);
-        if (read.what === "jacobian") setStrip(results.jacobian!, data, first, rows, d, read.first, read.columns);
-        if (read.what !== "terms") return;
-        if (wants("diagonal")) results.diagonal!.set(data, first * d);
-        if (!wants("divergence")) return;
-        if (!estimates) return sumRowsInto(results.divergence!.subarray(first, first + rows), data, read.width);
-        const { mean, standardError: errors } = meanRows(data, rows, read.width);
-        results.divergence!.set(mean, first);
-        standardError!.set(errors, first);
-      },
-    );
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) {
-      for (const output of plan.outputs) results[output]!.fill(NaN, point * widths[output], (point + 1) * widths[output]);
-      standardError?.fill(NaN, point, point + 1);
-    }
-    this.trials.spent(plan, count, performance.now() - began);
+    const job = { plan, parameters: parametersOf(options), variant };
+    await run(job, inputs, this.shared(), options, (read, first, rows, data) => results.take(read, first, rows, data));
+    results.spoil(inputs.nonFinite);
+    this.tuner.spent(plan, count, performance.now() - began);
+    const { arrays, standardError } = results;
     return {
       method: plan.method,
-      kernels: nameOfVariant(variant),
-      shape,
-      ...results,
+      kernels: variant.name,
+      shape: inputs.shape,
+      ...arrays,
       ...(standardError && { standardError }),
     } as Evaluation<O>;
   }
@@ -255,40 +196,37 @@ export class VectorField {
   }
 
   /**
-   * J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. One pass of forward mode (Griewank and Walther,
-   * Evaluating Derivatives, 2008, chapter 3).
+   * J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]; with `value: true`, f(x) [B, d] beside it. One pass of
+   * forward mode (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3).
    *
    * @throws as {@link VectorField.evaluate} does.
    */
-  async jvp(
-    points: BatchInput,
-    tangents: BatchInput,
-    options: Pick<EvaluateOptions, "context" | "onProgress" | "signal"> = {},
-  ): Promise<Float32Array> {
+  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp>;
+  async jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<Float32Array>;
+  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions = {}): Promise<Float32Array | Jvp> {
     this.checkUsable();
     checkObject("options", options);
-    const d = this.network.stateSize;
-    const batch = readBatch(points, d, "points");
-    const directions = readBatch(tangents, d, "tangents");
-    if (directions.count !== batch.count)
-      throw new InputError(`tangents has ${directions.count} vectors of ${d}; expected ${batch.count}, one per point`);
-    const context = readContext(options.context, this.network.contextSize, batch.count);
+    const inputs = readInputs(this.network, points, options.context, tangents);
     startRun(options);
-    const result = allocate("the result", [batch.count, d]);
-    const plan = this.cached("jvp", () => makeJvpPlan(this.network));
-    const inputs = { points: batch, context, tangents: directions };
-    const nonFinite = await run(plan, this.trials.plain, inputs, this.limits(), this.shared(), options, (_, first, __, data) =>
-      result.set(data, first * d),
-    );
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
-      result.fill(NaN, point * d, (point + 1) * d);
-    return result;
+    const { value: wantsValue = false } = options;
+    const { count, stateSize: d, nonFinite } = inputs;
+    const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.network, wantsValue));
+    const results = new Results(plan, count);
+    const tangent = allocate("the result", count, d);
+    const job = { plan, parameters: parametersOf({}), variant: this.tuner.plain };
+    await run(job, inputs, this.shared(), options, (read, first, rows, data) => {
+      if (read.what === "tangent") tangent.set(data, first * d);
+      else results.take(read, first, rows, data);
+    });
+    results.spoil(nonFinite);
+    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) tangent.fill(NaN, point * d, (point + 1) * d);
+    return wantsValue ? { value: results.arrays.value!, tangent } : tangent;
   }
 
   /**
    * Records the evaluation into the caller's command encoder, or its open compute pass; nothing is submitted or read back.
-   * It may be called again before a submit with other counts, contexts and buffers. Rows with a NaN or an infinity are
-   * unspecified. How long a submission runs is the caller's business.
+   * It may be called again before a submit with other counts, contexts and buffers. Rows with a NaN or an infinity, and rows that
+   * overflow float32 on the way, are unspecified. How long a submission runs is the caller's business.
    *
    * Every buffer needs usage STORAGE. An output may share a buffer with the points if their rows do not overlap.
    * Scratch grows with the count up to the memory budget; reserve() does so ahead.
@@ -301,20 +239,27 @@ export class VectorField {
       throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
     checkObject("options", options);
     const { count } = options;
-    if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
+    checkCount(count, 0);
     const { rows, buffers, outputs } = this.readBuffers(options);
-    const plan = this.planFor({ ...options, outputs, contextPer: rows.context && rows.context.stride > 0 ? "point" : "batch" });
+    const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
+    const planOptions: PlanOptions = { ...options, outputs, contextPer };
+    readRunOptions(planOptions);
+    const plan = this.planFor(planOptions);
     if (count === 0) return;
 
+    const sharesBuffers = new Set(Object.values(buffers)).size < Object.values(buffers).length;
+    const route: Route = { to: "device", outer: rows, sharesBuffers };
+    // One dispatch may not read a buffer and write it, nor write one twice.
+    const variant = sharesBuffers ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const route = { to: "device", outer: rows, sharesBuffers: sharesBuffers(buffers) } as const;
-    const variant = route.sharesBuffers ? this.trials.plain : this.trials.pickCompiled(plan, count);
     const capacity = capacityOf(plan, limits, route, variant);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     try {
       for (let first = 0; first < count; first += capacity.points) {
-        const chunk = scheduleChunk(plan, first, Math.min(capacity.points, count - first), capacity, limits, route, variant);
-        this.makeEncodeRoom(chunk);
+        const points = Math.min(capacity.points, count - first);
+        const chunk = scheduleChunk(plan, parametersOf(options), first, points, capacity, limits, route, variant);
+        // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
+        if (!this.isReserved(chunk)) whenFailed(this.device, () => this.makeEncodeBuffers(chunk), () => this.forgetEncoded());
         const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
         for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
       }
@@ -332,48 +277,45 @@ export class VectorField {
   async reserve(count: number, options: ReserveOptions = {}): Promise<void> {
     this.checkUsable();
     checkObject("options", options);
-    if (!Number.isInteger(count) || count < 0) throw new InputError(`count is ${quote(count)}; expected a whole number of points`);
+    checkCount(count, 0);
+    const planOptions: PlanOptions = { contextPer: "batch", ...options };
+    readRunOptions(planOptions);
+    const plan = this.planFor(planOptions);
     if (count === 0) return;
-    const plan = this.planFor({ contextPer: "batch", ...options });
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const strideOf = (name: OuterName): number => (name === "context" && options.contextPer !== "point" ? 0 : this.widthOf(name));
-    const rows = Object.fromEntries(
-      (["points", "context", "value", "divergence", "diagonal"] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
-    );
-    const route = { to: "device", outer: rows, sharesBuffers: false } as const;
-    await this.watch.guard(this.trials.prepare(plan, count));
-    const variant = this.trials.pickCompiled(plan, count);
+    const rows = Object.fromEntries((["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
+    const route: Route = { to: "device", outer: rows, sharesBuffers: false };
+    await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
+    const variant = this.tuner.pickCompiled(plan, count, this.shared());
     const capacity = capacityOf(plan, limits, route, variant);
-    const chunk = scheduleChunk(plan, 0, Math.min(capacity.points, count), capacity, limits, route, variant);
+    const chunk = scheduleChunk(plan, parametersOf(options), 0, Math.min(capacity.points, count), capacity, limits, route, variant);
     try {
-      const make = (): void => {
-        this.makeEncodeRoom(chunk);
-        const bindings = chunk.submissions.flatMap(({ steps }) => steps.flatMap((step) => Object.values(step.bindings)));
-        for (const binding of bindings) if (binding.kind === "matrix") this.matrices.get(binding.matrix, binding.layout);
-      };
-      await this.watch.guard(checked(this.device, this.label, make));
+      await this.watch.guard(checked(this.device, this.label, () => this.makeEncodeBuffers(chunk)));
     } catch (error) {
-      this.encodeScratch.forget();
-      throw error;
+      this.forgetEncoded();
+      throw asGpuError(this.label, error);
     }
   }
 
   /**
-   * Tries on the device, for about `count` points, which kernels run a plan the fastest, and has evaluate and encode use
-   * them from then on; the store remembers it. Without it, evaluate starts a trial by itself, in the background, where a
-   * plan has cost more time than a trial would. Name what decides the plan, as for {@link VectorField.reserve}.
+   * Measures on the device, for about `count` points, which kernels run a plan the fastest, and has evaluate and encode use
+   * them from then on; the store remembers it. Each variant's results are compared with the plain kernels', and one that differs by
+   * more than rounding is dropped. Without it, evaluate starts tuning by itself, in the background, where a plan has cost more
+   * time than that would. Name what decides the plan, as for {@link VectorField.reserve}.
    *
-   * Takes as long as the driver compiles some ten kernels: on software adapters, which are slow at unrolled ones, a minute and more.
+   * Takes as long as the driver compiles some ten kernels.
    *
    * @returns the variants, the fastest first; the one that was fixed alone, where `kernels` fixes one.
    * @throws InputError, PlanError, LimitError, GpuError, DeviceLostError.
    */
-  async tune(count: number, options: ReserveOptions = {}): Promise<readonly Trial[]> {
+  async tune(count: number, options: ReserveOptions = {}): Promise<readonly TunedKernels[]> {
     this.checkUsable();
     checkObject("options", options);
-    if (!Number.isInteger(count) || count < 1)
-      throw new InputError(`count is ${quote(count)}; expected a whole number of points, at least 1`);
-    return this.watch.guard(this.trials.tune(this.planFor({ contextPer: "batch", ...options }), count, options.contextPer !== "point"));
+    checkCount(count, 1);
+    const planOptions: PlanOptions = { contextPer: "batch", ...options };
+    readRunOptions(planOptions);
+    return this.watch.guard(this.tuner.tune(this.planFor(planOptions), count, options.contextPer !== "point", this.shared()));
   }
 
   /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */
@@ -388,10 +330,20 @@ export class VectorField {
       buffers.destroy();
   }
 
-  /** Scratch of a chunk for encode; where that and what other plans left exceed the budget together, the latter goes. */
-  private makeEncodeRoom({ scratch }: Chunk): void {
-    if (this.encodeScratch.bytesWith(scratch) > this.memoryBudget) this.encodeScratch.forget();
-    this.encodeScratch.reserve(scratch);
+  /** Scratch and matrices of a chunk for encode; where the former and what other plans left exceed the budget together, the latter goes. */
+  private makeEncodeBuffers(chunk: Chunk): void {
+    if (this.encodeScratch.bytesWith(chunk.scratch) > this.memoryBudget) this.encodeScratch.forget();
+    this.encodeScratch.reserve(chunk.scratch);
+    for (const { matrix, layout } of matricesOf(chunk)) this.matrices.get(matrix, layout);
+  }
+
+  private isReserved(chunk: Chunk): boolean {
+    return this.encodeScratch.has(chunk.scratch) && matricesOf(chunk).every(({ matrix, layout }) => this.matrices.has(matrix, layout));
+  }
+
+  /** After an error a buffer may be one that WebGPU could not make. */
+  private forgetEncoded(): void {
+    for (const buffers of [this.encodeScratch, this.encodeConstants, this.matrices]) buffers.forget();
   }
 
   private checkUsable(): void {
@@ -400,20 +352,9 @@ export class VectorField {
   }
 
   private planFor(options: PlanOptions): Plan {
-    readPlanOptions(options);
-    const { outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step } = options;
-    const key = JSON.stringify([outputs, method, tangentsAtOnce, probes, seed, probesPer, contextPer, step]);
-    return this.cached(key, () => makePlan(this.network, options));
-  }
-
-  private cached(key: string, make: () => Plan): Plan {
-    let plan = this.plans.get(key);
-    if (!plan) {
-      plan = make();
-      if (this.plans.size >= 64) this.plans.clear();
-      this.plans.set(key, plan);
-    }
-    return plan;
+    const { outputs, method, chunkSize, probes, probesPer, contextPer } = options;
+    const key = JSON.stringify([outputs, method, chunkSize, probes, probesPer, contextPer]);
+    return this.plans.get(key, () => makePlan(this.network, options));
   }
 
   private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {
@@ -421,9 +362,10 @@ export class VectorField {
     return { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget: this.memoryBudget };
   }
 
-  private shared() {
+  private shared(): Shared {
     const { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label } = this;
-    return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, checkUsable: () => this.checkUsable() };
+    const checkUsable = (): void => this.checkUsable();
+    return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, limits: this.limits(), checkUsable };
   }
 
   private widthOf(name: OuterName): number {
@@ -440,95 +382,21 @@ export class VectorField {
     const rows: Partial<Record<OuterName, OuterRows>> = {};
     const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
     const add = (name: OuterName, given: BufferRows): void => {
-      if (typeof given !== "object" || given === null)
-        throw new InputError(`${name} is ${quote(given)}; expected a GPUBuffer or { buffer, offset, stride }`);
-      const { buffer, offset = 0, stride = this.widthOf(name) } = "buffer" in given ? given : { buffer: given };
-      checkRows(name, buffer, offset, stride, this.widthOf(name), options.count);
+      const { buffer, offset, stride } = readBuffer(name, given, this.widthOf(name), options.count);
       rows[name] = { offset, stride };
       buffers[name] = buffer;
     };
     if (options.points === undefined) throw new InputError("points is missing; expected a GPUBuffer or { buffer, offset, stride }");
     add("points", options.points);
-    this.addContext(options, add);
-    const outputs = (["value", "divergence", "diagonal"] as const).filter((name) => options[name] !== undefined);
+    const context = readEncodeContext(options.context, this.network.contextSize);
+    if (context && "rows" in context) add("context", context.rows);
+    else if (context) {
+      const buffer = this.encodeConstants.get("context", context.numbers, USAGE.STORAGE);
+      if (options.count > 0) add("context", { buffer, stride: 0 });
+    }
+    const outputs = ENCODED.filter((name) => options[name] !== undefined);
     if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
     for (const name of outputs) add(name, options[name]!);
     return { rows, buffers, outputs };
   }
-
-  private addContext({ context, count }: EncodeOptions, add: (name: OuterName, given: BufferRows) => void): void {
-    const isBuffer = (given: unknown): given is BufferRows =>
-      typeof given === "object" && given !== null && ("buffer" in given ? !ArrayBuffer.isView(given) : "usage" in given);
-    if (isBuffer(context)) {
-      if (this.network.contextSize === 0) throw new InputError("context is a buffer; the network takes none");
-      add("context", context);
-      return;
-    }
-    const numbers = ArrayBuffer.isView(context) ? Array.from(context as ArrayLike<number>) : (context as number | readonly number[] | null);
-    const read = readContext(numbers, this.network.contextSize, 1);
-    if (!read) return;
-    if (!Array.from(read.data).every((value) => Number.isFinite(Math.fround(value))))
-      throw new InputError(`context is [${Array.from(read.data).join(", ")}]; expected finite numbers`);
-    const buffer = this.encodeConstants.get("context", Float32Array.from(read.data), USAGE.STORAGE);
-    if (count > 0) add("context", { buffer, stride: 0 });
-  }
-}
-
-/** One dispatch may not read a buffer and write it, nor write one twice. */
-function sharesBuffers(buffers: Partial<Record<OuterName, GPUBuffer>>): boolean {
-  const all = Object.values(buffers);
-  return new Set(all).size < all.length;
-}
-
-function checkObject(name: string, given: unknown): void {
-  if (typeof given !== "object" || given === null) throw new InputError(`${name} is ${quote(given)}; expected an object`);
-}
-
-/** @throws InputError for a bad option; the signal's reason where it is aborted already. */
-function startRun({ onProgress, signal }: RunOptions): void {
-  if (onProgress !== undefined && typeof onProgress !== "function")
-    throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
-  if (signal !== undefined && typeof signal?.throwIfAborted !== "function")
-    throw new InputError(`signal is ${quote(signal)}; expected an AbortSignal`);
-  signal?.throwIfAborted();
-}
-
-function allocate(name: string, shape: readonly [number, number]): Float32Array {
-  try {
-    return new Float32Array(shape[0] * shape[1]);
-  } catch (error) {
-    throw new LimitError(
-      `${name} has ${shape[0]} rows of ${shape[1]} numbers, more than one Float32Array can hold; expected fewer points at once`,
-      { cause: error },
-    );
-  }
-}
-
-/** Columns [from, from + columns) of each point's J, given as [rows, d, columns], to their places in [.., d, d]. */
-function setStrip(
-  jacobian: Float32Array,
-  strip: Float32Array,
-  first: number,
-  rows: number,
-  d: number,
-  from: number,
-  columns: number,
-): void {
-  if (columns === d) return jacobian.set(strip, first * d * d);
-  for (let row = 0; row < rows * d; row++) jacobian.set(strip.subarray(row * columns, (row + 1) * columns), (first * d + row) * d + from);
-}
-
-function checkRows(name: string, buffer: GPUBuffer, offset: number, stride: number, width: number, count: number): void {
-  if (typeof buffer !== "object" || buffer === null || typeof buffer.usage !== "number")
-    throw new InputError(`${name} is ${quote(buffer)}; expected a GPUBuffer or { buffer, offset, stride }`);
-  if (!(buffer.usage & USAGE.STORAGE))
-    throw new InputError(`the buffer of ${name} has usage 0x${buffer.usage.toString(16)}; expected GPUBufferUsage.STORAGE among it`);
-  if (!Number.isInteger(offset) || offset < 0 || offset % 4 !== 0)
-    throw new InputError(`the offset of ${name} is ${quote(offset)} bytes; expected a multiple of 4`);
-  const oneForAll = name === "context" && stride === 0;
-  if (!Number.isInteger(stride) || (stride < width && !oneForAll))
-    throw new InputError(`the stride of ${name} is ${quote(stride)} floats; expected at least ${width}`);
-  const needed = count === 0 ? 0 : offset + 4 * ((oneForAll ? 0 : (count - 1) * stride) + width);
-  if (buffer.size < needed)
-    throw new InputError(`the buffer of ${name} has ${buffer.size} bytes; ${count} rows of ${width} floats need ${needed}`);
 }

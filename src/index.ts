@@ -1,29 +1,21 @@
 /// <reference types="@webgpu/types" preserve="true" />
 /**
  * The exact divergence ∇·f = Σ ∂f_i/∂x_i of a neural vector field f: R^d x R^c -> R^d. A network comes from {@link mlp},
- * {@link parseSafetensors} or {@link parseOnnx}; {@link VectorField} evaluates it on a GPUDevice, {@link evaluateReference}
- * in float64 on the CPU, and {@link explainPlan} says what either would do.
+ * {@link parseSafetensors} or {@link parseOnnx}; {@link VectorField} evaluates it on a GPUDevice, {@link ReferenceField}
+ * and {@link evaluateReference} in float64 on the CPU, and {@link explainPlan} says what either would do.
  *
  * In all of it d is the size of the state, c that of the context, and B the number of points; arrays are flat and row-major.
  * Numbers have no units but those of the field: with x in metres and f in metres per second, the divergence is per second.
  *
  * @module deldot
  */
-export type { BatchInput, ContextInput } from "./batch.js";
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
+export { ReferenceField } from "./cpu/field.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
-export {
-  VectorField,
-  type BufferRows,
-  type EncodeOptions,
-  type EvaluateOptions,
-  type Evaluation,
-  type ReserveOptions,
-  type VectorFieldOptions,
-} from "./field.js";
-export type { Store } from "./gpu/pace.js";
-export type { Trial } from "./gpu/trial.js";
-export type { RunOptions } from "./gpu/run.js";
+export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "./evaluation.js";
+export { VectorField, type EncodeOptions, type ReserveOptions, type VectorFieldOptions } from "./field.js";
+export type { Store } from "./gpu/store.js";
+export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";
 export { activationNames, type Activation } from "./model/activation.js";
 export {
   mlp,
@@ -43,5 +35,8 @@ export {
 } from "./model/network.js";
 export { parseOnnx, type OnnxOptions } from "./model/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/safetensors.js";
+export type { Candidate } from "./plan/candidates.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";
-export { methods, outputs, type Candidate, type Method, type Output, type PlanOptions } from "./plan/trace.js";
+export type { PlanOptions } from "./plan/options.js";
+export { methods, outputs, type Method, type Output } from "./plan/outputs.js";
+export type { TunedKernels } from "./tune/tuner.js";

@@ -143,8 +143,8 @@ describe("a linear field A x + b", () => {
       ],
     ];
     const network = mlp({ layers: [{ weight: w1 }, { weight: w2 }], activation: "identity" });
-    for (const tangentsAtOnce of [1, 2, 3, undefined]) {
-      const { jacobian } = await evaluate(network, [0, 0, 0, 1, 2, 3], { outputs: ["jacobian"], tangentsAtOnce });
+    for (const chunkSize of [1, 2, 3, undefined]) {
+      const { jacobian } = await evaluate(network, [0, 0, 0, 1, 2, 3], { outputs: ["jacobian"], chunkSize });
       expect([...jacobian]).toEqual([...product(w2, w1).flat(), ...product(w2, w1).flat()]);
     }
   });

@@ -575,7 +575,7 @@ describe("bad input throws at once and names the value", () => {
       /"cyclic" does not give the output "diagonal"/,
     );
     expect(() => field.encode(encoder, { ...good(), method: anything("fast") })).toThrow(/method is "fast"/);
-    expect(() => field.encode(encoder, { ...good(), tangentsAtOnce: 0 })).toThrow(/tangentsAtOnce is 0/);
+    expect(() => field.encode(encoder, { ...good(), chunkSize: 0 })).toThrow(/chunkSize is 0/);
   });
 
   test("reserve rejects a bad count", async () => {

@@ -172,8 +172,8 @@ describe("bad input to evaluate, and to the reference alike", () => {
     ["a seed that is a BigInt", { seed: 1n }, InputError, /seed is 1/],
     ["a seed beyond 32 bits", { seed: 2 ** 32 }, InputError, /seed is 4294967296/],
     ["probesPer of no kind", { probesPer: "all" }, InputError, /probesPer is "all"; expected "point" or "batch"/],
-    ["tangentsAtOnce of -1", { tangentsAtOnce: -1 }, InputError, /tangentsAtOnce is -1/],
-    ["tangentsAtOnce of Infinity", { tangentsAtOnce: Infinity }, InputError, /tangentsAtOnce is Infinity/],
+    ["chunkSize of -1", { chunkSize: -1 }, InputError, /chunkSize is -1/],
+    ["chunkSize of Infinity", { chunkSize: Infinity }, InputError, /chunkSize is Infinity/],
     ["a step of 0", { step: 0 }, InputError, /step is 0; expected a number between 0 and 1/],
     ["a step that is NaN", { step: NaN }, InputError, /step is NaN/],
     ["null for options", null, InputError, /options is null; expected an object/],
@@ -376,14 +376,14 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
 
   test("a shader that does not compile is told with its line", async () => {
     const source = "@compute @workgroup_size(1)\nfn main() {\n  let x: u32 = 1.5;\n}\n";
-    const compile = () => Pipelines.of(device).compile({ label: "broken", source, parameters: [], storage: [] });
+    const compile = () => new Pipelines(device).compile({ label: "broken", source, parameters: [], storage: [] });
     await expect(compile()).rejects.toThrow(GpuError);
     await expect(compile()).rejects.toThrow(/deldot broken: .+ at 3:\d+: let x: u32 = 1\.5;/);
   });
 
   test("a pipeline that cannot be made is told too", async () => {
     const source = "@compute @workgroup_size(1)\nfn other() {}\n";
-    await expect(Pipelines.of(device).compile({ label: "misnamed", source, parameters: [], storage: [] })).rejects.toThrow(
+    await expect(new Pipelines(device).compile({ label: "misnamed", source, parameters: [], storage: [] })).rejects.toThrow(
       /deldot misnamed: .*main/s,
     );
   });

@@ -127,7 +127,7 @@ describe("hutchinson", () => {
       const within = { relative: 1e-6, absolute: 0 };
       expectClose(result.divergence, expected.divergence, scale, within);
       expectClose(result.standardError!, expected.standardError!, scale, within);
-      const thrice = await whole.evaluate(many, { ...options, tangentsAtOnce: 3 });
+      const thrice = await whole.evaluate(many, { ...options, chunkSize: 3 });
       expectClose(thrice.divergence, expected.divergence, scale, within);
       whole.destroy();
       chunked.destroy();
@@ -229,7 +229,7 @@ describe("difference", () => {
       exact.diagonal!.map((_, index) => scale[Math.floor(index / d)]!),
       { relative: 1e-3, absolute: 0 },
     );
-    const few = await field.evaluate(points, { context, method: "difference", outputs: ["divergence"], tangentsAtOnce: 4 });
+    const few = await field.evaluate(points, { context, method: "difference", outputs: ["divergence"], chunkSize: 4 });
     expectClose(few.divergence, result.divergence, scale, { relative: 1e-4, absolute: 0 });
     field.destroy();
   });

@@ -33,7 +33,7 @@ const description = fc.record({
   contextColumns: fc.constantFrom("last" as const, "first" as const),
   contextPerPoint: fc.boolean(),
   count: fc.integer({ min: 1, max: 6 }),
-  tangentsAtOnce: fc.option(small, { nil: undefined }),
+  chunkSize: fc.option(small, { nil: undefined }),
   memoryBudget: fc.constantFrom(undefined, 2 ** 17, 2 ** 15),
   /** Whether submissions hold as little work as any may, so that many points and even one are cut into several. */
   shortSubmissions: fc.boolean(),
@@ -144,7 +144,7 @@ describe("random networks", () => {
       const field = await VectorField.create(device, network, { memoryBudget: described.memoryBudget, store });
       const divergences: Float32Array[] = [];
       for (const method of exactMethods) {
-        const options = { context, method, outputs: outputsOf(method), tangentsAtOnce: described.tangentsAtOnce };
+        const options = { context, method, outputs: outputsOf(method), chunkSize: described.chunkSize };
         const result = await field.evaluate(points, options);
         const reference = evaluateReference(network, points, options);
         for (const { value, divergence, diagonal } of [truth, reference]) {
@@ -163,7 +163,7 @@ describe("random networks", () => {
           allowance[point]!,
         );
       }
-      const jacobian = { context, outputs: ["jacobian"] as const, tangentsAtOnce: described.tangentsAtOnce };
+      const jacobian = { context, outputs: ["jacobian"] as const, chunkSize: described.chunkSize };
       const actual = (await field.evaluate(points, jacobian)).jacobian;
       const expected = evaluateReference(network, points, jacobian).jacobian!;
       const sizes = Float64Array.from({ length: count }, (_, point) => Math.hypot(...rowOf(expected, point, d * d)));

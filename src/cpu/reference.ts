@@ -1,20 +1,15 @@
-import { readBatch, readContext, type BatchInput, type ContextInput } from "../batch.js";
+import { InputError } from "../errors.js";
+import { readBatch, readContext, type Batch, type BatchInput, type ContextInput, type Contexts } from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
 import type { Matrix, Network, Numbers } from "../model/network.js";
+import { makePlan } from "../plan/choose.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
-import type { Factor, Instruction, Rows, Scale } from "../plan/program.js";
-import {
-  makePlan,
-  readPlanOptions,
-  type DifferencePlan,
-  type Method,
-  type Output,
-  type Plan,
-  type PlanOptions,
-  type TracePlan,
-} from "../plan/trace.js";
+import { parametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
+import type { Method, Output } from "../plan/outputs.js";
+import type { Plan, TracePlan } from "../plan/plan.js";
+import { tangentsOf, type Factor, type Rows, type Scale, type TangentInstruction } from "../plan/program.js";
+import { meanRows, sumRows } from "../plan/reduce.js";
 import { rademacher } from "./probes.js";
-import { meanRows, sumRows } from "./reduce.js";
 
 /** What {@link evaluateReference} is asked for. */
 export interface ReferenceOptions extends PlanOptions {
@@ -45,69 +40,152 @@ interface Primal {
   /** By node. */
   readonly values: readonly Float64Array[];
   /** σ'(z) by node; null where it has no activation. */
-  readonly derivatives: readonly (Float64Array | null)[];
+  readonly slopes: readonly (Float64Array | null)[];
   /** 1/√(variance + ε) by node; NaN where it is no norm. */
-  readonly deviations: readonly number[];
+  readonly inverseDeviations: readonly number[];
 }
 
 /**
  * f and its divergence in float64 on the CPU: the twin of the GPU kernels, and the way where there is no WebGPU.
  * tangent, jacobian and coordinate all push the basis vectors through the layers (forward mode); cyclic, difference and
- * hutchinson follow their plans. points is [B, d] or [..., d], and nothing is rounded to float32. A point with a NaN or an infinity in it, or in its context, gives NaN throughout.
+ * hutchinson follow their plans. points is [B, d] or [..., d], and nothing is rounded to float32. A point with a NaN or an
+ * infinity in it, or in its context, gives NaN throughout.
  *
  * @throws InputError, PlanError as VectorField.evaluate rejects with.
  */
 export function evaluateReference(network: Network, points: BatchInput, options: ReferenceOptions = {}): ReferenceResult {
-  readPlanOptions(options);
-  graphOf(network);
-  const { stateSize: d, contextSize: c } = network;
-  const batch = readBatch(points, d, "points");
-  const contexts = readContext(options.context, c, batch.count);
-  const plan = makePlan(network, { ...options, contextPer: contexts?.shared === false ? "point" : "batch" });
-  const { count } = batch;
+  const reference = new Reference(network, points, options);
+  for (let point = 0; point < reference.count; point++) reference.evaluate(point);
+  return reference.result();
+}
 
-  const { graph } = plan;
-  const forward = makeForward(graph);
-  const trace = makeTrace(plan, forward);
-  const wants = (output: Output): boolean => plan.outputs.includes(output);
-  const value = new Float64Array(wants("value") ? count * d : 0);
-  const jacobian = new Float64Array(wants("jacobian") ? count * d * d : 0);
-  const width = plan.kind === "value" ? 0 : plan.kind === "trace" && !plan.diagonal && !plan.probes ? 1 : plan.tangents;
-  const terms = new Float64Array(count * width);
+/** An evaluation in float64, point by point. */
+export class Reference {
+  readonly count: number;
+  readonly plan: Plan;
+  private readonly shape: readonly number[];
+  private readonly at: (point: number) => PointInputs | null;
+  private readonly forward: Forward;
+  private readonly trace: Trace | null;
+  private readonly value: Float64Array;
+  private readonly jacobian: Float64Array;
+  private readonly terms: Float64Array;
+  /** Terms of a point. */
+  private readonly width: number;
 
-  const x = new Float64Array(d);
-  const context = new Float64Array(c);
-  for (let point = 0; point < count; point++) {
-    for (let i = 0; i < d; i++) x[i] = batch.data[point * d + i]!;
-    for (let i = 0; i < c; i++) context[i] = contexts!.data[(contexts!.shared ? 0 : point * c) + i]!;
-    if (!x.every(Number.isFinite) || !context.every(Number.isFinite)) {
-      value.fill(NaN, point * d, (point + 1) * d);
-      jacobian.fill(NaN, point * d * d, (point + 1) * d * d);
-      terms.fill(NaN, point * width, (point + 1) * width);
-      continue;
-    }
-    const primal = forward(x, context);
-    if (wants("value")) value.set(primal.values[graph.output.index]!, point * d);
-    trace?.({
-      x,
-      context,
-      primal,
-      point,
-      terms: terms.subarray(point * width, (point + 1) * width),
-      jacobian: jacobian.subarray(point * d * d, (point + 1) * d * d),
-    });
+  /** @throws InputError, PlanError for a bad argument. */
+  constructor(network: Network, points: BatchInput, options: ReferenceOptions) {
+    readRunOptions(options);
+    const { graph, count, shape, at, sharesContext } = readPoints(network, points, options.context);
+    const plan = makePlan(network, { ...options, contextPer: sharesContext ? "batch" : "point" });
+    const d = graph.stateSize;
+    this.count = count;
+    this.shape = shape;
+    this.at = at;
+    this.plan = plan;
+    this.forward = makeForward(graph);
+    this.trace = makeTrace(plan, this.forward, parametersOf(options));
+    this.width = plan.kind === "value" ? 0 : plan.kind === "trace" && !plan.diagonal && !plan.probesPer ? 1 : plan.tangents;
+    this.value = new Float64Array(this.wants("value") ? count * d : 0);
+    this.jacobian = new Float64Array(this.wants("jacobian") ? count * d * d : 0);
+    this.terms = new Float64Array(count * this.width);
   }
 
-  const estimate = plan.kind === "trace" && plan.probes ? meanRows(terms, count, width) : null;
-  return {
-    method: plan.method as Method | "value",
-    shape: batch.shape,
-    ...(wants("value") && { value }),
-    ...(wants("divergence") && { divergence: estimate?.mean ?? sumRows(terms, count, width) }),
-    ...(wants("diagonal") && { diagonal: terms }),
-    ...(wants("jacobian") && { jacobian }),
-    ...(estimate && { standardError: estimate.standardError }),
+  evaluate(point: number): void {
+    const d = this.plan.graph.stateSize;
+    const inputs = this.at(point);
+    const terms = this.terms.subarray(point * this.width, (point + 1) * this.width);
+    const jacobian = this.wants("jacobian") ? this.jacobian.subarray(point * d * d, (point + 1) * d * d) : this.jacobian;
+    if (!inputs) {
+      if (this.wants("value")) this.value.fill(NaN, point * d, (point + 1) * d);
+      jacobian.fill(NaN);
+      terms.fill(NaN);
+      return;
+    }
+    const { x, context } = inputs;
+    const primal = this.forward(x, context);
+    if (this.wants("value")) this.value.set(primal.values[this.plan.graph.output.index]!, point * d);
+    this.trace?.({ x, context, primal, point, terms, jacobian });
+  }
+
+  result(): ReferenceResult {
+    const { plan, shape, value, jacobian, terms, count, width } = this;
+    const estimate = plan.kind === "trace" && plan.probesPer ? meanRows(terms, count, width) : null;
+    return {
+      method: plan.method as Method | "value",
+      shape,
+      ...(this.wants("value") && { value }),
+      ...(this.wants("divergence") && { divergence: estimate?.mean ?? sumRows(terms, count, width) }),
+      ...(this.wants("diagonal") && { diagonal: terms }),
+      ...(this.wants("jacobian") && { jacobian }),
+      ...(estimate && { standardError: estimate.standardError }),
+    };
+  }
+
+  private wants(output: Output): boolean {
+    return this.plan.outputs.includes(output);
+  }
+}
+
+/** f(x) and J(x) t at each point, [B, d] both: point by point, as evaluate does. */
+export class ReferenceJvp {
+  readonly count: number;
+  readonly value: Float64Array;
+  readonly tangent: Float64Array;
+  private readonly graph: Graph;
+  private readonly at: (point: number) => PointInputs | null;
+  private readonly directions: Batch;
+  private readonly forward: Forward;
+
+  /** @throws InputError for a bad argument. */
+  constructor(network: Network, points: BatchInput, tangents: BatchInput, context: ContextInput | null | undefined) {
+    const { graph, count, at } = readPoints(network, points, context);
+    this.directions = readBatch(tangents, graph.stateSize, "tangents");
+    if (this.directions.count !== count)
+      throw new InputError(`tangents has ${this.directions.count} vectors of ${graph.stateSize}; expected ${count}, one per point`);
+    this.count = count;
+    this.graph = graph;
+    this.at = at;
+    this.forward = makeForward(graph);
+    this.value = new Float64Array(count * graph.stateSize);
+    this.tangent = new Float64Array(count * graph.stateSize);
+  }
+
+  evaluate(point: number): void {
+    const d = this.graph.stateSize;
+    const t = Float64Array.from({ length: d }, (_, i) => this.directions.data[point * d + i]!);
+    const inputs = t.every(Number.isFinite) ? this.at(point) : null;
+    if (!inputs) {
+      for (const array of [this.value, this.tangent]) array.fill(NaN, point * d, (point + 1) * d);
+      return;
+    }
+    const primal = this.forward(inputs.x, inputs.context);
+    this.value.set(primal.values[this.graph.output.index]!, point * d);
+    this.tangent.set(pushForward(this.graph, primal, t), point * d);
+  }
+}
+
+interface PointInputs {
+  readonly x: Float64Array;
+  readonly context: Float64Array;
+}
+
+/** Points and contexts, checked: those of one point, null where they are not finite. */
+function readPoints(
+  network: Network,
+  points: BatchInput,
+  given: ContextInput | null | undefined,
+): { graph: Graph; count: number; shape: readonly number[]; sharesContext: boolean; at: (point: number) => PointInputs | null } {
+  const graph = graphOf(network);
+  const { stateSize: d, contextSize: c } = graph;
+  const { data, count, shape } = readBatch(points, d, "points");
+  const contexts: Contexts | null = readContext(given, c, count);
+  const at = (point: number): PointInputs | null => {
+    const x = Float64Array.from({ length: d }, (_, i) => data[point * d + i]!);
+    const context = Float64Array.from({ length: c }, (_, i) => contexts!.data[(contexts!.shared ? 0 : point * c) + i]!);
+    return x.every(Number.isFinite) && context.every(Number.isFinite) ? { x, context } : null;
   };
+  return { graph, count, shape, sharesContext: contexts?.shared !== false, at };
 }
 
 type Forward = (x: Float64Array, context: Float64Array) => Primal;
@@ -117,18 +195,18 @@ function makeForward(graph: Graph): Forward {
   const nodes = graph.nodes.map((node) => ({ ...node, functions: node.activation && activationFunctions(node.activation) }));
   return (x, context) => {
     const values: Float64Array[] = [];
-    const derivatives: (Float64Array | null)[] = [];
-    const deviations: number[] = [];
+    const slopes: (Float64Array | null)[] = [];
+    const inverseDeviations: number[] = [];
     for (const { index, width, body, functions } of nodes) {
       let z: Float64Array;
-      let deviation = NaN;
+      let inverseDeviation = NaN;
       if (index === STATE) z = x;
       else if (index === CONTEXT) z = context;
-      else if (body.kind === "norm") [z, deviation] = normed(values[body.source]!, body.centered, body.epsilon);
+      else if (body.kind === "norm") [z, inverseDeviation] = normed(values[body.source]!, body.centered, body.epsilon);
       else {
         z = new Float64Array(width);
         if (body.kind !== "sum") continue;
-        if (body.bias) z.set(body.bias);
+        if (body.bias) z.set(body.bias.build().data);
         for (const term of body.terms) {
           const source = values[term.source]!;
           if (term.kind === "dense") addTo(z, multiply(term.matrix.build(), source));
@@ -137,10 +215,10 @@ function makeForward(graph: Graph): Forward {
         }
       }
       values.push(functions ? z.map(functions.value) : z);
-      derivatives.push(functions && z.map(functions.derivative));
-      deviations.push(deviation);
+      slopes.push(functions && z.map(functions.derivative));
+      inverseDeviations.push(inverseDeviation);
     }
-    return { values, derivatives, deviations };
+    return { values, slopes, inverseDeviations };
   };
 }
 
@@ -165,21 +243,37 @@ interface TraceArguments {
 
 type Trace = (at: TraceArguments) => void;
 
-function makeTrace(plan: Plan, forward: Forward): Trace | null {
+function makeTrace(plan: Plan, forward: Forward, { seed, step }: PlanParameters): Trace | null {
+  const { graph } = plan;
   if (plan.kind === "value") return null;
-  if (plan.kind === "difference") return differences(plan.graph, plan, forward);
-  if (plan.probes) return estimate(plan.graph, plan.probes, plan.tangents);
+  if (plan.kind === "difference") return differences(graph, step, forward);
+  if (plan.probesPer) return estimate(graph, plan.probesPer, seed, plan.tangents);
   if (plan.method === "cyclic") return cycle(plan);
-  return basisTangents(plan.graph);
+  return isElementwise(graph) && !plan.outputs.includes("jacobian") ? diagonalTangent(graph) : basisTangents(graph);
+}
+
+/** Whether every f_i depends on no state but x_i, by way of sums and products element by element. */
+function isElementwise({ nodes }: Graph): boolean {
+  return nodes.every(
+    ({ moves, body }) =>
+      !moves || body.kind === "state" || (body.kind === "sum" && body.terms.every((term) => term.kind !== "dense" || !nodes[term.source]!.moves)),
+  );
+}
+
+/** J is diagonal: J (1, ..., 1) is its diagonal. */
+function diagonalTangent(graph: Graph): Trace {
+  const all = new Float64Array(graph.stateSize).fill(1);
+  return ({ primal, terms }) => terms.set(pushForward(graph, primal, all));
 }
 
 /** Column k of J is J e_k. */
 function basisTangents(graph: Graph): Trace {
   const d = graph.stateSize;
-  const basis = Array.from({ length: d }, (_, k) => Float64Array.from({ length: d }, (_, i) => (i === k ? 1 : 0)));
   return ({ primal, terms, jacobian }) => {
+    const basis = new Float64Array(d);
     for (let k = 0; k < d; k++) {
-      const column = pushForward(graph, primal, basis[k]!);
+      basis.fill(0)[k] = 1;
+      const column = pushForward(graph, primal, basis);
       terms[k] = column[k]!;
       if (jacobian.length > 0) for (let i = 0; i < d; i++) jacobian[i * d + k] = column[i]!;
     }
@@ -190,14 +284,14 @@ function basisTangents(graph: Graph): Trace {
 function pushForward(graph: Graph, primal: Primal, tangent: Float64Array): Float64Array {
   const tangents: (Float64Array | null)[] = [];
   for (const node of graph.nodes)
-    tangents.push(node.moves ? scaled(tangentOf(node, primal, tangent, tangents), primal.derivatives[node.index]!) : null);
+    tangents.push(node.moves ? scaled(tangentOf(node, primal, tangent, tangents), primal.slopes[node.index]!) : null);
   return tangents[graph.output.index] ?? new Float64Array(graph.stateSize);
 }
 
 /** The tangent of a node before its activation; what the state does not move has none. */
 function tangentOf(
   { index, width, body }: Node,
-  { values, deviations }: Primal,
+  { values, inverseDeviations }: Primal,
   seed: Float64Array,
   tangents: readonly (Float64Array | null)[],
 ): Float64Array {
@@ -207,7 +301,7 @@ function tangentOf(
     const y = values[index]!;
     const mean = body.centered ? t.reduce((sum, value) => sum + value, 0) / width : 0;
     const along = t.reduce((sum, value, i) => sum + value * y[i]!, 0) / width;
-    return t.map((value, i) => deviations[index]! * (value - mean - y[i]! * along));
+    return t.map((value, i) => inverseDeviations[index]! * (value - mean - y[i]! * along));
   }
   const sum = new Float64Array(width);
   if (body.kind !== "sum") return sum;
@@ -225,13 +319,14 @@ function tangentOf(
 
 /** The terms of a plan whose tangents start anywhere on the cycle, summed: its instructions as they stand, in float64. */
 function cycle(plan: TracePlan): Trace {
+  const instructions = tangentsOf(plan.instructions);
   return ({ primal, terms }) => {
     const factorOf = (factor: Factor): Numbers =>
       factor.kind === "constant"
         ? factor.row.build().data
         : factor.kind === "value"
           ? primal.values[factor.node]!
-          : primal.derivatives[factor.node]!;
+          : primal.slopes[factor.node]!;
     const scaleBy = (vector: Float64Array, scale: Scale): Float64Array =>
       scale.reduce((result, factor) => scaled(result, factorOf(factor)), vector);
     let sum = 0;
@@ -243,7 +338,7 @@ function cycle(plan: TracePlan): Trace {
         const { columns, data } = rows.matrix.build();
         return Float64Array.from(data.subarray(k * columns, (k + 1) * columns));
       };
-      for (const instruction of plan.instructions) sum += runCyclic(instruction, k, rowOf, scaleBy, registers);
+      for (const instruction of instructions) sum += runCyclic(instruction, k, rowOf, scaleBy, registers);
     }
     terms[0] = sum;
   };
@@ -251,7 +346,7 @@ function cycle(plan: TracePlan): Trace {
 
 /** One instruction of a cyclic plan for tangent k; what it adds to the trace. */
 function runCyclic(
-  instruction: Instruction,
+  instruction: TangentInstruction,
   k: number,
   rowOf: (rows: Rows) => Float64Array,
   scaleBy: (vector: Float64Array, scale: Scale) => Float64Array,
@@ -273,7 +368,7 @@ function runCyclic(
 }
 
 /** (f_i(x + h e_i) - f_i(x - h e_i)) / 2h with h = step max(1, |x_i|). */
-function differences({ output }: Graph, { step }: DifferencePlan, forward: Forward): Trace {
+function differences({ output }: Graph, step: number, forward: Forward): Trace {
   return ({ x, context, terms }) => {
     const moved = x.slice();
     for (let i = 0; i < x.length; i++) {
@@ -289,10 +384,10 @@ function differences({ output }: Graph, { step }: DifferencePlan, forward: Forwa
 }
 
 /** vᵀ J v for each probe v. */
-function estimate(graph: Graph, probes: { per: "point" | "batch"; seed: number }, count: number): Trace {
+function estimate(graph: Graph, probesPer: "point" | "batch", seed: number, count: number): Trace {
   return ({ primal, point, terms }) => {
     for (let k = 0; k < count; k++) {
-      const v = rademacher(graph.stateSize, probes.seed, probes.per === "batch" ? 0 : point, k);
+      const v = rademacher(graph.stateSize, seed, probesPer === "batch" ? 0 : point, k);
       const jv = pushForward(graph, primal, v);
       terms[k] = v.reduce((sum, sign, i) => sum + sign * jv[i]!, 0);
     }

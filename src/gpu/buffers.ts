@@ -1,8 +1,8 @@
 import { LimitError } from "../errors.js";
-import { toFloat16 } from "../model/float16.js";
+import { halves } from "../model/float16.js";
 import type { Matrix } from "../model/network.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
-import type { MatrixLayout } from "../plan/steps.js";
+import type { MatrixLayout } from "../schedule/steps.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
@@ -22,19 +22,9 @@ export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayo
   return padded;
 }
 
-/** Numbers in float16. @throws LimitError where one is too large for it. */
-export function halves(numbers: Float32Array, name: string): Uint16Array<ArrayBuffer> {
-  const result = new Uint16Array(numbers.length);
-  for (let index = 0; index < result.length; index++) {
-    result[index] = toFloat16(numbers[index]!);
-    if ((result[index]! & 0x7fff) >= 0x7c00) throw new LimitError(`${name} holds ${numbers[index]}; float16 ends at 65504`);
-  }
-  return result;
-}
-
 /** The constant matrices of one network on one device, uploaded when first needed. */
 export class Matrices {
-  private readonly buffers = new Map<string, GPUBuffer>();
+  private readonly buffers = new Map<PlannedMatrix, Partial<Record<MatrixLayout, GPUBuffer>>>();
   private readonly packedBuffers = new Map<Float32Array | Uint16Array, GPUBuffer>();
 
   constructor(
@@ -43,9 +33,9 @@ export class Matrices {
   ) {}
 
   get(matrix: PlannedMatrix, layout: MatrixLayout): GPUBuffer {
-    // Within a network the name says what the numbers are; ones and identities come in several shapes.
-    const key = `${matrix.name} [${matrix.rows}, ${matrix.columns}] as ${layout}`;
-    let buffer = this.buffers.get(key);
+    let layouts = this.buffers.get(matrix);
+    if (!layouts) this.buffers.set(matrix, (layouts = {}));
+    let buffer = layouts[layout];
     if (!buffer) {
       const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
       const largest = Math.min(maxStorageBufferBindingSize, maxBufferSize);
@@ -58,11 +48,16 @@ export class Matrices {
         );
       const numbers = layoutMatrix(matrix.build(), layout);
       const data = layout === "half product" ? halves(numbers, matrix.name) : numbers;
-      buffer = this.device.createBuffer({ label: `${this.label}: ${key}`, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
+      const label = `${this.label}: ${matrix.name} [${matrix.rows}, ${matrix.columns}] as ${layout}`;
+      buffer = this.device.createBuffer({ label, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
       this.device.queue.writeBuffer(buffer, 0, data);
-      this.buffers.set(key, buffer);
+      layouts[layout] = buffer;
     }
     return buffer;
+  }
+
+  has(matrix: PlannedMatrix, layout: MatrixLayout): boolean {
+    return this.buffers.get(matrix)?.[layout] !== undefined;
   }
 
   /** The numbers of a fused kernel, which reads them as storage or as a uniform block. */
@@ -84,7 +79,8 @@ export class Matrices {
   }
 
   destroy(): void {
-    for (const buffer of [...this.buffers.values(), ...this.packedBuffers.values()]) buffer.destroy();
+    const all = [...this.buffers.values()].flatMap((layouts) => Object.values(layouts));
+    for (const buffer of [...all, ...this.packedBuffers.values()]) buffer.destroy();
     this.forget();
   }
 }
@@ -112,6 +108,11 @@ export class Scratch {
     for (const [name, { size }] of this.buffers) sum += Math.max(size, sizes.get(name) ?? 0);
     for (const [name, bytes] of sizes) if (!this.buffers.has(name)) sum += bytes;
     return sum;
+  }
+
+  /** Whether reserve() has nothing to do. */
+  has(sizes: ReadonlyMap<string, number>): boolean {
+    return [...sizes].every(([name, bytes]) => (this.buffers.get(name)?.size ?? -1) >= bytes);
   }
 
   reserve(sizes: ReadonlyMap<string, number>): void {

@@ -1,6 +1,6 @@
-import { workgroupSizeOf, type Binding, type OuterName, type Step } from "../plan/steps.js";
+import { kernelOf } from "../kernels/layers.js";
+import { WORKGROUP_SIZE, type Binding, type OuterName, type Step } from "../schedule/steps.js";
 import { USAGE, type Constants, type Matrices, type Scratch } from "./buffers.js";
-import { kernelOf } from "./kernels.js";
 import type { Pipelines } from "./pipelines.js";
 
 /** Where the buffers and pipelines of a step are found. */
@@ -29,12 +29,12 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
       ...kernel.storage.map(({ name }) => {
         const weights = kernel.weights?.get(name);
         if (weights) return { buffer: resources.matrices.packed(kernel.label, weights) };
-        return resourceOf(known(step, step.bindings[name], name), step, resources);
+        return resourceOf(known(step, step.bindings[name], name), resources);
       }),
     ];
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings));
-    const workgroups = Math.ceil(step.invocations / workgroupSizeOf(step.tile));
+    const workgroups = Math.ceil(step.invocations / (step.tile?.workgroup ?? WORKGROUP_SIZE));
     // Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free.
     const down = Math.ceil(workgroups / maxComputeWorkgroupsPerDimension);
     pass.dispatchWorkgroups(Math.ceil(workgroups / down), down);
@@ -70,14 +70,14 @@ function bindGroupOf(device: GPUDevice, label: string, pipeline: GPUComputePipel
 }
 
 function known<T>(step: Step, value: T | undefined, name: string): T {
-  if (value === undefined) throw new TypeError(`the step "${step.label}" does not give ${name} to the kernel ${step.kernel}`);
+  if (value === undefined) throw new TypeError(`the step "${step.label}" does not give ${name} to its kernel`);
   return value;
 }
 
-function resourceOf(binding: Binding, { tile }: Step, { matrices, scratch, outer }: Resources): GPUBufferBinding {
+function resourceOf(binding: Binding, { matrices, scratch, outer }: Resources): GPUBufferBinding {
   switch (binding.kind) {
     case "matrix":
-      return { buffer: matrices.get(binding.matrix, binding.layout === "product" && tile?.half ? "half product" : binding.layout) };
+      return { buffer: matrices.get(binding.matrix, binding.layout) };
     case "scratch":
       return { buffer: scratch.get(binding.name) };
     case "outer":

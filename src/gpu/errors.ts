@@ -28,6 +28,21 @@ export async function checked<T>(device: GPUDevice, label: string, work: () => T
   return result;
 }
 
+/** Runs `work`, which makes WebGPU objects and returns at once, and `then` as soon as the device says that one of them failed. */
+export function whenFailed(device: GPUDevice, work: () => void, then: () => void): void {
+  const filters = ["validation", "out-of-memory"] as const;
+  for (const filter of filters) device.pushErrorScope(filter);
+  try {
+    work();
+  } finally {
+    for (const scope of filters.map(() => device.popErrorScope()))
+      scope.then(
+        (error) => error && then(),
+        () => undefined,
+      );
+  }
+}
+
 /** What WebGPU throws or rejects with, as this package's own; errors of this package stay as they are. */
 export function asGpuError(label: string, error: unknown): DeldotError {
   if (error instanceof DeldotError) return error;

@@ -1,13 +1,4 @@
-/**
- * What is remembered between runs, wherever the caller keeps it: a file, localStorage, a Map. It only makes later runs
- * start better: a store that throws, rejects or holds nonsense is as good as an empty one, and no result waits for set.
- */
-export interface Store {
-  /** What was set under the key, if anything. */
-  get(key: string): string | null | undefined | Promise<string | null | undefined>;
-  /** Keeps a short text under the key. */
-  set(key: string, value: string): void | Promise<void>;
-}
+import type { Memory } from "./store.js";
 
 /** A submission should take about this long: far below any watchdog, long enough to hide its overhead. */
 const TARGET_MILLISECONDS = 60;
@@ -27,17 +18,13 @@ export class Pace {
 
   private constructor(
     private readonly key: string,
-    private readonly store: Store | undefined,
+    private readonly memory: Memory,
   ) {}
 
-  static async for(device: GPUDevice, store: Store | undefined): Promise<Pace> {
-    const pace = new Pace(`deldot multiply-adds per submit, ${adapterOf(device)}`, store);
-    try {
-      const known = Number(await store?.get(pace.key));
-      if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = Math.round(known);
-    } catch {
-      // A start without knowledge.
-    }
+  static async for(device: GPUDevice, memory: Memory): Promise<Pace> {
+    const pace = new Pace(`deldot multiply-adds per submit, ${adapterOf(device)}`, memory);
+    const known = Number(await memory.get(pace.key));
+    if (known >= LEAST_WORK && known <= MOST_WORK) pace.multiplyAddsPerSubmit = Math.round(known);
     pace.remembered = String(pace.multiplyAddsPerSubmit);
     return pace;
   }
@@ -60,10 +47,9 @@ export class Pace {
   /** Hands what was learnt to the store, where it is new. */
   remember(): void {
     const learnt = String(this.multiplyAddsPerSubmit);
-    if (!this.store || learnt === this.remembered) return;
+    if (learnt === this.remembered) return;
     this.remembered = learnt;
-    // The promise also turns what set throws into a rejection.
-    new Promise((resolve) => resolve(this.store!.set(this.key, learnt))).catch(() => undefined);
+    this.memory.set(this.key, learnt);
   }
 }
 

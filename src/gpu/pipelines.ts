@@ -1,77 +1,91 @@
 import { GpuError } from "../errors.js";
+import { Recent } from "../recent.js";
+import type { Kernel } from "../schedule/kernel.js";
 import { checked } from "./errors.js";
-import type { Kernel } from "./kernels.js";
 
-/** Compiled pipelines of one device, keyed by source; compilations in flight are shared. */
+/** How many pipelines a device keeps beside those in use, and a field beside its plain ones. */
+const MOST_KEPT = 128;
+
+/** Compiled or in compilation, by source, of one device: fields share them. */
+const ofDevices = new WeakMap<GPUDevice, Recent<string, Promise<GPUComputePipeline>>>();
+
+/** The compiled pipelines of one field. */
 export class Pipelines {
-  private static readonly perDevice = new WeakMap<GPUDevice, Pipelines>();
-  private readonly compiling = new Map<string, Promise<GPUComputePipeline>>();
-  private readonly ready = new Map<string, GPUComputePipeline>();
+  private readonly shared: Recent<string, Promise<GPUComputePipeline>>;
+  private readonly kept = new Map<string, GPUComputePipeline>();
+  private readonly recent = new Recent<string, GPUComputePipeline>(MOST_KEPT);
 
-  static of(device: GPUDevice): Pipelines {
-    let pipelines = Pipelines.perDevice.get(device);
-    if (!pipelines) Pipelines.perDevice.set(device, (pipelines = new Pipelines(device)));
-    return pipelines;
+  constructor(private readonly device: GPUDevice) {
+    let shared = ofDevices.get(device);
+    if (!shared) ofDevices.set(device, (shared = new Recent(MOST_KEPT)));
+    this.shared = shared;
   }
 
-  private constructor(private readonly device: GPUDevice) {}
-
   /** Compiles a kernel, or waits for it. @throws GpuError with the compiler's message and the source line. */
-  compile(kernel: Kernel): Promise<GPUComputePipeline> {
-    let compiling = this.compiling.get(kernel.source);
-    if (!compiling) {
-      compiling = this.create(kernel);
-      this.compiling.set(kernel.source, compiling);
+  async compile(kernel: Kernel): Promise<GPUComputePipeline> {
+    const { source } = kernel;
+    const known = this.find(source);
+    if (known) return known;
+    const compiling = this.shared.get(source, () => {
+      const created = create(this.device, kernel);
       // What failed once (a lost device, no memory) may be asked for again.
-      compiling.catch(() => this.compiling.delete(kernel.source));
-    }
-    return compiling;
+      created.catch(() => this.shared.delete(source));
+      return created;
+    });
+    const pipeline = await compiling;
+    return this.recent.get(source, () => pipeline);
+  }
+
+  /** As compile, for as long as the field lives. */
+  async keep(kernel: Kernel): Promise<void> {
+    this.kept.set(kernel.source, await this.compile(kernel));
   }
 
   /** Whether get() will give the kernel's pipeline. */
   has(kernel: Kernel): boolean {
-    return this.ready.has(kernel.source);
+    return this.find(kernel.source) !== undefined;
   }
 
   /** A pipeline that compile() has already given. */
   get(kernel: Kernel): GPUComputePipeline {
-    const pipeline = this.ready.get(kernel.source);
+    const pipeline = this.find(kernel.source);
     if (!pipeline) throw new GpuError(`kernel ${kernel.label} is not compiled`);
     return pipeline;
   }
 
-  private async create(kernel: Kernel): Promise<GPUComputePipeline> {
-    const { device } = this;
-    const label = `deldot ${kernel.label}`;
-    let module: GPUShaderModule | undefined;
-    try {
-      const pipeline = await checked(device, label, () => {
-        module = device.createShaderModule({ label, code: kernel.source });
-        const buffers: GPUBufferBindingType[] = [
-          "uniform",
-          ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access]),
-        ];
-        const layout = device.createBindGroupLayout({
-          label,
-          entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } })),
-        });
-        const created = device.createComputePipelineAsync({
-          label,
-          layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
-          compute: { module, entryPoint: "main" },
-        });
-        // An error scope may report first; then nobody waits for this one.
-        created.catch(() => undefined);
-        return created;
+  private find(source: string): GPUComputePipeline | undefined {
+    return this.kept.get(source) ?? this.recent.find(source);
+  }
+}
+
+async function create(device: GPUDevice, kernel: Kernel): Promise<GPUComputePipeline> {
+  const label = `deldot ${kernel.label}`;
+  let module: GPUShaderModule | undefined;
+  try {
+    return await checked(device, label, () => {
+      module = device.createShaderModule({ label, code: kernel.source });
+      const buffers: GPUBufferBindingType[] = [
+        "uniform",
+        ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access]),
+      ];
+      const layout = device.createBindGroupLayout({
+        label,
+        entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } })),
       });
-      this.ready.set(kernel.source, pipeline);
-      return pipeline;
-    } catch (error) {
-      throw new GpuError(
-        `${label}: ${await compileMessages(module, kernel.source)}${error instanceof Error ? error.message : String(error)}`,
-        { cause: error },
-      );
-    }
+      const created = device.createComputePipelineAsync({
+        label,
+        layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: "main" },
+      });
+      // An error scope may report first; then nobody waits for this one.
+      created.catch(() => undefined);
+      return created;
+    });
+  } catch (error) {
+    throw new GpuError(
+      `${label}: ${await compileMessages(module, kernel.source)}${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   }
 }
 

@@ -1,4 +1,4 @@
-import { STAGING_BUFFERS, type Read } from "../plan/steps.js";
+import { STAGING_BUFFERS, type Read } from "../schedule/steps.js";
 import { USAGE, type Scratch } from "./buffers.js";
 import { asGpuError } from "./errors.js";
 

@@ -1,29 +1,14 @@
-import type { Batch, Contexts } from "../batch.js";
 import { GpuError } from "../errors.js";
-import { capacityOf, scheduleChunk, stagingBytes } from "../plan/schedule.js";
-import { type Chunk, type Read, type Route, type ScheduleLimits } from "../plan/steps.js";
-import type { Plan } from "../plan/trace.js";
-import type { Variant } from "../plan/variants.js";
+import type { Inputs, RunOptions } from "../inputs.js";
+import { kernelOf } from "../kernels/layers.js";
+import type { PlanParameters } from "../plan/options.js";
+import type { Plan } from "../plan/plan.js";
+import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
+import type { Chunk, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
-import { kernelOf } from "./kernels.js";
 import type { Pace } from "./pace.js";
 import type { Readback } from "./readback.js";
-
-/** What a run reads: rows of the caller's numbers, not yet rounded to float32. */
-export interface RunInputs {
-  readonly points: Batch;
-  readonly context: Contexts | null;
-  readonly tangents: Batch | null;
-}
-
-/** How a call reports and how it is stopped. */
-export interface RunOptions {
-  /** Called after each chunk with the number of points done and their total. */
-  readonly onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
-  /** Stops the call between two submissions; it then rejects with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-}
 
 /** A piece of the results: `count` points from `first`, [count, read.width]. */
 export type Take = (read: Read, first: number, count: number, data: Float32Array) => void;
@@ -35,6 +20,7 @@ export interface Shared extends Omit<Resources, "outer"> {
   readonly watch: DeviceWatch;
   readonly pace: Pace;
   readonly label: string;
+  readonly limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">;
   /** Throws where the field can run no more. */
   readonly checkUsable: () => void;
 }
@@ -61,26 +47,30 @@ interface Call {
   readonly failures: unknown[];
 }
 
+/** What runs, and by which kernels. */
+export interface Job {
+  readonly plan: Plan;
+  readonly parameters: PlanParameters;
+  readonly variant: Variant;
+}
+
 /**
- * Evaluates a plan by one variant of the kernels for all points, chunk by chunk: upload, submissions of bounded work, read back, two in flight.
- * @returns for each point, 1 where it holds a NaN or an infinity (after rounding to float32), or its context does.
+ * Evaluates a plan by one variant of the kernels for all points, chunk by chunk: upload, submissions of bounded work, read back,
+ * two in flight.
  * @throws GpuError, DeviceLostError, LimitError; the signal's reason.
  */
 export async function run(
-  plan: Plan,
-  variant: Variant,
-  inputs: RunInputs,
-  limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">,
+  { plan, parameters, variant }: Job,
+  inputs: Inputs,
   shared: Shared,
   options: RunOptions,
   take: Take,
-): Promise<Uint8Array> {
-  const { turns, watch, pace } = shared;
-  const { count: total } = inputs.points;
+): Promise<void> {
+  const { turns, watch, pace, limits } = shared;
+  const { count: total } = inputs;
   const runs = inputs.context ? inputs.context.runs : [0];
   const starts = runs ?? [0];
   const route: Route = { to: "host", sharedContext: runs !== null };
-  const nonFinite = new Uint8Array(total);
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
   let nextRun = 0;
@@ -91,9 +81,9 @@ export async function run(
       while (nextRun < starts.length && starts[nextRun]! <= first) nextRun++;
       const end = starts[nextRun] ?? total;
       const count = Math.min(capacity.points, end - first);
-      const chunk = scheduleChunk(plan, first, count, capacity, paced, route, variant);
+      const chunk = scheduleChunk(plan, parameters, first, count, capacity, paced, route, variant);
       await compileKernels(chunk, shared);
-      const uploads = prepare(chunk, inputs, nonFinite);
+      const uploads = uploadsOf(chunk, inputs);
       const progress = (): void => {
         done += count;
         if (!call.signal?.aborted && call.failures.length === 0) options.onProgress?.({ done, total });
@@ -101,7 +91,7 @@ export async function run(
       const endTurn = await watch.guard(turns.take());
       try {
         stopWhereAsked(call, shared);
-        await makeRoom(chunk, limits.memoryBudget, shared);
+        await makeRoom(chunk, shared);
         await issue(chunk, uploads, shared, call, progress);
       } finally {
         endTurn();
@@ -119,7 +109,6 @@ export async function run(
     throw error;
   }
   pace.remember();
-  return nonFinite;
 }
 
 function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): void {
@@ -135,20 +124,23 @@ async function compileKernels({ submissions }: Chunk, { pipelines, watch }: Shar
 }
 
 /** Where this chunk and what earlier ones left behind exceed the budget together, the latter goes. */
-export async function makeRoom(chunk: Chunk, memoryBudget: number, { scratch, readback, watch }: Shared): Promise<void> {
-  if (scratch.bytesWith(chunk.scratch) + readback.bytesWith(stagingBytes(chunk)) <= memoryBudget) return;
+export async function makeRoom(chunk: Chunk, { limits, scratch, readback, watch }: Shared): Promise<void> {
+  if (scratch.bytesWith(chunk.scratch) + readback.bytesWith(stagingBytes(chunk)) <= limits.memoryBudget) return;
   await watch.guard(readback.idle());
   readback.destroy();
   scratch.destroy();
 }
 
 /** After an error a buffer may be one that WebGPU could not make: the next call makes its own. */
-async function startAnew({ turns, watch, readback, scratch, constants, matrices }: Shared): Promise<void> {
+export async function startAnew({ turns, watch, readback, scratch, constants, matrices }: Shared): Promise<void> {
   const endTurn = await watch.guard(turns.take());
-  await watch.guard(readback.idle());
-  readback.destroy();
-  for (const buffers of [scratch, constants, matrices]) buffers.forget();
-  endTurn();
+  try {
+    await watch.guard(readback.idle());
+    readback.destroy();
+    for (const buffers of [scratch, constants, matrices]) buffers.forget();
+  } finally {
+    endTurn();
+  }
 }
 
 /** Submits a chunk; what comes back is waited for by `call.pending`. */
@@ -182,57 +174,17 @@ async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, c
   }
 }
 
-type Upload = readonly [name: string, data: Float32Array];
+type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
 
-/** The chunk's inputs in float32, non-finite numbers as 0 so that no driver meets them; their points are noted. */
-function prepare(chunk: Chunk, { points, context, tangents }: RunInputs, nonFinite: Uint8Array): Upload[] {
-  const { first, count } = chunk;
-  const uploads: Upload[] = [];
-  const add = (name: string, batch: Pick<Batch, "data">, total: number, shared: boolean): void => {
-    const width = batch.data.length / total;
-    const from = total === 1 ? 0 : first * width;
-    let data = inFloat32(batch.data, from, from + (shared ? 1 : count) * width);
-    if (!areFinite(data)) {
-      // The caller's own numbers stay as they are.
-      data = data.slice();
-      for (const [i, value] of data.entries()) {
-        if (Number.isFinite(value)) continue;
-        data[i] = 0;
-        if (shared) nonFinite.fill(1, first, first + count);
-        else nonFinite[first + Math.floor(i / width)] = 1;
-      }
-    }
-    // A field whose divergence is constant reads no points, and yet none may be a NaN.
-    if (chunk.scratch.has(name)) uploads.push([name, data]);
-  };
-  add("points", points, points.count, false);
-  if (context) add("context", context, context.shared ? 1 : points.count, context.runs !== null);
-  if (tangents) add("tangents", tangents, tangents.count, false);
-  return uploads;
-}
-
-/** The numbers [from, to), without a copy where they are in float32 already and in memory of their own. */
-function inFloat32(numbers: Batch["data"], from: number, to: number): Float32Array {
-  // writeBuffer takes no memory that threads share.
-  if (numbers instanceof Float32Array && Object.prototype.toString.call(numbers.buffer) === "[object ArrayBuffer]")
-    return numbers.subarray(from, to);
-  const data = new Float32Array(to - from);
-  if (numbers instanceof Float64Array) data.set(numbers.subarray(from, to));
-  else for (let i = 0; i < data.length; i++) data[i] = numbers[from + i]!;
-  return data;
-}
-
-/** A number times 0 is 0, unless it is a NaN or an infinity; four sums at a time take less than half as long as tests. */
-function areFinite(data: Float32Array): boolean {
-  const zero = 0;
-  let [a, b, c, d] = [0, 0, 0, 0];
-  const whole = data.length - (data.length % 4);
-  for (let i = 0; i < whole; i += 4) {
-    a += zero * data[i]!;
-    b += zero * data[i + 1]!;
-    c += zero * data[i + 2]!;
-    d += zero * data[i + 3]!;
+/** The chunk's part of the inputs; a field whose divergence is constant reads no points. */
+function uploadsOf({ first, count, scratch }: Chunk, { points, context, tangents, stateSize, contextSize }: Inputs): Upload[] {
+  const rows = (data: Float32Array<ArrayBuffer>, width: number, from: number, number: number): Float32Array<ArrayBuffer> =>
+    data.subarray(from * width, (from + number) * width);
+  const uploads: Upload[] = [["points", rows(points, stateSize, first, count)]];
+  if (context) {
+    const one = context.runs !== null;
+    uploads.push(["context", rows(context.data, contextSize, context.shared ? 0 : first, one ? 1 : count)]);
   }
-  for (let i = whole; i < data.length; i++) a += zero * data[i]!;
-  return a + b + c + d === 0;
+  if (tangents) uploads.push(["tangents", rows(tangents, stateSize, first, count)]);
+  return uploads.filter(([name]) => scratch.has(name));
 }

@@ -1,3 +1,5 @@
+import { LimitError } from "../errors.js";
+
 /** The number that the 16 bits of an IEEE half stand for. */
 export function float16(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
@@ -31,4 +33,14 @@ function roundToEven(value: number): number {
   const below = Math.floor(value);
   const rest = value - below;
   return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+}
+
+/** Numbers in float16. @throws LimitError where one is too large for it. */
+export function halves(numbers: Float32Array, name: string): Uint16Array<ArrayBuffer> {
+  const result = new Uint16Array(numbers.length);
+  for (let index = 0; index < result.length; index++) {
+    result[index] = toFloat16(numbers[index]!);
+    if ((result[index]! & 0x7fff) >= 0x7c00) throw new LimitError(`${name} holds ${numbers[index]}; float16 ends at 65504`);
+  }
+  return result;
 }

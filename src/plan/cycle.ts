@@ -1,6 +1,6 @@
 import { CONTEXT, STATE, type Graph, type Node } from "./graph.js";
 import { diagonalColumn, diagonalProduct, merge, ones, reshaped, sums, transposed, type PlannedMatrix } from "./matrices.js";
-import { derivativeOf, isShared, type Instruction, type Scale, type Tangents } from "./program.js";
+import { isShared, slopeOf, type Scale, type TangentInstruction, type Tangents } from "./program.js";
 
 /** A matrix of the cycle and what scales its result; where nothing does, it may be merged with the next. */
 interface Link {
@@ -22,7 +22,7 @@ export interface CyclicProgram {
   readonly description: string;
   /** K */
   readonly tangents: number;
-  readonly instructions: readonly Instruction[];
+  readonly instructions: readonly TangentInstruction[];
   /** Merged on the host, beside the network's own. */
   readonly matrices: readonly PlannedMatrix[];
 }
@@ -36,10 +36,10 @@ export function cyclicPrograms(graph: Graph, sharesContext: boolean): CyclicProg
   const path = readPath(graph);
   if (!path) return [];
   const { links, skips } = path;
-  const variants = [links];
-  if (links.at(-1)!.scale.length === 0 && links.length > 1) variants.push(mergeLinks(links, (index) => index === links.length - 1));
-  if (links.slice(0, -1).some(({ scale }) => scale.length === 0)) variants.push(mergeLinks(links, () => true));
-  return variants
+  const cycles = [links];
+  if (links.at(-1)!.scale.length === 0 && links.length > 1) cycles.push(mergeLinks(links, (index) => index === links.length - 1));
+  if (links.slice(0, -1).some(({ scale }) => scale.length === 0)) cycles.push(mergeLinks(links, () => true));
+  return cycles
     .flatMap((cycle) => programsOf(cycle, (tangents) => isShared(tangents, graph, sharesContext)))
     .map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
 }
@@ -49,7 +49,7 @@ function readPath(graph: Graph): { links: Link[]; skips: Skip[] } | null {
   const links: Link[] = [];
   const skips: Skip[] = [];
   let node: Node = graph.output;
-  let scale: Scale = derivativeOf(node);
+  let scale: Scale = slopeOf(node);
   while (node.index !== STATE) {
     if (node.body.kind !== "sum") return null;
     let moving = node.body.terms.filter(({ source }) => graph.nodes[source]!.moves);
@@ -77,7 +77,7 @@ function readPath(graph: Graph): { links: Link[]; skips: Skip[] } | null {
     else if (term.factors) scale = [...scale, { kind: "constant", row: term.factors }];
     node = graph.nodes[term.source]!;
     if (node.index === CONTEXT) return null;
-    scale = [...scale, ...derivativeOf(node)];
+    scale = [...scale, ...slopeOf(node)];
   }
   const last = links.at(-1);
   if (!last) return null;
@@ -106,16 +106,16 @@ function mergeLinks(links: readonly Link[], chosen: (index: number) => boolean):
 function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => boolean): CyclicProgram[] {
   if (cycle.length === 1) return [diagonalProgram(cycle[0]!)];
   if (cycle.length === 2) return [bilinearProgram(cycle[0]!, cycle[1]!)];
-  const matrices = cycle.map(({ matrix }) => matrix).filter(({ name }) => name.includes(" "));
+  const matrices = cycle.map(({ matrix }) => matrix).filter(({ isMerged }) => isMerged);
   return cycle.map((_, start) => {
     const rotated = [...cycle.slice(start), ...cycle.slice(0, start)];
     const [first, last] = [rotated[0]!, rotated.at(-1)!];
     let from: Tangents = {
-      rows: { kind: "matrix", matrix: transposed(`columns of ${first.matrix.name}`, first.matrix) },
+      rows: { kind: "matrix", matrix: transposed(first.matrix) },
       scale: first.scale,
     };
     const middle = rotated.slice(1, -1);
-    const instructions: Instruction[] = [];
+    const instructions: TangentInstruction[] = [];
     for (const [index, { matrix, scale }] of middle.entries()) {
       // Where nothing scales at all, the merged cycle does the same on the host.
       const shared = shares(from) && (from.scale.length > 0 || from.rows.kind === "register");
@@ -171,7 +171,7 @@ function dotProgram(row: PlannedMatrix, scale: Scale, description: string): Cycl
   };
 }
 
-function addSkip({ diagonal, scale }: Skip): Instruction {
+function addSkip({ diagonal, scale }: Skip): TangentInstruction {
   const from: Tangents = { rows: { kind: "matrix", matrix: scale.length > 0 ? diagonal : sums(diagonal, "all") }, scale: [] };
   const width = scale.length > 0 ? diagonal.columns : 1;
   return { ...contraction(null, from, ones(1, width), scale, []), adds: true, once: true };
@@ -183,7 +183,7 @@ function contraction(
   rows: PlannedMatrix,
   scale: Scale,
   endScale: Scale,
-): Extract<Instruction, { kind: "contract" }> {
+): Extract<TangentInstruction, { kind: "contract" }> {
   return {
     kind: "contract",
     matrix,

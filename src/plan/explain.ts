@@ -1,15 +1,9 @@
 import type { Network } from "../model/network.js";
+import { candidatesOf, forwardMultiplyAdds, type Candidate } from "./candidates.js";
+import { chooseCandidate } from "./choose.js";
 import { graphOf, type Graph } from "./graph.js";
-import {
-  candidatesOf,
-  chooseCandidate,
-  forwardMultiplyAdds,
-  readPlanOptions,
-  type Candidate,
-  type Method,
-  type Output,
-  type PlanOptions,
-} from "./trace.js";
+import { readPlanOptions, type PlanOptions } from "./options.js";
+import type { Method, Output } from "./outputs.js";
 
 /** A candidate as explain() lists it. */
 export interface ExplainedCandidate extends Omit<Candidate, "delivers"> {
@@ -46,18 +40,18 @@ export interface PlanExplanation {
  * @throws PlanError, InputError as VectorField.evaluate would for the same options.
  */
 export function explainPlan(network: Network, options: PlanOptions = {}): PlanExplanation {
-  const { method, wanted } = readPlanOptions(options);
+  const wanted = readPlanOptions(options);
   const graph = graphOf(network);
-  const candidates = candidatesOf(network, options);
-  const tangents = wanted.some((output) => output !== "value");
-  const chosen = tangents ? chooseCandidate(candidates, method, wanted) : null;
+  const candidates = candidatesOf(graph, options);
+  const tangents = wanted.outputs.some((output) => output !== "value");
+  const chosen = tangents ? chooseCandidate(candidates, wanted) : null;
   const explanation = {
     method: chosen?.method ?? ("value" as const),
-    outputs: wanted,
+    outputs: wanted.outputs,
     stateSize: graph.stateSize,
     contextSize: graph.contextSize,
     network: describeGraph(graph),
-    forwardMultiplyAdds: forwardMultiplyAdds(network),
+    forwardMultiplyAdds: forwardMultiplyAdds(graph),
     candidates: candidates.map((candidate) => ({
       method: candidate.method,
       description: candidate.description,
@@ -67,11 +61,11 @@ export function explainPlan(network: Network, options: PlanOptions = {}): PlanEx
       passes: candidate.passes,
       bytesPerPoint: candidate.bytesPerPoint,
       matrixBytes: candidate.matrixBytes,
-      delivers: wanted.every((output) => candidate.delivers.includes(output)),
+      delivers: wanted.outputs.every((output) => candidate.delivers.includes(output)),
       chosen: candidate === chosen,
     })),
   };
-  return { ...explanation, toString: () => describe(explanation, method) };
+  return { ...explanation, toString: () => describe(explanation, wanted.method) };
 }
 
 function describe(explanation: Omit<PlanExplanation, "toString">, asked: string): string {

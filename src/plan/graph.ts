@@ -1,11 +1,11 @@
 import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
-import { lazily, rowsOf, type PlannedMatrix } from "./matrices.js";
+import { lazily, rowOf, type PlannedMatrix } from "./matrices.js";
 import type { Matrix, Network, Numbers, Operand, Operation } from "../model/network.js";
 
 /** A part of a node's sum; `source` is a node. */
 export type Term =
-  /** W x; within a graph the matrix's name says which one it is. */
+  /** W x. */
   | { readonly kind: "dense"; readonly source: number; readonly matrix: PlannedMatrix }
   /** d ∘ x with a row d [1, width], or x itself where `factors` is null. */
   | { readonly kind: "diagonal"; readonly source: number; readonly factors: PlannedMatrix | null }
@@ -15,8 +15,8 @@ export type Term =
 /** What a node is before its activation. */
 export type NodeBody =
   | { readonly kind: "state" | "context" }
-  /** Σ terms + bias. */
-  | { readonly kind: "sum"; readonly terms: readonly Term[]; readonly bias: Numbers | null }
+  /** Σ terms + bias, a row [1, width]. */
+  | { readonly kind: "sum"; readonly terms: readonly Term[]; readonly bias: PlannedMatrix | null }
   /** (x - μ)/√(mean((x - μ)²) + ε), or with μ = 0 where it is not centered. */
   | { readonly kind: "norm"; readonly source: number; readonly centered: boolean; readonly epsilon: number };
 
@@ -76,7 +76,7 @@ class GraphBuilder {
   private readonly nodeOf: number[] = [];
   /** How many operations read each operation's result. */
   private readonly readers: number[];
-  private readonly names = { W: 0, C: 0, d: 0 };
+  private readonly names = { W: 0, C: 0, d: 0, b: 0 };
 
   constructor(private readonly network: Network) {
     const { operations, stateSize, contextSize } = network;
@@ -122,7 +122,7 @@ class GraphBuilder {
     return index;
   }
 
-  private name(letter: "W" | "C" | "d"): string {
+  private name(letter: "W" | "C" | "d" | "b"): string {
     return `${letter}${++this.names[letter]}`;
   }
 
@@ -158,10 +158,11 @@ class GraphBuilder {
       case "linear": {
         const terms = operation.terms.flatMap(({ operand, weight }) => this.terms(operand, weight));
         const width = widthOfLinear(operation);
+        const bias = operation.bias && rowOf(this.name("b"), operation.bias);
         const fixed = terms.filter(({ source }) => !this.drafts[source]!.moves);
-        if (fixed.length === 0 || fixed.length === terms.length) return this.add(width, { kind: "sum", terms, bias: operation.bias });
+        if (fixed.length === 0 || fixed.length === terms.length) return this.add(width, { kind: "sum", terms, bias });
         // What the context alone decides is a shift that all points of one context share.
-        const shift = this.add(width, { kind: "sum", terms: fixed, bias: operation.bias });
+        const shift = this.add(width, { kind: "sum", terms: fixed, bias });
         const moving = terms.filter(({ source }) => this.drafts[source]!.moves);
         return this.add(width, { kind: "sum", terms: [{ kind: "diagonal", source: shift, factors: null }, ...moving], bias: null });
       }
@@ -174,9 +175,7 @@ class GraphBuilder {
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
     if ("data" in weight) return [{ kind: "dense", source, matrix: lazily(this.name(this.drafts[source]!.moves ? "W" : "C"), weight) }];
     const { diagonal } = weight;
-    const factors = diagonal.every((factor) => factor === 1)
-      ? null
-      : rowsOf(this.name("d"), 1, diagonal.length, () => Array.from(diagonal));
+    const factors = diagonal.every((factor) => factor === 1) ? null : rowOf(this.name("d"), diagonal);
     const { body, activation } = this.drafts[source]!;
     if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
       return [...body.terms];

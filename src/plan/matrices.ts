@@ -1,16 +1,57 @@
 import type { Matrix } from "../model/network.js";
 
-/** A matrix a plan needs: its shape is known at once, its numbers (float64 where they are computed) when first asked for. */
+/**
+ * A matrix a plan needs: its shape is known at once, its numbers (float64 where they are computed) when first asked for.
+ * What is made out of the same operands in the same way is the same object, so that it is computed and uploaded once.
+ */
 export interface PlannedMatrix {
+  /** For people alone. */
   readonly name: string;
   readonly rows: number;
   readonly columns: number;
+  /** Whether it is a product or a sum of others, computed on the host. */
+  readonly isMerged: boolean;
+  /** Whether all its numbers are known to be 1. */
+  readonly isOnes: boolean;
+  /** d [1, n] of diag(d) [n, n]; null where it is not known to be diagonal. Only what must have all of it builds n x n numbers. */
+  readonly diagonal: PlannedMatrix | null;
   build(): Matrix;
 }
 
-function planned(name: string, rows: number, columns: number, compute: () => Matrix): PlannedMatrix {
+interface Properties {
+  readonly isMerged?: boolean;
+  readonly isOnes?: boolean;
+  readonly diagonal?: PlannedMatrix;
+}
+
+function planned(
+  name: string,
+  rows: number,
+  columns: number,
+  compute: () => Matrix,
+  { isMerged = false, isOnes = false, diagonal }: Properties = {},
+): PlannedMatrix {
   let built: Matrix | undefined;
-  return { name, rows, columns, build: () => (built ??= compute()) };
+  return { name, rows, columns, isMerged, isOnes, diagonal: diagonal ?? null, build: () => (built ??= compute()) };
+}
+
+/** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */
+class Made {
+  readonly by = new Map<string, PlannedMatrix>();
+  readonly next = new WeakMap<PlannedMatrix, Made>();
+}
+const made = new Made();
+
+function once(way: string, operands: readonly PlannedMatrix[], make: () => PlannedMatrix): PlannedMatrix {
+  let found = made;
+  for (const operand of operands) {
+    let next = found.next.get(operand);
+    if (!next) found.next.set(operand, (next = new Made()));
+    found = next;
+  }
+  let matrix = found.by.get(way);
+  if (!matrix) found.by.set(way, (matrix = make()));
+  return matrix;
 }
 
 /** A matrix of the network as it is. */
@@ -18,117 +59,164 @@ export function lazily(name: string, matrix: Matrix): PlannedMatrix {
   return planned(name, matrix.rows, matrix.columns, () => matrix);
 }
 
-export function rowsOf(name: string, rows: number, columns: number, values: () => readonly number[]): PlannedMatrix {
-  return planned(name, rows, columns, () => ({ rows, columns, data: Float64Array.from(values()) }));
+/** A row [1, n]. */
+export function rowOf(name: string, values: ArrayLike<number>): PlannedMatrix {
+  return planned(name, 1, values.length, () => ({ rows: 1, columns: values.length, data: Float64Array.from(values) }));
+}
+
+function computed(
+  name: string,
+  rows: number,
+  columns: number,
+  fill: (data: Float64Array<ArrayBuffer>) => void,
+  properties?: Properties,
+): PlannedMatrix {
+  const compute = (): Matrix => {
+    const data = new Float64Array(rows * columns);
+    fill(data);
+    return { rows, columns, data };
+  };
+  return planned(name, rows, columns, compute, properties);
 }
 
 /** Aᵀ: its rows are the columns of A. */
-export function transposed(name: string, matrix: Matrix | PlannedMatrix): PlannedMatrix {
-  const { rows, columns } = matrix;
-  return planned(name, columns, rows, () => {
-    const { data } = "build" in matrix ? matrix.build() : matrix;
-    const flipped = new (data.constructor as Float64ArrayConstructor)(data.length);
-    for (let row = 0; row < rows; row++)
-      for (let column = 0; column < columns; column++) flipped[column * rows + row] = data[row * columns + column]!;
-    return { rows: columns, columns: rows, data: flipped };
+export function transposed(a: PlannedMatrix): PlannedMatrix {
+  if (a.diagonal) return a;
+  return once("transposed", [a], () => {
+    const { rows, columns } = a;
+    return planned(`columns of ${a.name}`, columns, rows, () => {
+      const { data } = a.build();
+      const flipped = new (data.constructor as Float64ArrayConstructor)(data.length);
+      for (let row = 0; row < rows; row++)
+        for (let column = 0; column < columns; column++) flipped[column * rows + row] = data[row * columns + column]!;
+      return { rows: columns, columns: rows, data: flipped };
+    });
   });
 }
 
 /** The product A B, in float64. */
 export function merge(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
+  if (a.diagonal) return scaleRows(b, a.diagonal);
+  if (b.diagonal) return scaleColumns(a, b.diagonal);
   const [rows, inner, columns] = [a.rows, a.columns, b.columns];
-  return planned(`${a.name} ${b.name}`, rows, columns, () => {
+  const fill = (data: Float64Array): void => {
     const left = a.build().data;
     const right = b.build().data;
-    const data = new Float64Array(rows * columns);
     for (let row = 0; row < rows; row++)
       for (let k = 0; k < inner; k++) {
         const factor = left[row * inner + k]!;
         for (let column = 0; column < columns; column++) data[row * columns + column]! += factor * right[k * columns + column]!;
       }
-    return { rows, columns, data };
-  });
+  };
+  return once("merge", [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, { isMerged: true }));
 }
 
 /** A ∘ Bᵀ, in float64: tr(D_2 A D_1 B) = d_2ᵀ (A ∘ Bᵀ) d_1 for diagonal D. */
 export function diagonalProduct(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   const { rows, columns } = a;
-  const name = `${a.name} ∘ (${b.name})ᵀ`;
-  return planned(name, rows, columns, () => {
+  const fill = (data: Float64Array): void => {
     const left = a.build().data;
     const right = b.build().data;
-    const data = new Float64Array(rows * columns);
     for (let row = 0; row < rows; row++)
       for (let column = 0; column < columns; column++)
         data[row * columns + column] = left[row * columns + column]! * right[column * rows + row]!;
-    return { rows, columns, data };
-  });
+  };
+  return once("diagonal product", [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, { isMerged: true }));
 }
 
 /** A + B. */
 export function sum(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
-  return planned(`(${a.name} + ${b.name})`, a.rows, a.columns, () => {
-    const right = b.build().data;
-    return { rows: a.rows, columns: a.columns, data: Float64Array.from(a.build().data, (value, index) => value + right[index]!) };
-  });
+  if (a.diagonal && b.diagonal) return diagonalMatrix(sum(a.diagonal, b.diagonal));
+  const fill = (data: Float64Array): void => {
+    const [left, right] = [a.build().data, b.build().data];
+    for (let index = 0; index < data.length; index++) data[index] = left[index]! + right[index]!;
+  };
+  return once("sum", [a, b], () => computed(`(${a.name} + ${b.name})`, a.rows, a.columns, fill, { isMerged: true }));
 }
 
 /** A diag(d): column i times d_i, for a row d [1, columns]. */
 export function scaleColumns(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
-  const { rows, columns } = a;
-  return planned(`${a.name} ${d.name}`, rows, columns, () => {
-    const factors = d.build().data;
-    return { rows, columns, data: Float64Array.from(a.build().data, (value, index) => value * factors[index % columns]!) };
-  });
+  if (d.isOnes) return a;
+  if (a.isOnes && a.rows === 1) return d;
+  if (a.diagonal) return diagonalMatrix(scaleColumns(a.diagonal, d));
+  const fill = (data: Float64Array): void => {
+    const [numbers, factors] = [a.build().data, d.build().data];
+    for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[index % a.columns]!;
+  };
+  return once("scale columns", [a, d], () => computed(`${a.name} ${d.name}`, a.rows, a.columns, fill, { isMerged: true }));
+}
+
+/** diag(d) A: row i times d_i, for a row d [1, rows]. */
+export function scaleRows(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
+  if (d.isOnes) return a;
+  if (a.diagonal) return diagonalMatrix(scaleColumns(d, a.diagonal));
+  const fill = (data: Float64Array): void => {
+    const [numbers, factors] = [a.build().data, d.build().data];
+    for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[Math.floor(index / a.columns)]!;
+  };
+  return once("scale rows", [a, d], () => computed(`${d.name} ${a.name}`, a.rows, a.columns, fill, { isMerged: true }));
 }
 
 /** Σ_i A[k,i] B[k,i] as a column [rows, 1]. */
 export function rowDots(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
-  return rowsOf(`rows of ${a.name} times ${b.name}`, a.rows, 1, () => {
+  if (a.diagonal && b.diagonal) return reshaped(scaleColumns(a.diagonal, b.diagonal), a.rows, 1);
+  if (a.diagonal || b.diagonal) {
+    const [d, other] = a.diagonal ? [a.diagonal, b] : [b.diagonal!, a];
+    return reshaped(scaleColumns(reshaped(diagonalColumn(other), 1, a.rows), d), a.rows, 1);
+  }
+  const fill = (data: Float64Array): void => {
     const [left, right] = [a.build().data, b.build().data];
-    return Array.from({ length: a.rows }, (_, row) => {
-      let dot = 0;
-      for (let i = row * a.columns; i < (row + 1) * a.columns; i++) dot += left[i]! * right[i]!;
-      return dot;
-    });
-  });
+    for (let row = 0; row < a.rows; row++)
+      for (let i = row * a.columns; i < (row + 1) * a.columns; i++) data[row]! += left[i]! * right[i]!;
+  };
+  return once("row dots", [a, b], () => computed(`rows of ${a.name} times ${b.name}`, a.rows, 1, fill));
 }
 
 /** The diagonal as a column [n, 1]. */
-export function diagonalColumn(matrix: PlannedMatrix): PlannedMatrix {
-  return rowsOf(`diagonal of ${matrix.name}`, matrix.rows, 1, () => {
-    const { data, columns } = matrix.build();
-    return Array.from({ length: matrix.rows }, (_, index) => data[index * columns + index]!);
-  });
+export function diagonalColumn(a: PlannedMatrix): PlannedMatrix {
+  if (a.diagonal) return reshaped(a.diagonal, a.rows, 1);
+  const fill = (data: Float64Array): void => {
+    const { data: numbers } = a.build();
+    for (let index = 0; index < data.length; index++) data[index] = numbers[index * a.columns + index]!;
+  };
+  return once("diagonal column", [a], () => computed(`diagonal of ${a.name}`, a.rows, 1, fill));
 }
 
 /** The same numbers in another shape. */
-export function reshaped(matrix: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
-  return planned(matrix.name, rows, columns, () => ({ rows, columns, data: matrix.build().data }));
+export function reshaped(a: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
+  if (a.rows === rows && a.columns === columns) return a;
+  const reshape = (): Matrix => ({ rows, columns, data: a.build().data });
+  return once(`reshaped ${rows} ${columns}`, [a], () => planned(a.name, rows, columns, reshape, { isOnes: a.isOnes }));
 }
 
 export function ones(rows: number, columns: number): PlannedMatrix {
-  return rowsOf("ones", rows, columns, () => Array.from({ length: rows * columns }, () => 1));
+  return once(`ones ${rows} ${columns}`, [], () => computed("ones", rows, columns, (data) => data.fill(1), { isOnes: true }));
 }
 
 export function zeros(rows: number, columns: number): PlannedMatrix {
-  return rowsOf("zeros", rows, columns, () => Array.from({ length: rows * columns }, () => 0));
+  return once(`zeros ${rows} ${columns}`, [], () => computed("zeros", rows, columns, () => undefined));
 }
 
 export function identity(n: number): PlannedMatrix {
-  return rowsOf("identity", n, n, () => Array.from({ length: n * n }, (_, index) => (index % (n + 1) === 0 ? 1 : 0)));
+  return diagonalMatrix(ones(1, n));
+}
+
+/** diag(d) for a row d [1, n]. */
+function diagonalMatrix(d: PlannedMatrix): PlannedMatrix {
+  const n = d.columns;
+  const fill = (data: Float64Array): void => d.build().data.forEach((value, index) => (data[index * (n + 1)] = value));
+  return once("diagonal matrix", [d], () => computed(d.isOnes ? "identity" : `diag(${d.name})`, n, n, fill, { diagonal: d }));
 }
 
 /** Sums over a matrix as one row: of each row, of each column, or of everything. */
-export function sums(matrix: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
-  const { name, rows, columns } = matrix;
+export function sums(a: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
+  const { rows, columns } = a;
   const width = along === "rows" ? rows : along === "columns" ? columns : 1;
-  return rowsOf(`sums of ${along} of ${name}`, 1, width, () => {
-    const { data } = matrix.build();
-    const totals = Array.from({ length: width }, () => 0);
+  const fill = (totals: Float64Array): void => {
+    const { data } = a.build();
     for (let row = 0; row < rows; row++)
       for (let column = 0; column < columns; column++)
         totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
-    return totals;
-  });
+  };
+  return once(`sums of ${along}`, [a], () => computed(`sums of ${along} of ${a.name}`, 1, width, fill));
 }

@@ -12,7 +12,8 @@ import {
   type Network,
   type Output,
 } from "../../src/index.js";
-import { candidatesOf } from "../../src/plan/trace.js";
+import { candidatesOf } from "../../src/plan/candidates.js";
+import { graphOf } from "../../src/plan/graph.js";
 import { randomMlp } from "../fields.js";
 
 function hiddenLayers(d: number, h: number, count: number, activation = "tanh"): Network {
@@ -110,7 +111,7 @@ describe("auto", () => {
       const chosen = plan.candidates.filter((candidate) => candidate.chosen);
       expect(chosen).toHaveLength(1);
       expect(chosen[0]).toMatchObject({ method: plan.method, exact: true, delivers: true });
-      const able = candidatesOf(network).filter(({ exact, delivers }) => exact && asked.every((output) => delivers.includes(output)));
+      const able = candidatesOf(graphOf(network)).filter(({ exact, delivers }) => exact && asked.every((output) => delivers.includes(output)));
       expect(chosen[0]!.multiplyAdds).toBe(Math.min(...able.map(({ multiplyAdds }) => multiplyAdds)));
       // In one dimension the Jacobian is its diagonal.
       if (all[0] === 1) return;
@@ -174,7 +175,7 @@ describe("a method named", () => {
     );
     expect(() => explainPlan(network, { outputs: [] })).toThrow("outputs is []; expected a list out of");
     const refused: [Parameters<typeof explainPlan>[1], string][] = [
-      [{ tangentsAtOnce: 0 }, "tangentsAtOnce is 0; expected a whole number from 1 to 2^31"],
+      [{ chunkSize: 0 }, "chunkSize is 0; expected a whole number from 1 to 2^31"],
       [{ probes: 1.5 }, "probes is 1.5; expected a whole number from 1 to 2^31"],
       [{ seed: 2 ** 32 }, "seed is 4294967296; expected a 32-bit integer"],
       [{ probesPer: "pixel" as "point" }, 'probesPer is "pixel"; expected "point" or "batch"'],

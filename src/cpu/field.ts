@@ -1,0 +1,77 @@
+import { DeldotError } from "../errors.js";
+import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "../evaluation.js";
+import { checkObject, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
+import type { Network } from "../model/network.js";
+import { explainPlan, type PlanExplanation } from "../plan/explain.js";
+import { graphOf } from "../plan/graph.js";
+import type { PlanOptions } from "../plan/options.js";
+import type { Output } from "../plan/outputs.js";
+import { Reference, ReferenceJvp } from "./reference.js";
+
+/** How long the thread is kept from all else. */
+const SLICE_MILLISECONDS = 20;
+
+/** A network on the CPU in float64: as exact as {@link evaluateReference}, with progress, and without keeping the thread. */
+export class ReferenceField implements Field<Float64Array> {
+  private destroyed = false;
+
+  /** @throws ModelError where it is no network. */
+  constructor(readonly network: Network) {
+    graphOf(network);
+  }
+
+  async evaluate<O extends Output = "value" | "divergence">(
+    points: BatchInput,
+    options: EvaluateOptions<O> = {},
+  ): Promise<Evaluation<O, Float64Array>> {
+    this.checkUsable();
+    checkObject("options", options);
+    const reference = new Reference(this.network, copied(points), { ...options, context: copied(options.context) });
+    await this.run(reference, options);
+    return { ...reference.result(), kernels: "reference" } as unknown as Evaluation<O, Float64Array>;
+  }
+
+  async divergence(points: BatchInput, options: Omit<EvaluateOptions, "outputs"> = {}): Promise<Float64Array> {
+    const { divergence } = await this.evaluate(points, { ...options, outputs: ["divergence"] });
+    return divergence;
+  }
+
+  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp<Float64Array>>;
+  async jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<Float64Array>;
+  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions = {}): Promise<Float64Array | Jvp<Float64Array>> {
+    this.checkUsable();
+    checkObject("options", options);
+    const jvp = new ReferenceJvp(this.network, copied(points), copied(tangents), copied(options.context));
+    await this.run(jvp, options);
+    const { value, tangent } = jvp;
+    return options.value ? { value, tangent } : tangent;
+  }
+
+  explain(options: PlanOptions = {}): PlanExplanation {
+    return explainPlan(this.network, options);
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+  }
+
+  private checkUsable(): void {
+    if (this.destroyed) throw new DeldotError("the field was destroyed; make a new one");
+  }
+
+  /** All points, slice by slice. */
+  private async run(work: { readonly count: number; evaluate(point: number): void }, options: RunOptions): Promise<void> {
+    startRun(options);
+    const { count: total } = work;
+    for (let done = 0; done < total;) {
+      const end = performance.now() + SLICE_MILLISECONDS;
+      do work.evaluate(done++);
+      while (done < total && performance.now() < end);
+      options.onProgress?.({ done, total });
+      // Lets a page draw, and others abort.
+      await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
+      options.signal?.throwIfAborted();
+      this.checkUsable();
+    }
+  }
+}

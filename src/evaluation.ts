@@ -1,0 +1,71 @@
+import type { BatchInput, ContextInput, RunOptions } from "./inputs.js";
+import type { Network } from "./model/network.js";
+import type { PlanExplanation } from "./plan/explain.js";
+import type { PlanOptions } from "./plan/options.js";
+import type { Method, Output } from "./plan/outputs.js";
+
+/** What {@link Field.evaluate} is asked for, and how. */
+export interface EvaluateOptions<O extends Output = Output> extends PlanOptions, RunOptions {
+  /** Which arrays the result has. Default: value and divergence. */
+  readonly outputs?: readonly O[] | undefined;
+  /** One vector for all points, or one per point; required where the network takes a context. */
+  readonly context?: ContextInput | null | undefined;
+}
+
+/** What {@link Field.jvp} is asked for, and how. */
+export interface JvpOptions extends RunOptions {
+  /** One vector for all points, or one per point; required where the network takes a context. */
+  readonly context?: ContextInput | null | undefined;
+  /** Whether f(x) is given beside J(x) t. Default false. */
+  readonly value?: boolean | undefined;
+}
+
+/**
+ * Results, row-major, with the batch shape of the points in front; those that were asked for:
+ * `value`, f(x), [...shape, d]; `divergence`, Σ ∂f_i/∂x_i, [...shape]; `diagonal`, ∂f_i/∂x_i, [...shape, d];
+ * `jacobian`, J[i][j] = ∂f_i/∂x_j, [...shape, d, d].
+ */
+export type Evaluation<O extends Output = Output, A = Float32Array> = {
+  /** The method that ran; "value" where only f was asked for. */
+  readonly method: Method | "value";
+  /** The kernels that ran, by the name that {@link VectorFieldOptions.kernels} takes; "reference" in float64 on the CPU. */
+  readonly kernels: string;
+  /** The leading batch shape of the points: [B] for a flat array. */
+  readonly shape: readonly number[];
+  /** hutchinson: the standard error of the divergence, [...shape]; NaN for a single probe. */
+  readonly standardError?: A;
+} & (Output extends O ? Partial<Arrays<Output, A>> : Arrays<O, A>);
+
+/** value: f(x), [...shape, d]; divergence: [...shape]; diagonal: ∂f_i/∂x_i, [...shape, d]; jacobian: J[i][j] = ∂f_i/∂x_j, [...shape, d, d]. */
+type Arrays<O extends Output, A> = { readonly [K in O]: A };
+
+/** J(x) t, [B, d], and where it is asked for f(x), [B, d]. */
+export interface Jvp<A = Float32Array> {
+  /** f(x), [B, d] */
+  readonly value: A;
+  /** J(x) t, [B, d] */
+  readonly tangent: A;
+}
+
+/**
+ * A network that can be evaluated, wherever that is done: {@link VectorField} on a GPU, in float32; {@link ReferenceField} on
+ * the CPU, in float64. What a call is given is copied when it is called: what is done to those arrays later is not seen.
+ *
+ * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any work).
+ */
+export interface Field<A extends Float32Array | Float64Array = Float32Array | Float64Array> {
+  /** The network as it was given. */
+  readonly network: Network;
+  /** f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d]. */
+  evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options?: EvaluateOptions<O>): Promise<Evaluation<O, A>>;
+  /** The divergence alone, [...batch shape of the points]. */
+  divergence(points: BatchInput, options?: Omit<EvaluateOptions, "outputs">): Promise<A>;
+  /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]; with `value`, f(x) beside it. */
+  jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp<A>>;
+  /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
+  jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<A>;
+  /** What evaluate would choose for these options, and why. */
+  explain(options?: PlanOptions): PlanExplanation;
+  /** Frees what the field holds; later calls reject. */
+  destroy(): void;
+}

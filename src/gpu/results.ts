@@ -1,0 +1,77 @@
+import { LimitError } from "../errors.js";
+import { OUTPUTS, sizeOf, type Output } from "../plan/outputs.js";
+import type { Plan } from "../plan/plan.js";
+import { meanRows, sumRowsInto } from "../plan/reduce.js";
+import type { Read } from "../schedule/steps.js";
+
+/** The arrays that an evaluation gives back, filled piece by piece from what comes back of the device. */
+export class Results {
+  readonly arrays: Partial<Record<Output, Float32Array>>;
+  /** Of an estimate, [count]; else null. */
+  readonly standardError: Float32Array | null;
+  private readonly d: number;
+
+  /** @throws LimitError where an array would be too large. */
+  constructor(
+    private readonly plan: Plan,
+    private readonly count: number,
+  ) {
+    this.d = plan.graph.stateSize;
+    this.arrays = Object.fromEntries(plan.outputs.map((output) => [output, allocate(output, count, sizeOf(output, this.d))]));
+    this.standardError = plan.kind === "trace" && plan.probesPer !== null ? new Float32Array(count) : null;
+  }
+
+  /** Takes the numbers of `rows` points from `first`: [rows, read.width]. */
+  take(read: Read, first: number, rows: number, data: Float32Array): void {
+    for (const output of this.plan.outputs) {
+      const { from, by } = OUTPUTS[output];
+      const array = this.arrays[output]!;
+      if (from !== read.what) continue;
+      if (by === "copy") array.set(data, first * this.d);
+      else if (by === "columns") setColumns(array, data, first, rows, this.d, read.first, read.columns);
+      else if (!this.standardError) sumRowsInto(array.subarray(first, first + rows), data, read.width);
+      else {
+        const { mean, standardError } = meanRows(data, rows, read.width);
+        array.set(mean, first);
+        this.standardError.set(standardError, first);
+      }
+    }
+  }
+
+  /** Everything of the points that are marked becomes NaN. */
+  spoil(marked: Uint8Array): void {
+    for (let point = marked.indexOf(1); point >= 0 && point < this.count; point = marked.indexOf(1, point + 1)) {
+      for (const [output, array] of Object.entries(this.arrays) as [Output, Float32Array][]) {
+        const size = sizeOf(output, this.d);
+        array.fill(NaN, point * size, (point + 1) * size);
+      }
+      this.standardError?.fill(NaN, point, point + 1);
+    }
+  }
+}
+
+/** @throws LimitError where there is no such array. */
+export function allocate(name: string, count: number, size: number): Float32Array {
+  try {
+    return new Float32Array(count * size);
+  } catch (error) {
+    throw new LimitError(
+      `${name} has ${count} rows of ${size} numbers, more than one Float32Array can hold; expected fewer points at once`,
+      { cause: error },
+    );
+  }
+}
+
+/** Columns [from, from + columns) of each point's J, given as [rows, d, columns], to their places in [.., d, d]. */
+function setColumns(
+  jacobian: Float32Array,
+  strip: Float32Array,
+  first: number,
+  rows: number,
+  d: number,
+  from: number,
+  columns: number,
+): void {
+  if (columns === d) return jacobian.set(strip, first * d * d);
+  for (let row = 0; row < rows * d; row++) jacobian.set(strip.subarray(row * columns, (row + 1) * columns), (first * d + row) * d + from);
+}

@@ -1,0 +1,122 @@
+import blend from "../../shaders/blend.wgsl?raw";
+import carry from "../../shaders/carry.wgsl?raw";
+import combine from "../../shaders/combine.wgsl?raw";
+import contract from "../../shaders/contract.wgsl?raw";
+import diagonal from "../../shaders/diagonal.wgsl?raw";
+import difference from "../../shaders/difference.wgsl?raw";
+import dot from "../../shaders/dot.wgsl?raw";
+import gather from "../../shaders/gather.wgsl?raw";
+import activations from "../../shaders/lib/activations.wgsl?raw";
+import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
+import padding from "../../shaders/lib/padding.wgsl?raw";
+import product from "../../shaders/lib/product.wgsl?raw";
+import productContracted from "../../shaders/lib/product_contracted.wgsl?raw";
+import productStored from "../../shaders/lib/product_stored.wgsl?raw";
+import special from "../../shaders/lib/special.wgsl?raw";
+import tangents from "../../shaders/lib/tangents.wgsl?raw";
+import norm from "../../shaders/norm.wgsl?raw";
+import normTangent from "../../shaders/norm_tangent.wgsl?raw";
+import primal from "../../shaders/primal.wgsl?raw";
+import probes from "../../shaders/probes.wgsl?raw";
+import reduce from "../../shaders/reduce.wgsl?raw";
+import { Recent } from "../recent.js";
+import { activationWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
+import type { Kernel } from "../schedule/kernel.js";
+import { WORKGROUP_SIZE, type KernelName, type Step, type Variant } from "../schedule/steps.js";
+import type { Ending, Scaling, Tile } from "../schedule/tile.js";
+import { interfaceOf, preamble } from "./text.js";
+
+const IDENTITY = parseActivation("identity");
+
+const TEXTS: Record<KernelName, string> = {
+  gather,
+  probes,
+  primal,
+  combine,
+  norm,
+  carry,
+  blend,
+  norm_tangent: normTangent,
+  contract,
+  dot,
+  diagonal,
+  difference,
+  reduce,
+};
+/** What those that multiply by a matrix do with their products. */
+const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
+/** Those whose rows are tangents. */
+const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
+/** Those that end with an activation. */
+const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
+
+/** The kernels that every network and every device can run: loops over 4 rows and 4 outputs, shaders/lib/product.wgsl. */
+export const PLAIN: Variant = layers(plainTile(false));
+
+/** The same with weights in float16. */
+export const PLAIN_HALF: Variant = layers(plainTile(true));
+
+function plainTile(half: boolean): Tile {
+  return {
+    name: half ? "4x4 in float16" : "4x4",
+    rows: 4,
+    outputs: 4,
+    workgroup: WORKGROUP_SIZE,
+    down: 1,
+    across: 1,
+    half,
+    // Every field waits for these kernels, so there is one less.
+    scalings: ["none", "each"],
+    enables: half ? ["f16"] : [],
+    main: (_, ending) => [`alias Weight = ${half ? "vec4h" : "vec4f"};`, product, ending === "stores" ? productStored : productContracted].join("\n"),
+  };
+}
+
+/** A dispatch per instruction, products cut into tiles. */
+export function layers(tile: Tile): Variant {
+  return { name: `layers ${tile.name}`, tile, fuse: null };
+}
+
+/** By label: a step asks for its kernel at every dispatch. Activations with parameters may come in any number. */
+const kernels = new Recent<string, Kernel>(512);
+
+/**
+ * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks, those
+ * that end with an activation once per activation, and products once per tile.
+ */
+export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling">): Kernel {
+  const { kernel, activation, tile, scaling } = step;
+  if (typeof kernel !== "string") return kernel.kernel;
+  const ending = ACTIVATED.has(kernel) ? ` ${textOf(activation ?? IDENTITY)}` : "";
+  const scaled = scaling === "none" ? "" : scaling === "each" ? ", scaled" : ", scaled together";
+  const label = `${kernel}${ending}${scaled}${tile ? `, ${tile.name}` : ""}`;
+  return kernels.get(label, () => makeKernel(label, kernel, activation, tile, scaling));
+}
+
+function makeKernel(label: string, kernel: KernelName, activation: Activation | null, tile: Tile | null, scaling: Scaling): Kernel {
+  const constants = [`const WORKGROUP_SIZE = ${tile?.workgroup ?? WORKGROUP_SIZE}u`];
+  const parts = [dispatch, padding];
+  if (ACTIVATED.has(kernel)) parts.push(special, activations, activationWgsl(activation ?? IDENTITY));
+  if (TANGENTS.has(kernel)) {
+    constants.push(`const SCALED = ${scaling !== "none"}`);
+    parts.push(tangents);
+  }
+  const text = TEXTS[kernel];
+  parts.push(text);
+  const ending = PRODUCTS[kernel];
+  if (tile && ending) parts.push(tile.main(scaling, ending));
+  return { label, source: [preamble(tile?.enables ?? [], constants), ...parts].join("\n"), ...interfaceOf(text) };
+}
+
+/** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */
+export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile): Kernel[] {
+  const make = (kernel: KernelName, activation: Activation | null, scaling: Scaling = "none"): Kernel =>
+    kernelOf({ kernel, activation, scaling, tile: PRODUCTS[kernel] ? tile : null });
+  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !ACTIVATED.has(kernel));
+  return [
+    ...names.flatMap((kernel) =>
+      (TANGENTS.has(kernel) ? tile.scalings : (["none"] as const)).map((scaling) => make(kernel, null, scaling)),
+    ),
+    ...[null, ...activations].flatMap((activation) => [make("primal", activation), make("combine", activation)]),
+  ];
+}

@@ -1,0 +1,56 @@
+import { PlanError } from "../errors.js";
+import type { Network } from "../model/network.js";
+import { candidatesOf, type Candidate } from "./candidates.js";
+import { graphOf } from "./graph.js";
+import { readPlanOptions, type PlanOptions, type Wanted } from "./options.js";
+import type { Plan } from "./plan.js";
+import { withForward } from "./program.js";
+import { Pushforward } from "./pushforward.js";
+
+/**
+ * Chooses the way to the outputs: the method named, or the exact one with the fewest multiply-adds (then passes, then bytes).
+ * @throws PlanError where the method does not exist or cannot deliver; InputError for options out of range.
+ */
+export function makePlan(network: Network, options: PlanOptions = {}): Plan {
+  const graph = graphOf(network);
+  const wanted = readPlanOptions(options);
+  if (wanted.outputs.every((output) => output === "value"))
+    return { kind: "value", method: "value", graph, outputs: wanted.outputs, instructions: withForward(graph, true, []) };
+  return chooseCandidate(candidatesOf(graph, options), wanted).planFor(wanted.outputs);
+}
+
+/** The plan of field.jvp: J t for one given tangent per point, and f beside it where it is asked for. */
+export function makeJvpPlan(network: Network, wantsValue: boolean): Plan {
+  const graph = graphOf(network);
+  const pushforward = new Pushforward(graph, { kind: "given" }, false);
+  pushforward.store("tangent");
+  return {
+    kind: "trace",
+    method: "jvp",
+    graph,
+    outputs: wantsValue ? ["value"] : [],
+    instructions: withForward(graph, wantsValue, pushforward.instructions),
+    tangents: 1,
+    tangentsAtOnce: 1,
+    diagonal: false,
+    probesPer: null,
+  };
+}
+
+/** The cheapest candidate by multiply-adds, then by passes, then by bytes, of the method named or of the exact ones. */
+export function chooseCandidate<T extends Candidate>(candidates: readonly T[], { method, outputs }: Wanted): T {
+  const able = candidates.filter(
+    (candidate) =>
+      (method === "auto" ? candidate.exact : candidate.method === method) &&
+      outputs.every((output) => candidate.delivers.includes(output)),
+  );
+  if (able.length === 0)
+    throw new PlanError(
+      `method "${method}" does not apply to this network: more than one path leads from the state to the velocity, or none`,
+    );
+  return able.reduce((best, candidate) =>
+    (candidate.multiplyAdds - best.multiplyAdds || candidate.passes - best.passes || candidate.bytesPerPoint - best.bytesPerPoint) < 0
+      ? candidate
+      : best,
+  );
+}

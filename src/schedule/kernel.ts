@@ -1,0 +1,11 @@
+/** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
+export interface Kernel {
+  readonly label: string;
+  readonly source: string;
+  /** The members of its struct Parameters, all u32, in order; binding 0 is their uniform block. */
+  readonly parameters: readonly string[];
+  /** Its buffers, from binding 1 on. */
+  readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" | "uniform" }[];
+  /** What buffers of weights that are its own hold, by their names as in `storage`. */
+  readonly weights?: ReadonlyMap<string, Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>;
+}

@@ -1,0 +1,180 @@
+import type { Graph, Node } from "../plan/graph.js";
+import { ones, type PlannedMatrix } from "../plan/matrices.js";
+import type { PlanParameters } from "../plan/options.js";
+import type { Plan } from "../plan/plan.js";
+import {
+  STEPS_PER_SUBMISSION,
+  type Binding,
+  type Chunk,
+  type OuterName,
+  type Read,
+  type Route,
+  type ScheduleLimits,
+  type Step,
+  type Submission,
+  type Variant,
+} from "./steps.js";
+import type { Tile } from "./tile.js";
+
+export interface ChunkRequest {
+  readonly plan: Plan;
+  readonly parameters: PlanParameters;
+  readonly first: number;
+  readonly count: number;
+  readonly tangentsAtOnce: number;
+  readonly limits: ScheduleLimits;
+  readonly route: Route;
+  readonly variant: Variant;
+}
+
+/** A buffer with rows of vec4, `perRow` apart; 0 where one row serves all. */
+export interface Values {
+  readonly binding: Binding;
+  readonly perRow: number;
+}
+
+/** Where a result of the forward pass is written, in floats. */
+export interface Address {
+  readonly binding: Binding;
+  readonly offset: number;
+  readonly stride: number;
+  /** How many floats of a row are stored: the node's width, or whole vec4s in scratch. */
+  readonly width: number;
+}
+
+/** What a step may leave out. */
+type Defaulted = "activation" | "tile" | "scaling" | "multiplyAdds";
+
+/** Collects the steps of one chunk and the scratch buffers they need. */
+export class ChunkRecorder {
+  readonly plan: Plan;
+  readonly graph: Graph;
+  readonly count: number;
+  readonly route: Route;
+  readonly tile: Tile;
+  /** Multiply-adds of the submission that is being collected. */
+  work = 0;
+  private readonly scratchBytes = new Map<string, number>();
+  private readonly submissions: Submission[] = [];
+  private steps: Step[] = [];
+
+  constructor(readonly request: ChunkRequest) {
+    this.plan = request.plan;
+    this.graph = request.plan.graph;
+    this.count = request.count;
+    this.route = request.route;
+    this.tile = request.variant.tile;
+  }
+
+  /** Closes the last submission. */
+  finish(reads: readonly Read[]): Chunk {
+    this.submit(reads);
+    return { first: this.request.first, count: this.count, submissions: this.submissions, scratch: this.scratchBytes };
+  }
+
+  /** Whether the node depends on a context alone that all points share: one row for all. */
+  isShared({ moves }: Node): boolean {
+    return !moves && this.sharedContext();
+  }
+
+  sharedContext(): boolean {
+    if (this.graph.contextSize === 0) return true;
+    return this.route.to === "host" ? this.route.sharedContext : this.route.outer.context?.stride === 0;
+  }
+
+  /** Rows of a scratch buffer in whole vec4s. */
+  padded(name: string, rows: number, width: number): Address {
+    const floats = quads(width) * 4;
+    return { binding: this.scratch(name, rows * floats), offset: 0, stride: floats, width: floats };
+  }
+
+  valueAddress(): Address {
+    const { stateSize: d } = this.graph;
+    return this.route.to === "device"
+      ? this.outer("value", d)
+      : { binding: this.scratch("value", this.count * d), offset: 0, stride: d, width: d };
+  }
+
+  /** The rows of this chunk in a buffer of the caller: bound from an aligned offset on, the rest is added in the kernel. */
+  outer(name: OuterName, width: number): Address {
+    if (this.route.to === "host") {
+      const shared = name === "context" && this.route.sharedContext;
+      const rows = shared ? 1 : this.count;
+      return { binding: this.scratch(name, rows * width), offset: 0, stride: shared ? 0 : width, width };
+    }
+    const { offset, stride } = this.route.outer[name]!;
+    const alignment = this.request.limits.minStorageBufferOffsetAlignment;
+    const begin = offset + 4 * this.request.first * stride;
+    const aligned = Math.floor(begin / alignment) * alignment;
+    const end = begin + 4 * ((this.count - 1) * stride + width);
+    return { binding: { kind: "outer", name, offset: aligned, size: end - aligned }, offset: (begin - aligned) / 4, stride, width };
+  }
+
+  scratch(name: string, floats: number): Binding {
+    // Kernels read some of these as vec4, so each is a whole number of them.
+    this.scratchBytes.set(name, Math.max(this.scratchBytes.get(name) ?? 0, 16 * Math.ceil(floats / 4)));
+    return { kind: "scratch", name };
+  }
+
+  add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
+    const whole = { activation: null, tile: null, scaling: "none" as const, multiplyAdds: 0, ...step };
+    this.steps.push(whole);
+    this.work += whole.multiplyAdds;
+  }
+
+  /** Closes the submission where `next` multiply-adds more would be too much. */
+  submitWhenFull(next: number): void {
+    if (this.work + next > this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
+  }
+
+  submit(reads: readonly Read[]): void {
+    if (this.steps.length === 0 && reads.length === 0) return;
+    this.submissions.push({ steps: this.steps, reads });
+    this.steps = [];
+    this.work = 0;
+  }
+}
+
+/**
+ * Scratch buffers that are used again once what they hold is not needed any more. What all points share has buffers of its
+ * own, so that every buffer is either of one size or grows in step with the points.
+ */
+export class Slots {
+  private readonly unused: Record<"own" | "shared", string[]> = { own: [], shared: [] };
+  private readonly kinds = new Map<string, "own" | "shared">();
+
+  constructor(private readonly name: string) {}
+
+  take(shared: boolean): string {
+    const kind = shared ? "shared" : "own";
+    const free = this.unused[kind].pop();
+    if (free !== undefined) return free;
+    const name = `${kind} ${this.name} ${this.kinds.size}`;
+    this.kinds.set(name, kind);
+    return name;
+  }
+
+  free(name: string): void {
+    this.unused[this.kinds.get(name)!].push(name);
+  }
+}
+
+export const quads = (width: number): number => Math.ceil(width / 4);
+
+/** A matrix that a product multiplies by. */
+export function asProduct(matrix: PlannedMatrix, { half }: Tile): Binding {
+  return { kind: "matrix", matrix, layout: half ? "half product" : "product" };
+}
+
+export function asRows(matrix: PlannedMatrix): Binding {
+  return { kind: "matrix", matrix, layout: "rows" };
+}
+
+export function onesRow(width: number): PlannedMatrix {
+  return ones(1, width);
+}
+
+/** The bits of a float32, as parameters are all u32. */
+export function asBits(value: number): number {
+  return new Uint32Array(new Float32Array([value]).buffer)[0]!;
+}

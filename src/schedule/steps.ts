@@ -1,0 +1,140 @@
+import type { Activation } from "../model/activation.js";
+import type { PlannedMatrix } from "../plan/matrices.js";
+import type { Plan } from "../plan/plan.js";
+import type { Kernel } from "./kernel.js";
+import type { Scaling, Tile } from "./tile.js";
+
+/** The limits a schedule keeps to: numbers of the device and of the caller. */
+export interface ScheduleLimits {
+  readonly maxStorageBufferBindingSize: number;
+  readonly maxBufferSize: number;
+  readonly minStorageBufferOffsetAlignment: number;
+  /** Bytes for everything but the weights: inputs, intermediate results, results and staging. */
+  readonly memoryBudget: number;
+  /** Multiply-adds that one submission may take, so that no driver's watchdog sees it. */
+  readonly multiplyAddsPerSubmit: number;
+}
+
+/** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
+export type OuterName = "points" | "context" | "tangents" | "value" | "divergence" | "diagonal";
+
+/** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
+export interface OuterRows {
+  readonly offset: number;
+  readonly stride: number;
+}
+
+/**
+ * How a matrix lies in GPU memory, see `layoutMatrix` in gpu/buffers.ts: as W x reads it, in float32 or in float16, or as rows.
+ */
+export type MatrixLayout = "product" | "half product" | "rows";
+
+/** A buffer of a step. */
+export type Binding =
+  | { readonly kind: "scratch"; readonly name: string }
+  | { readonly kind: "matrix"; readonly matrix: PlannedMatrix; readonly layout: MatrixLayout }
+  | { readonly kind: "outer"; readonly name: OuterName; readonly offset: number; readonly size: number };
+
+/** The files of shaders/. */
+export type KernelName =
+  | ("gather" | "probes" | "primal" | "combine" | "norm")
+  | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
+  | ("diagonal" | "difference" | "reduce");
+
+/** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */
+export type FusedOutput = "value" | "divergence" | "diagonal";
+
+/** A plan as one kernel carries it through for a point, all layers in one invocation. */
+export interface Fused {
+  /** Points of an invocation. */
+  readonly points: number;
+  readonly outputs: readonly FusedOutput[];
+  /** K, the terms of a point. */
+  readonly terms: number;
+  /** Per point. */
+  readonly multiplyAdds: number;
+  readonly kernel: Kernel;
+}
+
+/** Which kernels run a plan, as far as a schedule must know it: all give the same results but for rounding. */
+export interface Variant {
+  /** The name that the option `kernels` takes. Two variants of one name are the same. */
+  readonly name: string;
+  /** How products are cut where the plan runs layer by layer. */
+  readonly tile: Tile;
+  /** A plan in one kernel, by where its results go, null for plans that none can carry; null where all run layer by layer. */
+  readonly fuse: ((plan: Plan, to: Route["to"]) => Fused | null) | null;
+}
+
+/** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
+export interface Step {
+  readonly label: string;
+  /** A file of shaders/, or a plan in one kernel. */
+  readonly kernel: KernelName | Fused;
+  /** σ of a primal or combine step; null: the identity. */
+  readonly activation: Activation | null;
+  /** How a primal, carry or contract step is cut; null: any other. */
+  readonly tile: Tile | null;
+  /** How the rows of a carry or contract step are scaled before they are multiplied. */
+  readonly scaling: Scaling;
+  /** The members of the kernel's Parameters, all u32, by name; a float stands there by its bits. */
+  readonly parameters: Readonly<Record<string, number>>;
+  /** The kernel's storage buffers by name. */
+  readonly bindings: Readonly<Record<string, Binding>>;
+  readonly invocations: number;
+  readonly multiplyAdds: number;
+}
+
+/** What comes back to the host after a submission. */
+export interface Read {
+  readonly what: "value" | "terms" | "jacobian" | "tangent";
+  readonly scratch: string;
+  /** Floats per point. */
+  readonly width: number;
+  /** jacobian: the columns [first, first + columns) of each point's J, as [count, d, columns]. */
+  readonly first: number;
+  readonly columns: number;
+}
+
+export interface Submission {
+  readonly steps: readonly Step[];
+  readonly reads: readonly Read[];
+}
+
+/** A run of points that fits the limits. */
+export interface Chunk {
+  readonly first: number;
+  readonly count: number;
+  readonly submissions: readonly Submission[];
+  /** Bytes of each scratch buffer. */
+  readonly scratch: ReadonlyMap<string, number>;
+}
+
+/** The matrices that the steps of a chunk read. */
+export function matricesOf({ submissions }: Chunk): Extract<Binding, { kind: "matrix" }>[] {
+  const bindings = submissions.flatMap(({ steps }) => steps.flatMap((step) => Object.values(step.bindings)));
+  return bindings.filter((binding) => binding.kind === "matrix");
+}
+
+/**
+ * The route of the results: read back by the host, or left in the caller's buffers. Where one of those holds several kinds of
+ * rows, no dispatch binds two of them, for it may not read a buffer that it writes.
+ */
+export type Route =
+  | { readonly to: "host"; readonly sharedContext: boolean }
+  | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>>; readonly sharesBuffers: boolean };
+
+/** Points per chunk and tangents at once that keep within the limits. */
+export interface Capacity {
+  readonly points: number;
+  readonly tangentsAtOnce: number;
+}
+
+/** Partial sums that a contraction without a diagonal keeps per point, for the host to add in float64. */
+export const PARTIAL_SUMS = 8;
+/** Invocations per workgroup; all adapters allow 256, and 64 keeps small chunks spread out. */
+export const WORKGROUP_SIZE = 64;
+/** A submission ends after this many steps even where their work is small, since each has its parameters in memory. */
+export const STEPS_PER_SUBMISSION = 256;
+/** Staging buffers in flight: the host reads one while the device fills the other. */
+export const STAGING_BUFFERS = 2;

@@ -1,0 +1,422 @@
+import type { TracePlan } from "../plan/plan.js";
+import { zeros, type PlannedMatrix } from "../plan/matrices.js";
+import {
+  isOnes,
+  multiplyAddsOf,
+  rowsOf,
+  widthOfTarget,
+  type Factor,
+  type Register,
+  type Rows,
+  type Scale,
+  type TangentInstruction,
+  type Tangents,
+  type Target,
+} from "../plan/program.js";
+import { inverseDeviationName, slopeName, UNMOVED, valueName, type ForwardSteps } from "./forward.js";
+import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
+import type { Binding } from "./steps.js";
+import { partsPerTerm, termsPerPoint } from "./terms.js";
+import { productInvocations, tilesAcross, type Scaling } from "./tile.js";
+
+/** Tangents, or rows contracted with them: where column k of point b is found, in vec4. */
+interface Columns {
+  readonly binding: Binding;
+  readonly offset: number;
+  readonly perPoint: number;
+  readonly perColumn: number;
+}
+
+/** Writes the steps of a trace: pass by pass over the tangents, from seed to end. */
+export class TangentSteps {
+  /** Products of scales, by what they are made of. */
+  private readonly products = new Map<string, Values>();
+  /** Constant factors, by their place in the keys of products. */
+  private readonly constants: PlannedMatrix[] = [];
+
+  constructor(
+    private readonly chunk: ChunkRecorder,
+    private readonly forward: ForwardSteps,
+  ) {}
+
+  write(plan: TracePlan, instructions: readonly TangentInstruction[]): void {
+    if (instructions.some(({ kind }) => kind === "contract"))
+      this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
+    const registers = new Slots("tangents");
+    for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
+      const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
+      const before = this.chunk.work;
+      this.pass(plan, instructions, column, columns, registers);
+      if (column + columns < plan.tangents) this.chunk.submitWhenFull(this.chunk.work - before);
+    }
+  }
+
+  /** The tangents [column, column + columns) of every point, from seed to end. */
+  private pass(plan: TracePlan, instructions: readonly TangentInstruction[], column: number, columns: number, slots: Slots): void {
+    const pass = new TangentPass(column, columns);
+    if (readsRows(instructions, "probes")) pass.probes = this.probes(plan, column, columns);
+    if (readsRows(instructions, "given")) pass.given = this.given();
+    const lastUse = new Map<number, number>();
+    instructions.forEach((instruction, index) => {
+      for (const { index: register } of registersOf(instruction)) lastUse.set(register, index);
+    });
+    instructions.forEach((instruction, index) => {
+      this.run(plan, instruction, pass, slots);
+      for (const [register, name] of pass.held)
+        if (lastUse.get(register) === index) {
+          slots.free(name);
+          pass.held.delete(register);
+        }
+    });
+    if (!instructions.some(({ kind }) => kind === "contract") && plan.method !== "jvp") this.diagonal(column, columns);
+  }
+
+  private run(plan: TracePlan, instruction: TangentInstruction, pass: TangentPass, slots: Slots): void {
+    switch (instruction.kind) {
+      case "contract":
+        if (!instruction.once || pass.column === 0) this.contract(plan, instruction, pass);
+        return;
+      case "carry":
+        return this.carry(instruction, pass, slots);
+      case "blend":
+        return this.blend(instruction, pass, slots);
+      case "norm tangent":
+        return this.normTangent(instruction, pass, slots);
+    }
+  }
+
+  private carry(instruction: Extract<TangentInstruction, { kind: "carry" }>, pass: TangentPass, slots: Slots): void {
+    const { matrix, from } = instruction;
+    const points = this.pointsOf(instruction.into);
+    const rows = points * pass.columns;
+    const [inner, outer] = [quads(matrix.columns), quads(matrix.rows)];
+    const end = this.scaleValues(instruction.endScale, matrix.rows);
+    const { tangent, scale, scaling } = this.inputOf(from, matrix.columns, pass.columns, pass);
+    const target = this.target(instruction.into, pass, slots);
+    this.chunk.add({
+      label: `carry by ${matrix.name}`,
+      kernel: "carry",
+      tile: this.chunk.tile,
+      scaling,
+      parameters: {
+        rows,
+        columns: pass.columns,
+        inner,
+        outer,
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+        ...target.strides,
+        endScalePerPoint: end.perRow,
+        adds: instruction.adds ? 1 : 0,
+      },
+      bindings: { weight: asProduct(matrix, this.chunk.tile), tangent: tangent.binding, scale: scale.binding, endScale: end.binding, out: target.binding },
+      invocations: productInvocations(this.chunk.tile, rows, tilesAcross(this.chunk.tile, matrix.rows)),
+      multiplyAdds: rows * matrix.rows * matrix.columns,
+    });
+  }
+
+  private blend(instruction: Extract<TangentInstruction, { kind: "blend" }>, pass: TangentPass, slots: Slots): void {
+    const { from, into, endScale } = instruction;
+    const width = widthOfTarget(into);
+    const rows = this.pointsOf(into) * pass.columns;
+    const scale = this.scaleValues([...from.scale, ...endScale], width);
+    const tangent = this.columnsOf(from.rows, pass);
+    const target = this.target(into, pass, slots);
+    this.chunk.add({
+      label: "blend tangents",
+      kernel: "blend",
+      parameters: {
+        rows,
+        columns: pass.columns,
+        outer: quads(width),
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+        ...target.strides,
+        adds: instruction.adds ? 1 : 0,
+      },
+      bindings: { tangent: tangent.binding, scale: scale.binding, out: target.binding },
+      invocations: rows * quads(width),
+      multiplyAdds: rows * multiplyAddsOf(instruction),
+    });
+  }
+
+  private normTangent(instruction: Extract<TangentInstruction, { kind: "norm tangent" }>, pass: TangentPass, slots: Slots): void {
+    const { node: index, centered, from, into } = instruction;
+    const node = this.chunk.graph.nodes[index]!;
+    const rows = this.chunk.count * pass.columns;
+    const scale = this.scaleValues(from.scale, node.width);
+    const tangent = this.columnsOf(from.rows, pass);
+    const target = this.target(into, pass, slots);
+    this.chunk.add({
+      label: `tangents of norm ${index}`,
+      kernel: "norm_tangent",
+      parameters: {
+        rows,
+        columns: pass.columns,
+        size: node.width,
+        width: quads(node.width),
+        centered: centered ? 1 : 0,
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+      },
+      bindings: {
+        tangent: tangent.binding,
+        scale: scale.binding,
+        value: this.chunk.scratch(valueName(index), 0),
+        inverseDeviation: this.chunk.scratch(inverseDeviationName(index), 0),
+        out: target.binding,
+      },
+      invocations: rows,
+      multiplyAdds: rows * 4 * node.width,
+    });
+  }
+
+  private contract(plan: TracePlan, instruction: Extract<TangentInstruction, { kind: "contract" }>, pass: TangentPass): void {
+    const { matrix, from, width } = instruction;
+    const columns = instruction.once ? 1 : pass.columns;
+    const rows = this.chunk.count * columns;
+    const contraction = this.columnsOf(instruction.rows, pass);
+    // Without a product between them, both scales meet at once.
+    const scale = matrix ? this.scaleValues(instruction.scale, width) : this.scaleValues([...from.scale, ...instruction.scale], width);
+    const factor = this.scaleValues(instruction.endScale, instruction.endScale.length > 0 ? plan.tangents : 1);
+    const parameters = {
+      rows,
+      columns,
+      contractionOffset: contraction.offset,
+      contractionPerPoint: contraction.perPoint,
+      contractionPerColumn: contraction.perColumn,
+      contractionScalePerPoint: scale.perRow,
+      factorPerPoint: factor.perRow * 4,
+      factorPerColumn: instruction.endScale.length > 0 ? 1 : 0,
+      firstColumn: instruction.once ? 0 : pass.column,
+      termsPerPoint: termsPerPoint(this.chunk),
+      adds: instruction.adds ? 1 : 0,
+    };
+    const bindings = {
+      contraction: contraction.binding,
+      contractionScale: scale.binding,
+      factor: factor.binding,
+      terms: this.chunk.scratch("terms", 0),
+    };
+    const addressOf = (tangent: Columns): Record<string, number> => ({
+      tangentOffset: tangent.offset,
+      tangentPerPoint: tangent.perPoint,
+      tangentPerColumn: tangent.perColumn,
+    });
+    if (!matrix) {
+      const tangent = this.columnsOf(from.rows, pass);
+      this.chunk.add({
+        label: "contract the tangents",
+        kernel: "dot",
+        parameters: { ...parameters, ...addressOf(tangent), width: quads(width) },
+        bindings: { ...bindings, tangent: tangent.binding },
+        invocations: rows,
+        multiplyAdds: rows * width,
+      });
+      return;
+    }
+    const { tangent, scale: tangentScale, scaling } = this.inputOf(from, matrix.columns, columns, pass);
+    this.chunk.add({
+      label: `carry by ${matrix.name} and contract`,
+      kernel: "contract",
+      tile: this.chunk.tile,
+      scaling,
+      parameters: {
+        ...parameters,
+        ...addressOf(tangent),
+        inner: quads(matrix.columns),
+        outer: quads(matrix.rows),
+        parts: partsPerTerm(this.chunk),
+        scalePerPoint: tangentScale.perRow,
+      },
+      bindings: { ...bindings, weight: asProduct(matrix, this.chunk.tile), tangent: tangent.binding, scale: tangentScale.binding },
+      invocations: productInvocations(this.chunk.tile, rows, partsPerTerm(this.chunk)),
+      multiplyAdds: rows * multiplyAddsOf(instruction),
+    });
+  }
+
+  private diagonal(column: number, columns: number): void {
+    const d = this.chunk.graph.stateSize;
+    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
+    this.chunk.add({
+      label: "diagonal of the Jacobian",
+      kernel: "diagonal",
+      parameters: {
+        rows: this.chunk.count * columns,
+        columns,
+        perPoint: d * columns,
+        first: column,
+        termsPerPoint: termsPerPoint(this.chunk),
+      },
+      bindings: { jacobian: this.chunk.scratch("jacobian", 0), terms },
+      invocations: this.chunk.count * columns,
+    });
+    if (this.chunk.plan.outputs.includes("jacobian"))
+      this.chunk.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
+  }
+
+  private probes(plan: TracePlan, column: number, columns: number): Columns {
+    const { stateSize: d } = this.chunk.graph;
+    const shared = plan.probesPer === "batch";
+    const width = quads(d);
+    const rows = columns * (shared ? 1 : this.chunk.count);
+    const binding = this.chunk.scratch("probes", rows * width * 4);
+    this.chunk.add({
+      label: "Rademacher probes",
+      kernel: "probes",
+      parameters: {
+        rows,
+        columns,
+        stateSize: d,
+        width,
+        firstPoint: shared ? 0 : this.chunk.request.first,
+        firstColumn: column,
+        seed: this.chunk.request.parameters.seed,
+      },
+      bindings: { probes: binding },
+      invocations: rows * width,
+    });
+    return { binding, offset: 0, perPoint: shared ? 0 : columns * width, perColumn: width };
+  }
+
+  private given(): Columns {
+    const { stateSize: d } = this.chunk.graph;
+    const width = quads(d);
+    const binding = this.chunk.scratch("given tangents", this.chunk.count * width * 4);
+    this.forward.gather("gather the tangents", this.chunk.outer("tangents", d), d, this.chunk.count, binding, UNMOVED);
+    return { binding, offset: 0, perPoint: width, perColumn: 0 };
+  }
+
+  /** What a product reads: the tangents, their scale, and how they meet. A scale of ones is a tangent itself. */
+  private inputOf(
+    { rows, scale }: Tangents,
+    width: number,
+    columns: number,
+    pass: TangentPass,
+  ): { tangent: Columns; scale: Values; scaling: Scaling } {
+    const values = this.scaleValues(scale, width);
+    if (scale.length > 0 && isOnes(rows))
+      return { tangent: { binding: values.binding, offset: 0, perPoint: values.perRow, perColumn: 0 }, scale: values, scaling: "none" };
+    const { tile } = this.chunk;
+    const together = columns % tile.rows === 0 && tile.scalings.includes("together");
+    return { tangent: this.columnsOf(rows, pass), scale: values, scaling: scale.length === 0 ? "none" : together ? "together" : "each" };
+  }
+
+  private columnsOf(rows: Rows, pass: TangentPass): Columns {
+    switch (rows.kind) {
+      case "matrix": {
+        const width = quads(rows.matrix.columns);
+        return { binding: asRows(rows.matrix), offset: pass.column * width, perPoint: 0, perColumn: width };
+      }
+      case "probes":
+        return pass.probes!;
+      case "given":
+        return pass.given!;
+      case "register": {
+        const { index, width, shared } = rows.register;
+        const binding: Binding = { kind: "scratch", name: pass.names.get(index)! };
+        return { binding, offset: 0, perPoint: shared ? 0 : pass.columns * quads(width), perColumn: quads(width) };
+      }
+    }
+  }
+
+  private pointsOf(into: Target): number {
+    return into.kind === "register" && into.register.shared ? 1 : this.chunk.count;
+  }
+
+  /** Where tangents are written, and their strides in floats. */
+  private target(
+    into: Target,
+    pass: TangentPass,
+    slots: Slots,
+  ): { binding: Binding; strides: Record<"outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
+    const { columns } = pass;
+    if (into.kind === "register") {
+      const { index, width } = into.register;
+      if (!pass.names.has(index)) {
+        const name = slots.take(into.register.shared);
+        pass.names.set(index, name);
+        pass.held.set(index, name);
+      }
+      const padded = quads(width) * 4;
+      const binding = this.chunk.scratch(pass.names.get(index)!, this.pointsOf(into) * columns * padded);
+      return { binding, strides: { outPerPoint: columns * padded, outPerColumn: padded, outPerRow: 1, outRows: padded } };
+    }
+    const d = into.width;
+    const binding = this.chunk.scratch(into.kind, this.chunk.count * d * columns);
+    return { binding, strides: { outPerPoint: d * columns, outPerColumn: 1, outPerRow: columns, outRows: d } };
+  }
+
+  /** A scale as rows, the product of its factors where there are several, ones where there is none. */
+  private scaleValues(scale: Scale, width: number): Values {
+    if (scale.length === 0) return { binding: asRows(onesRow(width)), perRow: 0 };
+    const [first, ...rest] = scale;
+    if (rest.length === 0) return this.factorValues(first!);
+    const key = scale.map((factor) => this.keyOf(factor)).toSorted().join(" ");
+    let product = this.products.get(key);
+    if (!product) {
+      let values = this.factorValues(first!);
+      rest.forEach((factor, index) => {
+        const other = this.factorValues(factor);
+        const perRow = values.perRow || other.perRow ? quads(width) : 0;
+        const rows = perRow === 0 ? 1 : this.chunk.count;
+        const into = this.chunk.padded(`scale ${key} ${index}`, rows, width);
+        this.forward.combine(
+          "multiply scales",
+          null,
+          rows,
+          { binding: asRows(zeros(1, width)), perRow: 0 },
+          values,
+          other,
+          into,
+          null,
+          width,
+        );
+        values = { binding: into.binding, perRow };
+      });
+      this.products.set(key, (product = values));
+    }
+    return product;
+  }
+
+  private factorValues(factor: Factor): Values {
+    if (factor.kind === "constant") return { binding: asRows(factor.row), perRow: 0 };
+    const node = this.chunk.graph.nodes[factor.node]!;
+    const perRow = this.chunk.isShared(node) ? 0 : quads(node.width);
+    return { binding: this.chunk.scratch(factor.kind === "slope" ? slopeName(node.index) : valueName(node.index), 0), perRow };
+  }
+
+  private keyOf(factor: Factor): string {
+    if (factor.kind !== "constant") return `${factor.kind} ${factor.node}`;
+    if (!this.constants.includes(factor.row)) this.constants.push(factor.row);
+    return `constant ${this.constants.indexOf(factor.row)}`;
+  }
+}
+
+class TangentPass {
+  probes: Columns | null = null;
+  given: Columns | null = null;
+  /** The scratch buffer of each register, and of those that are still needed. */
+  readonly names = new Map<number, string>();
+  readonly held = new Map<number, string>();
+
+  constructor(
+    readonly column: number,
+    readonly columns: number,
+  ) {}
+}
+
+function readsRows(instructions: readonly TangentInstruction[], kind: Rows["kind"]): boolean {
+  return instructions.some((instruction) => rowsOf(instruction).some((rows) => rows.kind === kind));
+}
+
+function registersOf(instruction: TangentInstruction): Register[] {
+  const read = rowsOf(instruction).flatMap((rows) => (rows.kind === "register" ? [rows.register] : []));
+  return instruction.kind !== "contract" && instruction.into.kind === "register" ? [...read, instruction.into.register] : read;
+}
