@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
-const entries = { index: "src/index.ts", node: "src/node/index.ts", cli: "src/node/cli/main.ts" };
+const entries = { index: "src/index.ts", onnx: "src/model/onnx.ts", node: "src/node/index.ts", cli: "src/node/cli/main.ts" };
 
 /** Takes line comments and blank lines out of the shaders, half of their bytes. WGSL has no texts that could hold a "//". */
 const stripShaders: Plugin = {
@@ -35,23 +35,6 @@ export default defineConfig({
         // Names without hashes, so that an import map or a CDN can name them.
         entryFileNames: "[name].js",
         chunkFileNames: "shared/[name].js",
-        // The ONNX reader is a file of its own, so that every bundler can drop it as a whole.
-        codeSplitting: {
-          groups: [
-            { name: "errors", test: /src\/errors\.ts$/ },
-            {
-              name: "field",
-              test: /src\/(batch|field|(cpu|gpu|plan)\/(?!(bilinear|candidates|fused(Steps|Plans)?|groupTiles|lanes|merging|operations|race|writers)\.ts)\w+|model\/(?!onnx|protobuf)\w+)\.ts$|(?<!bilinear)\.wgsl\?raw$/,
-            },
-            // Fused kernels, groups, lanes, and trials, are loaded when they are first needed.
-            {
-              name: "fused",
-              test: /src\/(plan\/(fused(Steps|Plans)?|merging|operations)|gpu\/(bilinear|candidates|fused(\/\w+)?|groupTiles|lanes|race|writers))\.ts$|bilinear\.wgsl\?raw$/,
-            },
-            // src/index.ts has no code of its own; a chunk for it would be empty.
-            { name: "onnx", test: /src\/(model\/(onnx\/)?\w+|index)\.ts$/ },
-          ],
-        },
         // For pages without a bundler; a bundler minifies and drops the same from it as from the sources.
         minify: true,
         comments: { annotation: true },

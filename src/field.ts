@@ -219,7 +219,8 @@ export class VectorField implements Field<Float32Array> {
       else results.take(read, first, rows, data);
     });
     results.spoil(nonFinite);
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1)) tangent.fill(NaN, point * d, (point + 1) * d);
+    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
+      tangent.fill(NaN, point * d, (point + 1) * d);
     return wantsValue ? { value: results.arrays.value!, tangent } : tangent;
   }
 
@@ -259,7 +260,12 @@ export class VectorField implements Field<Float32Array> {
         const points = Math.min(capacity.points, count - first);
         const chunk = scheduleChunk(plan, parametersOf(options), first, points, capacity, limits, route, variant);
         // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
-        if (!this.isReserved(chunk)) whenFailed(this.device, () => this.makeEncodeBuffers(chunk), () => this.forgetEncoded());
+        if (!this.isReserved(chunk))
+          whenFailed(
+            this.device,
+            () => this.makeEncodeBuffers(chunk),
+            () => this.forgetEncoded(),
+          );
         const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
         for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
       }
@@ -284,7 +290,9 @@ export class VectorField implements Field<Float32Array> {
     if (count === 0) return;
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const strideOf = (name: OuterName): number => (name === "context" && options.contextPer !== "point" ? 0 : this.widthOf(name));
-    const rows = Object.fromEntries((["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
+    const rows = Object.fromEntries(
+      (["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
+    );
     const route: Route = { to: "device", outer: rows, sharesBuffers: false };
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
     const variant = this.tuner.pickCompiled(plan, count, this.shared());

@@ -85,7 +85,7 @@ export function readInputs(
 ): Inputs {
   const batch = readBatch(points, stateSize, "points");
   const { count, shape } = batch;
-  const directions = tangents && readBatch(tangents, stateSize, "tangents");
+  const directions = tangents === null ? null : readBatch(tangents, stateSize, "tangents");
   if (directions && directions.count !== count)
     throw new InputError(`tangents has ${directions.count} vectors of ${stateSize}; expected ${count}, one per point`);
   const contexts = readContext(context, contextSize, count);
@@ -201,7 +201,8 @@ function isNumbers(given: unknown): given is Batch["data"] {
 
 function checkNumbers(data: Batch["data"], what: string): Batch["data"] {
   if (!Array.isArray(data)) {
-    if (isDetached(data as Float32Array | Float64Array)) throw new InputError(`${what} lies in an ArrayBuffer that is detached; expected numbers`);
+    if (isDetached(data as Float32Array | Float64Array))
+      throw new InputError(`${what} lies in an ArrayBuffer that is detached; expected numbers`);
     return data;
   }
   const bad = data.findIndex((value) => typeof value !== "number");
@@ -242,7 +243,12 @@ export function checkCount(count: number, least: 0 | 1): void {
 const STORAGE = 0x80;
 
 /** A caller's buffer with `count` rows of `width` floats. @throws InputError where it is none, or too small. */
-export function readBuffer(name: string, given: BufferRows, width: number, count: number): { buffer: GPUBuffer; offset: number; stride: number } {
+export function readBuffer(
+  name: string,
+  given: BufferRows,
+  width: number,
+  count: number,
+): { buffer: GPUBuffer; offset: number; stride: number } {
   if (typeof given !== "object" || given === null)
     throw new InputError(`${name} is ${quote(given)}; expected a GPUBuffer or { buffer, offset, stride }`);
   const { buffer, offset = 0, stride = width } = "buffer" in given ? given : { buffer: given };
@@ -270,7 +276,9 @@ export function readEncodeContext(
     if (width === 0) throw new InputError("context is a buffer; the network takes none");
     return { rows: given as BufferRows };
   }
-  const numbers = ArrayBuffer.isView(given) ? Array.from(given as unknown as ArrayLike<number>) : (given as number | readonly number[] | null);
+  const numbers = ArrayBuffer.isView(given)
+    ? Array.from(given as unknown as ArrayLike<number>)
+    : (given as number | readonly number[] | null);
   const read = readContext(numbers, width, 1);
   if (!read) return null;
   const data = Float32Array.from(read.data);
@@ -281,6 +289,7 @@ export function readEncodeContext(
 /** What the caller gave, so that nothing done to it later is seen. */
 export function copied<T extends BatchInput | ContextInput | null | undefined>(given: T): T {
   const copy = (data: unknown): unknown => (isNumbers(data) && data.length > 0 ? data.slice() : data);
+  if (isNumbers(given)) return copy(given) as T;
   if (typeof given !== "object" || given === null) return given;
-  return ("data" in given ? { ...given, data: copy(given.data) } : copy(given)) as T;
+  return { ...(given as object), data: copy((given as { data: unknown }).data) } as T;
 }

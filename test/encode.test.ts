@@ -310,7 +310,7 @@ describe("every method", () => {
           ? (["value", "divergence"] as const)
           : (["value", "divergence", "diagonal"] as const);
       const buffers = { value: buffer(count * d), divergence: buffer(count), diagonal: buffer(count * d) };
-      const options = { method: method as Method, probes: 5, seed: 11 };
+      const options = { method: method as Method, seed: 11, ...(method === "hutchinson" && { probes: 5 }) };
       submit({ ...options, points: buffer(points), count, ...Object.fromEntries(outputs.map((output) => [output, buffers[output]])) });
       const expected = await field.evaluate(points, { ...options, outputs });
       for (const output of outputs)

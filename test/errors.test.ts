@@ -277,7 +277,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   const cases: [string, RegExp, (descriptor: GPUBufferDescriptor) => GPUBufferDescriptor][] = [
     ["scratch of the wrong usage", /: own value 0$/, wrongUsage],
     ["scratch that is too small to write to", /: points$/, tooSmall],
-    ["scratch that cannot be made", /: terms$|: derivative/, tooLarge],
+    ["scratch that cannot be made", /: terms$|: slope/, tooLarge],
     ["a matrix of the wrong usage", / as product$/, wrongUsage],
     ["a matrix that cannot be made", / as rows$/, tooLarge],
     ["staging of the wrong usage", /: staging/, wrongUsage],
@@ -300,7 +300,7 @@ describe("an error of WebGPU rejects the call, and the next one works", () => {
   test("an internal buffer that was destroyed", async () => {
     const made: GPUBuffer[] = [];
     const createBuffer = device.createBuffer.bind(device);
-    for (const label of ["own value 0", "derivative 2", "W1 as product", "staging 0", "parameters"]) {
+    for (const label of ["own value 0", "slope 2", "W1 as product", "staging 0", "parameters"]) {
       made.length = 0;
       const fresh = await VectorField.create(device, network);
       await patched({ createBuffer: (descriptor) => (made.push(createBuffer(descriptor)), made.at(-1)!) }, () => fresh.evaluate(points));

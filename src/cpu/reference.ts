@@ -256,7 +256,9 @@ function makeTrace(plan: Plan, forward: Forward, { seed, step }: PlanParameters)
 function isElementwise({ nodes }: Graph): boolean {
   return nodes.every(
     ({ moves, body }) =>
-      !moves || body.kind === "state" || (body.kind === "sum" && body.terms.every((term) => term.kind !== "dense" || !nodes[term.source]!.moves)),
+      !moves ||
+      body.kind === "state" ||
+      (body.kind === "sum" && body.terms.every((term) => term.kind !== "dense" || !nodes[term.source]!.moves)),
   );
 }
 

@@ -68,7 +68,8 @@ function plainTile(half: boolean): Tile {
     // Every field waits for these kernels, so there is one less.
     scalings: ["none", "each"],
     enables: half ? ["f16"] : [],
-    main: (_, ending) => [`alias Weight = ${half ? "vec4h" : "vec4f"};`, product, ending === "stores" ? productStored : productContracted].join("\n"),
+    main: (_, ending) =>
+      [`alias Weight = ${half ? "vec4h" : "vec4f"};`, product, ending === "stores" ? productStored : productContracted].join("\n"),
   };
 }
 

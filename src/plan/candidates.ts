@@ -199,7 +199,8 @@ function describeTangents(d: number, instructions: readonly TangentInstruction[]
   for (const instruction of instructions) {
     const { rows } = instruction.from;
     if (rows.kind === "matrix") starts.add(rows.matrix);
-    if (instruction.kind === "contract" && !isOnes(instruction.rows) && instruction.rows.kind === "matrix") ends.add(instruction.rows.matrix);
+    if (instruction.kind === "contract" && !isOnes(instruction.rows) && instruction.rows.kind === "matrix")
+      ends.add(instruction.rows.matrix);
   }
   const [start] = starts;
   // One number a tangent: nothing is carried at all.

@@ -41,8 +41,7 @@ export function makeJvpPlan(network: Network, wantsValue: boolean): Plan {
 export function chooseCandidate<T extends Candidate>(candidates: readonly T[], { method, outputs }: Wanted): T {
   const able = candidates.filter(
     (candidate) =>
-      (method === "auto" ? candidate.exact : candidate.method === method) &&
-      outputs.every((output) => candidate.delivers.includes(output)),
+      (method === "auto" ? candidate.exact : candidate.method === method) && outputs.every((output) => candidate.delivers.includes(output)),
   );
   if (able.length === 0)
     throw new PlanError(

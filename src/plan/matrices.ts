@@ -166,8 +166,7 @@ export function rowDots(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   }
   const fill = (data: Float64Array): void => {
     const [left, right] = [a.build().data, b.build().data];
-    for (let row = 0; row < a.rows; row++)
-      for (let i = row * a.columns; i < (row + 1) * a.columns; i++) data[row]! += left[i]! * right[i]!;
+    for (let row = 0; row < a.rows; row++) for (let i = row * a.columns; i < (row + 1) * a.columns; i++) data[row]! += left[i]! * right[i]!;
   };
   return once("row dots", [a, b], () => computed(`rows of ${a.name} times ${b.name}`, a.rows, 1, fill));
 }

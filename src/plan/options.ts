@@ -62,7 +62,9 @@ export function readRunOptions(options: PlanOptions): Wanted {
   const wanted = readPlanOptions(options);
   for (const [name, method] of Object.entries(READ_BY) as [keyof typeof READ_BY, Method][])
     if (options[name] !== undefined && wanted.method !== method)
-      throw new InputError(`${name} is ${quote(options[name])}, which method "${wanted.method}" does not use; expected it with "${method}"`);
+      throw new InputError(
+        `${name} is ${quote(options[name])}, which method "${wanted.method}" does not use; expected it with "${method}"`,
+      );
   return wanted;
 }
 

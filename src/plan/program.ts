@@ -180,7 +180,9 @@ export function multiplyAddsOf(instruction: Instruction): number {
       return sizeOf(instruction.matrix);
     case "contract":
       // A product summed up as it is needs no multiplications for the sum.
-      return (instruction.matrix ? sizeOf(instruction.matrix) : 0) + (instruction.matrix && isOnes(instruction.rows) ? 0 : instruction.width);
+      return (
+        (instruction.matrix ? sizeOf(instruction.matrix) : 0) + (instruction.matrix && isOnes(instruction.rows) ? 0 : instruction.width)
+      );
     case "blend":
       return widthOfTarget(instruction.into);
     case "norm tangent":

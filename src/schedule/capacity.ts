@@ -62,14 +62,7 @@ export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route, var
 function footprintsOf(plan: Plan, limits: ScheduleLimits, route: Route, variant: Variant): Map<number, Footprint> {
   const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget } = limits;
   const rows = route.to === "host" ? [route.sharedContext] : Object.entries(route.outer).map(([name, { stride }]) => `${name} ${stride}`);
-  const key = [
-    maxStorageBufferBindingSize,
-    maxBufferSize,
-    minStorageBufferOffsetAlignment,
-    memoryBudget,
-    variant.name,
-    ...rows,
-  ].join();
+  const key = [maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget, variant.name, ...rows].join();
   let ofPlan = footprints.get(plan);
   if (!ofPlan) footprints.set(plan, (ofPlan = new Map()));
   let known = ofPlan.get(key);

@@ -46,7 +46,13 @@ function recordDifferences(chunk: ChunkRecorder, forward: ForwardSteps, plan: Di
     // What is moved is read again even where the velocity does not depend on it.
     const points = chunk.padded("moved points", rows, d);
     forward.gather("gather the moved points", chunk.outer("points", d), d, rows, points.binding, moved);
-    forward.run(forwardOf(plan.instructions), moved, value, new Set(), new Map([[state.index, { binding: points.binding, perRow: quads(d) }]]));
+    forward.run(
+      forwardOf(plan.instructions),
+      moved,
+      value,
+      new Set(),
+      new Map([[state.index, { binding: points.binding, perRow: quads(d) }]]),
+    );
     chunk.add({
       label: "central differences",
       kernel: "difference",

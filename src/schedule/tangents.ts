@@ -40,8 +40,7 @@ export class TangentSteps {
   ) {}
 
   write(plan: TracePlan, instructions: readonly TangentInstruction[]): void {
-    if (instructions.some(({ kind }) => kind === "contract"))
-      this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
+    if (instructions.some(({ kind }) => kind === "contract")) this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
     const registers = new Slots("tangents");
     for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
       const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
@@ -111,7 +110,13 @@ export class TangentSteps {
         endScalePerPoint: end.perRow,
         adds: instruction.adds ? 1 : 0,
       },
-      bindings: { weight: asProduct(matrix, this.chunk.tile), tangent: tangent.binding, scale: scale.binding, endScale: end.binding, out: target.binding },
+      bindings: {
+        weight: asProduct(matrix, this.chunk.tile),
+        tangent: tangent.binding,
+        scale: scale.binding,
+        endScale: end.binding,
+        out: target.binding,
+      },
       invocations: productInvocations(this.chunk.tile, rows, tilesAcross(this.chunk.tile, matrix.rows)),
       multiplyAdds: rows * matrix.rows * matrix.columns,
     });
@@ -358,7 +363,10 @@ export class TangentSteps {
     if (scale.length === 0) return { binding: asRows(onesRow(width)), perRow: 0 };
     const [first, ...rest] = scale;
     if (rest.length === 0) return this.factorValues(first!);
-    const key = scale.map((factor) => this.keyOf(factor)).toSorted().join(" ");
+    const key = scale
+      .map((factor) => this.keyOf(factor))
+      .toSorted()
+      .join(" ");
     let product = this.products.get(key);
     if (!product) {
       let values = this.factorValues(first!);

@@ -33,8 +33,7 @@ export function reduceTerms(chunk: ChunkRecorder): Read[] {
     return [{ what: "terms", scratch: "partial sums", width: PARTIAL_SUMS, first: 0, columns: 0 }];
   }
   if (plan.outputs.includes("diagonal")) recordSums(chunk, terms, width, width, chunk.outer("diagonal", width));
-  if (plan.outputs.includes("divergence"))
-    recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), estimates ? 1 / width : 1);
+  if (plan.outputs.includes("divergence")) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), estimates ? 1 / width : 1);
   return [];
 }
 

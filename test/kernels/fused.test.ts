@@ -119,13 +119,14 @@ describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
   const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));
 
-  test.for(
-    files.flatMap((file) => ["fused uniform x1", "fused uniform x1 by 4 lanes"].map((kernels) => ({ file, kernels }))),
-  )("$file by $kernels", async ({ file, kernels }) => {
-    const network = parseOnnx(readFileSync(new URL(file, folder)));
-    const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
-    await compare(network, kernels, ["tangent"], context);
-  });
+  test.for(files.flatMap((file) => ["fused uniform x1", "fused uniform x1 by 4 lanes"].map((kernels) => ({ file, kernels }))))(
+    "$file by $kernels",
+    async ({ file, kernels }) => {
+      const network = parseOnnx(readFileSync(new URL(file, folder)));
+      const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
+      await compare(network, kernels, ["tangent"], context);
+    },
+  );
 });
 
 describe.for(["fused uniform x2", "fused uniform x4 by 4 lanes"])("encode by %s", (kernels) => {

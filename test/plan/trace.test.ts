@@ -111,7 +111,9 @@ describe("auto", () => {
       const chosen = plan.candidates.filter((candidate) => candidate.chosen);
       expect(chosen).toHaveLength(1);
       expect(chosen[0]).toMatchObject({ method: plan.method, exact: true, delivers: true });
-      const able = candidatesOf(graphOf(network)).filter(({ exact, delivers }) => exact && asked.every((output) => delivers.includes(output)));
+      const able = candidatesOf(graphOf(network)).filter(
+        ({ exact, delivers }) => exact && asked.every((output) => delivers.includes(output)),
+      );
       expect(chosen[0]!.multiplyAdds).toBe(Math.min(...able.map(({ multiplyAdds }) => multiplyAdds)));
       // In one dimension the Jacobian is its diagonal.
       if (all[0] === 1) return;

@@ -261,7 +261,16 @@ describe("chunks", () => {
     const plan = makePlan(hiddenLayers(784, 512, 3), { method: "coordinate" });
     const limit = 2 ** 24;
     const capacity = capacityOf(plan, { ...guaranteed, multiplyAddsPerSubmit: limit }, toHost, PLAIN);
-    const { submissions } = scheduleChunk(plan, parameters, 0, capacity.points, capacity, { ...guaranteed, multiplyAddsPerSubmit: limit }, toHost, PLAIN);
+    const { submissions } = scheduleChunk(
+      plan,
+      parameters,
+      0,
+      capacity.points,
+      capacity,
+      { ...guaranteed, multiplyAddsPerSubmit: limit },
+      toHost,
+      PLAIN,
+    );
     const works = submissions.map(workOf);
     expect(capacity.tangentsAtOnce).toBe(1);
     // The work of a whole point is 43 times the limit, that of one pass an eighteenth of it.

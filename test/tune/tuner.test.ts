@@ -30,6 +30,9 @@ function memoryStore(): Store & { map: Map<string, string> } {
 
 const remembered = (chosen: string, dropped: readonly string[] = []): string => JSON.stringify({ chosen, dropped });
 
+/** A variant that is tried on the test's device. */
+const byLanes = (): string => `fused uniform x2 by ${device.adapterInfo.subgroupMinSize} lanes`;
+
 const kernelsIn = (store: { map: Map<string, string> }): [string, string][] =>
   [...store.map].filter(([key]) => key.startsWith("deldot kernels"));
 
@@ -40,7 +43,9 @@ describe("tune", () => {
     const tuned = await field.tune(COUNT);
     const names = tuned.map(({ kernels }) => kernels);
     expect(new Set(names).size).toBe(names.length);
-    expect(names).toEqual(expect.arrayContaining(["layers 4x4", "layers 8x8", "layers 8x16", "fused uniform x1", "fused uniform x2"]));
+    const lanes = device.adapterInfo.subgroupMinSize;
+    const expected = ["layers 4x4", `layers 4x16 by ${lanes} lanes`, `fused uniform x2 by ${lanes} lanes`];
+    expect(names).toEqual(expect.arrayContaining(expected));
     expect(tuned.map(({ differs }) => differs)).toEqual(names.map(() => false));
     const times = tuned.map(({ milliseconds }) => milliseconds);
     expect(times).toEqual(times.toSorted((a, b) => a - b));
@@ -49,6 +54,51 @@ describe("tune", () => {
     expect(result.kernels).toBe(names[0]);
     expectClose(result.divergence, plain, plain.map(Math.abs));
     expect(kernelsIn(store).map(([, value]) => JSON.parse(value) as unknown)).toEqual([{ chosen: names[0], dropped: [] }]);
+    field.destroy();
+  });
+
+  test("drops what gives other numbers than the plain kernels, and remembers that", async ({ onTestFinished }) => {
+    const store = memoryStore();
+    const createShaderModule = device.createShaderModule.bind(device);
+    const compiled: string[] = [];
+    onTestFinished(() => void (device.createShaderModule = createShaderModule));
+    device.createShaderModule = (descriptor) => {
+      compiled.push(descriptor.label!);
+      const isWrong = descriptor.label === `deldot ${byLanes()}`;
+      // Every invocation takes the points of another.
+      const code = isWrong ? descriptor.code.replace("let i = invocation_index(id, workgroups);", "let i = id.x / 2u;") : descriptor.code;
+      return createShaderModule({ ...descriptor, code });
+    };
+    // A shape of its own, since a device keeps its pipelines.
+    const { network: own } = randomMlp({ seed: 1, widths: [2, 19, 18, 2], activation: "tanh" });
+    const field = await VectorField.create(device, own, { store });
+    const tuned = await field.tune(COUNT);
+    expect(tuned.filter(({ differs }) => differs)).toEqual([
+      { kernels: byLanes(), milliseconds: Infinity, points: tuned[0]!.points, chosen: false, differs: true },
+    ]);
+    expect(kernelsIn(store).map(([, value]) => JSON.parse(value) as unknown)).toEqual([
+      { chosen: tuned[0]!.kernels, dropped: [byLanes()] },
+    ]);
+    field.destroy();
+    compiled.length = 0;
+    const next = await VectorField.create(device, own, { store });
+    const again = await next.tune(COUNT);
+    expect(again.map(({ kernels }) => kernels)).not.toContain(byLanes());
+    expect(compiled).not.toContain(`deldot ${byLanes()}`);
+    next.destroy();
+  });
+
+  test("other seeds and steps are the same plan", async () => {
+    const field = await VectorField.create(device, network);
+    const options = { method: "hutchinson", probes: 2, outputs: ["divergence"] } as const;
+    const tuned = await field.tune(COUNT, options);
+    const best = tuned.find(({ chosen }) => chosen)!.kernels;
+    const seen = new Set<string>();
+    for (let seed = 0; seed < 70; seed++) seen.add((await field.evaluate(points, { ...options, seed })).kernels);
+    expect([...seen]).toEqual([best]);
+    const method = { method: "hutchinson", probes: 2 } as const;
+    const [one, two] = [await field.divergence(points, { ...method, seed: 1 }), await field.divergence(points, { ...method, seed: 2 })];
+    expect(one).not.toEqual(two);
     field.destroy();
   });
 
@@ -86,34 +136,37 @@ describe("what a store remembers", () => {
 
   test("runs as soon as it is compiled, in evaluate and in encode", async () => {
     const store = memoryStore();
-    store.map.set(await keyOf(), remembered("fused uniform x2"));
+    store.map.set(await keyOf(), remembered(byLanes()));
     const field = await VectorField.create(device, network, { store });
     await field.reserve(COUNT);
     const result = await field.evaluate(points);
-    expect(result.kernels).toBe("fused uniform x2");
+    expect(result.kernels).toBe(byLanes());
     expectClose(result.divergence, plain, plain.map(Math.abs));
     field.destroy();
   });
 
-  test.for(["nonsense", "7", "null", "[]", remembered("fused uniform x9"), remembered("layers 4x16 by 64 lanes")])("is ignored where it is %s", async (value) => {
-    const store = memoryStore();
-    store.map.set(await keyOf(), value);
-    const field = await VectorField.create(device, network, { store });
-    await field.reserve(COUNT);
-    expect((await field.evaluate(points)).kernels).toBe("layers 4x4");
-    field.destroy();
-  });
+  test.for(["nonsense", "7", "null", "[]", remembered("fused uniform x9"), remembered("layers 4x16 by 64 lanes")])(
+    "is ignored where it is %s",
+    async (value) => {
+      const store = memoryStore();
+      store.map.set(await keyOf(), value);
+      const field = await VectorField.create(device, network, { store });
+      await field.reserve(COUNT);
+      expect((await field.evaluate(points)).kernels).toBe("layers 4x4");
+      field.destroy();
+    },
+  );
 
   test("is found again for other weights of the same shape, and not for another shape", async () => {
     const key = await keyOf();
     const other = randomMlp({ seed: 9, widths: [2, 9, 8, 2], activation: "tanh" }).network;
     const wider = randomMlp({ seed: 9, widths: [2, 9, 9, 2], activation: "tanh" }).network;
     for (const [given, found] of [
-      [other, "fused uniform x1"],
+      [other, byLanes()],
       [wider, "layers 4x4"],
     ] as const) {
       const store = memoryStore();
-      store.map.set(key, remembered("fused uniform x1"));
+      store.map.set(key, remembered(byLanes()));
       const field = await VectorField.create(device, given, { store });
       await field.reserve(COUNT);
       expect((await field.evaluate(points)).kernels).toBe(found);

@@ -21,6 +21,8 @@ export function lanesOf({ outputs, lanes }: Cut): Weights {
       each(loads, (load) => `let w${row}_${load} = f32(weight[(k * 4u + ${row * atOnce}u) * width + at_lane${load}]);`),
     ),
     columns: (quad) =>
-      [0, 1, 2, 3].map((inner) => `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`).join(",\n      "),
+      [0, 1, 2, 3]
+        .map((inner) => `vec4f(${[0, 1, 2, 3].map((output) => broadcast(inner, quad * 4 + output)).join(", ")})`)
+        .join(",\n      "),
   };
 }

@@ -223,7 +223,9 @@ export class Looped extends Writer {
       );
     });
     this.lines.push(`${inverseDeviation.name}[0] = inverseSqrt(${variance} + ${literal(epsilon)});`);
-    this.each(x.width, (index) => this.lines.push(`${into.name}[${index}] = ${inverseDeviation.name}[0] * (${x.name}[${index}] - ${mean});`));
+    this.each(x.width, (index) =>
+      this.lines.push(`${into.name}[${index}] = ${inverseDeviation.name}[0] * (${x.name}[${index}] - ${mean});`),
+    );
   }
 
   protected override normTangent({ into, tangent, value, inverseDeviation, centered }: NormTangent): void {

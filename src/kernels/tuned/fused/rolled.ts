@@ -1,6 +1,15 @@
 import { isIdentity } from "../../../model/activation.js";
 import type { PlannedMatrix } from "../../../plan/matrices.js";
-import { isVector, vectorsOf, type Constants, type Elements, type FusedProgram, type Statement, type Product, type Vector } from "./statements.js";
+import {
+  isVector,
+  vectorsOf,
+  type Constants,
+  type Elements,
+  type FusedProgram,
+  type Statement,
+  type Product,
+  type Vector,
+} from "./statements.js";
 import { Unrolled, type Contraction, type NarrowSum } from "./unrolled.js";
 import { COMPONENTS, numberOf, type Contract, type FusedText, type Sum } from "./writer.js";
 
