@@ -1,5 +1,5 @@
 /** The float64 reference in a worker, where there is no WebGPU. */
-import { evaluateReference, type EvaluateOptions, type Network } from "deldot";
+import { ReferenceField, type EvaluateOptions, type Network } from "deldot";
 
 export type Request =
   | { readonly kind: "network"; readonly network: Network }
@@ -11,16 +11,16 @@ export interface Answer {
   readonly error?: string;
 }
 
-let network: Network | null = null;
+let field: ReferenceField | null = null;
 
-self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
+self.addEventListener("message", async ({ data }: MessageEvent<Request>) => {
   if (data.kind === "network") {
-    network = data.network;
+    field = new ReferenceField(data.network);
     return;
   }
   const { id, points, options } = data;
   try {
-    const { value, divergence, diagonal, jacobian, standardError } = evaluateReference(network!, points, options);
+    const { value, divergence, diagonal, jacobian, standardError } = await field!.evaluate(points, options);
     const given = Object.entries({ value, divergence, diagonal, jacobian, standardError }).filter(([, numbers]) => numbers !== undefined);
     self.postMessage({ id, numbers: Object.fromEntries(given) as Record<string, Float64Array> } satisfies Answer);
   } catch (error) {

@@ -1,5 +1,6 @@
 import { Option, type Command } from "commander";
 import { describeAdapter } from "../index.js";
+import { withQuietStderr } from "./nativeStderr.js";
 import { formatTable, print } from "./output.js";
 
 export function addDoctor(program: Command): void {
@@ -9,7 +10,7 @@ export function addDoctor(program: Command): void {
     .addOption(new Option("--adapter <kind>", "which adapter to look for").choices(["auto", "software"]).default("auto"))
     .addHelpText("after", "\nExample:\n  deldot doctor")
     .action(async ({ adapter }: { readonly adapter: "auto" | "software" }) => {
-      const report = await describeAdapter({ adapter });
+      const report = await withQuietStderr(() => describeAdapter({ adapter }));
       const { vendor, architecture, device, description } = report.info;
       const attempts = report.attempts.map(({ driver, taken, outcome }) => `  ${taken ? "taken" : "passed over"}: ${driver}: ${outcome}\n`);
       await print([

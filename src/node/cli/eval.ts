@@ -82,7 +82,7 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
     try {
       const progress = showProgress("evaluate");
       const start = performance.now();
-      const results = await evaluator
+      const results: Results = await evaluator.field
         .evaluate(points.data, {
           context,
           method: options.method,

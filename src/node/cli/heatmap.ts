@@ -1,10 +1,10 @@
 import { basename, extname } from "node:path";
 import type { Command } from "commander";
 import { InputError, quote } from "../../errors.js";
-import type { Network } from "../../index.js";
+import type { EvaluateOptions, Field, Network, Output } from "../../index.js";
 import { openOutput } from "../files/output.js";
 import { centres, renderHeatmap, type Axis } from "../heatmap.js";
-import { createEvaluator, type Evaluator, type EvaluatorOptions } from "./evaluator.js";
+import { createEvaluator } from "./evaluator.js";
 import {
   addEvaluationOptions,
   addModelOptions,
@@ -84,17 +84,16 @@ async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<v
       const { method } = options;
       const progress = showProgress("heatmap");
       const start = performance.now();
-      const divergence = await sample(evaluator, network, plane, size, {
+      const divergence = await sample(evaluator.field, plane, size, "divergence", {
         context,
         method,
-        outputs: ["divergence"],
         signal,
         onProgress: progress.update,
       }).finally(progress.stop);
       const milliseconds = performance.now() - start;
 
       const arrowCount = options.arrows === true ? defaultArrows : options.arrows;
-      const arrows = arrowCount === undefined ? undefined : await sampleArrows(evaluator, network, plane, arrowCount, { context, signal });
+      const arrows = arrowCount === undefined ? undefined : await sampleArrows(evaluator.field, plane, arrowCount, { context, signal });
       const picture = await renderHeatmap({
         size,
         values: divergence,
@@ -145,13 +144,13 @@ const numbersAtOnce = 2 ** 22;
 
 /** One output at the centres of count x count parts of the plane, a block of rows at a time. */
 async function sample(
-  evaluator: Evaluator,
-  { stateSize }: Network,
+  field: Field,
   plane: Plane,
   count: number,
-  { onProgress, ...options }: EvaluatorOptions,
+  output: "divergence" | "value",
+  { onProgress, ...options }: Omit<EvaluateOptions, "outputs">,
 ): Promise<Float32Array | Float64Array> {
-  const output = options.outputs[0] as "divergence" | "value";
+  const { stateSize } = field.network;
   const width = output === "value" ? stateSize : 1;
   const [xs, ys] = [centres(plane.x, count), centres(plane.y, count)];
   const rowsAtOnce = Math.max(1, Math.min(count, Math.floor(numbersAtOnce / (count * stateSize))));
@@ -165,8 +164,9 @@ async function sample(
       points[index * stateSize + plane.axes[1]] = ys[from + Math.floor(index / count)]!;
     }
     const before = from * count;
-    const results = await evaluator.evaluate(points, {
+    const results = await field.evaluate<Output>(points, {
       ...options,
+      outputs: [output],
       onProgress: onProgress && (({ done, total }) => onProgress({ done: before + (done / total) * rows * count, total: count * count })),
     });
     all.set(results[output]!, before * width);
@@ -175,16 +175,15 @@ async function sample(
 }
 
 async function sampleArrows(
-  evaluator: Evaluator,
-  network: Network,
+  field: Field,
   plane: Plane,
   count: number,
-  options: Pick<EvaluatorOptions, "context" | "signal">,
+  options: Pick<EvaluateOptions, "context" | "signal">,
 ): Promise<{ count: number; vectors: Float64Array }> {
-  const value = await sample(evaluator, network, plane, count, { ...options, outputs: ["value"] });
+  const value = await sample(field, plane, count, "value", options);
   const vectors = new Float64Array(count * count * 2);
   for (let index = 0; index < count * count; index++)
-    for (const [component, axis] of plane.axes.entries()) vectors[2 * index + component] = value[index * network.stateSize + axis]!;
+    for (const [component, axis] of plane.axes.entries()) vectors[2 * index + component] = value[index * field.network.stateSize + axis]!;
   return { count, vectors };
 }
 

@@ -1,6 +1,6 @@
 import { Option, type Command } from "commander";
 import { InputError } from "../../errors.js";
-import { evaluateReference, explainPlan, type Network } from "../../index.js";
+import { evaluateReference, explainPlan, type Network, type Output } from "../../index.js";
 import { createEvaluator, type Results } from "./evaluator.js";
 import {
   addEvaluationOptions,
@@ -52,14 +52,14 @@ async function runVerify(modelPath: string, { points: count, seed, adapter, meth
   let results: Results;
   try {
     results = await withProgress("evaluate", (onProgress) =>
-      evaluator.evaluate(points, { context, method, outputs: ["divergence"], onProgress, signal }),
+      evaluator.field.evaluate<Output>(points, { context, method, outputs: ["divergence"], onProgress, signal }),
     );
   } finally {
     await evaluator.dispose();
   }
   const reference = await createEvaluator(network, "cpu");
   const truth = await withProgress("reference", (onProgress) =>
-    reference.evaluate(points, { context, outputs: ["divergence", "diagonal"], onProgress, signal }),
+    reference.field.evaluate(points, { context, outputs: ["divergence", "diagonal"], onProgress, signal }),
   );
 
   const relative = relativeTolerance(network);
