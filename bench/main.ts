@@ -34,7 +34,7 @@ interface Arguments {
   readonly repeats: number;
   readonly kernels: string;
   readonly full?: true;
-  readonly trials?: true;
+  readonly tuned?: true;
   readonly adapter: "auto" | "software";
   /** A file's name, or true for stdout. */
   readonly json?: string | true;
@@ -76,7 +76,7 @@ const command = new Command("bench")
   .option("--repeats <n>", "samples of each, taken in turns", positive, 7)
   .option("--kernels <name>", 'the variant to run, such as "layers 8x8"; auto: what tuning chooses', "auto")
   .option("--full", "larger cases too, 10^7 points, and slow methods on more points")
-  .option("--trials", "print what the tuning of each method found")
+  .option("--tuned", "print what the tuning of each method found")
   .addOption(new Option("--adapter <kind>", "which adapter").choices(["auto", "software"]).default("auto"))
   .option("--json [file]", "write everything as JSON, to stdout where no file is named")
   .option("--markdown", "write the results into README.md and bench/RESULTS.md");
@@ -128,7 +128,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     if ((one.full && !given.full) || !given.cases.test(labelOf(one.name, one.points))) continue;
     const result = await measureCase(one, Math.min(one.points, given.points), settings, bench);
     results.push(result);
-    print(textOfCase(result, peaks, given.trials === true));
+    print(textOfCase(result, peaks, given.tuned === true));
   }
 
   const counts = [1e4, 1e5, 1e6, ...(given.full ? [1e7] : [])].map((count) => Math.min(count, given.points));

@@ -55,7 +55,7 @@ export interface Task extends Planned {
 export interface Tuned {
   readonly kernels: string;
   /** Empty where it was not tuned. */
-  readonly trials: readonly TunedKernels[];
+  readonly tuned: readonly TunedKernels[];
   readonly tuneSeconds: number;
 }
 
@@ -119,9 +119,9 @@ async function affordableBy(time: (count: number) => Promise<number>, most: numb
 /** Has the device try what runs a row the fastest. */
 export async function tune(field: VectorField, { options, contextPer }: Task, count: number): Promise<Tuned> {
   const { outputs, method, probes } = options;
-  let trials: readonly TunedKernels[] = [];
-  const milliseconds = await wallTime(async () => (trials = await field.tune(count, { outputs, method, contextPer, probes })));
-  return { kernels: trials.find(({ chosen }) => chosen)!.kernels, trials, tuneSeconds: milliseconds / 1000 };
+  let tuned: readonly TunedKernels[] = [];
+  const milliseconds = await wallTime(async () => (tuned = await field.tune(count, { outputs, method, contextPer, probes })));
+  return { kernels: tuned.find(({ chosen }) => chosen)!.kernels, tuned, tuneSeconds: milliseconds / 1000 };
 }
 
 /** Fixes the kernels, finds out how many points a sample may have, and compares results with the reference. */

@@ -51,7 +51,7 @@ export interface Row {
   /** The variant that ran. */
   readonly kernels: string;
   /** What the tuning found; empty where tuning the methods before had taken too long already. */
-  readonly trials: readonly TunedKernels[];
+  readonly tuned: readonly TunedKernels[];
   /** Seconds that the tuning took, compilation included. */
   readonly tuneSeconds: number;
 }
@@ -129,10 +129,10 @@ export async function measureCase(chosen: Case, count: number, settings: Setting
   };
 }
 
-/** The fastest kernels of the last trial among those that run any plan. */
+/** The fastest kernels of the last tuning among those that run any plan. */
 function untuned(measured: readonly Measured[]): Tuned {
-  const { trials } = measured.findLast((one) => one.trials.length > 0)!;
-  return { kernels: trials.find(({ kernels }) => kernels.startsWith("layers"))!.kernels, trials: [], tuneSeconds: 0 };
+  const { tuned } = measured.findLast((one) => one.tuned.length > 0)!;
+  return { kernels: tuned.find(({ kernels }) => kernels.startsWith("layers"))!.kernels, tuned: [], tuneSeconds: 0 };
 }
 
 interface Skipped {
@@ -176,7 +176,7 @@ function explain(field: VectorField, options: Parameters<VectorField["explain"]>
 }
 
 function rowOf(measured: Measured, f: Measured): Row {
-  const { method, auto, points, predictedRatio, multiplyAdds, peakBytes, error, compared, kernels, trials, tuneSeconds } = measured;
+  const { method, auto, points, predictedRatio, multiplyAdds, peakBytes, error, compared, kernels, tuned, tuneSeconds } = measured;
   const ratios = (own: readonly number[], alone: readonly number[]): Stats =>
     statsOf(own.map((milliseconds, round) => milliseconds / points / (alone[round]! / f.points)));
   const device = statsOf(measured.deviceSamples);
@@ -196,7 +196,7 @@ function rowOf(measured: Measured, f: Measured): Row {
     error,
     compared,
     kernels,
-    trials,
+    tuned,
     tuneSeconds,
   };
 }

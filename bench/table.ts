@@ -52,11 +52,11 @@ function rowTable({ rows }: CaseResult, peaks: Peaks | null): Table {
   ];
 }
 
-function trialTable(row: Row): Table {
+function tunedTable(row: Row): Table {
   const header = [`${nameOf(row)}: kernels`, "ms", "chosen"];
   return [
     header,
-    ...row.trials.map(({ kernels, milliseconds, chosen }) => [
+    ...row.tuned.map(({ kernels, milliseconds, chosen }) => [
       kernels,
       Number.isFinite(milliseconds) ? digits(milliseconds) : "given up",
       chosen ? "*" : "",
@@ -98,7 +98,7 @@ const titleOf = ({ name, points, network, forwardMultiplyAdds }: CaseResult): st
 function notesOf({ rows, skipped, residentBytes }: CaseResult): string[] {
   const [f] = rows;
   const fewer = rows.filter(({ points }) => points < f!.points);
-  const untuned = rows.filter(({ trials }) => trials.length === 0).map(nameOf);
+  const untuned = rows.filter(({ tuned }) => tuned.length === 0).map(nameOf);
   const tuned = rows.reduce((seconds, { tuneSeconds }) => seconds + tuneSeconds, 0);
   return [
     ...fewer.map((row) => `${nameOf(row)} ran on ${digits(row.points)} points, since it is slow; its ratio is per point.`),
@@ -111,8 +111,8 @@ function notesOf({ rows, skipped, residentBytes }: CaseResult): string[] {
 const aboutTimes = ({ deviceTime }: Report): string =>
   `"ms" is the compute pass (${deviceTime === "timestamps" ? "the device's timestamps" : "from submit to the end of the work"}), "evaluate ms" the wall time of upload, compute and read back; medians, quartiles in brackets.`;
 
-export function textOfCase(result: CaseResult, peaks: Peaks | null, trials: boolean): string {
-  const tables = [rowTable(result, peaks), ...(trials ? result.rows.filter((row) => row.trials.length > 0).map(trialTable) : [])];
+export function textOfCase(result: CaseResult, peaks: Peaks | null, tuned: boolean): string {
+  const tables = [rowTable(result, peaks), ...(tuned ? result.rows.filter((row) => row.tuned.length > 0).map(tunedTable) : [])];
   return [titleOf(result), ...tables.map(textTable), ...notesOf(result)].join("\n");
 }
 

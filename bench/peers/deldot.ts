@@ -1,7 +1,7 @@
 import { mlp, VectorField } from "../../dist/index.js";
 import { requestDevice } from "../../dist/node.js";
 import type { Problem } from "./networks.js";
-import type { Call, Peer } from "./peer.js";
+import type { Call, Peer, Kernels } from "./peer.js";
 
 const ways = {
   encode: { name: "encode", points: "device" },
@@ -12,12 +12,6 @@ const ways = {
 const divergenceAlone = ["divergence"] as const;
 const valueToo = ["value", "divergence"] as const;
 type Outputs = typeof divergenceAlone | typeof valueToo;
-
-/** Which kernels deldot runs, for either choice of outputs, under the names that VectorField.create takes. */
-export interface Kernels {
-  readonly divergence: string;
-  readonly valueToo: string;
-}
 
 /** The kernels of somebody who does not tune. */
 export const untuned: Kernels = { divergence: "auto", valueToo: "auto" };

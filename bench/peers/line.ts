@@ -4,7 +4,8 @@
  */
 import { readFile } from "node:fs/promises";
 import { offerWebgpu } from "./adapter.js";
-import { openDeldot, type Kernels } from "./deldot.js";
+import { openDeldot } from "./deldot.js";
+import type { Kernels } from "./peer.js";
 import { cases, makeProblem } from "./networks.js";
 import type { Call } from "./peer.js";
 import { peers } from "./peers.js";

@@ -1,5 +1,10 @@
-import type { Kernels } from "./deldot.js";
 import type { Problem } from "./networks.js";
+
+/** Which kernels deldot runs, for either choice of outputs, under the names that VectorField.create takes. */
+export interface Kernels {
+  readonly divergence: string;
+  readonly valueToo: string;
+}
 
 /** Computes the divergences of all points, and returns when they lie in a typed array: [count]. */
 export type Call = () => Promise<ArrayLike<number>>;
