@@ -1,0 +1,303 @@
+import { evaluateReference, type Activation, type Network, type Operand } from "deldot";
+import type { Draw } from "./draw.js";
+
+/** What float64 gives at each point, and what float32 may err by. */
+export interface Truth {
+  /** [B, d] */
+  readonly value: Float64Array;
+  /** [B, d, d] */
+  readonly jacobian: Float64Array;
+  readonly valueAllowance: Float64Array;
+  readonly jacobianAllowance: Float64Array;
+  /** [B, d] */
+  readonly diagonalAllowance: Float64Array;
+  /** [B] */
+  readonly divergenceAllowance: Float64Array;
+  /**
+   * Whether a point is fit for a comparison: no pre-activation is so near a kink that float32 may fall on its other side,
+   * numbers are of moderate size, and the allowances are small beside them, so that no wrong result is within.
+   */
+  readonly fit: readonly boolean[];
+}
+
+/** Of float32 and of float16: half the distance of 1 to the next number. */
+const ROUNDING = 2 ** -24;
+const HALF_ROUNDING = 2 ** -12;
+/** The package's own functions err by up to 5e-7; most by less. */
+const FUNCTION_ERROR = 3e-7;
+/** Runs with errors of their own at every operation. */
+const SAMPLES = 4;
+/** Times what the worst of the samples errs by. */
+const SAFETY = 8;
+/** A pre-activation within this times 1 + |z| of a kink may fall on its other side. */
+const KINK_MARGIN = 1e-4;
+const LARGEST = 1e4;
+/** An allowance over this part of the numbers says nothing of them. */
+const LOOSEST = 1e-3;
+const LOOSEST_IN_HALF = 0.1;
+
+/** One operation's result: numbers [B, width, 1 + SAMPLES, 1 + d], of every unit the exact channels first, then errors. */
+interface Channels {
+  readonly width: number;
+  readonly data: Float64Array;
+}
+
+/**
+ * Forward mode in float64 with first-order errors beside it: each of a few samples has at every operation a random error of
+ * the size that float32 rounds the terms of its sum by, and carries it on. So the allowance of a result is relative to the
+ * magnitudes on the way to it, of sums that cancel and of norms of large numbers too.
+ *
+ * @param points [B, d]
+ * @param context [B, c] or one vector for all; null where there is none.
+ */
+export function truthOf(network: Network, points: Float32Array, context: Float32Array | null, draw: Draw, half: boolean): Truth {
+  const d = network.stateSize;
+  const count = points.length / d;
+  const channels = 1 + d;
+  const unit = channels * (1 + SAMPLES);
+  const fit = Array.from({ length: count }, () => true);
+
+  const empty = (width: number): Channels => ({ width, data: new Float64Array(count * width * unit) });
+  const state = empty(d);
+  points.forEach((x, at) => {
+    state.data[at * unit] = x;
+    state.data[at * unit + 1 + (at % d)] = 1;
+  });
+  const given = empty(network.contextSize);
+  for (let at = 0; at < count * network.contextSize; at++) given.data[at * unit] = context![at % context!.length]!;
+
+  const results: Channels[] = [];
+  const of = (operand: Operand): Channels => (operand === "state" ? state : operand === "context" ? given : results[operand]!);
+  /** Adds an error of a size to a channel of every sample. */
+  const disturb = (data: Float64Array, from: number, channel: number, size: number): void => {
+    for (let sample = 1; sample <= SAMPLES; sample++) data[from + sample * channels + channel]! += size * draw.between(-1, 1);
+  };
+
+  for (const operation of network.operations) {
+    if (operation.kind === "linear") {
+      const [first] = operation.terms;
+      const width =
+        first === undefined ? operation.bias!.length : "diagonal" in first.weight ? first.weight.diagonal.length : first.weight.rows;
+      const result = empty(width);
+      const sums = new Float64Array(channels);
+      const squares = new Float64Array(channels);
+      for (let point = 0; point < count; point++)
+        for (let row = 0; row < width; row++) {
+          const to = (point * width + row) * unit;
+          sums.fill(0);
+          squares.fill(0);
+          if (operation.bias) result.data[to] = sums[0] = operation.bias[row]!;
+          sums[0] = Math.abs(sums[0]!);
+          for (const { operand, weight } of operation.terms) {
+            const input = of(operand);
+            const isDiagonal = "diagonal" in weight;
+            const [begin, end] = isDiagonal ? [row, row + 1] : [0, weight.columns];
+            for (let column = begin; column < end; column++) {
+              const w = isDiagonal ? weight.diagonal[row]! : weight.data[row * weight.columns + column]!;
+              const from = (point * input.width + column) * unit;
+              for (let c = 0; c < unit; c++) result.data[to + c]! += w * input.data[from + c]!;
+              for (let c = 0; c < channels; c++) {
+                const term = Math.abs(w * input.data[from + c]!);
+                sums[c]! += term;
+                squares[c]! += term * term;
+              }
+            }
+          }
+          for (let c = 0; c < channels; c++)
+            disturb(result.data, to, c, ROUNDING * sums[c]! + (half ? 2 * HALF_ROUNDING * Math.sqrt(squares[c]!) : 0));
+        }
+      results.push(result);
+    } else if (operation.kind === "activation") {
+      const input = of(operation.operand);
+      const result = empty(input.width);
+      const z = Float64Array.from({ length: count * input.width }, (_, at) => input.data[at * unit]!);
+      const { value, slope, curvature, kinked } = curveOf(operation.activation, z);
+      for (let at = 0; at < z.length; at++) {
+        const to = at * unit;
+        if (kinked[at]) fit[Math.floor(at / input.width)] = false;
+        result.data[to] = value[at]!;
+        for (let c = 1; c < channels; c++) result.data[to + c] = slope[at]! * input.data[to + c]!;
+        const slopeError = FUNCTION_ERROR + 8 * ROUNDING * Math.abs(slope[at]!);
+        for (let sample = 1; sample <= SAMPLES; sample++) {
+          const from = to + sample * channels;
+          const moved = curvature[at]! * input.data[from]! + slopeError * draw.between(-1, 1);
+          result.data[from] = slope[at]! * input.data[from]!;
+          for (let c = 1; c < channels; c++) result.data[from + c] = slope[at]! * input.data[from + c]! + moved * input.data[to + c]!;
+        }
+        disturb(result.data, to, 0, FUNCTION_ERROR + 8 * ROUNDING * Math.abs(value[at]!));
+        for (let c = 1; c < channels; c++) disturb(result.data, to, c, ROUNDING * Math.abs(result.data[to + c]!));
+      }
+      results.push(result);
+    } else if (operation.kind === "product") {
+      const [a, b] = operation.operands.map(of) as [Channels, Channels];
+      const result = empty(a.width);
+      for (let to = 0; to < result.data.length; to += unit) {
+        const [x, y] = [a.data[to]!, b.data[to]!];
+        result.data[to] = x * y;
+        for (let c = 1; c < channels; c++) result.data[to + c] = a.data[to + c]! * y + x * b.data[to + c]!;
+        for (let from = to + channels; from < to + unit; from += channels) {
+          const [dx, dy] = [a.data[from]!, b.data[from]!];
+          result.data[from] = dx * y + x * dy;
+          for (let c = 1; c < channels; c++)
+            result.data[from + c] = a.data[from + c]! * y + a.data[to + c]! * dy + dx * b.data[to + c]! + x * b.data[from + c]!;
+        }
+        disturb(result.data, to, 0, ROUNDING * Math.abs(x * y));
+        for (let c = 1; c < channels; c++)
+          disturb(result.data, to, c, ROUNDING * (Math.abs(a.data[to + c]! * y) + Math.abs(x * b.data[to + c]!)));
+      }
+      results.push(result);
+    } else {
+      const input = of(operation.operand);
+      const result = empty(input.width);
+      for (let point = 0; point < count; point++) {
+        const from = point * input.width * unit;
+        const exact = normOf(input, from, unit, channels, 0, operation.centered, operation.epsilon);
+        for (let i = 0; i < input.width; i++)
+          for (let c = 0; c < channels; c++) result.data[from + i * unit + c] = exact.y[i * channels + c]!;
+        for (let sample = 1; sample <= SAMPLES; sample++) {
+          const { y } = normOf(input, from, unit, channels, sample, operation.centered, operation.epsilon);
+          for (let i = 0; i < input.width; i++)
+            for (let c = 0; c < channels; c++)
+              result.data[from + i * unit + sample * channels + c] = y[i * channels + c]! - exact.y[i * channels + c]!;
+        }
+        // The mean is taken off first, so that what is rounded is as large as the numbers were.
+        for (let c = 0; c < channels; c++) {
+          let largest = 0;
+          for (let i = 0; i < input.width; i++)
+            largest = Math.max(largest, exact.r * Math.abs(input.data[from + i * unit + c]!), Math.abs(exact.y[i * channels + c]!));
+          for (let i = 0; i < input.width; i++) disturb(result.data, from + i * unit, c, 4 * ROUNDING * largest);
+        }
+      }
+      results.push(result);
+    }
+    const { width, data } = results.at(-1)!;
+    for (let at = 0; at < count * width; at++) if (!(Math.abs(data[at * unit]!) < LARGEST)) fit[Math.floor(at / width)] = false;
+  }
+  return allowancesOf(results.at(-1)!, d, fit, half ? LOOSEST_IN_HALF : LOOSEST);
+}
+
+/** σ, σ' and σ'' at every z, and whether σ' jumps near it: then the difference of σ' does not halve with its step. */
+function curveOf(
+  activation: Activation,
+  z: Float64Array,
+): { value: Float64Array; slope: Float64Array; curvature: Float64Array; kinked: boolean[] } {
+  const network: Network = { stateSize: 1, contextSize: 0, operations: [{ kind: "activation", operand: "state", activation }] };
+  const margin = z.map((x) => KINK_MARGIN * (1 + Math.abs(x)));
+  const slopeAt = (part: number): Float64Array =>
+    evaluateReference(
+      network,
+      z.map((x, at) => x + part * margin[at]!),
+      { method: "tangent", outputs: ["divergence"] },
+    ).divergence!;
+  const { value, divergence: slope } = evaluateReference(network, z, { method: "tangent", outputs: ["value", "divergence"] });
+  const [left, nearLeft, nearRight, right] = [-1, -0.5, 0.5, 1].map(slopeAt) as [Float64Array, Float64Array, Float64Array, Float64Array];
+  return {
+    value: value!,
+    slope: slope!,
+    curvature: z.map((_, at) => (right[at]! - left[at]!) / (2 * margin[at]!)),
+    kinked: Array.from(z, (_, at) => {
+      const jump = Math.abs(right[at]! - left[at]! - 2 * (nearRight[at]! - nearLeft[at]!));
+      return !(jump <= 1e-4 * (1 + Math.abs(slope![at]!)));
+    }),
+  };
+}
+
+/** A norm and its tangents for the numbers, or for numbers and tangents moved by the errors of a sample: [width, 1 + d]. */
+function normOf(
+  { width, data }: Channels,
+  from: number,
+  unit: number,
+  channels: number,
+  sample: number,
+  centered: boolean,
+  epsilon: number,
+): { y: Float64Array; r: number } {
+  const y = new Float64Array(width * channels);
+  for (let i = 0; i < width; i++)
+    for (let c = 0; c < channels; c++) {
+      const at = from + i * unit + c;
+      y[i * channels + c] = data[at]! + (sample > 0 ? data[at + sample * channels]! : 0);
+    }
+  const meanOf = (c: number, factor: (i: number) => number): number => {
+    let sum = 0;
+    for (let i = 0; i < width; i++) sum += factor(i) * y[i * channels + c]!;
+    return sum / width;
+  };
+  for (let c = 0; c < channels && centered; c++) {
+    const mean = meanOf(c, () => 1);
+    for (let i = 0; i < width; i++) y[i * channels + c]! -= mean;
+  }
+  const r = 1 / Math.sqrt(meanOf(0, (i) => y[i * channels]!) + epsilon);
+  for (let i = 0; i < width; i++) y[i * channels]! *= r;
+  for (let c = 1; c < channels; c++) {
+    const along = meanOf(c, (i) => y[i * channels]!);
+    for (let i = 0; i < width; i++) y[i * channels + c] = r * (y[i * channels + c]! - y[i * channels]! * along);
+  }
+  return { y, r };
+}
+
+/** The size of a sum of |numbers| below which float32's absolute errors count, and not the relative ones. */
+const SMALL = 0.1;
+
+function allowancesOf({ data }: Channels, d: number, fit: boolean[], loosest: number): Truth {
+  const count = fit.length;
+  const channels = 1 + d;
+  const value = new Float64Array(count * d);
+  const jacobian = new Float64Array(count * d * d);
+  const valueAllowance = new Float64Array(count * d);
+  const jacobianAllowance = new Float64Array(count * d * d);
+  const diagonalAllowance = new Float64Array(count * d);
+  const divergenceAllowance = new Float64Array(count);
+  /** By what the worst sample errs. */
+  const worst = (error: (sample: number) => number): number => {
+    let most = 0;
+    for (let sample = 1; sample <= SAMPLES; sample++) most = Math.max(most, Math.abs(error(sample)));
+    return most;
+  };
+  for (let point = 0; point < count; point++) {
+    const numberAt = (i: number, c: number, sample: number): number => data[((point * d + i) * (1 + SAMPLES) + sample) * channels + c]!;
+    let [largestValue, largestEntry, diagonalSum] = [0, 0, 0];
+    let [valueSquares, entrySquares, diagonalSquares] = [0, 0, 0];
+    for (let i = 0; i < d; i++) {
+      value[point * d + i] = numberAt(i, 0, 0);
+      largestValue = Math.max(largestValue, Math.abs(numberAt(i, 0, 0)));
+      valueAllowance[point * d + i] = worst((sample) => numberAt(i, 0, sample));
+      valueSquares += valueAllowance[point * d + i]! ** 2;
+      for (let k = 0; k < d; k++) {
+        const at = (point * d + i) * d + k;
+        jacobian[at] = numberAt(i, 1 + k, 0);
+        largestEntry = Math.max(largestEntry, Math.abs(jacobian[at]));
+        jacobianAllowance[at] = worst((sample) => numberAt(i, 1 + k, sample));
+        entrySquares += jacobianAllowance[at] ** 2;
+      }
+      diagonalSum += Math.abs(numberAt(i, 1 + i, 0));
+      diagonalSquares += jacobianAllowance[(point * d + i) * d + i]! ** 2;
+    }
+    // Where all samples of one entry happen to be small, those of its neighbours still say how large errors are.
+    const usualValue = 0.3 * Math.sqrt(valueSquares / d);
+    const usualEntry = (0.3 * Math.sqrt(entrySquares)) / d;
+    for (let i = 0; i < d; i++) {
+      const at = point * d + i;
+      valueAllowance[at] = 1e-5 * largestValue + SAFETY * Math.max(valueAllowance[at]!, usualValue) + 1e-7;
+      for (let k = 0; k < d; k++) {
+        const entry = at * d + k;
+        jacobianAllowance[entry] = 1e-5 * largestEntry + SAFETY * Math.max(jacobianAllowance[entry]!, usualEntry) + 1e-7;
+      }
+      diagonalAllowance[at] = 2e-5 * diagonalSum + jacobianAllowance[at * d + i]! - 1e-5 * largestEntry;
+    }
+    const error = worst((sample) => {
+      let sum = 0;
+      for (let i = 0; i < d; i++) sum += numberAt(i, 1 + i, sample);
+      return sum;
+    });
+    divergenceAllowance[point] = 2e-5 * diagonalSum + SAFETY * Math.max(error, 0.3 * Math.sqrt(diagonalSquares)) + 1e-7;
+    const isTight = (allowance: number, size: number): boolean => allowance <= loosest * Math.max(size, SMALL);
+    const tight =
+      isTight(divergenceAllowance[point]!, diagonalSum) &&
+      Math.max(largestEntry, largestValue) < LARGEST &&
+      valueAllowance.subarray(point * d, (point + 1) * d).every((allowance) => isTight(allowance, largestValue)) &&
+      jacobianAllowance.subarray(point * d * d, (point + 1) * d * d).every((allowance) => isTight(allowance, largestEntry));
+    if (!tight) fit[point] = false;
+  }
+  return { value, jacobian, valueAllowance, jacobianAllowance, diagonalAllowance, divergenceAllowance, fit };
+}
