@@ -14,7 +14,7 @@ import { check, type Asked, type Results } from "./check.js";
 import { Draw } from "./draw.js";
 import { submitEncodes } from "./encodes.js";
 import type { Family } from "./families.js";
-import { describeNetwork, type Size } from "./networks.js";
+import { describeNetwork, paletteOf, type Size } from "./networks.js";
 import { cut, drawPool, type Pool } from "./pool.js";
 
 /** One call of evaluate, jvp or encode, and what came of it. */
@@ -32,6 +32,8 @@ export interface Evaluation {
 export interface CaseOptions {
   /** How often a field of a small network is tuned first, which takes software drivers long. */
   readonly tuned: number;
+  /** How often the kernels of a small network are fused ones, which a driver compiles for it alone. */
+  readonly fused: number;
 }
 
 /** What decides a plan; a field with fused kernels has few of them, since each is compiled. */
@@ -45,7 +47,12 @@ interface PlanDraw {
  * One network, a few fields of it by kernels of several families, and some calls of each. The seed decides all of it, so that
  * a failure comes again alone.
  */
-export async function runCase(device: GPUDevice, families: readonly Family[], seed: number, { tuned }: CaseOptions): Promise<Evaluation[]> {
+export async function runCase(
+  device: GPUDevice,
+  families: readonly Family[],
+  seed: number,
+  { tuned, fused }: CaseOptions,
+): Promise<Evaluation[]> {
   const draw = new Draw(seed);
   const size = draw.weighted<{ size: Size; weight: number }>([
     { size: "small", weight: 10 },
@@ -54,11 +61,11 @@ export async function runCase(device: GPUDevice, families: readonly Family[], se
   ]).size;
   const halves = families.filter(({ half }) => half);
   const isHalf = halves.length > 0 && draw.chance(0.12);
-  const isFused = size === "small" ? draw.chance(0.5) : draw.chance(0.04);
+  const isFused = size === "small" ? draw.chance(fused) : draw.chance(fused / 10);
   const fits = (isHalf ? halves : families.filter(({ half }) => !half)).filter(({ fused = false }) => fused === isFused);
-  const pool = drawPool(draw, size, isHalf);
+  const pool = drawPool(draw, size, paletteOf(seed), isHalf);
   const done: Evaluation[] = checkReference(draw, pool, isHalf);
-  for (let fields = draw.integer(1, 3); fields > 0; fields--) {
+  for (let fields = draw.integer(1, isFused ? 2 : 3); fields > 0; fields--) {
     const family = draw.weighted(fits);
     const one = new Field(device, draw, pool, family);
     done.push(...(await one.run(size === "small" && family.kernels === "auto" && draw.chance(tuned))));
@@ -142,7 +149,7 @@ class Field {
     }
     const plans = family.fused ? [false, true].map((encoded) => drawPlan(draw, this.pool, false, encoded)) : null;
     if (tuned) await this.tune(field);
-    for (let calls = draw.integer(4, 9); calls > 0; calls--) {
+    for (let calls = family.fused ? draw.integer(8, 16) : draw.integer(5, 12); calls > 0; calls--) {
       const kind = draw.between(0, 1);
       if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(false));
       else if (kind < 0.75) await this.jvp(field);

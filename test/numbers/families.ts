@@ -16,8 +16,8 @@ const named: readonly Family[] = [
   { kernels: "layers 8x16", weight: 2 },
   { kernels: "layers 4x16 by LANES lanes", weight: 3 },
   { kernels: "layers 8x16 by LANES lanes", weight: 3 },
-  { kernels: "layers 8x8 in groups of 8x8", weight: 3 },
-  { kernels: "layers 4x4 in groups of 16x16", weight: 3 },
+  { kernels: "layers 8x8 in groups of 8x8", weight: 1 },
+  { kernels: "layers 4x4 in groups of 16x16", weight: 1 },
   { kernels: "fused uniform x1", weight: 2, fused: true },
   { kernels: "fused uniform x2", weight: 2, fused: true },
   { kernels: "fused storage x2", weight: 2, fused: true },
@@ -27,7 +27,7 @@ const named: readonly Family[] = [
   { kernels: "fused uniform x4 by LANES lanes", weight: 2, fused: true },
   { kernels: "layers 4x4 in float16", weight: 1, half: true },
   { kernels: "layers 8x16 by LANES lanes in float16", weight: 1, half: true },
-  { kernels: "layers 8x8 in groups of 8x8 in float16", weight: 1, half: true },
+  { kernels: "layers 8x8 in groups of 8x8 in float16", weight: 0.4, half: true },
   { kernels: "fused storage x2 in float16", weight: 1, fused: true, half: true },
 ];
 

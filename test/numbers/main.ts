@@ -38,7 +38,7 @@ while (tally.count < count) {
   device.addEventListener("uncapturederror", ({ error }) => stray.push(error.message));
   const families = familiesOf(device);
   for (let cases = 0; cases < CASES_PER_DEVICE && tally.count < count; cases++, seed++) {
-    const done = await runCase(device, families, seed, { tuned });
+    const done = await runCase(device, families, seed, { tuned, fused: 0.4 });
     for (const failure of [...done.flatMap((evaluation) => evaluation.failure ?? []), ...stray.splice(0)]) {
       tally.failures++;
       console.log(`seed ${seed}: ${failure}`);

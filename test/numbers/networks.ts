@@ -1,5 +1,5 @@
 import { activationNames, mlp, type Activation, type LinearOperation, type Network, type Operand, type Operation } from "deldot";
-import type { Draw } from "./draw.js";
+import { Draw } from "./draw.js";
 
 /** "small" ones can be fused into one kernel that compiles soon; "wide" ones fill several tiles and blocks of a product. */
 export type Size = "small" | "middle" | "wide";
@@ -9,9 +9,25 @@ const ofPositive = ["log", "sqrt", "reciprocal", "power(1.5)", "power(0.5)", "po
 const variants = ["leaky_relu(0.2)", "elu(0.5)", "celu(2)", "softplus(2, 20)", "clip(-0.5, 0.75)", "sin(3)", "power(3)"];
 const anywhere = [...activationNames.filter((name) => !ofPositive.includes(name)), ...variants];
 
+/** The activations that networks are drawn with. Drivers compile kernels for each, so that many networks share a few. */
+export interface Palette {
+  readonly anywhere: readonly string[];
+  readonly ofPositive: readonly string[];
+}
+
+/** So many seeds in a row share a palette. */
+const SEEDS_PER_PALETTE = 150;
+
+export function paletteOf(seed: number): Palette {
+  const draw = new Draw(-1 - Math.floor(seed / SEEDS_PER_PALETTE));
+  return { anywhere: ["tanh", ...Array.from({ length: 4 }, () => draw.pick(anywhere))], ofPositive: [draw.pick(ofPositive)] };
+}
+
+export const wholePalette: Palette = { anywhere, ofPositive };
+
 /** Random chains and graphs; values stay about O(1) to O(10) where the state is O(1). */
-export function drawNetwork(draw: Draw, size: Size): Network {
-  return draw.chance(0.55) ? drawChain(draw, size) : drawGraph(draw, size);
+export function drawNetwork(draw: Draw, size: Size, palette: Palette): Network {
+  return draw.chance(0.55) ? drawChain(draw, size, palette) : drawGraph(draw, size, palette);
 }
 
 function drawWidth(draw: Draw, size: Size): number {
@@ -25,17 +41,18 @@ function drawState(draw: Draw, size: Size): number {
 }
 
 /** One activation everywhere, mostly, as in practice; or another for each layer. */
-function drawActivations(draw: Draw, count: number): string[] {
-  const one = draw.chance(0.5) ? draw.pick(["tanh", "silu", "gelu", "softplus", "sin"]) : draw.pick(anywhere);
+function drawActivations(draw: Draw, count: number, { anywhere }: Palette): string[] {
+  const one = draw.pick(anywhere);
   const same = draw.chance(0.6);
   return Array.from({ length: count }, () => (same ? one : draw.chance(0.15) ? "identity" : draw.pick(anywhere)));
 }
 
-function drawChain(draw: Draw, size: Size): Network {
+function drawChain(draw: Draw, size: Size, palette: Palette): Network {
+  const { anywhere } = palette;
   const d = drawState(draw, size);
   const c = draw.chance(0.4) ? draw.integer(1, 3) : 0;
   let widths = Array.from({ length: draw.integer(0, 4) }, () => drawWidth(draw, size));
-  let names = drawActivations(draw, widths.length);
+  let names = drawActivations(draw, widths.length, palette);
   if (draw.chance(0.2)) {
     // A linear bottleneck: the layers on both of its sides may be merged.
     const wide = (): number => (size === "small" ? draw.integer(4, 12) : draw.integer(16, 40));
@@ -73,6 +90,7 @@ class GraphBuilder {
     private readonly size: Size,
     readonly stateSize: number,
     readonly contextSize: number,
+    readonly palette: Palette,
   ) {}
 
   widthOf(operand: Operand): number {
@@ -124,7 +142,7 @@ class GraphBuilder {
     return this.add({ kind: "linear", terms, bias: draw.chance(0.7) ? draw.numbers(width, 0.5) : null }, width);
   }
 
-  activation(operand: Operand, name: string = this.draw.pick(anywhere)): number {
+  activation(operand: Operand, name: string = this.draw.pick(this.palette.anywhere)): number {
     return this.add({ kind: "activation", operand, activation: activationOf(name) }, this.widthOf(operand));
   }
 
@@ -181,14 +199,17 @@ const blocks: readonly { readonly weight: number; readonly add: (builder: GraphB
     add: (builder, draw) => {
       const input = builder.any();
       const by = builder.contextSize > 0 && draw.chance(0.7) ? "context" : builder.any();
-      builder.product(input, builder.activation(builder.linear(builder.widthOf(input), by, 0), draw.pick(["sigmoid", "tanh"])));
+      builder.product(
+        input,
+        builder.activation(builder.linear(builder.widthOf(input), by, 0), draw.chance(0.5) ? "tanh" : draw.pick(builder.palette.anywhere)),
+      );
     },
   },
   { weight: 3, add: (builder) => builder.norm(builder.linear(builder.width())) },
   { weight: 1, add: (builder) => builder.activation(builder.any()) },
   { weight: 1, add: (builder) => builder.norm(builder.any()) },
   { weight: 1, add: (builder) => builder.sum(builder.any()) },
-  { weight: 1, add: (builder, draw) => builder.activation(builder.positive(builder.width()), draw.pick(ofPositive)) },
+  { weight: 1, add: (builder, draw) => builder.activation(builder.positive(builder.width()), draw.pick(builder.palette.ofPositive)) },
   {
     // What depends on the context alone.
     weight: 2,
@@ -201,9 +222,9 @@ const blocks: readonly { readonly weight: number; readonly add: (builder: GraphB
 ];
 
 /** Residual blocks, gates, products, norms, diagonals and skips in any order; some of it is read by nobody. */
-export function drawGraph(draw: Draw, size: Size): Network {
+export function drawGraph(draw: Draw, size: Size, palette: Palette): Network {
   const contextSize = draw.chance(0.5) ? draw.integer(1, 3) : 0;
-  const builder = new GraphBuilder(draw, size, drawState(draw, size), contextSize);
+  const builder = new GraphBuilder(draw, size, drawState(draw, size), contextSize, palette);
   const { stateSize, operations } = builder;
   for (let left = draw.integer(1, size === "small" ? 4 : 7); left > 0; left--) draw.weighted(blocks).add(builder, draw);
   if (contextSize > 0 && draw.chance(0.04)) {

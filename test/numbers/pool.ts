@@ -1,6 +1,6 @@
 import type { Network } from "deldot";
 import type { Draw } from "./draw.js";
-import { drawNetwork, type Size } from "./networks.js";
+import { drawNetwork, type Palette, type Size } from "./networks.js";
 import { truthOf, type Truth } from "./truth.js";
 
 /** How contexts are given: one vector for all points, one per point, or long runs of points with one each. */
@@ -25,10 +25,10 @@ const MOST_NUMBERS = 4e6;
 const TWO_RUNS = 2 * 4096;
 
 /** A network and points, drawn until at least one point is fit. */
-export function drawPool(draw: Draw, size: Size, half: boolean): Pool {
+export function drawPool(draw: Draw, size: Size, palette: Palette, half: boolean): Pool {
   for (;;) {
     const inRuns = size === "small" && draw.chance(0.01);
-    const network = drawNetwork(draw, size);
+    const network = drawNetwork(draw, size, palette);
     const isLight = workOf(network).multiplyAdds < 1500;
     const pool = drawPoints(draw, network, inRuns && isLight, half);
     if (pool) return pool;

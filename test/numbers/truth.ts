@@ -223,10 +223,11 @@ function normOf(
     for (let i = 0; i < width; i++) sum += factor(i) * y[i * channels + c]!;
     return sum / width;
   };
-  for (let c = 0; c < channels && centered; c++) {
-    const mean = meanOf(c, () => 1);
-    for (let i = 0; i < width; i++) y[i * channels + c]! -= mean;
-  }
+  if (centered)
+    for (let c = 0; c < channels; c++) {
+      const mean = meanOf(c, () => 1);
+      for (let i = 0; i < width; i++) y[i * channels + c]! -= mean;
+    }
   const r = 1 / Math.sqrt(meanOf(0, (i) => y[i * channels]!) + epsilon);
   for (let i = 0; i < width; i++) y[i * channels]! *= r;
   for (let c = 1; c < channels; c++) {
