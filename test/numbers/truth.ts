@@ -29,6 +29,8 @@ const FUNCTION_ERROR = 3e-7;
 const SAMPLES = 4;
 /** Times what the worst of the samples errs by. */
 const SAFETY = 8;
+/** Rounded weights err all by as much as they may, where most roundings in float32 err by less. */
+const HALF_SAFETY = 12;
 /** A pre-activation within this times 1 + |z| of a kink may fall on its other side. */
 const KINK_MARGIN = 1e-4;
 const LARGEST = 1e4;
@@ -173,7 +175,7 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
     const { width, data } = results.at(-1)!;
     for (let at = 0; at < count * width; at++) if (!(Math.abs(data[at * unit]!) < LARGEST)) fit[Math.floor(at / width)] = false;
   }
-  return allowancesOf(results.at(-1)!, d, fit, half ? LOOSEST_IN_HALF : LOOSEST);
+  return allowancesOf(results.at(-1)!, d, fit, half);
 }
 
 /** σ, σ' and σ'' at every z, and whether σ' jumps near it: then the difference of σ' does not halve with its step. */
@@ -240,65 +242,77 @@ function normOf(
 /** The size of a sum of |numbers| below which float32's absolute errors count, and not the relative ones. */
 const SMALL = 0.1;
 
-function allowancesOf({ data }: Channels, d: number, fit: boolean[], loosest: number): Truth {
+function allowancesOf({ data }: Channels, d: number, fit: boolean[], half: boolean): Truth {
   const count = fit.length;
   const channels = 1 + d;
-  const value = new Float64Array(count * d);
-  const jacobian = new Float64Array(count * d * d);
-  const valueAllowance = new Float64Array(count * d);
-  const jacobianAllowance = new Float64Array(count * d * d);
-  const diagonalAllowance = new Float64Array(count * d);
-  const divergenceAllowance = new Float64Array(count);
-  /** By what the worst sample errs. */
-  const worst = (error: (sample: number) => number): number => {
-    let most = 0;
-    for (let sample = 1; sample <= SAMPLES; sample++) most = Math.max(most, Math.abs(error(sample)));
-    return most;
+  /** One channel of one component: 0 is f, 1 + k is ∂f/∂x_k; of the samples, their errors. */
+  const numberAt = (at: number, channel: number, sample = 0): number => data[(at * (1 + SAMPLES) + sample) * channels + channel]!;
+  const worst = (error: (sample: number) => number): number =>
+    Math.max(...Array.from({ length: SAMPLES }, (_, sample) => Math.abs(error(sample + 1))));
+  /** Σ of the diagonal's numbers or errors. */
+  const trace = (point: number, of: (number: number) => number, sample = 0): number => {
+    let sum = 0;
+    for (let i = 0; i < d; i++) sum += of(numberAt(point * d + i, 1 + i, sample));
+    return sum;
   };
+  const value = Float64Array.from({ length: count * d }, (_, at) => numberAt(at, 0));
+  const jacobian = Float64Array.from({ length: count * d * d }, (_, at) => numberAt(Math.floor(at / d), 1 + (at % d)));
+  const valueErrors = usual(
+    value.map((_, at) => worst((sample) => numberAt(at, 0, sample))),
+    d,
+  );
+  const entryErrors = usual(
+    jacobian.map((_, at) => worst((sample) => numberAt(Math.floor(at / d), 1 + (at % d), sample))),
+    d * d,
+  );
+  const traceErrors = usual(
+    new Float64Array(count).map((_, point) => worst((sample) => trace(point, (error) => error, sample))),
+    1,
+  );
+  const largestValue = largestOf(value, d);
+  const largestEntry = largestOf(jacobian, d * d);
+  const diagonalSum = new Float64Array(count).map((_, point) => trace(point, Math.abs));
+
+  const safety = half ? HALF_SAFETY : SAFETY;
+  const valueAllowance = valueErrors.map((error, at) => 1e-5 * largestValue[Math.floor(at / d)]! + safety * error + 1e-7);
+  const jacobianAllowance = entryErrors.map((error, at) => 1e-5 * largestEntry[Math.floor(at / (d * d))]! + safety * error + 1e-7);
+  const diagonalAllowance = value.map((_, at) => 2e-5 * diagonalSum[Math.floor(at / d)]! + safety * entryErrors[at * d + (at % d)]! + 1e-7);
+  const divergenceAllowance = diagonalSum.map((sum, point) => {
+    let squares = 0;
+    for (let i = 0; i < d; i++) squares += entryErrors[(point * d + i) * d + i]! ** 2;
+    return 2e-5 * sum + safety * Math.max(traceErrors[point]!, 0.3 * Math.sqrt(squares)) + 1e-7;
+  });
   for (let point = 0; point < count; point++) {
-    const numberAt = (i: number, c: number, sample: number): number => data[((point * d + i) * (1 + SAMPLES) + sample) * channels + c]!;
-    let [largestValue, largestEntry, diagonalSum] = [0, 0, 0];
-    let [valueSquares, entrySquares, diagonalSquares] = [0, 0, 0];
-    for (let i = 0; i < d; i++) {
-      value[point * d + i] = numberAt(i, 0, 0);
-      largestValue = Math.max(largestValue, Math.abs(numberAt(i, 0, 0)));
-      valueAllowance[point * d + i] = worst((sample) => numberAt(i, 0, sample));
-      valueSquares += valueAllowance[point * d + i]! ** 2;
-      for (let k = 0; k < d; k++) {
-        const at = (point * d + i) * d + k;
-        jacobian[at] = numberAt(i, 1 + k, 0);
-        largestEntry = Math.max(largestEntry, Math.abs(jacobian[at]));
-        jacobianAllowance[at] = worst((sample) => numberAt(i, 1 + k, sample));
-        entrySquares += jacobianAllowance[at] ** 2;
-      }
-      diagonalSum += Math.abs(numberAt(i, 1 + i, 0));
-      diagonalSquares += jacobianAllowance[(point * d + i) * d + i]! ** 2;
-    }
-    // Where all samples of one entry happen to be small, those of its neighbours still say how large errors are.
-    const usualValue = 0.3 * Math.sqrt(valueSquares / d);
-    const usualEntry = (0.3 * Math.sqrt(entrySquares)) / d;
-    for (let i = 0; i < d; i++) {
-      const at = point * d + i;
-      valueAllowance[at] = 1e-5 * largestValue + SAFETY * Math.max(valueAllowance[at]!, usualValue) + 1e-7;
-      for (let k = 0; k < d; k++) {
-        const entry = at * d + k;
-        jacobianAllowance[entry] = 1e-5 * largestEntry + SAFETY * Math.max(jacobianAllowance[entry]!, usualEntry) + 1e-7;
-      }
-      diagonalAllowance[at] = 2e-5 * diagonalSum + jacobianAllowance[at * d + i]! - 1e-5 * largestEntry;
-    }
-    const error = worst((sample) => {
-      let sum = 0;
-      for (let i = 0; i < d; i++) sum += numberAt(i, 1 + i, sample);
-      return sum;
-    });
-    divergenceAllowance[point] = 2e-5 * diagonalSum + SAFETY * Math.max(error, 0.3 * Math.sqrt(diagonalSquares)) + 1e-7;
-    const isTight = (allowance: number, size: number): boolean => allowance <= loosest * Math.max(size, SMALL);
-    const tight =
-      isTight(divergenceAllowance[point]!, diagonalSum) &&
-      Math.max(largestEntry, largestValue) < LARGEST &&
-      valueAllowance.subarray(point * d, (point + 1) * d).every((allowance) => isTight(allowance, largestValue)) &&
-      jacobianAllowance.subarray(point * d * d, (point + 1) * d * d).every((allowance) => isTight(allowance, largestEntry));
-    if (!tight) fit[point] = false;
+    const isTight = (allowances: Float64Array, width: number, size: number): boolean =>
+      allowances
+        .subarray(point * width, (point + 1) * width)
+        .every((allowance) => allowance <= (half ? LOOSEST_IN_HALF : LOOSEST) * Math.max(size, SMALL));
+    fit[point] &&=
+      Math.max(largestEntry[point]!, largestValue[point]!) < LARGEST &&
+      isTight(divergenceAllowance, 1, diagonalSum[point]!) &&
+      isTight(valueAllowance, d, largestValue[point]!) &&
+      isTight(jacobianAllowance, d * d, largestEntry[point]!);
   }
   return { value, jacobian, valueAllowance, jacobianAllowance, diagonalAllowance, divergenceAllowance, fit };
+}
+
+/**
+ * Errors of rows of numbers; where all samples of a number happen to be small, its row and the other points still say how
+ * large they are.
+ */
+function usual(errors: Float64Array, width: number): Float64Array {
+  const sizes = new Float64Array(errors.length / width);
+  for (let row = 0; row < sizes.length; row++)
+    sizes[row] = Math.hypot(...errors.subarray(row * width, (row + 1) * width)) / Math.sqrt(width);
+  const median = sizes.toSorted()[Math.floor(sizes.length / 2)] ?? 0;
+  return errors.map((error, at) => Math.max(error, 0.3 * sizes[Math.floor(at / width)]!, 0.3 * median));
+}
+
+function largestOf(numbers: Float64Array, width: number): Float64Array {
+  const largest = new Float64Array(numbers.length / width);
+  numbers.forEach((x, at) => {
+    const row = Math.floor(at / width);
+    largest[row] = Math.max(largest[row]!, Math.abs(x));
+  });
+  return largest;
 }
