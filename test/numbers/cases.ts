@@ -4,6 +4,7 @@ import {
   explainPlan,
   InputError,
   LimitError,
+  methods,
   outputs,
   VectorField,
   type Method,
@@ -78,7 +79,7 @@ export async function runCase(
 /** The reference by one of its exact methods against the truth, which shares no code with it but the activations. */
 function checkReference(draw: Draw, pool: Pool, isHalf: boolean): Evaluation[] {
   if (isHalf || pool.contextKind === "runs") return [];
-  const { method, outputs } = drawPlan(draw, pool, true, false);
+  const { method, outputs } = drawPlan(draw, pool, ["tangent", "cyclic", "jacobian", "coordinate"], true);
   const { context, points, count } = pool;
   const result = evaluateReference(pool.network, points, { context, method, outputs });
   const results = Object.fromEntries(outputs.map((output) => [output, Float32Array.from(result[output]!)]));
@@ -87,22 +88,25 @@ function checkReference(draw: Draw, pool: Pool, isHalf: boolean): Evaluation[] {
   return [{ kernels: "reference", ran: null, refused: null, failure }];
 }
 
-/** Outputs, and a method that gives them. */
-function drawPlan(draw: Draw, { network, truth }: Pool, exact: boolean, encoded: boolean): PlanDraw {
-  const offered: readonly Output[] = encoded ? outputs.filter((output) => output !== "jacobian") : outputs;
+/** Rounded weights are the same on both sides of a difference, which allowances for float16 do not know. */
+const withoutDifference = methods.filter((method) => method !== "difference");
+/** Whose plans can be fused. */
+const fusedMethods: readonly Method[] = ["tangent", "cyclic"];
+
+/** Outputs, and a method among these that gives them. */
+function drawPlan(draw: Draw, { network }: Pool, among: readonly Method[], withJacobian: boolean): PlanDraw {
+  const offered: readonly Output[] = withJacobian ? outputs : outputs.filter((output) => output !== "jacobian");
   const usual: readonly (readonly Output[])[] = [["divergence"], ["value", "divergence"], ["value"], ["value", "divergence", "diagonal"]];
   const drawn = draw.chance(0.5) ? draw.pick(usual) : offered.filter(() => draw.chance(0.45));
   const wanted = drawn.length > 0 ? drawn : (["divergence"] as const);
   const { candidates } = explainPlan(network, { outputs: wanted });
-  const delivering = candidates.filter(({ delivers, exact: isExact }) => (isExact || !exact) && delivers);
-  const methods = [...new Set(delivering.map(({ method }) => method))];
-  const method = methods.length === 0 || draw.chance(0.35) ? "auto" : draw.pick(methods);
-  const d = truth.value.length > 0 ? network.stateSize : 1;
+  const delivering = among.filter((method) => candidates.some((candidate) => candidate.method === method && candidate.delivers));
+  const method = delivering.length === 0 || draw.chance(0.35) ? "auto" : draw.pick(delivering);
   return {
     outputs: draw.chance(0.2) ? wanted.toReversed() : wanted,
     method,
     options: {
-      ...(draw.chance(0.3) && { tangentsAtOnce: draw.integer(1, d + 1) }),
+      ...(draw.chance(0.3) && { tangentsAtOnce: draw.integer(1, network.stateSize + 1) }),
       ...(method === "hutchinson" && {
         probes: draw.integer(1, 9),
         seed: draw.integer(-5, 1e6),
@@ -147,28 +151,26 @@ class Field {
       this.note("create", error, null);
       return this.done;
     }
-    const plans = family.fused ? [false, true].map((encoded) => drawPlan(draw, this.pool, false, encoded)) : null;
+    const plans = family.fused
+      ? [true, false].map(() => drawPlan(draw, this.pool, draw.chance(0.85) ? fusedMethods : withoutDifference, false))
+      : null;
     if (tuned) await this.tune(field);
     for (let calls = family.fused ? draw.integer(8, 16) : draw.integer(5, 12); calls > 0; calls--) {
       const kind = draw.between(0, 1);
-      if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(false));
+      if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(true));
       else if (kind < 0.75) await this.jvp(field);
-      else await this.encode(field, plans ? [plans[1]!] : Array.from({ length: draw.integer(1, 2) }, () => this.plan(true)));
+      else await this.encode(field, plans ? [draw.pick(plans)] : Array.from({ length: draw.integer(1, 2) }, () => this.plan(false)));
     }
     field.destroy();
     return this.done;
   }
 
-  private plan(encoded: boolean): PlanDraw {
-    for (;;) {
-      const plan = drawPlan(this.draw, this.pool, false, encoded);
-      // Rounded weights are the same on both sides of a difference, which allowances for float16 do not know.
-      if (plan.method !== "difference" || !this.family.half) return plan;
-    }
+  private plan(withJacobian: boolean): PlanDraw {
+    return drawPlan(this.draw, this.pool, this.family.half ? withoutDifference : methods, withJacobian);
   }
 
   private async tune(field: VectorField): Promise<void> {
-    const { method, outputs: wanted, options } = this.plan(false);
+    const { method, outputs: wanted, options } = this.plan(true);
     try {
       const contextPer = this.pool.contextKind === "perPoint" ? ("point" as const) : ("batch" as const);
       await field.tune(this.draw.size(1, 4096), { method, outputs: wanted, ...options, contextPer });
@@ -232,9 +234,8 @@ class Field {
   private async encode(field: VectorField, plans: readonly PlanDraw[]): Promise<void> {
     const { draw, pool } = this;
     const all = plans.map((plan) => {
-      const encoded = plan.outputs.filter((output) => output !== "jacobian");
       const stretch = this.stretch();
-      return { plan: { ...plan, outputs: encoded }, stretch, ...this.inputs(stretch) };
+      return { plan, stretch, ...this.inputs(stretch) };
     });
     const call = all.map(({ plan, stretch }) => `encode ${describe(plan, stretch)}`).join(" and ");
     try {

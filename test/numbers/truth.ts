@@ -88,8 +88,13 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
           const to = (point * width + row) * unit;
           sums.fill(0);
           squares.fill(0);
-          if (operation.bias) result.data[to] = sums[0] = operation.bias[row]!;
-          sums[0] = Math.abs(sums[0]!);
+          if (operation.bias) {
+            const bias = operation.bias[row]!;
+            result.data[to] = bias;
+            sums[0] = Math.abs(bias);
+            // Fused kernels round it as they round weights.
+            squares[0] = bias * bias;
+          }
           for (const { operand, weight } of operation.terms) {
             const input = of(operand);
             const isDiagonal = "diagonal" in weight;
