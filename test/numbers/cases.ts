@@ -157,7 +157,8 @@ class Field {
     if (tuned) await this.tune(field);
     for (let calls = family.fused ? draw.integer(8, 16) : draw.integer(5, 12); calls > 0; calls--) {
       const kind = draw.between(0, 1);
-      if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(true));
+      if (kind < 0.08) await Promise.all(Array.from({ length: 2 }, () => this.evaluate(field, plans ? draw.pick(plans) : this.plan(true))));
+      else if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(true));
       else if (kind < 0.75) await this.jvp(field);
       else await this.encode(field, plans ? [draw.pick(plans)] : Array.from({ length: draw.integer(1, 2) }, () => this.plan(false)));
     }
@@ -202,16 +203,20 @@ class Field {
   private async evaluate(field: VectorField, plan: PlanDraw): Promise<void> {
     const { draw } = this;
     const stretch = this.stretch();
-    const { points, context } = this.inputs(stretch);
-    const shape = [stretch.count, this.pool.network.stateSize];
+    let { points, context } = this.inputs(stretch);
+    const d = this.pool.network.stateSize;
+    const shape = [stretch.count, d];
+    const nonFinite = new Set(Array.from({ length: draw.chance(0.08) ? draw.integer(1, 3) : 0 }, () => draw.integer(0, stretch.count - 1)));
+    if (nonFinite.size > 0) points = points.slice();
+    for (const point of nonFinite) points[point * d + draw.integer(0, d - 1)] = draw.pick([NaN, Infinity, -Infinity]);
     const given = draw.pick([points, Float64Array.from(points), { data: points, shape }] as const);
-    const call = `evaluate ${describe(plan, stretch)}`;
+    const call = `evaluate ${describe(plan, stretch)}${nonFinite.size > 0 ? `, ${[...nonFinite].join(" and ")} not finite` : ""}`;
     try {
       const { outputs: wanted, method, options } = plan;
       const result = await field.evaluate(given, { context, outputs: wanted, method, ...options });
       const results: Results = Object.fromEntries(wanted.map((output) => [output, result[output]!]));
       if (result.standardError) results.standardError = result.standardError;
-      this.note(call, null, result.kernels, check(this.asked(plan, stretch), results));
+      this.note(call, null, result.kernels, check(this.asked(plan, stretch), results, undefined, nonFinite));
     } catch (error) {
       this.note(call, error, null);
     }
