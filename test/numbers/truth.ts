@@ -1,4 +1,4 @@
-import { evaluateReference, type Activation, type Network, type Operand } from "deldot";
+import { evaluateReference, type Activation, type Network, type NormOperation, type Operand } from "deldot";
 import type { Draw } from "./draw.js";
 
 /** What float64 gives at each point, and what float32 may err by. */
@@ -158,20 +158,18 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
       const result = empty(input.width);
       for (let point = 0; point < count; point++) {
         const from = point * input.width * unit;
-        const exact = normOf(input, from, unit, channels, 0, operation.centered, operation.epsilon);
+        const exact = normOf(input, from, unit, channels, 0, operation, () => 0);
         for (let i = 0; i < input.width; i++)
-          for (let c = 0; c < channels; c++) result.data[from + i * unit + c] = exact.y[i * channels + c]!;
+          for (let c = 0; c < channels; c++) result.data[from + i * unit + c] = exact[i * channels + c]!;
         for (let sample = 1; sample <= SAMPLES; sample++) {
-          const { y } = normOf(input, from, unit, channels, sample, operation.centered, operation.epsilon);
+          const moved = normOf(input, from, unit, channels, sample, operation, () => ROUNDING * draw.between(-1, 1));
           for (let i = 0; i < input.width; i++)
             for (let c = 0; c < channels; c++)
-              result.data[from + i * unit + sample * channels + c] = y[i * channels + c]! - exact.y[i * channels + c]!;
+              result.data[from + i * unit + sample * channels + c] = moved[i * channels + c]! - exact[i * channels + c]!;
         }
-        // The mean is taken off first, so that what is rounded is as large as the numbers were.
         for (let c = 0; c < channels; c++) {
           let largest = 0;
-          for (let i = 0; i < input.width; i++)
-            largest = Math.max(largest, exact.r * Math.abs(input.data[from + i * unit + c]!), Math.abs(exact.y[i * channels + c]!));
+          for (let i = 0; i < input.width; i++) largest = Math.max(largest, Math.abs(exact[i * channels + c]!));
           for (let i = 0; i < input.width; i++) disturb(result.data, from + i * unit, c, 4 * ROUNDING * largest);
         }
       }
@@ -209,39 +207,42 @@ function curveOf(
   };
 }
 
-/** A norm and its tangents for the numbers, or for numbers and tangents moved by the errors of a sample: [width, 1 + d]. */
+/**
+ * A norm and its tangents for the numbers, or for numbers and tangents moved by the errors of a sample: [width, 1 + d]. The
+ * mean is taken off first, so that what is rounded then is as large as the numbers were.
+ */
 function normOf(
   { width, data }: Channels,
   from: number,
   unit: number,
   channels: number,
   sample: number,
-  centered: boolean,
-  epsilon: number,
-): { y: Float64Array; r: number } {
+  { centered, epsilon }: NormOperation,
+  rounding: () => number,
+): Float64Array {
   const y = new Float64Array(width * channels);
-  for (let i = 0; i < width; i++)
-    for (let c = 0; c < channels; c++) {
-      const at = from + i * unit + c;
-      y[i * channels + c] = data[at]! + (sample > 0 ? data[at + sample * channels]! : 0);
-    }
   const meanOf = (c: number, factor: (i: number) => number): number => {
     let sum = 0;
     for (let i = 0; i < width; i++) sum += factor(i) * y[i * channels + c]!;
     return sum / width;
   };
-  if (centered)
-    for (let c = 0; c < channels; c++) {
-      const mean = meanOf(c, () => 1);
-      for (let i = 0; i < width; i++) y[i * channels + c]! -= mean;
+  for (let c = 0; c < channels; c++) {
+    let largest = 0;
+    for (let i = 0; i < width; i++) {
+      const at = from + i * unit + c;
+      y[i * channels + c] = data[at]! + (sample > 0 ? data[at + sample * channels]! : 0);
+      largest = Math.max(largest, Math.abs(data[at]!));
     }
-  const r = 1 / Math.sqrt(meanOf(0, (i) => y[i * channels]!) + epsilon);
+    const mean = centered ? meanOf(c, () => 1) : 0;
+    for (let i = 0; i < width; i++) y[i * channels + c]! += 2 * rounding() * largest - mean;
+  }
+  const r = (1 + 4 * rounding()) / Math.sqrt(meanOf(0, (i) => y[i * channels]!) + epsilon);
   for (let i = 0; i < width; i++) y[i * channels]! *= r;
   for (let c = 1; c < channels; c++) {
     const along = meanOf(c, (i) => y[i * channels]!);
     for (let i = 0; i < width; i++) y[i * channels + c] = r * (y[i * channels + c]! - y[i * channels]! * along);
   }
-  return { y, r };
+  return y;
 }
 
 /** The size of a sum of |numbers| below which float32's absolute errors count, and not the relative ones. */
