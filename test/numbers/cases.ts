@@ -155,7 +155,7 @@ class Field {
       ? [true, false].map(() => drawPlan(draw, this.pool, draw.chance(0.85) ? fusedMethods : withoutDifference, false))
       : null;
     if (tuned) await this.tune(field);
-    for (let calls = family.fused ? draw.integer(8, 16) : draw.integer(5, 12); calls > 0; calls--) {
+    for (let calls = family.fused ? draw.integer(12, 24) : draw.integer(8, 20); calls > 0; calls--) {
       const kind = draw.between(0, 1);
       if (kind < 0.08) await Promise.all(Array.from({ length: 2 }, () => this.evaluate(field, plans ? draw.pick(plans) : this.plan(true))));
       else if (kind < 0.65) await this.evaluate(field, plans ? draw.pick(plans) : this.plan(true));

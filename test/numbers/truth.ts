@@ -31,7 +31,7 @@ const SAMPLES = 4;
 const SAFETY = 8;
 /** Rounded weights err all by as much as they may, where most roundings in float32 err by less. */
 const HALF_SAFETY = 12;
-/** A pre-activation within this times 1 + |z| of a kink may fall on its other side. */
+/** A pre-activation within this times 1 + |z| of a kink, and what it errs by beside, may fall on its other side. */
 const KINK_MARGIN = 1e-4;
 const LARGEST = 1e4;
 /** An allowance over this part of the numbers says nothing of them. */
@@ -118,7 +118,13 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
       const input = of(operation.operand);
       const result = empty(input.width);
       const z = Float64Array.from({ length: count * input.width }, (_, at) => input.data[at * unit]!);
-      const { value, slope, curvature, kinked } = curveOf(operation.activation, z);
+      // What z errs by, to be sure of the side of a kink that it is on.
+      const margin = z.map((x, at) => {
+        let worst = 0;
+        for (let sample = 1; sample <= SAMPLES; sample++) worst = Math.max(worst, Math.abs(input.data[at * unit + sample * channels]!));
+        return KINK_MARGIN * (1 + Math.abs(x)) + SAFETY * worst;
+      });
+      const { value, slope, curvature, kinked } = curveOf(operation.activation, z, margin);
       for (let at = 0; at < z.length; at++) {
         const to = at * unit;
         if (kinked[at]) fit[Math.floor(at / input.width)] = false;
@@ -181,13 +187,13 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
   return allowancesOf(results.at(-1)!, d, fit, half);
 }
 
-/** σ, σ' and σ'' at every z, and whether σ' jumps near it: then the difference of σ' does not halve with its step. */
+/** σ, σ' and σ'' at every z, and whether σ' jumps within a margin: then the difference of σ' does not halve with its step. */
 function curveOf(
   activation: Activation,
   z: Float64Array,
+  margin: Float64Array,
 ): { value: Float64Array; slope: Float64Array; curvature: Float64Array; kinked: boolean[] } {
   const network: Network = { stateSize: 1, contextSize: 0, operations: [{ kind: "activation", operand: "state", activation }] };
-  const margin = z.map((x) => KINK_MARGIN * (1 + Math.abs(x)));
   const slopeAt = (part: number): Float64Array =>
     evaluateReference(
       network,
