@@ -41,7 +41,7 @@ export interface CaseOptions {
 interface PlanDraw {
   readonly outputs: readonly Output[];
   readonly method: Method | "auto";
-  readonly options: Pick<PlanOptions, "tangentsAtOnce" | "probes" | "seed" | "probesPer" | "step">;
+  readonly options: Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step">;
 }
 
 /**
@@ -106,7 +106,7 @@ function drawPlan(draw: Draw, { network }: Pool, among: readonly Method[], withJ
     outputs: draw.chance(0.2) ? wanted.toReversed() : wanted,
     method,
     options: {
-      ...(draw.chance(0.3) && { tangentsAtOnce: draw.integer(1, network.stateSize + 1) }),
+      ...(draw.chance(0.3) && { chunkSize: draw.integer(1, network.stateSize + 1) }),
       ...(method === "hutchinson" && {
         probes: draw.integer(1, 9),
         seed: draw.integer(-5, 1e6),
