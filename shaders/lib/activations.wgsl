@@ -1,9 +1,10 @@
 // Activations: each function gives vec2f(value, derivative) at z. Needs special.wgsl; functions only.
 //
-// Finite for any finite z. At a kink the derivative is PyTorch's. Parameters are those that src/model/activation.ts admits.
+// At a kink the derivative is PyTorch's. Parameters are those that src/model/activation.ts admits.
 // Errors are in float32 and for both numbers: with v the exact value or derivative, 1e-6 (1 + |v|) unless stated otherwise,
 // and "exact" means one or two roundings. Functions through 0 also hold a relative error of 1e-6 in the value near z = 0.
-// A value that would overflow stops within a part in 1e6 of the largest float32. A driver may take |z| < 2^-126 for 0.
+// What overflows is infinite, and what is outside the domain NaN in both; what saturates is right for any finite z. What is
+// nearer to 0 than 2^-126, z or result, may be taken for 0. z itself is finite: see activationWgsl in src/model/activation.ts.
 
 // z. Exact.
 fn identity(z: f32) -> vec2f {
@@ -17,7 +18,7 @@ fn relu(z: f32) -> vec2f {
 
 // z where z > 0, else slope z; the derivative at 0 is slope. Exact.
 fn leaky_relu(z: f32, slope: f32) -> vec2f {
-  return select(vec2f(bounded_product(slope, z), slope), vec2f(z, 1.0), z > 0.0);
+  return select(vec2f(slope * z, slope), vec2f(z, 1.0), z > 0.0);
 }
 
 // min(max(z, 0), 6); the derivative at 0 and 6 is 0. Exact.
@@ -37,16 +38,16 @@ fn selu(z: f32) -> vec2f {
   const scale = 1.0507009873554805;
   const scale_alpha = 1.7580993408473766;
   let e = falling_exp2(1.442695041 * clamp(z, -88.0, 0.0));
-  return select(scale_alpha * e.yx, vec2f(bounded_product(scale, z), scale), z > 0.0);
+  return select(scale_alpha * e.yx, vec2f(scale * z, scale), z > 0.0);
 }
 
 // z where z > 0, else alpha (e^(z/alpha) - 1). Error times max(1, |alpha|); but for alpha < 0 both grow like e^|z/alpha|,
 // with the relative error of exponential().
 fn celu(z: f32, alpha: f32) -> vec2f {
-  let limit = 100.0 * abs(alpha); // beyond it bounded_exp is constant
+  let limit = 100.0 * abs(alpha); // beyond it exp_of is 0 or infinite
   let x = clamp(z, -limit, 0.0) / alpha;
-  let e = bounded_exp(x);
-  return select(vec2f(bounded_product(alpha, expm1(x, e)), e), vec2f(z, 1.0), z > 0.0);
+  let e = exp_of(x);
+  return select(vec2f(alpha * expm1(x, e), e), vec2f(z, 1.0), z > 0.0);
 }
 
 // z Φ(z) with Φ the standard normal distribution; derivative Φ(z) + z e^(-z²/2) / sqrt(2 pi).
@@ -136,56 +137,61 @@ fn softsign(z: f32) -> vec2f {
 // log(1 + e^(beta z)) / beta, but z where beta z > threshold; derivative S(beta z), but 1, with S the logistic function.
 // With t = e^(-|beta z|) the value is (max(beta z, 0) + log(1 + t)) / beta. Error of the value times max(1, 1/|beta|).
 fn softplus(z: f32, beta: f32, threshold: f32) -> vec2f {
-  let u = bounded_product(beta, z);
+  let u = beta * z;
   let t = falling_exp(-abs(u));
   let smooth_part = vec2f((max(u, 0.0) + log1p(t)) / beta, select(t, 1.0, u > 0.0) / (1.0 + t));
   return select(smooth_part, vec2f(z, 1.0), u > threshold);
 }
 
 // sin(omega z), derivative omega cos(omega z); turns is |omega| / (2 pi) in fixed point (see sine_cosine).
-// Error 2e-7 in the value and 2e-7 |omega| in the derivative for |z| <= 2^68.
+// Error 2e-7 in the value and 2e-7 |omega| in the derivative where |z| <= 2^68, NaN beyond.
 fn sine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
   return vec2f(1.0, omega) * sine_cosine(z, omega, turns);
 }
 
-// cos z, derivative -sin z; turns is 1 / (2 pi) in fixed point (see sine_cosine). Error 2e-7 for |z| <= 2^68.
+// cos z, derivative -sin z; turns is 1 / (2 pi) in fixed point (see sine_cosine). Error 2e-7 where |z| <= 2^68, NaN
+// beyond.
 fn cosine(z: f32, turns: vec4<u32>) -> vec2f {
   let sc = sine_cosine(z, 1.0, turns);
   return vec2f(sc.y, -sc.x);
 }
 
-// e^z and again e^z; 0 below -87 and constant above 88.72. Relative error that of WGSL's exp, (3 + 2|z|) 2^-23.
+// e^z and again e^z; 0 below -87, infinite above 88.7228. Relative error that of WGSL's exp, (3 + 2|z|) 2^-23.
 fn exponential(z: f32) -> vec2f {
-  return vec2f(bounded_exp(z));
+  return vec2f(exp_of(z));
 }
 
-// log z and 1/z; NaN below 0, where the driver knows NaN. Below 2^-126, 0 included, those of 2^-126. Relative error 3e-7.
+// log z and 1/z; -infinity and infinity at 0. Relative error 3e-7. Above 2^126 the derivative, which may be taken for 0, is
+// NaN: of log(e^z) it would make 0 for 1.
 fn logarithm(z: f32) -> vec2f {
-  let x = max(z, 1.17549435e-38);
-  return vec2f(undefined_below_zero(log_of(x), z), 1.0 / x);
+  return undefined_where(vec2f(log_of(z), 1.0 / z), vec2<bool>(z < 0.0, z < 0.0 || z > 8.5070592e37));
 }
 
-// sqrt z and 1 / (2 sqrt z); NaN below 0, where the driver knows NaN. The derivative stops at that of 2^-126.
+// sqrt z and 1 / (2 sqrt z), infinite at 0.
 fn square_root(z: f32) -> vec2f {
-  return vec2f(undefined_below_zero(sqrt(max(z, 0.0)), z), 0.5 / sqrt(max(z, 1.17549435e-38)));
+  let root = sqrt(z);
+  return undefined_where(vec2f(root, 0.5 / root), vec2<bool>(z < 0.0));
 }
 
-// 1/z and -1/z². Exact; nearer to 0 than 2^-126 the value is that of 2^-126, and the derivative stops at the largest number.
+// 1/z and -1/z². Exact.
 fn reciprocal(z: f32) -> vec2f {
-  let x = select(max(z, 1.17549435e-38), min(z, -1.17549435e-38), z < 0.0);
-  let r = 1.0 / clamp(x, -8.5e37, 8.5e37); // a quotient by more than 2^126 may be flushed to 0
-  return vec2f(r, -bounded_product(r, r));
+  let r = 1.0 / z;
+  return vec2f(r, -r * r);
 }
 
 // z² and 2z. Exact.
 fn square(z: f32) -> vec2f {
-  return vec2f(bounded_product(z, z), bounded_product(2.0, z));
+  return vec2f(z * z, 2.0 * z);
 }
 
-// z^exponent and exponent z^(exponent - 1); NaN below 0 for a broken exponent, where the driver knows NaN. The whole part is
-// multiplied out, at a relative error of 2^-24 for each of its units; a broken part costs that of exponential() besides.
+// z^exponent and exponent z^(exponent - 1); below 0 a broken exponent is outside the domain. The whole part is multiplied
+// out, at a relative error of 2^-24 for each of its units; a broken part costs that of exponential() besides. As with log,
+// the derivative is NaN where it may be taken for 0 while the value grows, of exponents near 0.
 fn power(z: f32, exponent: f32) -> vec2f {
-  return vec2f(raise(z, exponent), bounded_product(exponent, raise(z, exponent - 1.0)));
+  let slope = exponent * raise(z, exponent - 1.0);
+  let outside = z < 0.0 && exponent != floor(exponent);
+  let vanishes = exponent > 0.0 && z > 1.0 && slope < 1.17549435e-38;
+  return undefined_where(vec2f(raise(z, exponent), slope), vec2<bool>(outside, outside || vanishes));
 }
 
 // |z|; the derivative at 0 is 0. Exact.

@@ -1,16 +1,20 @@
 // Elementary functions in float32, for activations.wgsl. Needs nothing; functions only.
 //
-// WGSL promises little about its own sin, cos, tanh and log, and exp may overflow, so these functions stand in for them.
-// They are finite for any finite argument, and no step relies on the order of float operations, which compilers change.
+// WGSL promises little about its own sin, cos, tanh and log, and about exp past float32, so these functions stand in for
+// them. No step relies on the order of float operations, which compilers change.
 // Errors are absolute unless called relative. Those of the polynomials alone are below 2e-7; WGSL allows exp a relative
 // error of (3 + 2|x|) 2^-23, which the errors stated here leave out.
 // The coefficients interpolate the float64 function at Chebyshev nodes of the interval named, weighted so that the
 // leading terms of the Taylor series are kept exactly.
 
-// a * z, held within float32's range.
-fn bounded_product(a: f32, z: f32) -> f32 {
-  let limit = 3.40282e38 / max(abs(a), 1.0);
-  return a * clamp(z, -limit, limit);
+// Compilers may take any float expression for a finite number, so infinities and NaN are told, and made, by their bits.
+fn is_finite(z: f32) -> bool {
+  return (bitcast<u32>(z) & 0x7f800000u) != 0x7f800000u;
+}
+
+// v, but NaN where `undefined`.
+fn undefined_where(v: vec2f, undefined: vec2<bool>) -> vec2f {
+  return bitcast<vec2f>(bitcast<vec2u>(v) | select(vec2u(), vec2u(0x7fc00000u), undefined));
 }
 
 // e^x for x <= 0, but exactly 0 below x = -87, so that 0 times anything finite is 0.
@@ -18,12 +22,12 @@ fn falling_exp(x: f32) -> f32 {
   return select(exp(x), 0.0, x < -87.0);
 }
 
-// The same for any x, and constant above x = 88.72, so that it is finite.
-fn bounded_exp(x: f32) -> f32 {
-  return falling_exp(min(x, 88.72));
+// The same for any x, infinite above 88.7228.
+fn exp_of(x: f32) -> f32 {
+  return bitcast<f32>(select(bitcast<u32>(falling_exp(x)), 0x7f800000u, x > 88.7228));
 }
 
-// e^x - 1, given exp_x = bounded_exp(x). Relative error 3e-7, also near 0.
+// e^x - 1, given exp_x = exp_of(x). Relative error 3e-7, also near 0.
 // x + x^2 P(x) on [-1/2, 1/2], where exp_x - 1 would cancel.
 fn expm1(x: f32, exp_x: f32) -> f32 {
   let c = clamp(x, -0.5, 0.5);
@@ -55,7 +59,7 @@ fn log1p(t: f32) -> f32 {
   return 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
 }
 
-// log(x) for x >= 2^-126. Relative error 3e-7, also near 1.
+// log(x) for x >= 0; that of 0 below 2^-126. Relative error 3e-7, also near 1.
 // x = m 2^e with m in [1/sqrt 2, sqrt 2); log m is 2 atanh(s) with s = (m - 1) / (m + 1), |s| < 0.172, as in log1p.
 fn log_of(x: f32) -> f32 {
   let bits = bitcast<u32>(x);
@@ -64,34 +68,28 @@ fn log_of(x: f32) -> f32 {
   let s = (m - 1.0) / (m + 1.0);
   let u = s * s;
   let log_m = 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
-  return (f32(e) - 127.0) * 0.6931471806 + log_m;
+  let log_x = (f32(e) - 127.0) * 0.6931471806 + log_m;
+  return bitcast<f32>(select(bitcast<u32>(log_x), 0xff800000u, x < 1.17549435e-38));
 }
 
-// z multiplied out n times, held within float32's range.
+// z multiplied out n times.
 fn whole_power(z: f32, n: u32) -> f32 {
   var result = 1.0;
   var factor = z;
   for (var k = n; k > 0u; k >>= 1u) {
-    result = select(result, bounded_product(result, factor), (k & 1u) != 0u);
-    factor = bounded_product(factor, factor);
+    result = select(result, result * factor, (k & 1u) != 0u);
+    factor *= factor;
   }
   return result;
 }
 
-// z^e; of a negative e by the reciprocal, which is that of 2^-126 nearer to 0. NaN for a broken e below 0.
+// z^e, of a negative e by the reciprocal; |z|^e for a broken e.
 fn raise(z: f32, e: f32) -> f32 {
   let units = floor(abs(e));
   let broken = abs(e) - units;
-  let held = select(max(z, 1.17549435e-38), min(z, -1.17549435e-38), z < 0.0);
-  let base = select(z, 1.0 / clamp(held, -8.5e37, 8.5e37), e < 0.0);
-  let part = bounded_exp(sign(e) * broken * log_of(abs(held)));
+  let base = select(z, 1.0 / z, e < 0.0);
   let whole = whole_power(base, u32(units));
-  return select(whole, undefined_below_zero(bounded_product(whole, part), z), broken > 0.0);
-}
-
-// v, but NaN where z < 0; made of bits, since a compiler may take any float expression for a number.
-fn undefined_below_zero(v: f32, z: f32) -> f32 {
-  return bitcast<f32>(bitcast<u32>(v) | select(0u, 0x7fc00000u, z < 0.0));
+  return select(whole, abs(whole) * exp_of(sign(e) * broken * log_of(abs(z))), broken > 0.0);
 }
 
 // The upper tail of the standard normal distribution, erfc(x / sqrt 2) / 2 for x >= 0, given g = falling_exp(-x^2 / 2).
@@ -133,13 +131,13 @@ fn fraction_of_product(z: f32, c: vec4<u32>) -> u32 {
 }
 
 // (sin(omega z), cos(omega z)), with turns = |omega| / (2 pi) in fixed point as above; for |omega| <= 1e10.
-// Error 2e-7 wherever |z| <= 2^68, whatever omega is, and relative 3e-7 in the sine for |omega z| < 0.78.
-// Beyond 2^68 the words no longer reach: the error grows to 2, at 2^95, but both stay finite.
+// Error 2e-7 whatever omega is, and relative 3e-7 in the sine for |omega z| < 0.78. NaN for |z| > 2^68, where the words of
+// turns no longer reach.
 //
 // The angle is reduced to the nearest quarter turn and a remainder in [-pi/4, pi/4]. There the sine is r + r^3 P(r^2) and
 // the cosine 1 - r^2/2 + r^4 P(r^2).
 fn sine_cosine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
-  let product = bounded_product(omega, z);
+  let product = omega * z;
   let small = abs(product) < 0.78; // needs no reduction, which would lose relative accuracy
   let fraction = fraction_of_product(z, turns);
   let nearest = (fraction + 0x20000000u) >> 30u;
@@ -154,5 +152,6 @@ fn sine_cosine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
   let cosine = select(c, s, odd);
   let sine_is_negative = ((quarter & 2u) != 0u) != (product < 0.0);
   let cosine_is_negative = ((quarter + 1u) & 2u) != 0u;
-  return vec2f(select(sine, -sine, sine_is_negative), select(cosine, -cosine, cosine_is_negative));
+  let both = vec2f(select(sine, -sine, sine_is_negative), select(cosine, -cosine, cosine_is_negative));
+  return undefined_where(both, vec2<bool>(abs(z) > 295147905179352825856.0));
 }

@@ -16,7 +16,7 @@ type ParameterisedFunction = (z: number, p: number, q: number) => number;
 interface Parameter {
   readonly name: string;
   readonly default: number;
-  /** The magnitudes admitted; within them the shaders neither overflow nor divide by 0. */
+  /** The magnitudes admitted. */
   readonly least: number;
   readonly most: number;
 }
@@ -285,14 +285,20 @@ export function parseActivationList(text: string): string[] {
   return text.split(/,(?![^(]*\))/).map((item) => item.trim());
 }
 
-/** σ and σ' in float64, with the parameters filled in: for loops. */
+/**
+ * σ and σ' in float64, with the parameters filled in: for loops. Both are NaN where z is not finite, as in the shaders: what
+ * overflowed may have been a sum that cancels, so not even tanh knows its value there.
+ */
 export function activationFunctions(a: Activation): {
   value: (z: number) => number;
   derivative: (z: number) => number;
 } {
   const { value, derivative } = rowOf(a);
   const [p = NaN, q = NaN] = a.parameters;
-  return { value: (z) => value(z, p, q), derivative: (z) => derivative(z, p, q) };
+  return {
+    value: (z) => (Number.isFinite(z) ? value(z, p, q) : NaN),
+    derivative: (z) => (Number.isFinite(z) ? derivative(z, p, q) : NaN),
+  };
 }
 
 /** σ(z) in float64. */
@@ -315,12 +321,12 @@ export function isIdentity(a: Activation): boolean {
   return a.name === "identity";
 }
 
-/** WGSL of `fn activation(z: f32) -> vec2f`, giving (σ, σ'); needs shaders/lib/activations.wgsl. */
+/** WGSL of `fn activation(z: f32) -> vec2f`, giving (σ, σ'), NaN where z is not finite; needs shaders/lib/activations.wgsl. */
 export function activationWgsl(a: Activation): string {
   const { wgsl = a.name, wgslArguments } = rowOf(a);
   const [p = NaN, q = NaN] = a.parameters;
   const call = ["z", ...(wgslArguments?.(p, q) ?? a.parameters)].join(", ");
-  return `fn activation(z: f32) -> vec2f { return ${wgsl}(${call}); }\n`;
+  return `fn activation(z: f32) -> vec2f { return undefined_where(${wgsl}(${call}), vec2<bool>(!is_finite(z))); }\n`;
 }
 
 function rowOf(a: Activation): Row {

@@ -128,6 +128,16 @@ describe("float64 functions", () => {
   });
 });
 
+it.each(activationNames)("%s is NaN, and so is its derivative, where z is not finite", (text) => {
+  const { value, derivative } = activationFunctions(parseActivation(text));
+  for (const z of [NaN, Infinity, -Infinity]) expect([value(z), derivative(z)]).toEqual([NaN, NaN]);
+});
+
+it.each(["log", "sqrt", "power(0.5)", "power(-1.5)"])("%s is NaN below 0, and so is its derivative", (text) => {
+  const { value, derivative } = activationFunctions(parseActivation(text));
+  for (const z of [-1e-300, -1, -1e300]) expect([value(z), derivative(z)]).toEqual([NaN, NaN]);
+});
+
 describe("parseActivation", () => {
   it.each([
     ["silu", "silu", []],
@@ -204,7 +214,8 @@ describe("activationWgsl", () => {
     ["cos", "cosine(z, vec4<u32>(0x0u, 0x28be60dbu, 0x9391054au, 0x7f09d5f4u))"],
     ["sin(-30)", "sine(z, -30, vec4<u32>(0x4u, 0xc64f59bbu, 0x4afe9ebau, 0xe32712a6u))"],
   ])("%s calls %s", (text, call) => {
-    expect(activationWgsl(parseActivation(text))).toBe(`fn activation(z: f32) -> vec2f { return ${call}; }\n`);
+    const guarded = `undefined_where(${call}, vec2<bool>(!is_finite(z)))`;
+    expect(activationWgsl(parseActivation(text))).toBe(`fn activation(z: f32) -> vec2f { return ${guarded}; }\n`);
   });
 
   it("refuses an activation that is not in the table", () => {
