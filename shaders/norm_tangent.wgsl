@@ -1,5 +1,6 @@
 // out = r (t - mean t - y mean(y ∘ t)) for tangents t = scale ∘ tangent: how a norm's value y moves, since its mean and
 // deviation move with x (no mean t where it is not centered); r = 1 / √(variance + ε).
+// r comes first, since r t fits where t alone may be large.
 // One invocation computes one tangent, row r = b columns + k.
 // Needs: lib/dispatch.wgsl, lib/padding.wgsl.
 
@@ -19,7 +20,7 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, width]
 @group(0) @binding(2) var<storage, read> scale: array<vec4f>;        // [points or 1, width]
 @group(0) @binding(3) var<storage, read> value: array<vec4f>;        // y [points, width], 0 in the padding
-@group(0) @binding(4) var<storage, read> inverse_deviation: array<f32>;   // r [points]
+@group(0) @binding(4) var<storage, read> inverse_deviation: array<f32>;      // r [points]
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>;    // [points, columns, width]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -33,18 +34,20 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let s = point * p.scale_per_point;
   let y = point * p.width;
   let n = f32(p.size);
+  let r = inverse_deviation[point];
   var mean = 0.0;
   var along = 0.0;
   for (var i = 0u; i < p.width; i++) {
-    let moved = scale[s + i] * tangent[t + i];
-    mean += dot(moved, lanes(i, p.size)) / n;
+    let moved = select(vec4f(), r * (scale[s + i] * tangent[t + i]), lanes(i, p.size));
+    mean += dot(moved, vec4f(1.0)) / n;
     along += dot(moved, value[y + i]) / n;
   }
   if (p.centered == 0u) {
     mean = 0.0;
   }
   for (var i = 0u; i < p.width; i++) {
-    let moved = scale[s + i] * tangent[t + i];
-    out[row * p.width + i] = inverse_deviation[point] * (moved - mean - value[y + i] * along) * lanes(i, p.size);
+    let moved = select(vec4f(), r * (scale[s + i] * tangent[t + i]), lanes(i, p.size));
+    let normed = moved - mean - value[y + i] * along;
+    out[row * p.width + i] = select(vec4f(), normed, lanes(i, p.size));
   }
 }

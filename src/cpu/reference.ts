@@ -222,12 +222,16 @@ function makeForward(graph: Graph): Forward {
   };
 }
 
-/** y = r (x - μ) and r. */
+/** y = r (x - μ) and r. The largest distance sets the scale in which they are squared. */
 function normed(x: Float64Array, centered: boolean, epsilon: number): [Float64Array, number] {
-  const mean = centered ? x.reduce((sum, value) => sum + value, 0) / x.length : 0;
-  const variance = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
-  const r = 1 / Math.sqrt(variance + epsilon);
-  return [x.map((value) => r * (value - mean)), r];
+  const [lowest, highest] = [x.reduce((a, b) => Math.min(a, b)), x.reduce((a, b) => Math.max(a, b))];
+  const sum = x.reduce((total, value) => total + value / x.length, 0);
+  // Rounding must not move the mean of equal numbers away from them.
+  const mean = centered ? Math.min(Math.max(sum, lowest), highest) : 0;
+  const scale = Math.max(highest - mean, mean - lowest, Math.sqrt(epsilon));
+  const variance = x.reduce((total, value) => total + ((value - mean) / scale) ** 2 / x.length, 0);
+  const r = 1 / Math.sqrt(variance + epsilon / scale / scale);
+  return [x.map((value) => r * ((value - mean) / scale)), r / scale];
 }
 
 interface TraceArguments {
