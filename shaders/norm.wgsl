@@ -53,7 +53,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     let distance = select(vec4f(), scale * (x[start + i] - mean), lanes(i, p.size));
     variance += dot(distance, distance) / n;
   }
-  let r = inverse_deviation(variance, root_epsilon, scale);
+  let r = inverse_deviation_of(variance, root_epsilon, scale);
   inverse_deviation[row] = r.y;
   for (var i = 0u; i < p.width; i++) {
     let y = r.x * (scale * (x[start + i] - mean));

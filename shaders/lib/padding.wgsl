@@ -15,7 +15,7 @@ fn norm_scale(largest: f32, root_epsilon: f32) -> f32 {
 /// (r / scale, r) with r = 1 / √(mean of squared distances + ε), where `variance` is the mean of the squares of the scaled
 /// distances. Beyond a deviation of 2^126, where r may be taken for 0, it is NaN: of norms of large numbers that grow it
 /// would make the derivative 0.
-fn inverse_deviation(variance: f32, root_epsilon: f32, scale: f32) -> vec2f {
+fn inverse_deviation_of(variance: f32, root_epsilon: f32, scale: f32) -> vec2f {
   let root = scale * root_epsilon;
   let scaled = inverseSqrt(variance + root * root);
   let r = scale * scaled;

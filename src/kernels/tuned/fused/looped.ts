@@ -209,23 +209,26 @@ export class Looped extends Writer {
     this.lines.push(`term[${term}] += ${factor.length > 0 ? `${this.elements(factor, `${term}u`)} * ` : ""}${total};`);
   }
 
-  protected override norm({ into, inverseDeviation, x, centered, epsilon }: Norm): void {
+  protected override norm(statement: Norm): void {
+    const { into, inverseDeviation, x } = statement;
     this.declare(into);
     this.declare(inverseDeviation);
-    const [mean, variance] = [this.fresh("mean"), this.fresh("variance")];
-    this.lines.push(`var ${mean} = V(0.0);`, `var ${variance} = V(0.0);`);
-    if (centered) this.each(x.width, (index) => this.lines.push(`${mean} += ${x.name}[${index}] * ${literal(1 / x.width)};`));
-    this.each(x.width, (index) => {
-      const distance = this.fresh("f");
-      this.lines.push(
-        `let ${distance} = ${x.name}[${index}] - ${mean};`,
-        `${variance} += ${distance} * ${distance} * ${literal(1 / x.width)};`,
-      );
-    });
-    this.lines.push(`${inverseDeviation.name}[0] = inverseSqrt(${variance} + ${literal(epsilon)});`);
+    const [low, high] = [this.fresh("low"), this.fresh("high")];
+    this.lines.push(`var ${low} = ${x.name}[0];`, `var ${high} = ${x.name}[0];`);
     this.each(x.width, (index) =>
-      this.lines.push(`${into.name}[${index}] = ${inverseDeviation.name}[0] * (${x.name}[${index}] - ${mean});`),
+      this.lines.push(`${low} = min(${low}, ${x.name}[${index}]);`, `${high} = max(${high}, ${x.name}[${index}]);`),
     );
+    const { mean, scale, scaled } = this.normOf(statement, [low, high], (of) => {
+      const total = this.fresh("total");
+      this.lines.push(`var ${total} = V(0.0);`);
+      this.each(x.width, (index) => this.lines.push(`${total} += ${of(`${x.name}[${index}]`)};`));
+      return total;
+    });
+    this.each(x.width, (index) => this.lines.push(`${into.name}[${index}] = ${scaled} * (${scale} * (${x.name}[${index}] - ${mean}));`));
+  }
+
+  protected override keepInverseDeviation({ name }: Vector, expression: string): void {
+    this.lines.push(`${name}[0] = ${expression};`);
   }
 
   protected override normTangent({ into, tangent, value, inverseDeviation, centered }: NormTangent): void {
@@ -234,14 +237,12 @@ export class Looped extends Writer {
     this.lines.push(`var ${mean} = V(0.0);`, `var ${along} = V(0.0);`);
     this.each(into.width, (index) => {
       const moved = this.fresh("f");
-      this.lines.push(`let ${moved} = ${this.elements(tangent, index)};`);
+      this.lines.push(`let ${moved} = ${inverseDeviation.name}[0] * (${this.elements(tangent, index)});`);
       if (centered) this.lines.push(`${mean} += ${moved} * ${literal(1 / into.width)};`);
       this.lines.push(`${along} += ${moved} * ${value.name}[${index}] * ${literal(1 / into.width)};`, `${into.name}[${index}] = ${moved};`);
     });
     this.each(into.width, (index) =>
-      this.lines.push(
-        `${into.name}[${index}] = ${inverseDeviation.name}[0] * (${into.name}[${index}] - ${mean} - ${value.name}[${index}] * ${along});`,
-      ),
+      this.lines.push(`${into.name}[${index}] = ${into.name}[${index}] - ${mean} - ${value.name}[${index}] * ${along};`),
     );
   }
 }

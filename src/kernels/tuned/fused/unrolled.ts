@@ -282,33 +282,39 @@ export abstract class Unrolled extends Writer {
     if (all.constant !== 0) this.lines.push(`${contraction.sum} += ${expression};`);
   }
 
-  protected override norm({ into, inverseDeviation, x, centered, epsilon }: Norm): void {
+  protected override norm(statement: Norm): void {
+    const { into, x } = statement;
     const names = Array.from({ length: x.width }, (_, index) => this.element(x, index));
-    const mean = this.fresh("mean");
-    this.lines.push(`let ${mean} = ${centered ? `(${names.join(" + ")}) * ${literal(1 / x.width)}` : "V(0.0)"};`);
-    const distances = names.map((name) => {
-      const distance = this.fresh("f");
-      this.lines.push(`let ${distance} = ${name} - ${mean};`);
-      return distance;
+    const [low, high] = (["min", "max"] as const).map((least) => {
+      const name = this.fresh(least === "min" ? "low" : "high");
+      this.lines.push(`let ${name} = ${names.reduce((sofar, entry) => `${least}(${sofar}, ${entry})`)};`);
+      return name;
+    }) as [string, string];
+    const { mean, scale, scaled } = this.normOf(statement, [low, high], (of) => {
+      const total = this.fresh("total");
+      this.lines.push(`let ${total} = ${names.map(of).join(" + ")};`);
+      return total;
     });
-    const squares = distances.map((distance) => `${distance} * ${distance}`).join(" + ");
-    this.define(inverseDeviation, 0, `inverseSqrt((${squares}) * ${literal(1 / x.width)} + ${literal(epsilon)})`);
-    distances.forEach((distance, index) => this.define(into, index, `${this.element(inverseDeviation, 0)} * ${distance}`));
+    names.forEach((name, index) => this.define(into, index, `${scaled} * (${scale} * (${name} - ${mean}))`));
+  }
+
+  protected override keepInverseDeviation(vector: Vector, expression: string): void {
+    this.define(vector, 0, expression);
   }
 
   protected override normTangent({ into, tangent, value, inverseDeviation, centered }: NormTangent): void {
     const { width } = into;
+    const r = this.element(inverseDeviation, 0);
     const moved = Array.from({ length: width }, (_, index) => {
       const expression = this.product(this.factors(tangent, index));
       const name = this.fresh("f");
-      this.lines.push(`let ${name} = ${expression};`);
+      this.lines.push(`let ${name} = ${r} * (${expression});`);
       return name;
     });
     const values = moved.map((_, index) => this.element(value, index));
     const [mean, along] = [this.fresh("mean"), this.fresh("along")];
     this.lines.push(`let ${mean} = ${centered ? `(${moved.join(" + ")}) * ${literal(1 / width)}` : "V(0.0)"};`);
     this.lines.push(`let ${along} = (${moved.map((name, index) => `${name} * ${values[index]}`).join(" + ")}) * ${literal(1 / width)};`);
-    const scale = this.element(inverseDeviation, 0);
-    moved.forEach((name, index) => this.define(into, index, `${scale} * (${name} - ${mean} - ${values[index]} * ${along})`));
+    moved.forEach((name, index) => this.define(into, index, `${name} - ${mean} - ${values[index]} * ${along}`));
   }
 }

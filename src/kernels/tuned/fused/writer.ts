@@ -100,6 +100,50 @@ export abstract class Writer {
     return { value: this.ofPoints((lane) => `${results[lane]}.x`), slope: this.ofPoints((lane) => `${results[lane]}.y`) };
   }
 
+  /**
+   * How a norm is computed once the least and the largest entry are known, as shaders/norm.wgsl does: names of its mean, of the
+   * scale in which distances are squared, and at last of r / scale and r; `sum` adds up what `of` makes of each entry.
+   */
+  protected normOf(
+    { centered, epsilon, x, inverseDeviation }: Norm,
+    [low, high]: readonly [string, string],
+    sum: (of: (entry: string) => string) => string,
+  ): { mean: string; scale: string; scaled: string } {
+    const root = literal(Math.sqrt(epsilon));
+    const named = (prefix: string, expression: string): string => {
+      const name = this.fresh(prefix);
+      this.lines.push(`let ${name} = ${expression};`);
+      return name;
+    };
+    const scaleOf = (largest: string, least: string): string =>
+      named(
+        "scale",
+        this.ofPoints((point) => `norm_scale(${this.ofPoint(largest, point)}, ${least})`),
+      );
+    let mean = named("mean", "V(0.0)");
+    if (centered) {
+      const scale = scaleOf(named("largest", `max(${high}, -${low})`), "0.0");
+      const total = sum((entry) => `${scale} * ${entry} * ${literal(1 / x.width)}`);
+      mean = named("mean", `clamp(${total} / ${scale}, ${low}, ${high})`);
+    }
+    const scale = scaleOf(named("largest", `max(${high} - ${mean}, ${mean} - ${low})`), root);
+    const variance = sum((entry) => `(${scale} * (${entry} - ${mean})) * (${scale} * (${entry} - ${mean})) * ${literal(1 / x.width)}`);
+    const both = COMPONENTS.slice(0, this.points).map((_, point) =>
+      named("r", `inverse_deviation_of(${this.ofPoint(variance, point)}, ${root}, ${this.ofPoint(scale, point)})`),
+    );
+    const scaled = named(
+      "scaled",
+      this.ofPoints((point) => `${both[point]}.x`),
+    );
+    this.keepInverseDeviation(
+      inverseDeviation,
+      this.ofPoints((point) => `${both[point]}.y`),
+    );
+    return { mean, scale, scaled };
+  }
+
+  protected abstract keepInverseDeviation(vector: Vector, expression: string): void;
+
   protected input({ from }: Load, index: string): string {
     return this.ofPoints((point) => `${from}[p.${from}_offset + point_${point} * p.${from}_stride + ${index}]`);
   }
@@ -138,7 +182,7 @@ export abstract class Writer {
 // One invocation takes ${this.points} consecutive points; V holds one number of each. Past the last point it computes that one
 // again and writes the same numbers: a branch would cost some compilers two thirds of the speed of such long code.
 // points [rows, d] and context [rows or 1, c] at their strides; value [rows, d]; divergence [rows]; diagonal [rows, K].${this.weightsBindings().length > 0 ? "\n// weights: the numbers of matrices and biases in the order in which the text reads them." : ""}
-// Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl.
+// Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl, lib/padding.wgsl.
 
 struct Parameters {
   rows: u32,
