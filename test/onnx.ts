@@ -30,7 +30,8 @@ export type OnnxCall = readonly [
 export interface OnnxFile {
   nodes: readonly OnnxCall[];
   inputs: Readonly<Record<string, readonly (number | string)[] | null>>;
-  outputs: readonly string[];
+  /** Names, or names with the shapes that they are declared to have. */
+  outputs: readonly (string | readonly [string, readonly (number | string)[]])[];
   initializers?: Readonly<Record<string, OnnxTensor>> | readonly (readonly [string, OnnxTensor])[];
   opset?: number;
 }
@@ -45,7 +46,7 @@ export function onnxFile({ nodes, inputs, outputs, initializers = {}, opset = 20
     text(2, "field"),
     ...list.map(([name, tensor]) => part(5, encodeTensor(tensor, name))),
     ...Object.entries(inputs).map(([name, shape]) => part(11, encodeInput(name, shape))),
-    ...outputs.map((name) => part(12, encodeInput(name, null))),
+    ...outputs.map((output) => part(12, typeof output === "string" ? encodeInput(output, null) : encodeInput(...output))),
   ];
   return join([integer(1, 9), part(7, join(graph)), part(8, join([text(1, ""), integer(2, opset)]))]);
 }

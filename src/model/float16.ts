@@ -29,6 +29,14 @@ export function toFloat16(value: number): number {
   return sign | (size < 2 ** -14 ? steps : ((exponent + 14) << 10) + steps);
 }
 
+/** The bfloat16 nearest to a number, ties to even. */
+export function toBfloat16(value: number): number {
+  scratch.setFloat32(0, value);
+  const bits = scratch.getUint32(0);
+  if (Number.isNaN(value)) return 0x7fc0;
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
 function roundToEven(value: number): number {
   const below = Math.floor(value);
   const rest = value - below;

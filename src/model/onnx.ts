@@ -1,7 +1,7 @@
 import { ModelError, quote } from "../errors.js";
 import type { Network } from "./network.js";
 import { Budget } from "./onnx/budget.js";
-import { decodeModel, describeNode, fail, type OnnxInput, type OnnxModel, type OnnxNode } from "./onnx/decode.js";
+import { decodeModel, describeNode, fail, type OnnxModel, type OnnxNode, type OnnxTensor } from "./onnx/decode.js";
 import { emit } from "./onnx/emit.js";
 import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
@@ -46,10 +46,11 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   if (!(opset >= oldestOpset && opset <= newestOpset)) fail(`the file is of opset ${opset}; expected ${oldestOpset} to ${newestOpset}`);
 
   const output = readOutput(model, options);
-  const nodes = requiredNodes(model, output);
+  const nodes = requiredNodes(model, output.name);
   const graph = new Graph(new Budget(file.length));
   const { inputs, fixedBatch } = readInputs(graph, model);
-  const velocity = evaluate(graph, model, nodes, { output, opset, fixedBatch, inputs });
+  const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch, inputs });
+  checkOutput(output, velocity, { fixedBatch, batchName: batchNameOf(model), isBatched: inputs.some(({ value }) => value.batch !== null) });
   const { state, contextSize, replacements } = splitInputs(graph, inputs, velocity.node.width, { ...options, contextColumns });
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
   return emit(graph, field, state, contextSize);
@@ -61,14 +62,44 @@ interface Input {
   readonly value: Feature;
 }
 
-function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): string {
-  const list = outputs.map(quote).join(", ") || "none";
+function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): OnnxTensor {
+  const names = outputs.map(({ name }) => name);
+  const list = names.map(quote).join(", ") || "none";
   if (output !== undefined)
-    return outputs.includes(output) ? output : fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`);
+    return (
+      outputs.find(({ name }) => name === output) ?? fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`)
+    );
   const [only] = outputs;
   if (only === undefined || outputs.length > 1)
-    fail(`the file has ${outputs.length} outputs (${quote(outputs)}); expected one, or its name in options.output`);
+    fail(`the file has ${outputs.length} outputs (${quote(names)}); expected one, or its name in options.output`);
   return only;
+}
+
+/** What the file calls the size of a batch that it leaves free. */
+function batchNameOf({ inputs, initializers }: OnnxModel): string | null {
+  const names = inputs.flatMap(({ name, shape }) => (initializers.has(name) || typeof shape?.[0] !== "string" ? [] : [shape[0]]));
+  return names.find((name) => name !== "?") ?? null;
+}
+
+/** The rows of the output must be the points, and its shape the one that the file declares, where it declares one. */
+function checkOutput(
+  { name, shape: declared }: OnnxTensor,
+  { shape, batch }: Feature,
+  { fixedBatch, batchName, isBatched }: { fixedBatch: number | null; batchName: string | null; isBatched: boolean },
+): void {
+  const sizes = shape.map((size, axis) => (axis === batch ? (fixedBatch ?? "batch") : size));
+  // In a file for a batch of one point there is no other to be taken for it.
+  if (batch !== null && batch !== 0 && fixedBatch !== 1)
+    fail(`the output ${quote(name)} is [${sizes.join(", ")}], with the batch on axis ${batch}; expected one row for each point`);
+  if (!declared) return;
+  const fits = (size: number | string, axis: number): boolean => {
+    if (typeof size === "string") return axis === batch || batch === null || size !== batchName || size === "?";
+    // One row for all points stands for what depends on none of them.
+    if (axis === batch) return fixedBatch === null ? size === 1 : size === fixedBatch;
+    return size === shape[axis] || (axis === 0 && batch === null && isBatched && size === fixedBatch && shape[axis] === 1);
+  };
+  if (declared.length !== shape.length || !declared.every(fits))
+    fail(`the output ${quote(name)} is declared as [${declared.join(", ")}], but the graph gives [${sizes.join(", ")}]`);
 }
 
 /** The nodes that the output depends on, in the file's order; others are never looked at. */
@@ -104,7 +135,7 @@ function readInputs(graph: Graph, model: OnnxModel): { inputs: Input[]; fixedBat
   return { inputs: given.map((input) => ({ name: input.name, value: readInput(graph, input, fixedBatch) })), fixedBatch };
 }
 
-function readInput(graph: Graph, { name, shape }: OnnxInput, fixedBatch: number | null): Feature {
+function readInput(graph: Graph, { name, shape }: OnnxTensor, fixedBatch: number | null): Feature {
   if (!shape) fail(`input ${quote(name)} has no shape; expected [batch, size]`);
   const [first] = shape;
   const isBatched =
@@ -133,6 +164,7 @@ function evaluate(
   const values = new Map<string, Value>(file.inputs.map(({ name, value }) => [name, value]));
   for (const [name, tensor] of model.initializers) values.set(name, { kind: "constant", ...tensor });
   const given = new Set(nodes.flatMap((node) => node.outputs));
+  const readers = countReaders(nodes, file.output);
   for (const node of nodes) {
     graph.origin = describeNode(node);
     if (node.domain !== "" && node.domain !== "ai.onnx")
@@ -147,12 +179,29 @@ function evaluate(
     });
     const results = prefixed(() => callOperator(new Call({ graph, opset: file.opset, fixedBatch: file.fixedBatch }, node, inputs)), graph);
     node.outputs.forEach((name, index) => {
-      if (name !== "" && results[index]) values.set(name, results[index]);
+      const result = results[index];
+      if (name === "" || !result) return;
+      // Every number that folding makes passes by here.
+      if (result.kind === "constant" && !inputs.some((input) => input?.kind === "constant" && input.data === result.data))
+        graph.budget.take(result.data.length);
+      if (readers.has(name)) values.set(name, result);
     });
+    for (const name of node.inputs) {
+      const left = readers.get(name)! - 1;
+      readers.set(name, left);
+      if (left === 0) values.delete(name);
+    }
   }
   const velocity = values.get(file.output) ?? fail(`nothing gives the output ${quote(file.output)}`);
   if (velocity.kind === "condition") fail(`the output ${quote(file.output)} is a truth value; expected numbers`);
   return velocity.kind === "feature" ? velocity : feature(velocity.shape, null, graph.constant(velocity.data));
+}
+
+/** How often each value is read, the output once more; what nobody reads any longer is forgotten. */
+function countReaders(nodes: readonly OnnxNode[], output: string): Map<string, number> {
+  const readers = new Map([[output, 1]]);
+  for (const { inputs } of nodes) for (const name of inputs) readers.set(name, (readers.get(name) ?? 0) + 1);
+  return readers;
 }
 
 /** Messages of an activation's parameters begin like all others. */

@@ -31,8 +31,10 @@ const dtypes: ReadonlyMap<unknown, Dtype> = new Map([
   ["BF16", { bytes: 2, read: (view, offset) => bfloat16(view.getUint16(offset, true)) }],
 ] satisfies [string, Dtype][]);
 
-/** The format's own limit on the header, in bytes. */
-const maximumHeader = 100_000_000;
+/** Bytes of a header: some 20 000 tensors. The format allows 100 MB, of which a parser could make gigabytes. */
+const maximumHeader = 4 * 2 ** 20;
+/** The header, the entry of a tensor, a list of numbers. */
+const deepestHeader = 3;
 
 /** Far more than any list of activations, and few enough characters for patterns that take quadratic time. */
 const maximumActivation = 10_000;
@@ -83,6 +85,7 @@ function splitFile(file: Uint8Array): { header: Record<string, unknown>; data: D
   const text = file.subarray(8, dataFrom);
   // The format asks for the brace, which also rules out a byte order mark.
   if (text[0] !== 0x7b) fail(`the header starts with ${text.length > 0 ? `byte ${text[0]}` : "nothing"}; expected "{"`);
+  checkHeader(text);
   let header: Record<string, unknown>;
   try {
     header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text)) as Record<string, unknown>;
@@ -90,6 +93,43 @@ function splitFile(file: Uint8Array): { header: Record<string, unknown>; data: D
     fail(`the header of ${text.length} bytes cannot be read (${String(error)}); expected a JSON object in UTF-8`);
   }
   return { header, data: new DataView(file.buffer, file.byteOffset + dataFrom, file.length - dataFrom) };
+}
+
+/**
+ * What a JSON parser would let pass: of two equal keys it keeps one, and lists within lists may take far more memory than their
+ * text. Of JSON itself only texts and brackets matter here; all else is for the parser to refuse.
+ */
+function checkHeader(text: Uint8Array): void {
+  const keys: Set<string>[] = [];
+  let last: string | null = null;
+  for (let at = 0; at < text.length; at++) {
+    const byte = text[at]!;
+    if (byte === QUOTE) {
+      const from = at++;
+      while (at < text.length && text[at] !== QUOTE) at += text[at] === BACKSLASH ? 2 : 1;
+      last = unescaped(text.subarray(from, at + 1));
+    } else if (byte === COLON) {
+      if (last === null || keys.length === 0) continue;
+      if (keys.at(-1)!.has(last)) fail(`the header has ${quote(last)} twice; expected one`);
+      keys.at(-1)!.add(last);
+    } else if (OPENING.has(byte)) {
+      keys.push(new Set());
+      if (keys.length > deepestHeader) fail(`the header nests more than ${deepestHeader} levels; expected tensors with lists of numbers`);
+    } else if (CLOSING.has(byte)) keys.pop();
+  }
+}
+
+const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
+const OPENING: ReadonlySet<number> = new Set([0x7b, 0x5b]);
+const CLOSING: ReadonlySet<number> = new Set([0x7d, 0x5d]);
+
+/** The text of a JSON literal; one that is none is left to the parser. */
+function unescaped(literal: Uint8Array): string | null {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(literal)) as string;
+  } catch {
+    return null;
+  }
 }
 
 function readMetadata(given: unknown): ReadonlyMap<string, string> {

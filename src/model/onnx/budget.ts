@@ -2,8 +2,7 @@ import { fail } from "./decode.js";
 
 /**
  * Counts the numbers that reading a file makes and looks at, so that a small file cannot ask for a large amount of memory or
- * work: a width or a shape costs its author a few bytes. The limit leaves room for what folding and padding of real weights
- * need.
+ * work: a width or a shape costs its author a few bytes. Files of trained networks need half a number for each of their bytes.
  */
 export class Budget {
   private readonly bytes: number;
@@ -13,7 +12,7 @@ export class Budget {
   /** @param bytes the file's size */
   constructor(bytes: number) {
     this.bytes = bytes;
-    this.limit = 2 ** 20 + 16 * bytes;
+    this.limit = 2 ** 20 + 2 * bytes;
     this.left = this.limit;
   }
 

@@ -9,8 +9,8 @@ export interface OnnxModel {
   readonly opsets: ReadonlyMap<string, number>;
   readonly nodes: readonly OnnxNode[];
   readonly initializers: ReadonlyMap<string, Tensor>;
-  readonly inputs: readonly OnnxInput[];
-  readonly outputs: readonly string[];
+  readonly inputs: readonly OnnxTensor[];
+  readonly outputs: readonly OnnxTensor[];
 }
 
 export interface OnnxNode {
@@ -23,7 +23,8 @@ export interface OnnxNode {
   readonly attributes: ReadonlyMap<string, Attribute>;
 }
 
-export interface OnnxInput {
+/** An input or an output of the graph. */
+export interface OnnxTensor {
   readonly name: string;
   /** A number, or the name of a symbolic dimension; null where the file does not say. */
   readonly shape: readonly (number | string)[] | null;
@@ -46,6 +47,8 @@ export interface Tensor {
   readonly data: Numbers;
   /** Whole numbers and truth values are float64 with this mark: their quotients are rounded towards 0. */
   readonly isInteger: boolean;
+  /** TensorProto.DataType, as far as it is known: what was computed has none of its own. */
+  readonly type?: number;
 }
 
 interface TensorType {
@@ -108,15 +111,19 @@ export function decodeModel(file: Uint8Array): OnnxModel {
   const opsets = new Map<string, number>();
   let graph: Uint8Array | null = null;
   for (const field of fieldsOf(file)) {
-    if (field.number === 7) graph = field.bytes;
-    else if (field.number === 8) {
+    if (field.number === 7) {
+      if (graph) fail("the file has two graphs; expected one");
+      graph = field.bytes;
+    } else if (field.number === 8) {
       let domain = "";
       let version = 0;
       for (const part of fieldsOf(field.bytes)) {
         if (part.number === 1) domain = readText(part);
         else if (part.number === 2) version = part.integer;
       }
-      opsets.set(domain === "ai.onnx" ? "" : domain, version);
+      const key = domain === "ai.onnx" ? "" : domain;
+      if (opsets.has(key)) fail(`the file has two opsets of the domain ${quote(domain)}; expected one`);
+      opsets.set(key, version);
     }
   }
   if (!graph) fail(`the file of ${file.length} bytes has no graph; expected an ONNX model`);
@@ -126,16 +133,16 @@ export function decodeModel(file: Uint8Array): OnnxModel {
 function decodeGraph(graph: Uint8Array): Omit<OnnxModel, "opsets"> {
   const nodes: OnnxNode[] = [];
   const initializers = new Map<string, Tensor>();
-  const inputs: OnnxInput[] = [];
-  const outputs: string[] = [];
+  const inputs: OnnxTensor[] = [];
+  const outputs: OnnxTensor[] = [];
   for (const field of fieldsOf(graph)) {
     if (field.number === 1) nodes.push(decodeNode(field.bytes));
     else if (field.number === 5) {
       const { name, tensor } = decodeTensor(field.bytes, "initializer");
       if (initializers.has(name)) fail(`two initializers have the name ${quote(name)}; expected one`);
       initializers.set(name, tensor);
-    } else if (field.number === 11) inputs.push(decodeInput(field.bytes));
-    else if (field.number === 12) outputs.push(decodeInput(field.bytes).name);
+    } else if (field.number === 11) inputs.push(decodeValueInfo(field.bytes, "input"));
+    else if (field.number === 12) outputs.push(decodeValueInfo(field.bytes, "output"));
     else if (field.number === 15) fail("the graph has a sparse initializer; expected dense ones");
   }
   return { nodes, initializers, inputs, outputs };
@@ -227,7 +234,10 @@ function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: 
     for (const field of fields) for (const value of storedNumbers(field, type)) data[i++] = type.decode ? type.decode(value) : value;
   }
   const isNumber = shape.length === 0 && type.field === 4;
-  return { name, tensor: { shape, data: isNumber ? Float64Array.of(intended(data[0]!)) : data, isInteger: type.isInteger } };
+  return {
+    name,
+    tensor: { shape, data: isNumber ? Float64Array.of(intended(data[0]!)) : data, isInteger: type.isInteger, type: typeNumber },
+  };
 }
 
 /**
@@ -262,17 +272,17 @@ function* fixedNumbers(field: Field, bytes: 4 | 8): Generator<number, void, unde
 }
 
 /** ValueInfoProto: a name, and the shape of a tensor type. */
-function decodeInput(bytes: Uint8Array): OnnxInput {
+function decodeValueInfo(bytes: Uint8Array, what: string): OnnxTensor {
   let name = "";
   let shape: (number | string)[] | null = null;
   for (const field of fieldsOf(bytes)) {
     if (field.number === 1) name = readText(field);
-    else if (field.number === 2) for (const type of fieldsOf(field.bytes)) if (type.number === 1) shape = decodeShape(type.bytes);
+    else if (field.number === 2) for (const type of fieldsOf(field.bytes)) if (type.number === 1) shape = decodeShape(type.bytes, what);
   }
   return { name, shape };
 }
 
-function decodeShape(tensorType: Uint8Array): (number | string)[] | null {
+function decodeShape(tensorType: Uint8Array, what: string): (number | string)[] | null {
   for (const field of fieldsOf(tensorType)) {
     if (field.number !== 2) continue;
     const shape: (number | string)[] = [];
@@ -284,7 +294,7 @@ function decodeShape(tensorType: Uint8Array): (number | string)[] | null {
       }
       shape.push(size);
     }
-    if (shape.length > maximumRank) fail(`an input has ${shape.length} dimensions; expected at most ${maximumRank}`);
+    if (shape.length > maximumRank) fail(`an ${what} has ${shape.length} dimensions; expected at most ${maximumRank}`);
     return shape;
   }
   return null;

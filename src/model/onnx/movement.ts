@@ -60,6 +60,7 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const own = value.kind === "feature" && value.batch !== null ? value.batch + Math.max(lead, 0) : null;
     // A literal size stands for the batch where the file fixes it.
     if (own !== null && target[own] === call.fixedBatch) target[own] = NaN;
+    if (own !== null && target[own]! > 1) call.refuseBatch(`repeats its input ${target[own]} times`);
     const { sizes, batch } = splitBatch(call, target);
     if (own !== null && batch !== null && batch !== own) call.refuse("its shape has the batch on another axis than its input");
     const axis = own ?? batch;
@@ -144,9 +145,11 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const axis = call.axis(call.integer("axis", 0), value.shape.length);
     if (value.kind === "feature" && axis === value.batch) call.refuseBatch("splits");
     const size = value.shape[axis]!;
-    const parts = call.opset < 18 ? call.outputCount : call.integer("num_outputs", call.outputCount);
+    const parts = call.outputCount;
+    if (call.integer("num_outputs", parts) !== parts)
+      call.refuse(`its num_outputs is ${call.integer("num_outputs", parts)}; expected ${parts}, as it has outputs`);
     const each = Math.ceil(size / parts);
-    const equal = Array.from({ length: Math.min(parts, call.outputCount) }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
+    const equal = Array.from({ length: parts }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
     const sizes = call.has(1) ? call.integers(1) : (call.integersOf("split") ?? equal);
     if (!sizes.every((part) => part >= 0) || sizes.reduce((sum, part) => sum + part, 0) !== size)
       call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]`);

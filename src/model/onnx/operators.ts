@@ -1,3 +1,4 @@
+import { bfloat16, float16, toBfloat16, toFloat16 } from "../float16.js";
 import type { Numbers } from "../network.js";
 import { isFloatType, isIntegerType } from "./decode.js";
 import type { Node } from "./graph.js";
@@ -184,23 +185,12 @@ const operators: Readonly<Record<string, Operator>> = {
     );
   },
 
-  Cast: (call) => {
-    const value = call.value(0);
-    const type = call.integer("to", 0);
-    if (value.kind === "feature")
-      return isFloatType(type)
-        ? value
-        : call.refuse(`it makes whole numbers or truth values (type ${type}) of what depends on the state or the context; expected floats`);
-    if (isFloatType(type))
-      return constant(value.shape, type === 1 ? Float32Array.from(numbersOf(call, value)) : Float64Array.from(numbersOf(call, value)));
-    if (!isIntegerType(type)) call.refuse(`it makes numbers of type ${type}; expected floats, INT32, INT64 or BOOL`);
-    return constant(
-      value.shape,
-      Float64Array.from(value.data, (x) => (type === 9 ? Number(x !== 0) : Math.trunc(x))),
-      true,
-    );
+  Cast: (call) => cast(call, call.value(0), call.integer("to", 0)),
+  CastLike: (call) => {
+    const like = call.value(1);
+    if (like.kind === "constant" && like.type === undefined) call.refuse("the type of its second input is not known to the reader");
+    return cast(call, call.value(0), like.kind === "constant" ? like.type! : FLOAT);
   },
-  CastLike: (call) => call.value(0),
   Equal: (call) => logical(call, (a, b) => a === b),
   And: (call) => logical(call, (a, b) => a !== 0 && b !== 0),
   Or: (call) => logical(call, (a, b) => a !== 0 || b !== 0),
@@ -317,6 +307,39 @@ function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNod
       ),
     first,
   );
+}
+
+/** Numbers of another type, by TensorProto.DataType. What depends on the inputs is computed in float32, whatever float the file has. */
+function cast(call: Call, value: Numeric, type: number): Numeric {
+  if (value.kind === "feature")
+    return isFloatType(type)
+      ? value
+      : call.refuse(`it makes whole numbers or truth values (type ${type}) of what depends on the state or the context; expected floats`);
+  if (!isFloatType(type) && !isIntegerType(type)) call.refuse(`it makes numbers of type ${type}; expected floats, INT32, INT64 or BOOL`);
+  const numbers = isFloatType(type) ? numbersOf(call, value) : value.data;
+  const data = Float64Array.from(numbers, (x) => {
+    const converted = converters[type]!(x, value.isInteger);
+    return converted ?? call.refuse(`it makes a whole number of ${x}, which its type does not hold`);
+  });
+  return { ...constant(value.shape, type === FLOAT ? Float32Array.from(data) : data, isIntegerType(type)), type };
+}
+
+const FLOAT = 1;
+
+/** One number of a type; null where ONNX does not say what becomes of it. NaN among whole numbers is the size of the batch. */
+const converters: Readonly<Record<number, (x: number, isInteger: boolean) => number | null>> = {
+  [FLOAT]: (x) => Math.fround(x),
+  // Whole numbers lose their upper bits.
+  6: (x, isInteger) => (isInteger ? (Number.isNaN(x) ? x : x | 0) : within(Math.trunc(x), 2 ** 31)),
+  7: (x, isInteger) => (isInteger ? x : within(Math.trunc(x), 2 ** 63)),
+  9: (x) => Number(x !== 0),
+  10: (x) => float16(toFloat16(x)),
+  11: (x) => x,
+  16: (x) => bfloat16(toBfloat16(x)),
+};
+
+function within(x: number, limit: number): number | null {
+  return x >= -limit && x < limit ? x : null;
 }
 
 function scale(call: Call, value: Numeric, factor: number): Numeric {
