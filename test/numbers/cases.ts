@@ -55,15 +55,18 @@ export async function runCase(
   { tuned, fused }: CaseOptions,
 ): Promise<Evaluation[]> {
   const draw = new Draw(seed);
-  const size = draw.weighted<{ size: Size; weight: number }>([
-    { size: "small", weight: 10 },
-    { size: "middle", weight: 7 },
-    { size: "wide", weight: 2 },
-  ]).size;
-  const halves = families.filter(({ half }) => half);
-  const isHalf = halves.length > 0 && draw.chance(0.12);
-  const isFused = size === "small" ? draw.chance(fused) : draw.chance(fused / 10);
-  const fits = (isHalf ? halves : families.filter(({ half }) => !half)).filter(({ fused = false }) => fused === isFused);
+  const isHalf = draw.chance(0.12) ? families.some(({ half }) => half) : families.every(({ half }) => half);
+  const like = families.filter(({ half = false }) => half === isHalf);
+  const onlyFused = like.every(({ fused }) => fused);
+  const size = onlyFused
+    ? "small"
+    : draw.weighted<{ size: Size; weight: number }>([
+        { size: "small", weight: 10 },
+        { size: "middle", weight: 7 },
+        { size: "wide", weight: 2 },
+      ]).size;
+  const isFused = onlyFused || (draw.chance(size === "small" ? fused : fused / 10) && like.some(({ fused }) => fused));
+  const fits = like.filter(({ fused = false }) => fused === isFused);
   const pool = drawPool(draw, size, paletteOf(seed), isHalf);
   const done: Evaluation[] = checkReference(draw, pool, isHalf);
   for (let fields = draw.integer(1, isFused ? 2 : 3); fields > 0; fields--) {

@@ -16,11 +16,11 @@ export interface Palette {
 }
 
 /** So many seeds in a row share a palette. */
-const SEEDS_PER_PALETTE = 150;
+const SEEDS_PER_PALETTE = 60;
 
 export function paletteOf(seed: number): Palette {
   const draw = new Draw(-1 - Math.floor(seed / SEEDS_PER_PALETTE));
-  return { anywhere: ["tanh", ...Array.from({ length: 4 }, () => draw.pick(anywhere))], ofPositive: [draw.pick(ofPositive)] };
+  return { anywhere: ["tanh", ...Array.from({ length: 2 }, () => draw.pick(anywhere))], ofPositive: [draw.pick(ofPositive)] };
 }
 
 export const wholePalette: Palette = { anywhere, ofPositive };
