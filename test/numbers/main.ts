@@ -17,7 +17,7 @@ const { values } = parseArgs({
   options: {
     seed: { type: "string", default: "1" },
     count: { type: "string", default: "1000" },
-    tuned: { type: "string", default: "0.02" },
+    tuned: { type: "string", default: "0.002" },
     kernels: { type: "string" },
   },
 });
