@@ -3,6 +3,8 @@ import { ModelError } from "../errors.js";
 /** What one field of a message holds, still undecoded. */
 export interface Field {
   readonly number: number;
+  /** How it is stored: 0 a varint, 1 in 8 bytes, 2 by length, 5 in 4 bytes. */
+  readonly wire: number;
   /** Of a varint: as a signed 64-bit integer, rounded beyond 2^53. NaN for other fields. */
   readonly integer: number;
   /** Of a length-delimited field, or the 4 or 8 bytes of a fixed one; a view of the file. Empty for a varint. */
@@ -27,7 +29,7 @@ export function* readFields(message: Uint8Array, source: string): Generator<Fiel
     if (key < 8 || key > 0xffffffff)
       throw new ModelError(`${source}: byte ${cursor.at} of a message follows the field key ${key}; expected one from 8 to 2^32`);
     if (wire === 0) {
-      yield { number, integer: readVarint(cursor), bytes: nothing };
+      yield { number, wire, integer: readVarint(cursor), bytes: nothing };
       continue;
     }
     const length = wire === 2 ? readVarint(cursor) : wire === 1 ? 8 : wire === 5 ? 4 : NaN;
@@ -35,7 +37,7 @@ export function* readFields(message: Uint8Array, source: string): Generator<Fiel
     const left = message.length - cursor.at;
     if (!(length >= 0 && length <= left))
       throw new ModelError(`${source}: field ${number} has ${length} bytes, but ${left} are left of its message (is the file cut short?)`);
-    yield { number, integer: NaN, bytes: message.subarray(cursor.at, cursor.at + length) };
+    yield { number, wire, integer: NaN, bytes: message.subarray(cursor.at, cursor.at + length) };
     cursor.at += length;
   }
 }
