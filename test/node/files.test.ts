@@ -7,8 +7,8 @@ import { InputError } from "../../src/errors.js";
 import { readCsv, writeCsv } from "../../src/node/files/csv.js";
 import { readJson, writeJsonObject } from "../../src/node/files/json.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
-import { openOutput } from "../../src/node/files/output.js";
-import { asContext, asPoints, readNumbers } from "../../src/node/files/points.js";
+import { commit, discard, openOutput } from "../../src/node/files/output.js";
+import { asContext, asPoints, readBytes, readNumbers } from "../../src/node/files/points.js";
 import { formatNumber } from "../../src/node/files/table.js";
 
 let folder: string;
@@ -31,6 +31,10 @@ function npyFile(header: string, data: Uint8Array = new Uint8Array(), version = 
 }
 
 const floats = (...values: number[]): Uint8Array => new Uint8Array(Float32Array.from(values).buffer);
+
+test("a device is no file", async () => {
+  await expect(readBytes("/dev/zero")).rejects.toThrow("/dev/zero: it is a device; expected a file that can be read");
+});
 
 describe(".npy", () => {
   test("float32 and float64 come back as they were written, in any shape", () => {
@@ -121,6 +125,28 @@ describe(".csv", () => {
     const { data: read, shape } = readCsv(text);
     expect(Float32Array.from(read)).toEqual(data);
     expect(shape).toEqual([3, 2]);
+  });
+
+  test.for(["x,y\n1,2", "x0\n1", "_a,b c\n1,2", "Länge,β\n1,2", "x.0,x.1\n1,2", "index,nano\n1,2"])("%j has a line of names", (text) => {
+    expect(readCsv(text).shape[0]).toBe(1);
+  });
+
+  test.for([
+    ["1.2.3\n4\n5", "1.2.3"],
+    ["NA\n1\n2", "NA"],
+    ["NA,NA\n1,2", "NA"],
+    ["n/a,x\n1,2", "n/a"],
+    [",\n1,2\n-,-", "-"],
+    ["-\n1", "-"],
+    ["O.5\n1", "O.5"],
+    ["l,O\n1,2", "l"],
+    ["1,5O\n1,2", "5O"],
+    ["#1\n2", "#1"],
+    ["x,\n1,2", "x"],
+    ["null\n2", "null"],
+    ["--1,2\n2,3", "--1"],
+  ])("%j has none, and its first row is not lost", ([text, cell]) => {
+    expect(() => readCsv(text!)).toThrow(`is ${JSON.stringify(cell)}; expected a number`);
   });
 
   test("a line of names may be left out; blank lines, Windows line ends and a byte-order mark are no matter", () => {
@@ -237,8 +263,8 @@ describe("output files", () => {
     await writeFile(path, "old", { mode: 0o600 });
     const file = await openOutput(path);
     expect(await readFile(path, "utf8")).toBe("old");
-    await file.commit(["a", Uint8Array.of(98), "c\n"]);
-    await file.discard();
+    await commit([{ file, content: ["a", Uint8Array.of(98), "c\n"] }]);
+    await discard([file]);
     expect(await readFile(path, "utf8")).toBe("abc\n");
     expect((await stat(path)).mode & 0o777).toBe(0o600);
   });
@@ -248,22 +274,61 @@ describe("output files", () => {
     await mkdir(own);
     const path = join(own, "out.csv");
     await writeFile(path, "old");
-    await (await openOutput(path)).discard();
+    await discard([await openOutput(path)]);
     const file = await openOutput(path);
     const failing = function* (): Generator<string> {
       yield "half";
       throw new Error("no more");
     };
-    await expect(file.commit(failing())).rejects.toThrow("no more");
+    await expect(commit([{ file, content: failing() }])).rejects.toThrow("no more");
+    await discard([file]);
     expect(await readFile(path, "utf8")).toBe("old");
     expect(await readdir(own)).toEqual(["out.csv"]);
+  });
+
+  test("appear together, or none of them", async () => {
+    const own = join(folder, "together");
+    await mkdir(own);
+    const paths = ["a.npy", "b.npy", "c.npy"].map((name) => join(own, name)) as [string, string, string];
+    await writeFile(paths[0], "old a");
+    const files = await Promise.all(paths.map(openOutput));
+    // The last one cannot be put in place.
+    await mkdir(paths[2]);
+    await expect(commit(files.map((file) => ({ file, content: ["new"] })))).rejects.toThrow(/c\.npy.*expected a file that can be written/);
+    await discard(files);
+    expect(await readFile(paths[0], "utf8")).toBe("old a");
+    expect((await readdir(own)).toSorted()).toEqual(["a.npy", "c.npy"]);
+
+    await rm(paths[2], { recursive: true });
+    const again = await Promise.all(paths.map(openOutput));
+    await commit(again.map((file) => ({ file, content: ["new"] })));
+    await discard(again);
+    for (const path of paths) expect(await readFile(path, "utf8")).toBe("new");
+    expect((await readdir(own)).toSorted()).toEqual(["a.npy", "b.npy", "c.npy"]);
+  });
+
+  test("stop between two pieces when they are interrupted", async () => {
+    const own = join(folder, "interrupted");
+    await mkdir(own);
+    const path = join(own, "out.npy");
+    const controller = new AbortController();
+    const file = await openOutput(path);
+    const pieces = function* (): Generator<Uint8Array> {
+      yield new Uint8Array(10);
+      controller.abort(new Error("enough"));
+      yield new Uint8Array(10);
+      expect.fail("it went on");
+    };
+    await expect(commit([{ file, content: pieces() }], controller.signal)).rejects.toThrow("enough");
+    await discard([file]);
+    expect(await readdir(own)).toEqual([]);
   });
 
   test("go where a link points", async () => {
     const [target, link] = [join(folder, "target.csv"), join(folder, "link.csv")];
     await writeFile(target, "old");
     await symlink(target, link);
-    await (await openOutput(link)).commit(["new"]);
+    await commit([{ file: await openOutput(link), content: ["new"] }]);
     expect(await readFile(target, "utf8")).toBe("new");
   });
 

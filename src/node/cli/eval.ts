@@ -5,7 +5,7 @@ import { explainPlan, type Network, type Output } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
-import { openOutput, type OutputFile } from "../files/output.js";
+import { commit, discard, openOutput, type OutputFile } from "../files/output.js";
 import { asPoints, readNumbers } from "../files/points.js";
 import type { Column, NumberArray } from "../files/table.js";
 import { createEvaluator, type Results } from "./evaluator.js";
@@ -75,9 +75,9 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   // Throws where the method does not give them, before a device is looked for.
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
 
+  const signal = interruptSignal();
   const files = await openResultFiles(options.out, outputs);
   try {
-    const signal = interruptSignal();
     const evaluator = await createEvaluator(network, options.adapter);
     try {
       const progress = showProgress("evaluate");
@@ -94,7 +94,10 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
         })
         .finally(progress.stop);
       const run: Run = { network, points, count, adapter: evaluator.description, milliseconds: performance.now() - start, results };
-      for (const { file, content } of files) await file.commit(content(run));
+      await commit(
+        files.map(({ file, content }) => ({ file, content: content(run) })),
+        signal,
+      );
       await print(
         options.json
           ? resultObject(run)
@@ -107,7 +110,7 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
       await evaluator.dispose();
     }
   } finally {
-    for (const { file } of files) await file.discard();
+    await discard(files.map(({ file }) => file));
   }
 }
 
@@ -155,7 +158,7 @@ async function openResultFiles(path: string | undefined, outputs: readonly Outpu
   try {
     for (const { path: target, content } of wanted) files.push({ file: await openOutput(target), content });
   } catch (error) {
-    for (const { file } of files) await file.discard();
+    await discard(files.map(({ file }) => file));
     throw error;
   }
   return files;

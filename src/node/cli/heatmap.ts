@@ -2,7 +2,7 @@ import { basename, extname } from "node:path";
 import type { Command } from "commander";
 import { InputError, quote } from "../../errors.js";
 import type { EvaluateOptions, Field, Network, Output } from "../../index.js";
-import { openOutput } from "../files/output.js";
+import { commit, discard, openOutput } from "../files/output.js";
 import { centres, renderHeatmap, type Axis } from "../heatmap.js";
 import { createEvaluator } from "./evaluator.js";
 import {
@@ -76,9 +76,9 @@ async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<v
   const plane = readPlane(network, options);
   const context = await readContext(options.context, network, 1);
 
+  const signal = interruptSignal();
   const file = await openOutput(out);
   try {
-    const signal = interruptSignal();
     const evaluator = await createEvaluator(network, options.adapter);
     try {
       const { method } = options;
@@ -105,13 +105,13 @@ async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<v
         arrows,
         contour: options.contour,
       });
-      await file.commit([picture]);
+      await commit([{ file, content: [picture] }], signal);
       await print(describe(divergence, plane, size, milliseconds, evaluator.description, out));
     } finally {
       await evaluator.dispose();
     }
   } finally {
-    await file.discard();
+    await discard([file]);
   }
 }
 

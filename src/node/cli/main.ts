@@ -8,6 +8,9 @@ import { addDoctor } from "./doctor.js";
 import { addEval } from "./eval.js";
 import { addHeatmap } from "./heatmap.js";
 import { addInfo } from "./info.js";
+import { describeSystemError } from "../files/points.js";
+import { filterSocket } from "./nativeStderr.js";
+import { isGone } from "./output.js";
 import { Interruption } from "./progress.js";
 import { addVerify } from "./verify.js";
 
@@ -23,16 +26,25 @@ const program = new Command("deldot")
   .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
 for (const add of [addInfo, addEval, addHeatmap, addVerify, addDoctor]) add(program);
 
-// A reader of stdout that goes away (`| head`) is no error.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
+// What commander prints by itself, help and version, may fail after all is done; print() says so by itself.
+let failure: Error | null = null;
+process.stdout.on("error", (error) => {
+  if (!isGone(error)) failure = error;
+});
+process.once("beforeExit", () => {
+  if (failure === null || process.exitCode === 2) return;
+  process.stderr.write(`deldot: stdout: ${describeSystemError(failure)}\n`);
+  process.exitCode = 2;
 });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  process.exitCode = report(error);
-}
+const status = await filterSocket();
+if (status !== null) process.exitCode = status;
+else
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    process.exitCode = report(error);
+  }
 
 function report(error: unknown): number {
   // Commander has printed its own message, or the help that was asked for.

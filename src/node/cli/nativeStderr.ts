@@ -1,7 +1,10 @@
 /** What the WebGPU implementation writes to stderr by itself, past Node, and nobody can turn off. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 
 /**
  * Dawn's warnings of every software adapter (two of its limits are lower than the driver's) and of every machine without a
@@ -9,14 +12,21 @@ import { join } from "node:path";
  */
 const EXPECTED = [/^Warning: maxDynamic\w+BuffersPerPipelineLayout artificially reduced from /, /^Warning: Couldn't load Vulkan\b/];
 
-/** The lines of a text that are none of those, with what belongs to them: further lines are indented. */
-export function withoutExpected(text: string): string {
+/** Tells of one line after the other whether it is none of those, nor belongs to one: further lines are indented. */
+function makeFilter(): (line: string) => boolean {
   let drops = false;
-  const kept = text.split(/(?<=\n)/).filter((line) => {
+  return (line) => {
     if (!/^\s+at /.test(line)) drops = EXPECTED.some((pattern) => pattern.test(line));
     return !drops;
-  });
-  return kept.join("");
+  };
+}
+
+/** A text without them. */
+export function withoutExpected(text: string): string {
+  return text
+    .split(/(?<=\n)/)
+    .filter(makeFilter())
+    .join("");
 }
 
 const STDERR = 2;
@@ -24,7 +34,7 @@ const STDERR = 2;
 /**
  * Runs `work` with file descriptor 2 in a temporary file, then writes what came there to stderr, the expected warnings left
  * out. A file that is opened gets the lowest free descriptor, and Linux opens a descriptor anew by its path, so no native
- * code is needed. Where that cannot be done (not Linux; stderr closed, or a socket) nothing is left out.
+ * code is needed. Where that cannot be done (not Linux, stderr closed) nothing is left out; for sockets see filterSocket.
  */
 export async function withQuietStderr<T>(work: () => Promise<T>): Promise<T> {
   const diverted = divert();
@@ -68,4 +78,35 @@ function swap(path: string): void {
   closeSync(STDERR);
   const opened = openSync(path, "a");
   if (opened !== STDERR) throw new Error(`descriptor ${opened} was opened in place of stderr`);
+}
+
+const INNER = "DELDOT_STDERR_IS_FILTERED";
+
+/**
+ * A socket, which is what Node's child_process makes of a piped stderr, cannot be opened anew. There the command runs in a
+ * process of its own, whose stderr this one hands on line by line. Gives its exit status; null where there is no need.
+ */
+export async function filterSocket(): Promise<number | null> {
+  if (process.platform !== "linux" || process.env[INNER] || !isSocket(STDERR)) return null;
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    stdio: ["inherit", "inherit", "pipe"],
+    env: { ...process.env, [INNER]: "1" },
+  });
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => child.kill(name));
+  const keep = makeFilter();
+  const lines = createInterface({ input: child.stderr });
+  lines.on("line", (line) => keep(line) && process.stderr.write(`${line}\n`));
+  const [[status, signal]] = (await Promise.all([once(child, "close"), once(lines, "close")])) as [
+    [number | null, NodeJS.Signals | null],
+    unknown,
+  ];
+  return status ?? 128 + constants.signals[signal!];
+}
+
+function isSocket(descriptor: number): boolean {
+  try {
+    return fstatSync(descriptor).isSocket();
+  } catch {
+    return false;
+  }
 }

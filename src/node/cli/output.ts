@@ -1,14 +1,25 @@
 /** Text on stdout. */
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { InputError } from "../../errors.js";
+import { describeSystemError } from "../files/points.js";
 
-/** Waits for a slow reader, and ends quietly when it goes away (`| head`). */
+/**
+ * Waits for a slow reader, and ends quietly when it goes away (`| head`).
+ * @throws InputError where stdout cannot be written, such as a full disk.
+ */
 export async function print(chunks: Iterable<string>): Promise<void> {
   try {
     await pipeline(Readable.from(chunks), process.stdout, { end: false });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error;
+    if (isGone(error)) return;
+    throw new InputError(`stdout: ${describeSystemError(error)}; expected that it can be written`, { cause: error });
   }
+}
+
+/** Whether whoever read stdout has gone away. */
+export function isGone(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "EPIPE";
 }
 
 /** Columns aligned: the first one left, numbers right. */

@@ -1,5 +1,6 @@
 /** A progress bar on stderr, and what stops the work: Ctrl-C. */
 import { Presets, SingleBar } from "cli-progress";
+import { discardAtOnce } from "../files/output.js";
 
 /** Work shorter than this shows no bar. */
 const quietMilliseconds = 1000;
@@ -35,10 +36,16 @@ export function showProgress(task: string): Progress {
   };
 }
 
-/** Aborts on the first interrupt; a second one ends the process at once, as without a listener. */
+/** Aborts on the first interrupt; a second one ends the process at once, and what was half written with it. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => controller.abort(new Interruption(name)));
+  for (const name of ["SIGINT", "SIGTERM"] as const)
+    process.on(name, () => {
+      const interruption = new Interruption(name);
+      if (!controller.signal.aborted) return controller.abort(interruption);
+      discardAtOnce();
+      process.exit(interruption.exitStatus);
+    });
   return controller.signal;
 }
 

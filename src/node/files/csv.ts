@@ -10,8 +10,7 @@ export function readCsv(text: string): NumberArray {
     if (cells.some((cell) => cell.trim() !== "")) rows.push({ cells, line: index + 1 });
     return null;
   });
-  // A line is names only if not one of its cells is a number: a typing error in the first row must not swallow it.
-  if (rows[0]?.cells.every((cell) => parseNumber(cell) === undefined)) rows.shift();
+  if (rows[0]?.cells.every(isName)) rows.shift();
   const width = rows[0]?.cells.length ?? 0;
   if (width === 0) throw new InputError("it holds no numbers; expected one line of comma-separated numbers per point");
   const data = new Float64Array(rows.length * width);
@@ -25,6 +24,21 @@ export function readCsv(text: string): NumberArray {
     }
   }
   return { data, shape: [rows.length, width] };
+}
+
+/** What stands where a number is missing. */
+const missing = /^(na|n\/a|null|nil|none|missing|undefined)$/i;
+
+/**
+ * A typing error in a first row must not make names of it: those begin with a letter, say no number and none that is missing,
+ * and would not be a number if its letters O, l and I were the digits that they look like.
+ */
+function isName(cell: string): boolean {
+  const text = cell.trim();
+  const isNumber = (given: string): boolean => parseNumber(given) !== undefined;
+  return (
+    /^[\p{L}_]/u.test(text) && !missing.test(text) && !isNumber(text) && !isNumber(text.replaceAll(/o/gi, "0").replaceAll(/[li]/gi, "1"))
+  );
 }
 
 const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;

@@ -1,5 +1,5 @@
 /** Points and contexts out of a file, by its extension. */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
 import { InputError, quote } from "../../errors.js";
 import { readCsv } from "./csv.js";
@@ -37,6 +37,9 @@ export async function readNumbers(path: string): Promise<NumberArray> {
 /** @throws InputError that begins with the path, where it cannot be read. */
 export async function readBytes(path: string): Promise<Uint8Array> {
   try {
+    const status = await stat(path);
+    // A device may have no end.
+    if (status.isCharacterDevice() || status.isBlockDevice()) throw new Error("it is a device");
     return await readFile(path);
   } catch (error) {
     throw new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });

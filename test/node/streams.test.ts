@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { withoutExpected } from "../../src/node/cli/nativeStderr.js";
@@ -36,4 +37,20 @@ describe.skipIf(process.platform !== "linux")("the command line", () => {
     expect(stderr).toContain("correct the variable or unset it");
     expect(status).toBe(2);
   });
+});
+
+describe.skipIf(process.platform !== "linux")("a stdout that is full", () => {
+  const cli = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
+  const model = fileURLToPath(new URL("../../demo/models/lorenz.safetensors", import.meta.url));
+
+  test.for([["info", model], ["--help"], ["verify", model, "--points", "8", "--adapter", "cpu"]])(
+    "%s ends with a message and 2",
+    (args) => {
+      const full = openSync("/dev/full", "w");
+      const { status, stderr } = spawnSync(process.execPath, [cli, ...args], { encoding: "utf8", stdio: ["ignore", full, "pipe"] });
+      closeSync(full);
+      expect(stderr).toMatch(/^deldot: stdout: no space left on device/);
+      expect(status).toBe(2);
+    },
+  );
 });
