@@ -42,12 +42,13 @@ test.each(kinds)("centered: $centered, epsilon $epsilon: right at any magnitude"
       const size = truth[output].length / scales.length;
       const sizes = scales.flatMap((_, point) => {
         const x = Float64Array.from(points.subarray(point * d, (point + 1) * d));
-        const mean = centered ? x.reduce((sum, entry) => sum + entry / d, 0) : 0;
-        const distances = x.map((entry) => entry - mean);
+        const mean = centered ? x.reduce((sum, number) => sum + number / d, 0) : 0;
+        const distances = x.map((number) => number - mean);
         const deviation = Math.sqrt(distances.reduce((sum, distance) => sum + distance ** 2 / d, epsilon));
         const y = Math.max(...distances.map(Math.abs)) / deviation;
         // The mean is rounded as the entries are, which may be much more than their distances; slopes are differences.
-        return new Array<number>(size).fill((output === "value" ? y : (1 + y * y) / deviation) * (1 + Math.abs(mean) / deviation));
+        const entry = (output === "value" ? y : (1 + y * y) / deviation) * (1 + Math.abs(mean) / deviation);
+        return Array.from({ length: size }, () => entry);
       });
       expectClose(actual[output], truth[output], sizes, { relative: 2e-6, absolute: 1e-37, label: `${output}, d = ${d}` });
     }
@@ -67,7 +68,7 @@ test("equal entries are 0, and r is 1/√ε", async () => {
     for (const x of [0, 0.1, -3.3, 1e20, -1e20, 3e38, 1e-37]) {
       const network = normOf(d, true, 1e-4);
       const { value, divergence } = await onDevice(network, new Float32Array(d).fill(x));
-      expect(Array.from(value), `at ${x}`).toEqual(new Array(d).fill(0));
+      expect(Array.from(value), `at ${x}`).toEqual(Array.from({ length: d }, () => 0));
       expectClose(divergence, [100 * (d - 1)], [100 * d]);
       const truth = evaluateReference(network, new Float32Array(d).fill(x), { outputs: ["value", "divergence"] });
       expect(truth.value!.every((y) => y === 0)).toBe(true);
