@@ -95,7 +95,6 @@ const kernels = [
     "layers 4x16 by 8 lanes",
     "layers 8x8 in groups of 8x8",
     "fused storage x4",
-    "fused literal x1",
     "fused uniform x2 by 4 lanes",
     "fused uniform x2 by 8 lanes",
   ].map((name) => ({ name, networks: networks.filter((some) => ["exp, then softsign", "a graph"].includes(some.name)) })),
