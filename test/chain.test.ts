@@ -66,9 +66,9 @@ function chainsOf(first: Activation, second: Activation, v: number, w: number, x
     for (const valueError of [0, 1, -1])
       for (const slopeError of [0, 1, -1]) {
         const a = one.value(z1) + valueError * errorOne(one.value(z1));
-        const s = one.derivative(z1) + slopeError * errorOne(one.derivative(z1));
+        const s = one.slope(z1) + slopeError * errorOne(one.slope(z1));
         const z2 = valueError < 0 && Math.abs(w * a) < 2 * LEAST ? 0 : w * a;
-        const [value, s2] = [two.value(z2), two.derivative(z2)];
+        const [value, s2] = [two.value(z2), two.slope(z2)];
         const slope = s2 * w * v * s;
         if (isBeyond(second, z2)) see(Infinity);
         see(z1, a, s, z2, value, s2, v * s, w * s, w * v * s, slope);

@@ -91,7 +91,7 @@ function forward(
       const input = of(operation.operand);
       const sigma = activationFunctions(operation.activation);
       const value = input.value.map((z) => round(sigma.value(z)));
-      const slopes = input.value.map((z) => round(sigma.derivative(z)));
+      const slopes = input.value.map((z) => round(sigma.slope(z)));
       const tangents = input.tangents.map((t, at) => round(slopes[Math.floor(at / count)]! * t));
       results.push({ value, tangents });
       continue;

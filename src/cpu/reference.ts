@@ -215,7 +215,7 @@ function makeForward(graph: Graph): Forward {
         }
       }
       values.push(functions ? z.map(functions.value) : z);
-      slopes.push(functions && z.map(functions.derivative));
+      slopes.push(functions && z.map(functions.slope));
       inverseDeviations.push(inverseDeviation);
     }
     return { values, slopes, inverseDeviations };

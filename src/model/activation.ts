@@ -28,7 +28,7 @@ interface Row {
   /** σ(z) in float64. */
   readonly value: ParameterisedFunction;
   /** σ'(z) in float64; PyTorch's at a kink. */
-  readonly derivative: ParameterisedFunction;
+  readonly slope: ParameterisedFunction;
   /** Where σ' jumps; nowhere if left out. */
   readonly kinks?: (p: number, q: number) => readonly number[];
   /** The function in shaders/lib/activations.wgsl, and its arguments after z; `name` and the parameters if left out. */
@@ -50,51 +50,51 @@ const seluScaleAlpha = 1.7580993408473766;
 const rows: Readonly<Record<string, Row>> = {
   identity: {
     value: (z) => z,
-    derivative: () => 1,
+    slope: () => 1,
   },
   relu: {
     value: (z) => Math.max(z, 0),
-    derivative: (z) => (z > 0 ? 1 : 0),
+    slope: (z) => (z > 0 ? 1 : 0),
     kinks: () => [0],
   },
   leaky_relu: {
     aliases: ["LeakyReLU"],
     parameters: [parameter("slope", 0.01)],
     value: (z, slope) => (z > 0 ? z : slope * z),
-    derivative: (z, slope) => (z > 0 ? 1 : slope),
+    slope: (z, slope) => (z > 0 ? 1 : slope),
     kinks: (slope) => (slope === 1 ? [] : [0]),
   },
   relu6: {
     value: (z) => Math.min(Math.max(z, 0), 6),
-    derivative: (z) => (z > 0 && z < 6 ? 1 : 0),
+    slope: (z) => (z > 0 && z < 6 ? 1 : 0),
     kinks: () => [0, 6],
   },
   elu: {
     parameters: [parameter("alpha", 1)],
     value: (z, alpha) => (z > 0 ? z : alpha * Math.expm1(z)),
-    derivative: (z, alpha) => (z > 0 ? 1 : alpha * Math.exp(z)),
+    slope: (z, alpha) => (z > 0 ? 1 : alpha * Math.exp(z)),
     kinks: (alpha) => (alpha === 1 ? [] : [0]),
   },
   selu: {
     value: (z) => (z > 0 ? seluScale * z : seluScaleAlpha * Math.expm1(z)),
-    derivative: (z) => (z > 0 ? seluScale : seluScaleAlpha * Math.exp(z)),
+    slope: (z) => (z > 0 ? seluScale : seluScaleAlpha * Math.exp(z)),
     kinks: () => [0],
   },
   celu: {
     parameters: [parameter("alpha", 1, 1e-30)],
     value: (z, alpha) => (z > 0 ? z : alpha * Math.expm1(z / alpha)),
-    derivative: (z, alpha) => (z > 0 ? 1 : Math.exp(z / alpha)),
+    slope: (z, alpha) => (z > 0 ? 1 : Math.exp(z / alpha)),
   },
   gelu: {
     value: (z) => Math.max(z, 0) - Math.abs(z) * normalTail(Math.abs(z)),
-    derivative: (z) => {
+    slope: (z) => {
       const tail = normalTail(Math.abs(z));
       return (z > 0 ? 1 - tail : tail) + z * normalDensity(z);
     },
   },
   gelu_tanh: {
     value: (z) => z * logistic(geluTanhArgument(z)),
-    derivative: (z) => {
+    slope: (z) => {
       const x = Math.min(Math.abs(z), geluTanhLimit);
       const slope = 2 * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
       const u = geluTanhArgument(z);
@@ -104,11 +104,11 @@ const rows: Readonly<Record<string, Row>> = {
   silu: {
     aliases: ["Swish"],
     value: (z) => z * logistic(z),
-    derivative: (z) => logistic(z) + z * logisticDerivative(z),
+    slope: (z) => logistic(z) + z * logisticDerivative(z),
   },
   mish: {
     value: (z) => z * tanhOfSoftplus(z),
-    derivative: (z) => {
+    slope: (z) => {
       const t = Math.exp(-Math.abs(z));
       const denominator = z > 0 ? 1 + 2 * t + 2 * t * t : t * t + 2 * t + 2;
       const slope = (4 * t * (z > 0 ? t : 1) * (1 + t)) / (denominator * denominator);
@@ -117,32 +117,32 @@ const rows: Readonly<Record<string, Row>> = {
   },
   sigmoid: {
     value: logistic,
-    derivative: logisticDerivative,
+    slope: logisticDerivative,
   },
   // PyTorch's slope of 1/6; the ONNX operator of this name has a slope attribute of 0.2 unless the file says otherwise.
   hardsigmoid: {
     value: (z) => Math.min(Math.max((z + 3) / 6, 0), 1),
-    derivative: (z) => (Math.abs(z) < 3 ? 1 / 6 : 0),
+    slope: (z) => (Math.abs(z) < 3 ? 1 / 6 : 0),
     kinks: () => [-3, 3],
   },
   hardswish: {
     value: (z) => (z <= -3 ? 0 : z < 3 ? (z * (z + 3)) / 6 : z),
-    derivative: (z) => (z <= -3 ? 0 : z < 3 ? z / 3 + 0.5 : 1),
+    slope: (z) => (z <= -3 ? 0 : z < 3 ? z / 3 + 0.5 : 1),
     kinks: () => [-3, 3],
   },
   hardtanh: {
     value: (z) => Math.min(Math.max(z, -1), 1),
-    derivative: (z) => (Math.abs(z) < 1 ? 1 : 0),
+    slope: (z) => (Math.abs(z) < 1 ? 1 : 0),
     kinks: () => [-1, 1],
   },
   tanh: {
     value: (z) => Math.tanh(z),
-    derivative: (z) => 4 * logisticDerivative(2 * z),
+    slope: (z) => 4 * logisticDerivative(2 * z),
     wgsl: "hyperbolic_tangent",
   },
   softsign: {
     value: (z) => z / (1 + Math.abs(z)),
-    derivative: (z) => 1 / (1 + Math.abs(z)) ** 2,
+    slope: (z) => 1 / (1 + Math.abs(z)) ** 2,
   },
   softplus: {
     parameters: [parameter("beta", 1, 1e-30), parameter("threshold", 20)],
@@ -150,67 +150,67 @@ const rows: Readonly<Record<string, Row>> = {
       const u = beta * z;
       return u > threshold ? z : (Math.max(u, 0) + Math.log1p(Math.exp(-Math.abs(u)))) / beta;
     },
-    derivative: (z, beta, threshold) => (beta * z > threshold ? 1 : logistic(beta * z)),
+    slope: (z, beta, threshold) => (beta * z > threshold ? 1 : logistic(beta * z)),
     kinks: (beta, threshold) => [threshold / beta],
   },
   sin: {
     parameters: [parameter("omega", 1, 0, 1e10)],
     value: (z, omega) => Math.sin(omega * z),
-    derivative: (z, omega) => omega * Math.cos(omega * z),
+    slope: (z, omega) => omega * Math.cos(omega * z),
     wgsl: "sine",
     wgslArguments: (omega) => [String(omega), turnsWgsl(omega)],
   },
   cos: {
     value: (z) => Math.cos(z),
-    derivative: (z) => -Math.sin(z),
+    slope: (z) => -Math.sin(z),
     wgsl: "cosine",
     wgslArguments: () => [turnsWgsl(1)],
   },
   exp: {
     value: (z) => Math.exp(z),
-    derivative: (z) => Math.exp(z),
+    slope: (z) => Math.exp(z),
     wgsl: "exponential",
   },
   log: {
     value: (z) => Math.log(z),
-    derivative: (z) => (z < 0 ? NaN : 1 / z),
+    slope: (z) => (z < 0 ? NaN : 1 / z),
     wgsl: "logarithm",
   },
   sqrt: {
     value: (z) => Math.sqrt(z),
-    derivative: (z) => 0.5 / Math.sqrt(z),
+    slope: (z) => 0.5 / Math.sqrt(z),
     wgsl: "square_root",
   },
   reciprocal: {
     value: (z) => 1 / z,
-    derivative: (z) => -1 / (z * z),
+    slope: (z) => -1 / (z * z),
   },
   square: {
     value: (z) => z * z,
-    derivative: (z) => 2 * z,
+    slope: (z) => 2 * z,
   },
   power: {
     aliases: ["Pow"],
     parameters: [parameter("exponent", 2, 1e-3, 64)],
     value: (z, exponent) => z ** exponent,
-    derivative: (z, exponent) => exponent * z ** (exponent - 1),
+    slope: (z, exponent) => exponent * z ** (exponent - 1),
   },
   abs: {
     value: (z) => Math.abs(z),
-    derivative: (z) => Math.sign(z),
+    slope: (z) => Math.sign(z),
     kinks: () => [0],
     wgsl: "absolute",
   },
   erf: {
     value: errorFunction,
-    derivative: (z) => (2 / Math.sqrt(Math.PI)) * Math.exp(-z * z),
+    slope: (z) => (2 / Math.sqrt(Math.PI)) * Math.exp(-z * z),
   },
   // At its ends PyTorch's clamp has the derivative 1, unlike relu6 and hardtanh.
   clip: {
     aliases: ["Clamp"],
     parameters: [parameter("min", -largestClip, 0, largestClip), parameter("max", largestClip, 0, largestClip)],
     value: (z, min, max) => Math.min(Math.max(z, min), max),
-    derivative: (z, min, max) => (z >= min && z <= max ? 1 : 0),
+    slope: (z, min, max) => (z >= min && z <= max ? 1 : 0),
     kinks: (min, max) => (min < max ? [min, max] : []).filter((z) => Math.abs(z) < largestClip),
     wgsl: "clip",
   },
@@ -291,13 +291,13 @@ export function parseActivationList(text: string): string[] {
  */
 export function activationFunctions(a: Activation): {
   value: (z: number) => number;
-  derivative: (z: number) => number;
+  slope: (z: number) => number;
 } {
-  const { value, derivative } = rowOf(a);
+  const { value, slope } = rowOf(a);
   const [p = NaN, q = NaN] = a.parameters;
   return {
     value: (z) => (Number.isFinite(z) ? value(z, p, q) : NaN),
-    derivative: (z) => (Number.isFinite(z) ? derivative(z, p, q) : NaN),
+    slope: (z) => (Number.isFinite(z) ? slope(z, p, q) : NaN),
   };
 }
 
@@ -307,8 +307,8 @@ export function activationValue(a: Activation, z: number): number {
 }
 
 /** σ'(z) in float64; PyTorch's at a kink. */
-export function activationDerivative(a: Activation, z: number): number {
-  return activationFunctions(a).derivative(z);
+export function activationSlope(a: Activation, z: number): number {
+  return activationFunctions(a).slope(z);
 }
 
 /** The z where σ' jumps. */

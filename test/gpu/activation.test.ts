@@ -52,16 +52,16 @@ afterAll(() => close());
 
 describe.each(texts)("%s in WGSL", (text) => {
   const activation = parseActivation(text);
-  const { value, derivative } = activationFunctions(activation);
+  const { value, slope } = activationFunctions(activation);
 
   it("agrees with its vectors", async () => {
     const vector = vectors[text];
-    if (vector) await expectAgreement(vector.z, vector.value, vector.derivative);
+    if (vector) await expectAgreement(vector.z, vector.value, vector.slope);
   });
 
   it("agrees with float64 on a fine grid, up to 1e4, and at its kinks", async () => {
     const z = float32([...sweep, ...activationKinks(activation)]).filter(isInRange);
-    await expectAgreement(z, z.map(value), z.map(derivative));
+    await expectAgreement(z, z.map(value), z.map(slope));
   });
 
   it("keeps its relative accuracy near 0", async () => {
@@ -82,7 +82,7 @@ describe.each(texts)("%s in WGSL", (text) => {
     const scale = scaleOf(activation);
     everywhere.forEach((z, i) => {
       expectRight(values[i]!, reaches(activation, z) ? value(z) : NaN, scale, z, "value");
-      expectRight(derivatives[i]!, slopeReaches(activation, z) ? derivative(z) : NaN, scale, z, "derivative");
+      expectRight(derivatives[i]!, slopeReaches(activation, z) ? slope(z) : NaN, scale, z, "derivative");
     });
   });
 
@@ -93,7 +93,7 @@ describe.each(texts)("%s in WGSL", (text) => {
 
   /** Where the exact results exist and fit into float32; celu with a negative parameter grows like e^|z|. */
   function isInRange(z: number): boolean {
-    return Math.abs(value(z)) < 3e38 && Math.abs(derivative(z)) < 3e38;
+    return Math.abs(value(z)) < 3e38 && Math.abs(slope(z)) < 3e38;
   }
 
   async function expectAgreement(
@@ -106,7 +106,7 @@ describe.each(texts)("%s in WGSL", (text) => {
     const scale = scaleOf(activation);
     const sizes = (exact: readonly number[]): number[] => exact.map((number, i) => scale(number, z[i]!));
     expectClose(values, value, sizes(value), { relative, absolute: 0, label: "values" });
-    expectClose(derivatives, derivative, sizes(derivative), { relative, absolute: 0, label: "derivatives" });
+    expectClose(derivatives, derivative, sizes(slope), { relative, absolute: 0, label: "derivatives" });
   }
 });
 
@@ -119,7 +119,7 @@ function reaches({ name }: Activation, z: number): boolean {
 function slopeReaches(activation: Activation, z: number): boolean {
   const { name, parameters } = activation;
   const vanishes = (name === "log" || (name === "power" && parameters[0]! > 0)) && z > 1;
-  return reaches(activation, z) && !(vanishes && activationFunctions(activation).derivative(z) < 2 ** -126);
+  return reaches(activation, z) && !(vanishes && activationFunctions(activation).slope(z) < 2 ** -126);
 }
 
 /** Expects what is exact in float32, the infinity where that is past its end, and either where only rounding may be. */
@@ -150,13 +150,13 @@ function scaleOf({ name, parameters }: Activation): (exact: number, z: number) =
 describe.each(["sin", "sin(30)", "sin(-0.75)", "sin(0.0009765625)", "cos"])("%s far from 0", (text) => {
   it("errs by less than 5e-7 up to 2^68", async () => {
     const activation = parseActivation(text);
-    const { value, derivative } = activationFunctions(activation);
+    const { value, slope } = activationFunctions(activation);
     const z = float32(powers(10, 68, 2));
     const { values, derivatives } = await evaluate(activation, z);
     const ones = z.map(() => 1);
     const largest = Math.max(1, ...activation.parameters.map(Math.abs));
     expectClose(values, z.map(value), ones, { relative: 5e-7, absolute: 0, label: "values" });
-    expectClose(derivatives, z.map(derivative), ones, { relative: 5e-7 * largest, absolute: 0, label: "derivatives" });
+    expectClose(derivatives, z.map(slope), ones, { relative: 5e-7 * largest, absolute: 0, label: "derivatives" });
   });
 });
 

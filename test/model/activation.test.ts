@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ModelError } from "../../src/errors.js";
 import {
-  activationDerivative,
+  activationSlope,
   activationFunctions,
   activationKinks,
   activationNames,
@@ -50,12 +50,12 @@ function isInDomain(text: string, z: number): boolean {
 
 describe("float64 functions", () => {
   it.each(Object.entries(vectors))("%s agrees with its vectors", (text, vector) => {
-    const { value, derivative } = activationFunctions(parseActivation(text));
+    const { value, slope } = activationFunctions(parseActivation(text));
     // PyTorch computes hardsigmoid's derivative with 1/6 rounded to float32, even in float64; ours is 1/6.
     const slack = text === "hardsigmoid" ? 1e-8 : 0;
     vector.z.forEach((z, i) => {
       expectNear(value(z), vector.value[i]!, 0, `value at ${z}`);
-      expectNear(derivative(z), vector.derivative[i]!, slack, `derivative at ${z}`);
+      expectNear(slope(z), vector.derivative[i]!, slack, `derivative at ${z}`);
     });
   });
 
@@ -80,23 +80,23 @@ describe("float64 functions", () => {
   ])("gelu keeps its relative accuracy at %d", (z, value, derivative) => {
     const gelu = parseActivation("gelu");
     expect(Math.abs(activationValue(gelu, z) / value - 1)).toBeLessThan(2e-13);
-    expect(Math.abs(activationDerivative(gelu, z) / derivative - 1)).toBeLessThan(2e-13);
+    expect(Math.abs(activationSlope(gelu, z) / derivative - 1)).toBeLessThan(2e-13);
   });
 
   it.each(variants.filter((text) => text !== "exp"))("%s is finite for any float32", (text) => {
-    const { value, derivative } = activationFunctions(parseActivation(text));
+    const { value, slope } = activationFunctions(parseActivation(text));
     for (const z of [3.4e38, -3.4e38, 1e-45, -1e-45]) {
       if (z < 0 && !isInDomain(text, z)) continue;
       // celu with a negative parameter grows like e^|z|.
       if (text === "celu(-1.5)" && z < -1000) continue;
       expect(value(z), `value at ${z}`).toSatisfy(Number.isFinite);
-      expect(derivative(z), `derivative at ${z}`).toSatisfy(Number.isFinite);
+      expect(slope(z), `derivative at ${z}`).toSatisfy(Number.isFinite);
     }
   });
 
   it.each(variants)("the derivative of %s is the limit of its difference quotients", (text) => {
     const activation = parseActivation(text);
-    const { value, derivative } = activationFunctions(activation);
+    const { value, slope } = activationFunctions(activation);
     const h = 1e-5;
     // At 0 a second derivative may jump, which costs the quotient its accuracy.
     const excluded = [0, ...activationKinks(activation)];
@@ -104,8 +104,8 @@ describe("float64 functions", () => {
       fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
         fc.pre(isInDomain(text, z) && excluded.every((kink) => Math.abs(z - kink) > 2 * h));
         const quotient = (value(z + h) - value(z - h)) / (2 * h);
-        const size = 1 + Math.abs(value(z)) + Math.abs(derivative(z));
-        expect(Math.abs(quotient - derivative(z))).toBeLessThan(1e-8 * size);
+        const size = 1 + Math.abs(value(z)) + Math.abs(slope(z));
+        expect(Math.abs(quotient - slope(z))).toBeLessThan(1e-8 * size);
       }),
       { seed: 1, numRuns: 300 },
     );
@@ -113,15 +113,15 @@ describe("float64 functions", () => {
 
   it.each(variants)("the derivative of %s jumps at its kinks and nowhere else", (text) => {
     const activation = parseActivation(text);
-    const { derivative } = activationFunctions(activation);
+    const { slope } = activationFunctions(activation);
     const kinks = activationKinks(activation);
     const h = 1e-12;
-    for (const kink of kinks) expect(Math.abs(derivative(kink + h) - derivative(kink - h))).toBeGreaterThan(1e-9);
+    for (const kink of kinks) expect(Math.abs(slope(kink + h) - slope(kink - h))).toBeGreaterThan(1e-9);
     fc.assert(
       fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
         fc.pre(isInDomain(text, z) && kinks.every((kink) => Math.abs(z - kink) > h));
-        const size = 1 + Math.abs(derivative(z));
-        expect(Math.abs(derivative(z + h) - derivative(z - h))).toBeLessThan(1e-10 * size);
+        const size = 1 + Math.abs(slope(z));
+        expect(Math.abs(slope(z + h) - slope(z - h))).toBeLessThan(1e-10 * size);
       }),
       { seed: 2, numRuns: 300, examples: [[0], [-0.5], [3], [-3], [6], [1], [-1]] },
     );
@@ -129,13 +129,13 @@ describe("float64 functions", () => {
 });
 
 it.each(activationNames)("%s is NaN, and so is its derivative, where z is not finite", (text) => {
-  const { value, derivative } = activationFunctions(parseActivation(text));
-  for (const z of [NaN, Infinity, -Infinity]) expect([value(z), derivative(z)]).toEqual([NaN, NaN]);
+  const { value, slope } = activationFunctions(parseActivation(text));
+  for (const z of [NaN, Infinity, -Infinity]) expect([value(z), slope(z)]).toEqual([NaN, NaN]);
 });
 
 it.each(["log", "sqrt", "power(0.5)", "power(-1.5)"])("%s is NaN below 0, and so is its derivative", (text) => {
-  const { value, derivative } = activationFunctions(parseActivation(text));
-  for (const z of [-1e-300, -1, -1e300]) expect([value(z), derivative(z)]).toEqual([NaN, NaN]);
+  const { value, slope } = activationFunctions(parseActivation(text));
+  for (const z of [-1e-300, -1, -1e300]) expect([value(z), slope(z)]).toEqual([NaN, NaN]);
 });
 
 describe("parseActivation", () => {
