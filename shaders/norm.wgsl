@@ -2,7 +2,7 @@
 // Distances are squared in a scale of their own, so y is right for any x that float32 holds, as long as x - μ fits too; beyond,
 // and where an entry is not finite, all of y and r are NaN. r is, too, where 1/r is over 2^126.
 // One invocation computes one row (a point, a moved copy of one, or a context).
-// Needs: lib/dispatch.wgsl, lib/padding.wgsl.
+// Needs: lib/dispatch.wgsl, lib/norms.wgsl.
 
 struct Parameters {
   rows: u32,

@@ -2,7 +2,7 @@
 // deviation move with x (no mean t where it is not centered); r = 1 / √(variance + ε).
 // r comes first, since r t fits where t alone may be large.
 // One invocation computes one tangent, row r = b columns + k.
-// Needs: lib/dispatch.wgsl, lib/padding.wgsl.
+// Needs: lib/dispatch.wgsl, lib/norms.wgsl.
 
 struct Parameters {
   rows: u32,

@@ -81,6 +81,7 @@ const networks = [
   { name: "one layer of log", network: networkOf([d, 9, d], ["log"], 0, [4]) },
   { name: "exp, tanh, relu", network: networkOf([d, 9, 3, 7, d], ["exp", "tanh", "relu"], 0, [3]) },
   { name: "softsign, broken power, hardtanh", network: networkOf([d, 9, 3, 7, d], ["softsign", "power(0.5)", "hardtanh"], 1, [2]) },
+  { name: "exp at the output of one layer", network: networkOf([d, 9, d], ["softsign", "exp"], 1, [0, 1, 2, 3, 4]) },
   { name: "exp at the output", network: networkOf([d, 9, 7, d], ["softsign", "square", "exp"], 2, [0, 1, 2, 3, 4]) },
   { name: "a graph", network: graph() },
 ];

@@ -8,7 +8,7 @@ import dot from "../../shaders/dot.wgsl?raw";
 import gather from "../../shaders/gather.wgsl?raw";
 import activations from "../../shaders/lib/activations.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
-import padding from "../../shaders/lib/padding.wgsl?raw";
+import norms from "../../shaders/lib/norms.wgsl?raw";
 import product from "../../shaders/lib/product.wgsl?raw";
 import productContracted from "../../shaders/lib/product_contracted.wgsl?raw";
 import productStored from "../../shaders/lib/product_stored.wgsl?raw";
@@ -96,7 +96,7 @@ export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "sc
 
 function makeKernel(label: string, kernel: KernelName, activation: Activation | null, tile: Tile | null, scaling: Scaling): Kernel {
   const constants = [`const WORKGROUP_SIZE = ${tile?.workgroup ?? WORKGROUP_SIZE}u`];
-  const parts = [dispatch, padding];
+  const parts = [dispatch, norms];
   if (ACTIVATED.has(kernel)) parts.push(special, activations, activationWgsl(activation ?? IDENTITY));
   if (TANGENTS.has(kernel)) {
     constants.push(`const SCALED = ${scaling !== "none"}`);

@@ -40,8 +40,8 @@ function parameter(name: string, value: number, least = 0, most = 1e30): Paramet
   return { name, default: value, least, most };
 }
 
-/** The default of clip on both sides: none. */
-const largestClip = 3.4e38;
+/** The default of clip on both sides, the largest float32: none. */
+export const largestClip = 3.4028234663852886e38;
 
 const seluScale = 1.0507009873554805;
 const seluScaleAlpha = 1.7580993408473766;

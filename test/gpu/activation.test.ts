@@ -56,7 +56,7 @@ describe.each(texts)("%s in WGSL", (text) => {
 
   it("agrees with its vectors", async () => {
     const vector = vectors[text];
-    if (vector) await expectAgreement(vector.z, vector.value, vector.slope);
+    if (vector) await expectAgreement(vector.z, vector.value, vector.derivative);
   });
 
   it("agrees with float64 on a fine grid, up to 1e4, and at its kinks", async () => {
@@ -106,7 +106,7 @@ describe.each(texts)("%s in WGSL", (text) => {
     const scale = scaleOf(activation);
     const sizes = (exact: readonly number[]): number[] => exact.map((number, i) => scale(number, z[i]!));
     expectClose(values, value, sizes(value), { relative, absolute: 0, label: "values" });
-    expectClose(derivatives, derivative, sizes(slope), { relative, absolute: 0, label: "derivatives" });
+    expectClose(derivatives, derivative, sizes(derivative), { relative, absolute: 0, label: "derivatives" });
   }
 });
 

@@ -339,7 +339,7 @@ const cases: Record<string, Case> = {
     nodes: [["Clip", ["x", "", "high"], ["v"]]],
     f: elementwise((v) => Math.min(v, 0.6)),
     initializers: { high: one(0.6) },
-    outline: ["clip(-3.4e+38, 0.6) state"],
+    outline: ["clip(-3.4028234663852886e+38, 0.6) state"],
   },
   "Clip to 6": {
     nodes: [["Clip", ["x", "low", "high"], ["v"]]],

@@ -1,3 +1,4 @@
+import { largestClip } from "../activation.js";
 import { bfloat16, float16, toBfloat16, toFloat16 } from "../float16.js";
 import type { Numbers } from "../network.js";
 import { isFloatType, isIntegerType } from "./decode.js";
@@ -443,8 +444,7 @@ function clip(call: Call, x: Node, low: number, high: number): Node {
   if (low === 0 && high === Infinity) return graph.activation(x, "relu");
   if (low === 0 && high === 6) return graph.activation(x, "relu6");
   if (low === -1 && high === 1) return graph.activation(x, "hardtanh");
-  const most = 3.4e38;
-  return graph.activation(x, `clip(${Math.max(low, -most)}, ${Math.min(high, most)})`);
+  return graph.activation(x, `clip(${Math.max(low, -largestClip)}, ${Math.min(high, largestClip)})`);
 }
 
 function matmul(call: Call, a: Numeric, b: Numeric): Numeric {

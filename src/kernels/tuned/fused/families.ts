@@ -1,6 +1,6 @@
 import activations from "../../../../shaders/lib/activations.wgsl?raw";
 import dispatch from "../../../../shaders/lib/dispatch.wgsl?raw";
-import padding from "../../../../shaders/lib/padding.wgsl?raw";
+import norms from "../../../../shaders/lib/norms.wgsl?raw";
 import special from "../../../../shaders/lib/special.wgsl?raw";
 import type { Plan } from "../../../plan/plan.js";
 import type { Kernel } from "../../../schedule/kernel.js";
@@ -123,14 +123,9 @@ function fuse(form: Form, plan: Plan, to: Route["to"]): Fused | null {
   const { text, weights, size } = writer.finish();
   const bytes = [...weights.values()].map(({ byteLength }) => byteLength);
   if (size * form.points > form.mostText || bytes.length > form.mostBuffers || bytes.some((each) => each > form.mostBytes)) return null;
-  const source = [
-    preamble(form.enables, [`const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u`]),
-    dispatch,
-    padding,
-    special,
-    activations,
-    text,
-  ].join("\n");
+  const source = [preamble(form.enables, [`const WORKGROUP_SIZE = ${WORKGROUP_SIZE}u`]), dispatch, norms, special, activations, text].join(
+    "\n",
+  );
   const kernel: Kernel = { label: form.name, source, weights, ...interfaceOf(text) };
   return { points: form.points, outputs: program.outputs, terms: program.terms.width, multiplyAdds: program.multiplyAdds, kernel };
 }

@@ -182,7 +182,7 @@ export abstract class Writer {
 // One invocation takes ${this.points} consecutive points; V holds one number of each. Past the last point it computes that one
 // again and writes the same numbers: a branch would cost some compilers two thirds of the speed of such long code.
 // points [rows, d] and context [rows or 1, c] at their strides; value [rows, d]; divergence [rows]; diagonal [rows, K].${this.weightsBindings().length > 0 ? "\n// weights: the numbers of matrices and biases in the order in which the text reads them." : ""}
-// Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl, lib/padding.wgsl.
+// Needs: lib/dispatch.wgsl, lib/special.wgsl, lib/activations.wgsl, lib/norms.wgsl.
 
 struct Parameters {
   rows: u32,
