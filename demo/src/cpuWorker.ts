@@ -13,7 +13,9 @@ export interface Answer {
 
 let field: ReferenceField | null = null;
 
-self.addEventListener("message", async ({ data }: MessageEvent<Request>) => {
+self.addEventListener("message", ({ data }: MessageEvent<Request>) => void answer(data));
+
+async function answer(data: Request): Promise<void> {
   if (data.kind === "network") {
     field = new ReferenceField(data.network);
     return;
@@ -26,4 +28,4 @@ self.addEventListener("message", async ({ data }: MessageEvent<Request>) => {
   } catch (error) {
     self.postMessage({ id, error: (error as Error).message } satisfies Answer);
   }
-});
+}

@@ -74,10 +74,10 @@ function within(message: Message, kind: string, wanted: string): Message[] {
   return kind === wanted ? [message, ...inner] : inner;
 }
 
-function shuffle<T>(uniform: Uniform, list: T[]): void {
+function shuffle(uniform: Uniform, list: unknown[]): void {
   for (let i = list.length - 1; i > 0; i--) {
     const j = Math.floor(uniform() * (i + 1));
-    [list[i], list[j]] = [list[j]!, list[i]!];
+    [list[i], list[j]] = [list[j], list[i]];
   }
 }
 

@@ -63,7 +63,7 @@ async function runVerify(modelPath: string, { points: count, seed, adapter, meth
   );
 
   const relative = relativeTolerance(network);
-  const judged = judge(network, samples, results.divergence!, truth.divergence!, truth.diagonal!, relative);
+  const judged = judge(network, samples, results.divergence!, truth.divergence, truth.diagonal, relative);
   const { worst, atKinks } = judged;
   await print([
     `${count} points, method ${results.method}, ${evaluator.description}\n`,
