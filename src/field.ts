@@ -8,83 +8,31 @@ import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { allocate, Results } from "./gpu/results.js";
 import { run, Turns, type Shared } from "./gpu/run.js";
-import { Memory, type Store } from "./gpu/store.js";
+import { Memory } from "./gpu/store.js";
 import {
-  checkCount,
-  checkObject,
-  readBuffer,
-  readEncodeContext,
-  readInputs,
-  startRun,
-  type BatchInput,
-  type BufferRows,
-} from "./inputs.js";
+  readEncodeOptions,
+  readFieldOptions,
+  usualRows,
+  type EncodeOptions,
+  type ReserveOptions,
+  type VectorFieldOptions,
+} from "./fieldOptions.js";
+import { checkCount, checkObject, readInputs, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { Network } from "./model/network.js";
 import { makeJvpPlan, makePlan } from "./plan/choose.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { parametersOf, readRunOptions, type PlanOptions } from "./plan/options.js";
-import type { Method, Output } from "./plan/outputs.js";
+import type { Output } from "./plan/outputs.js";
 import type { Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
-import { matricesOf, type Chunk, type OuterName, type OuterRows, type Route, type ScheduleLimits } from "./schedule/steps.js";
+import { matricesOf, type Chunk, type Route, type ScheduleLimits } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
-/** What {@link VectorField.create} takes beside device and network. */
-export interface VectorFieldOptions {
-  /**
-   * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
-   * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again, and for a while what it has
-   * outgrown, until the garbage collector finds that no command names it. Default 256 MiB.
-   */
-  readonly memoryBudget?: number | undefined;
-  /** Remembers between runs how much work this adapter takes per submission, and which kernels are the fastest. */
-  readonly store?: Store | undefined;
-  /**
-   * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
-   * proves fastest on this device once tuning has paid for itself (see {@link VectorField.tune}). Or one by its name, for
-   * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
-   * subgroup), "layers 8x8 in groups of 8x8" (of invocations that share workgroup memory), "fused uniform x2", "fused storage
-   * x4", "fused uniform x2 by 8 lanes"; where a plan cannot be fused, the plain ones.
-   */
-  readonly kernels?: string | undefined;
-  /**
-   * How weights lie in GPU memory: "float32", the default; or "float16", on a device with the feature shader-f16, which halves
-   * what products read. Arithmetic stays float32, but every weight (also of merged matrices) is rounded to 11 bits: errors
-   * of value and divergence are then a few 1e-3 Σ|∂f_i/∂x_i|, and weights end at 65504.
-   */
-  readonly weights?: "float32" | "float16" | undefined;
-  /** Prefix of the label of every GPU object. Default "deldot". */
-  readonly label?: string | undefined;
-}
-
-/** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
-export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step"> {
-  /** [count, d], stride d unless given; usage STORAGE. */
-  readonly points: BufferRows;
-  /** How many points. */
-  readonly count: number;
-  /** [count, c] in a buffer (stride c unless given, 0: one row for all), usage STORAGE; or one vector for all points. */
-  readonly context?: BufferRows | number | ArrayLike<number> | undefined;
-  /** Receives f(x), [count, d], stride d unless given; usage STORAGE. */
-  readonly value?: BufferRows | undefined;
-  /** Receives the divergence, [count], stride 1 unless given; usage STORAGE. */
-  readonly divergence?: BufferRows | undefined;
-  /** Receives ∂f_i/∂x_i, [count, d], stride d unless given; usage STORAGE. */
-  readonly diagonal?: BufferRows | undefined;
-  /** Default "auto". */
-  readonly method?: Method | "auto" | undefined;
-}
-
-/** What decides the plan of a later encode. */
-export interface ReserveOptions extends PlanOptions {}
-
-const DEFAULT_BUDGET = 256 * 2 ** 20;
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;
-const ENCODED = ["value", "divergence", "diagonal"] as const;
 
 /**
  * A network on a device, ready to be evaluated.
@@ -131,15 +79,7 @@ export class VectorField implements Field<Float32Array> {
    */
   static async create(device: GPUDevice, network: Network, options: VectorFieldOptions = {}): Promise<VectorField> {
     if (typeof device?.createComputePipelineAsync !== "function") throw new InputError(`device is ${quote(device)}; expected a GPUDevice`);
-    checkObject("options", options);
-    const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store, kernels = "auto", weights = "float32" } = options;
-    if (!(typeof memoryBudget === "number" && memoryBudget > 0))
-      throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
-    if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
-    if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
-      throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
-    if (weights !== "float32" && weights !== "float16")
-      throw new InputError(`weights is ${quote(weights)}; expected "float32" or "float16"`);
+    const { memoryBudget, label, store, kernels, weights } = readFieldOptions(options);
     const graph = graphOf(network);
     const watch = new DeviceWatch(device);
     const memory = new Memory(store);
@@ -238,10 +178,10 @@ export class VectorField implements Field<Float32Array> {
     this.checkUsable();
     if (typeof target !== "object" || target === null || !("dispatchWorkgroups" in target || "beginComputePass" in target))
       throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
-    checkObject("options", options);
+    const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (numbers) =>
+      this.encodeConstants.get("context", numbers, USAGE.STORAGE),
+    );
     const { count } = options;
-    checkCount(count, 0);
-    const { rows, buffers, outputs } = this.readBuffers(options);
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
     const planOptions: PlanOptions = { ...options, outputs, contextPer };
     readRunOptions(planOptions);
@@ -289,11 +229,7 @@ export class VectorField implements Field<Float32Array> {
     const plan = this.planFor(planOptions);
     if (count === 0) return;
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const strideOf = (name: OuterName): number => (name === "context" && options.contextPer !== "point" ? 0 : this.widthOf(name));
-    const rows = Object.fromEntries(
-      (["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]),
-    );
-    const route: Route = { to: "device", outer: rows, sharesBuffers: false };
+    const route: Route = { to: "device", outer: usualRows(this.network, options), sharesBuffers: false };
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
     const variant = this.tuner.pickCompiled(plan, count, this.shared());
     const capacity = capacityOf(plan, limits, route, variant);
@@ -374,37 +310,5 @@ export class VectorField implements Field<Float32Array> {
     const { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label } = this;
     const checkUsable = (): void => this.checkUsable();
     return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, limits: this.limits(), checkUsable };
-  }
-
-  private widthOf(name: OuterName): number {
-    const { stateSize, contextSize } = this.network;
-    return name === "context" ? contextSize : name === "divergence" ? 1 : stateSize;
-  }
-
-  /** The caller's buffers of encode, checked for usage and size. */
-  private readBuffers(options: EncodeOptions): {
-    rows: Partial<Record<OuterName, OuterRows>>;
-    buffers: Partial<Record<OuterName, GPUBuffer>>;
-    outputs: Output[];
-  } {
-    const rows: Partial<Record<OuterName, OuterRows>> = {};
-    const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
-    const add = (name: OuterName, given: BufferRows): void => {
-      const { buffer, offset, stride } = readBuffer(name, given, this.widthOf(name), options.count);
-      rows[name] = { offset, stride };
-      buffers[name] = buffer;
-    };
-    if (options.points === undefined) throw new InputError("points is missing; expected a GPUBuffer or { buffer, offset, stride }");
-    add("points", options.points);
-    const context = readEncodeContext(options.context, this.network.contextSize);
-    if (context && "rows" in context) add("context", context.rows);
-    else if (context) {
-      const buffer = this.encodeConstants.get("context", context.numbers, USAGE.STORAGE);
-      if (options.count > 0) add("context", { buffer, stride: 0 });
-    }
-    const outputs = ENCODED.filter((name) => options[name] !== undefined);
-    if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
-    for (const name of outputs) add(name, options[name]!);
-    return { rows, buffers, outputs };
   }
 }

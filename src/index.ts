@@ -13,7 +13,8 @@ export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "
 export { ReferenceField } from "./cpu/field.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "./evaluation.js";
-export { VectorField, type EncodeOptions, type ReserveOptions, type VectorFieldOptions } from "./field.js";
+export { VectorField } from "./field.js";
+export type { EncodeOptions, ReserveOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";
 export { activationNames, type Activation } from "./model/activation.js";

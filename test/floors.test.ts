@@ -15,7 +15,7 @@ const floors: readonly (readonly string[])[] = [
   ["kernels"],
   ["gpu"],
   ["tune"],
-  ["evaluation.ts"],
+  ["evaluation.ts", "fieldOptions.ts"],
   ["cpu", "field.ts"],
   ["index.ts"],
   ["node"],

@@ -47,7 +47,7 @@ export class Looped extends Writer {
     if (this.data.length === 0) return new Map();
     const padded = new Float32Array(4 * Math.ceil(this.data.length / 4));
     padded.set(this.data);
-    return new Map([["weights", this.half ? halves(padded, "a matrix") : padded]]);
+    return new Map([["weights", this.half ? halves(padded, "a weight or a bias") : padded]]);
   }
 
   protected override load(statement: Load): void {

@@ -1,4 +1,3 @@
-import type { PlannedMatrix } from "../../../plan/matrices.js";
 import { isVector, type Elements, type FusedProgram, type Product, type Vector } from "./statements.js";
 import { literal, numberOf, Writer, type Contract, type Load, type Norm, type NormTangent, type Sum } from "./writer.js";
 
@@ -152,10 +151,7 @@ export abstract class Unrolled extends Writer {
     return constant === 1 ? name : `${literal(constant)} * ${name}`;
   }
 
-  /**
-   * Results of Σ W x, a few at a time, as names of variables. Four columns at a time are one scalar product: a quarter of the
-   * text to compile, and SwiftShader keeps the sum of the four in a register.
-   */
+  /** Results of Σ W x, a few at a time, as names of variables. */
   private block(
     results: readonly number[],
     products: readonly Product[],
@@ -169,42 +165,16 @@ export abstract class Unrolled extends Writer {
       return name;
     });
     for (const { matrix, x } of products)
-      for (let first = 0; first < matrix.columns; first += 4) {
-        const columns = Array.from({ length: Math.min(4, matrix.columns - first) }, (_, offset) =>
-          this.column(matrix, results, x, first + offset),
-        );
-        names.forEach((name, offset) => {
-          const weights = columns.map((column) => column.weights[offset]!);
-          if (columns.length === 4 && !weights.includes(0))
-            this.addFour(
-              name,
-              weights,
-              columns.map(({ unit }) => unit),
-            );
-          else
-            weights.forEach((weight, column) => {
-              if (weight !== 0) this.lines.push(`${name} += ${literal(weight)} * ${columns[column]!.unit};`);
-            });
+      for (let column = 0; column < matrix.columns; column++) {
+        const { constant, names: factors } = this.factors(x, column);
+        const weights = results.map((result) => constant * numberOf(matrix, result, column));
+        if (weights.every((weight) => weight === 0)) continue;
+        const unit = this.product({ constant: 1, names: factors });
+        weights.forEach((weight, offset) => {
+          if (weight !== 0) this.lines.push(`${names[offset]} += ${literal(weight)} * ${unit};`);
         });
       }
     results.forEach((result, offset) => take(result, names[offset]!));
-  }
-
-  /** Of each result the number that a column's element is multiplied by. */
-  private column(matrix: PlannedMatrix, results: readonly number[], x: Elements, column: number): { weights: number[]; unit: string } {
-    const { constant, names } = this.factors(x, column);
-    const weights = results.map((result) => constant * numberOf(matrix, result, column));
-    return { weights, unit: weights.every((weight) => weight === 0) ? "V(0.0)" : this.product({ constant: 1, names }) };
-  }
-
-  /** Adds four weights times four elements. */
-  private addFour(sum: string, weights: readonly number[], units: readonly string[]): void {
-    const row = `vec4f(${weights.map(literal).join(", ")})`;
-    const product = this.ofPoints((point) => {
-      const elements = this.once("x", `vec4f(${units.map((unit) => this.ofPoint(unit, point)).join(", ")})`);
-      return `dot(${row}, ${elements})`;
-    });
-    this.lines.push(`${sum} += ${product};`);
   }
 
   /** A name for what an expression gives, computed once. */

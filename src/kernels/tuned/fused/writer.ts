@@ -164,7 +164,7 @@ export abstract class Writer {
 
   /** How long a line is, in multiply-adds of one point. */
   private sizeOf(line: string): number {
-    if (line.includes(" += ")) return line.includes("dot(") ? 4 : 1;
+    if (line.includes(" += ")) return 1;
     return line.includes("= activation_") ? ACTIVATION_SIZE / this.points : 0;
   }
 

@@ -1,0 +1,129 @@
+import { InputError, quote } from "./errors.js";
+import type { Store } from "./gpu/store.js";
+import { checkCount, checkObject, readBuffer, readEncodeContext, type BufferRows } from "./inputs.js";
+import type { Network } from "./model/network.js";
+import type { PlanOptions } from "./plan/options.js";
+import type { Method, Output } from "./plan/outputs.js";
+import type { OuterName, OuterRows } from "./schedule/steps.js";
+
+/** What {@link VectorField.create} takes beside device and network. */
+export interface VectorFieldOptions {
+  /**
+   * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
+   * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again, and for a while what it has
+   * outgrown, until the garbage collector finds that no command names it. Default 256 MiB.
+   */
+  readonly memoryBudget?: number | undefined;
+  /** Remembers between runs how much work this adapter takes per submission, and which kernels are the fastest. */
+  readonly store?: Store | undefined;
+  /**
+   * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
+   * proves fastest on this device once tuning has paid for itself (see {@link VectorField.tune}). Or one by its name, for
+   * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
+   * subgroup), "layers 8x8 in groups of 8x8" (of invocations that share workgroup memory), "fused uniform x2", "fused storage
+   * x4", "fused uniform x2 by 8 lanes"; where a plan cannot be fused, the plain ones.
+   */
+  readonly kernels?: string | undefined;
+  /**
+   * How weights lie in GPU memory: "float32", the default; or "float16", on a device with the feature shader-f16, which halves
+   * what products read. Arithmetic stays float32, but every weight (also of merged matrices, and in fused kernels every bias) is
+   * rounded to 11 bits: errors
+   * of value and divergence are then a few 1e-3 Σ|∂f_i/∂x_i|, and weights end at 65504.
+   */
+  readonly weights?: "float32" | "float16" | undefined;
+  /** Prefix of the label of every GPU object. Default "deldot". */
+  readonly label?: string | undefined;
+}
+
+/** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
+export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step"> {
+  /** [count, d], stride d unless given; usage STORAGE. */
+  readonly points: BufferRows;
+  /** How many points. */
+  readonly count: number;
+  /** [count, c] in a buffer (stride c unless given, 0: one row for all), usage STORAGE; or one vector for all points. */
+  readonly context?: BufferRows | number | ArrayLike<number> | undefined;
+  /** Receives f(x), [count, d], stride d unless given; usage STORAGE. */
+  readonly value?: BufferRows | undefined;
+  /** Receives the divergence, [count], stride 1 unless given; usage STORAGE. */
+  readonly divergence?: BufferRows | undefined;
+  /** Receives ∂f_i/∂x_i, [count, d], stride d unless given; usage STORAGE. */
+  readonly diagonal?: BufferRows | undefined;
+  /** Default "auto". */
+  readonly method?: Method | "auto" | undefined;
+}
+
+/** What decides the plan of a later encode. */
+export interface ReserveOptions extends PlanOptions {}
+
+const DEFAULT_BUDGET = 256 * 2 ** 20;
+/** The outputs that encode can leave in buffers. */
+const ENCODED = ["value", "divergence", "diagonal"] as const;
+
+interface FieldSettings {
+  readonly memoryBudget: number;
+  readonly label: string;
+  readonly store: Store | undefined;
+  readonly kernels: string;
+  readonly weights: "float32" | "float16";
+}
+
+/** The options of create, checked, with their defaults. @throws InputError. */
+export function readFieldOptions(options: VectorFieldOptions): FieldSettings {
+  checkObject("options", options);
+  const { memoryBudget = DEFAULT_BUDGET, label = "deldot", store, kernels = "auto", weights = "float32" } = options;
+  if (!(typeof memoryBudget === "number" && memoryBudget > 0))
+    throw new InputError(`memoryBudget is ${quote(memoryBudget)}; expected a positive number of bytes`);
+  if (typeof label !== "string") throw new InputError(`label is ${quote(label)}; expected a text`);
+  if (store !== undefined && (typeof store?.get !== "function" || typeof store.set !== "function"))
+    throw new InputError(`store is ${quote(store)}; expected an object with get and set`);
+  if (weights !== "float32" && weights !== "float16") throw new InputError(`weights is ${quote(weights)}; expected "float32" or "float16"`);
+  return { memoryBudget, label, store, kernels, weights };
+}
+
+/** What encode reads and writes, checked for usage and size. */
+interface EncodeBuffers {
+  readonly rows: Partial<Record<OuterName, OuterRows>>;
+  readonly buffers: Partial<Record<OuterName, GPUBuffer>>;
+  readonly outputs: readonly Output[];
+}
+
+/**
+ * @param upload puts the numbers of a context into a buffer.
+ * @throws InputError where a buffer is missing, of the wrong usage or too small.
+ */
+export function readEncodeOptions(
+  network: Network,
+  options: EncodeOptions,
+  upload: (numbers: Float32Array<ArrayBuffer>) => GPUBuffer,
+): EncodeBuffers {
+  checkObject("options", options);
+  const { count, points } = options;
+  checkCount(count, 0);
+  const rows: Partial<Record<OuterName, OuterRows>> = {};
+  const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
+  const add = (name: OuterName, given: BufferRows): void => {
+    const { buffer, offset, stride } = readBuffer(name, given, widthOf(network, name), count);
+    rows[name] = { offset, stride };
+    buffers[name] = buffer;
+  };
+  if (points === undefined) throw new InputError("points is missing; expected a GPUBuffer or { buffer, offset, stride }");
+  add("points", points);
+  const context = readEncodeContext(options.context, network.contextSize);
+  if (context && "rows" in context) add("context", context.rows);
+  else if (context && count > 0) add("context", { buffer: upload(context.numbers), stride: 0 });
+  const outputs = ENCODED.filter((name) => options[name] !== undefined);
+  if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
+  for (const name of outputs) add(name, options[name]!);
+  return { rows, buffers, outputs };
+}
+
+/** Rows as they lie where nothing else is said, for reserve: one context for all points unless each has its own. */
+export function usualRows(network: Network, { contextPer }: ReserveOptions): Partial<Record<OuterName, OuterRows>> {
+  const strideOf = (name: OuterName): number => (name === "context" && contextPer !== "point" ? 0 : widthOf(network, name));
+  return Object.fromEntries((["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
+}
+
+function widthOf({ stateSize, contextSize }: Network, name: OuterName): number {
+  return name === "context" ? contextSize : name === "divergence" ? 1 : stateSize;
+}
