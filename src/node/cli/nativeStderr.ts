@@ -100,7 +100,10 @@ export async function filterSocket(): Promise<number | null> {
     [number | null, NodeJS.Signals | null],
     unknown,
   ];
-  return status ?? 128 + constants.signals[signal!];
+  if (status !== null) return status;
+  // It was ended before it could say so itself.
+  process.stderr.write(`deldot: interrupted by ${signal}\n`);
+  return 128 + constants.signals[signal!];
 }
 
 function isSocket(descriptor: number): boolean {

@@ -29,7 +29,7 @@ interface Form {
 }
 
 /** Text of more multiply-adds than this takes compilers a minute, and is slower than layers then. */
-const LONGEST_TEXT = 30_000;
+const LONGEST_TEXT = 13_000;
 
 /** "fused uniform x2", "fused storage x4": loops with weights in a uniform block or a storage buffer, points of an invocation. */
 export const loops: Family = {
