@@ -34,8 +34,8 @@ export {
   type ProductOperation,
   type WeightInput,
 } from "./model/network.js";
-export { parseOnnx, type OnnxOptions } from "./model/onnx.js";
-export { parseSafetensors, type SafetensorsOptions } from "./model/safetensors.js";
+export { parseOnnx, type OnnxOptions } from "./model/readers/onnx.js";
+export { parseSafetensors, type SafetensorsOptions } from "./model/readers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";
 export type { PlanOptions } from "./plan/options.js";

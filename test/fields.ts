@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { isDiagonal, mlp, type Matrix, type Network } from "../src/model/network.js";
-import { parseSafetensors } from "../src/model/safetensors.js";
+import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { random } from "./random.js";
 
 export { random };

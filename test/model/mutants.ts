@@ -1,5 +1,5 @@
 /** Model files taken apart, changed in their structure, and put together again: what a broken exporter, or an attacker, writes. */
-import { readFields } from "../../src/model/protobuf.js";
+import { readFields } from "../../src/model/readers/protobuf.js";
 
 type Uniform = () => number;
 

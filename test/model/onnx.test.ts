@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ModelError } from "../../src/errors.js";
 import { isIdentity } from "../../src/model/activation.js";
 import { widthOf, type Network } from "../../src/model/network.js";
-import { parseOnnx, type OnnxOptions } from "../../src/model/onnx.js";
+import { parseOnnx, type OnnxOptions } from "../../src/model/readers/onnx.js";
 import { expectClose } from "../close.js";
 import { loadModel, loadVector, modelNames, normal, random } from "../fields.js";
 import { float64Run } from "../float32.js";

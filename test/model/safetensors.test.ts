@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ModelError } from "../../src/errors.js";
 import type { Network } from "../../src/model/network.js";
-import { parseSafetensors, type SafetensorsOptions } from "../../src/model/safetensors.js";
+import { parseSafetensors, type SafetensorsOptions } from "../../src/model/readers/safetensors.js";
 import { expectClose } from "../close.js";
 import { loadModel, loadVector, modelNames, random, vectorNames, weightOf } from "../fields.js";
 import { float64Run } from "../float32.js";

@@ -1,4 +1,4 @@
-import type { Matrix, Numbers } from "../network.js";
+import type { Matrix, Numbers } from "../../network.js";
 import type { Budget } from "./budget.js";
 
 /**

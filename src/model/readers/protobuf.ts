@@ -1,4 +1,4 @@
-import { ModelError } from "../errors.js";
+import { ModelError } from "../../errors.js";
 
 /** What one field of a message holds, still undecoded. */
 export interface Field {

@@ -1,6 +1,6 @@
-import { ModelError, quote } from "../errors.js";
-import { bfloat16, float16 } from "./float16.js";
-import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "./network.js";
+import { ModelError, quote } from "../../errors.js";
+import { bfloat16, float16 } from "../float16.js";
+import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "../network.js";
 
 /** What a state_dict does not say. */
 export interface SafetensorsOptions {

@@ -1,6 +1,6 @@
-import { ModelError, quote } from "../../errors.js";
-import { bfloat16, float16 } from "../float16.js";
-import type { Numbers } from "../network.js";
+import { ModelError, quote } from "../../../errors.js";
+import { bfloat16, float16 } from "../../float16.js";
+import type { Numbers } from "../../network.js";
 import { readFields, readIntegers, readText, viewOf, type Field } from "../protobuf.js";
 
 /** A file as it stands, before any of it is understood. */

@@ -1,6 +1,6 @@
-import { largestClip } from "../activation.js";
-import { bfloat16, float16, toBfloat16, toFloat16 } from "../float16.js";
-import type { Numbers } from "../network.js";
+import { largestClip } from "../../activation.js";
+import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
+import type { Numbers } from "../../network.js";
 import { isFloatType, isIntegerType } from "./decode.js";
 import type { Node } from "./graph.js";
 import { axesOf, movements, transpose } from "./movement.js";

@@ -1,4 +1,4 @@
-import type { Numbers } from "../network.js";
+import type { Numbers } from "../../network.js";
 import type { Term } from "./graph.js";
 import {
   alongBatch,

@@ -1,4 +1,4 @@
-import type { Diagonal, Matrix, Network, Numbers, Operand, Operation } from "../network.js";
+import type { Diagonal, Matrix, Network, Numbers, Operand, Operation } from "../../network.js";
 import { fail } from "./decode.js";
 import { constantOf, topologicalOrder, type Graph, type Node } from "./graph.js";
 import { addMaps, identityMap, isDiagonalMap, toMatrix, type LinearMap } from "./maps.js";

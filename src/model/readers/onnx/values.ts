@@ -1,4 +1,4 @@
-import type { Numbers } from "../network.js";
+import type { Numbers } from "../../network.js";
 import { describeNode, fail, type OnnxNode, type Tensor } from "./decode.js";
 import type { Graph, Node } from "./graph.js";
 

@@ -1,5 +1,5 @@
-import { ModelError, quote } from "../errors.js";
-import type { Network } from "./network.js";
+import { ModelError, quote } from "../../errors.js";
+import type { Network } from "../network.js";
 import { Budget } from "./onnx/budget.js";
 import { decodeModel, describeNode, fail, type OnnxModel, type OnnxNode, type OnnxTensor } from "./onnx/decode.js";
 import { emit } from "./onnx/emit.js";

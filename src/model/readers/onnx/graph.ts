@@ -1,5 +1,5 @@
-import { activationFunctions, isIdentity, parseActivation, type Activation } from "../activation.js";
-import type { Numbers } from "../network.js";
+import { activationFunctions, isIdentity, parseActivation, type Activation } from "../../activation.js";
+import type { Numbers } from "../../network.js";
 import type { Budget } from "./budget.js";
 import { addMaps, applyMap, canAdd, compose, countPicked, identityMap, isEmptyMap, isIdentityMap, rowsOf, type LinearMap } from "./maps.js";
 
