@@ -61,7 +61,11 @@ function encode({ parts }: Message): Uint8Array {
   );
 }
 
-const graphOf = (model: Message): Message => model.parts.find(({ number }) => number === GRAPH)!.value as Message;
+/** The first graph; an earlier change may have left none. */
+function graphOf(model: Message): Message {
+  const graph = model.parts.find(({ number, value }) => number === GRAPH && typeof value === "object" && "parts" in value);
+  return (graph?.value as Message | undefined) ?? { parts: [] };
+}
 const pick = <T>(uniform: Uniform, list: readonly T[]): T | undefined => list[Math.floor(uniform() * list.length)];
 const textOf = ({ value }: Part): string => new TextDecoder().decode(value as Uint8Array);
 const asText = (text: string): Uint8Array => new TextEncoder().encode(text);
