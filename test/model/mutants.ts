@@ -242,11 +242,7 @@ function fold(graph: Message, uniform: Uniform): void {
       ),
     );
   }
-  const reader = pick(
-    uniform,
-    graph.parts.filter(({ number }) => number === NODE),
-  )?.value as Message | undefined;
-  const input = reader?.parts.find(({ number }) => number === 1);
+  const input = pick(uniform, within(graph, "graph", "node"))?.parts.find(({ number }) => number === 1);
   if (input) input.value = asText(`${stem}${count}`);
   const first = graph.parts.findIndex(({ number }) => number === NODE);
   graph.parts.splice(first < 0 ? 0 : first, 0, ...added);
