@@ -565,6 +565,27 @@ const cases: Record<string, Case> = {
       "-1": { shape: [], type: 7, data: [-1] },
     },
   },
+  "comparisons of the size of the batch": {
+    nodes: [
+      ["Shape", ["x"], ["n"], { end: 1 }],
+      ["Greater", ["n", "0"], ["some"]],
+      ["Less", ["n", "n"], ["fewer"]],
+      ["Where", ["some", "b", "g"], ["c"]],
+      ["Where", ["fewer", "g", "c"], ["d"]],
+      ["Add", ["x", "d"], ["v"]],
+    ],
+    f: (x) => x.map((v, i) => v + b3.data![i]!),
+    initializers: { 0: whole(0), b: b3, g: positive },
+  },
+  "Pow by exponents of more elements than the base": {
+    nodes: [
+      ["Slice", ["x", "0", "1", "1"], ["a"]],
+      ["Pow", ["a", "p"], ["b"]],
+      ["Add", ["x", "b"], ["v"]],
+    ],
+    f: (x) => x.map((v) => v + x[0]! ** 2),
+    initializers: { 0: whole(0), 1: whole(1), p: { shape: [3], data: [2, 2, 2] } },
+  },
   ConstantOfShape: {
     nodes: [
       ["Shape", ["x"], ["s"]],
@@ -1013,6 +1034,11 @@ describe("refusals", () => {
       "a reshape across points",
       { nodes: [["Reshape", ["x", "s"], ["v"]]], initializers: { s: whole(3, -1) } },
       'Reshape "n0": it makes [batch, 3] into [3, -1], which moves elements from one point',
+    ],
+    [
+      "a reshape of two open sizes",
+      { nodes: [["Reshape", ["x", "s"], ["v"]]], initializers: { s: whole(-1, -1) } },
+      'Reshape "n0": its shape is [-1, -1]; expected at most one -1',
     ],
     [
       "a norm over the batch",

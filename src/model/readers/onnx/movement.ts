@@ -220,6 +220,7 @@ export function transpose(call: Call, value: Moved, order: readonly number[]): M
 
 function reshape(call: Call, value: Moved, target: readonly number[], allowZero: boolean): Moved {
   if (target.length > 8) call.refuse(`it makes ${target.length} dimensions; expected at most 8`);
+  if (target.filter((size) => size === -1).length > 1) call.refuse(`its shape is [${target.join(", ")}]; expected at most one -1`);
   const batch = value.kind === "feature" ? value.batch : null;
   const total = sizeOf(value.shape);
   const before = batch === null ? 0 : sizeOf(value.shape.slice(0, batch));
@@ -249,11 +250,7 @@ function reshape(call: Call, value: Moved, target: readonly number[], allowZero:
   const sizes = copied.map((size, axis) => (axis === place ? 1 : size));
   const known = sizeOf(sizes.filter((size) => size !== -1));
   const shape = sizes.map((size) => (size === -1 ? total / known : size));
-  if (
-    sizes.filter((size) => size === -1).length > 1 ||
-    !shape.every((size) => Number.isInteger(size) && size >= 0) ||
-    sizeOf(shape) !== total
-  )
+  if (!shape.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(shape) !== total)
     call.refuse(`it makes [${show(value)}] into [${target.join(", ")}], which has another number of elements`);
   return reshaped(value, shape, place < 0 ? null : place);
 }

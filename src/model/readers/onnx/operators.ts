@@ -394,8 +394,8 @@ function power(call: Call): Value {
     const numbers = numbersOf(call, exponent);
     const [p] = numbers;
     if (p === undefined || numbers.some((value) => value !== p)) call.refuse("its exponents differ; expected one for all elements");
-    if (sizeOf(exponent.shape) > sizeOf(base.shape)) call.refuse("its exponent has more elements than its base");
-    return feature(base.shape, base.batch, raise(call, base.node, p));
+    const { shape, batch, nodes } = broadcast(call, [base, exponent]);
+    return feature(shape, batch, raise(call, nodes[0]!, p));
   }
   // a^b = e^(b log a), for a > 0.
   return apply(
@@ -588,7 +588,7 @@ function normalise(call: Call, centered: boolean): Value {
   return result;
 }
 
-/** Truth values of constants. Any size of the batch differs from a number that no size is, and equals itself. */
+/** Truth values of constants. Any size of the batch is above a number that no size is, and equals itself: as 1 is and does. */
 function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Value {
   const values = [call.constant(0), call.constant(1)];
   const shape = broadcastShape(
@@ -601,7 +601,7 @@ function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Valu
     if (!Number.isNaN(x) && !Number.isNaN(y)) return Number(onNumbers(x, y));
     if (!a!.isInteger || !b!.isInteger || !(x < 1 || y < 1 || (Number.isNaN(x) && Number.isNaN(y))))
       return call.refuse("it depends on the size of the batch, which is free");
-    return Number(Number.isNaN(x) && Number.isNaN(y));
+    return Number(onNumbers(Number.isNaN(x) ? 1 : x, Number.isNaN(y) ? 1 : y));
   });
   return constant(shape, data, true);
 }
