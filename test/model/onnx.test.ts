@@ -1041,6 +1041,19 @@ describe("refusals", () => {
       'Reshape "n0": its shape is [-1, -1]; expected at most one -1',
     ],
     [
+      "a point turned into a column, by all axes of one element dropped",
+      {
+        nodes: [
+          ["Squeeze", ["x"], ["a"]],
+          ["Unsqueeze", ["a", "axes"], ["c"]],
+          ["Add", ["c", "b"], ["v"]],
+        ],
+        inputs: { x: [1, 3] },
+        initializers: { axes: whole(1), b: b3 },
+      },
+      'the state "x" has 3 elements and the output 9',
+    ],
+    [
       "a norm over the batch",
       { nodes: [["LayerNormalization", ["x"], ["v"], { axis: 0 }]] },
       'LayerNormalization "n0": it normalises along the batch',

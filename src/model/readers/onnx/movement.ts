@@ -90,7 +90,7 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const batch = value.kind === "feature" ? value.batch : null;
     const axes =
       axesOf(call, 1)?.map((axis) => call.axis(axis, rank)) ??
-      value.shape.flatMap((size, axis) => (size === 1 && axis !== batch ? [axis] : []));
+      value.shape.flatMap((size, axis) => (size === 1 && (axis !== batch || call.fixedBatch === 1) ? [axis] : []));
     const stays = axes.find((axis) => value.shape[axis] !== 1);
     if (stays !== undefined) call.refuse(`axis ${stays} has ${value.shape[stays]} elements; expected 1`);
     if (batch !== null && axes.includes(batch) && call.fixedBatch !== 1) call.refuseBatch("drops the axis");
