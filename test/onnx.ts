@@ -30,14 +30,16 @@ export type OnnxCall = readonly [
 export interface OnnxFile {
   nodes: readonly OnnxCall[];
   inputs: Readonly<Record<string, readonly (number | string)[] | null>>;
-  /** Names, or names with the shapes that they are declared to have. */
-  outputs: readonly (string | readonly [string, readonly (number | string)[]])[];
+  /** Names, or names with the shapes that the file declares for them. */
+  outputs: readonly string[] | Readonly<Record<string, readonly (number | string)[]>>;
+  /** TensorProto.DataType of inputs: FLOAT (1) where left out. */
+  types?: Readonly<Record<string, number>>;
   initializers?: Readonly<Record<string, OnnxTensor>> | readonly (readonly [string, OnnxTensor])[];
   opset?: number;
 }
 
 /** The bytes of an ONNX file; nothing is checked, so that a test can write what no exporter does. */
-export function onnxFile({ nodes, inputs, outputs, initializers = {}, opset = 20 }: OnnxFile): Uint8Array {
+export function onnxFile({ nodes, inputs, outputs, types = {}, initializers = {}, opset = 20 }: OnnxFile): Uint8Array {
   const list = Array.isArray(initializers)
     ? (initializers as readonly (readonly [string, OnnxTensor])[])
     : Object.entries(initializers as Record<string, OnnxTensor>);
@@ -45,8 +47,10 @@ export function onnxFile({ nodes, inputs, outputs, initializers = {}, opset = 20
     ...nodes.map((node, index) => part(1, encodeNode(node, index))),
     text(2, "field"),
     ...list.map(([name, tensor]) => part(5, encodeTensor(tensor, name))),
-    ...Object.entries(inputs).map(([name, shape]) => part(11, encodeInput(name, shape))),
-    ...outputs.map((output) => part(12, typeof output === "string" ? encodeInput(output, null) : encodeInput(...output))),
+    ...Object.entries(inputs).map(([name, shape]) => part(11, encodeInput(name, shape, types[name]))),
+    ...(Array.isArray(outputs) ? (outputs as readonly string[]).map((name) => [name, null] as const) : Object.entries(outputs)).map(
+      ([name, shape]) => part(12, encodeInput(name, shape)),
+    ),
   ];
   return join([integer(1, 9), part(7, join(graph)), part(8, join([text(1, ""), integer(2, opset)]))]);
 }
@@ -100,24 +104,24 @@ function typedData(data: readonly number[], type: number): Uint8Array {
   return part(type === 7 ? 7 : 5, join(data.map(varint)));
 }
 
-function encodeInput(name: string, shape: readonly (number | string)[] | null): Uint8Array {
+function encodeInput(name: string, shape: readonly (number | string)[] | null, type = 1): Uint8Array {
   const dimensions = shape?.map((size) => part(1, typeof size === "number" ? integer(1, size) : text(2, size)));
-  return join([text(1, name), part(2, part(1, join([integer(1, 1), ...(dimensions ? [part(2, join(dimensions))] : [])])))]);
+  return join([text(1, name), part(2, part(1, join([integer(1, type), ...(dimensions ? [part(2, join(dimensions))] : [])])))]);
 }
 
 function bytesOf(numbers: ArrayBufferView): Uint8Array {
   return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
 }
 
-function part(field: number, bytes: Uint8Array): Uint8Array {
+export function part(field: number, bytes: Uint8Array): Uint8Array {
   return join([varint((field << 3) | 2), varint(bytes.length), bytes]);
 }
 
-function text(field: number, value: string): Uint8Array {
+export function text(field: number, value: string): Uint8Array {
   return part(field, new TextEncoder().encode(value));
 }
 
-function integer(field: number, value: number): Uint8Array {
+export function integer(field: number, value: number): Uint8Array {
   return join([varint(field << 3), varint(value)]);
 }
 
@@ -129,7 +133,7 @@ function varint(value: number | bigint): Uint8Array {
   }
 }
 
-function join(parts: readonly Uint8Array[]): Uint8Array {
+export function join(parts: readonly Uint8Array[]): Uint8Array {
   const bytes = new Uint8Array(parts.reduce((sum, piece) => sum + piece.length, 0));
   let at = 0;
   for (const piece of parts) {

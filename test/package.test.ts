@@ -192,8 +192,8 @@ describe("in a Vite app", () => {
     );
     expect(first).toBeLessThan(45);
     expect(later).toBeLessThan(13);
-    expect(withReader).toBeLessThan(62);
-    expect(unbundled).toBeLessThan(63);
+    expect(withReader).toBeLessThan(64);
+    expect(unbundled).toBeLessThan(65);
   });
 });
 

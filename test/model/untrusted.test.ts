@@ -16,7 +16,7 @@ function refusal(file: Uint8Array, options?: OnnxOptions): string {
 const square: OnnxTensor = { shape: [2, 2], data: [1, 2, 3, 4] };
 
 describe("rows of an output that are not the points", () => {
-  const outputs = (shape?: readonly (number | string)[]): OnnxFile["outputs"] => (shape ? [["y", shape]] : ["y"]);
+  const outputs = (shape?: readonly (number | string)[]): OnnxFile["outputs"] => (shape ? { y: shape } : ["y"]);
 
   test.for<[name: string, x: (number | string)[], y: (number | string)[] | undefined, nodes: OnnxCall[]]>([
     ["a transposed batch of a fixed size", [2, 2], undefined, [["Transpose", ["x"], ["y"]]]],
@@ -41,7 +41,7 @@ describe("rows of an output that are not the points", () => {
     ],
   ])("%s are refused", ([, x, y, nodes]) => {
     const file = onnxFile({ nodes, inputs: { x }, outputs: outputs(y), initializers: { w: square } });
-    expect(refusal(file)).toMatch(/the output "y" is \[2, (2|batch)\], with the batch on axis 1; expected one row for each point/);
+    expect(refusal(file)).toMatch(/the output "y" (has the shape|is declared as) .*\[2, batch\]/);
   });
 
   test.for<[name: string, nodes: OnnxCall[]]>([
@@ -85,7 +85,7 @@ describe("rows of an output that are not the points", () => {
       ["Tanh", ["t"], ["a"]],
       ["Transpose", ["a"], ["y"]],
     ];
-    const network = parseOnnx(onnxFile({ nodes, inputs: { x: [2, 2] }, outputs: [["y", [2, 2]]] }));
+    const network = parseOnnx(onnxFile({ nodes, inputs: { x: [2, 2] }, outputs: { y: [2, 2] } }));
     expect(evaluateReference(network, [1, 2]).value).toEqual(Float64Array.of(Math.tanh(1), Math.tanh(2)));
   });
 });
@@ -93,7 +93,7 @@ describe("rows of an output that are not the points", () => {
 describe("a declared output", () => {
   const nodes: OnnxCall[] = [["MatMul", ["x", "w"], ["y"]]];
   const file = (x: (number | string)[], y: readonly (number | string)[]): Uint8Array =>
-    onnxFile({ nodes, inputs: { x }, outputs: [["y", y]], initializers: { w: square } });
+    onnxFile({ nodes, inputs: { x }, outputs: { y }, initializers: { w: square } });
 
   test.for([
     [
@@ -143,7 +143,7 @@ describe("a declared output", () => {
       [2, 5],
     ],
   ] as const)("of %j is refused as %j", ([x, y]) => {
-    expect(refusal(file([...x], y))).toMatch(/the output "y" is declared as \[.*\], but the graph gives \[/);
+    expect(refusal(file([...x], y))).toMatch(/the output "y" is declared as \[.*\]; expected \[batch, 2\], which its nodes give/);
   });
 });
 
@@ -157,8 +157,8 @@ describe("a literal on the batch axis", () => {
     });
 
   test("is refused where it repeats rows", () => {
-    expect(refusal(file(["B", 2], [3, 2]))).toMatch(/Expand.*repeats its input 3 times along the batch/);
-    expect(refusal(file([1, 2], [3, 2]))).toMatch(/Expand.*repeats its input 3 times along the batch/);
+    expect(refusal(file(["B", 2], [3, 2]))).toMatch(/Expand.*makes 3 of every point along the batch/);
+    expect(refusal(file([1, 2], [3, 2]))).toMatch(/Expand.*makes 3 of every point along the batch/);
   });
 
   test("is the batch where the file fixes it so, and nothing where it is 1", () => {
@@ -202,8 +202,8 @@ describe("casts of constants", () => {
   });
 
   test("what ONNX does not define is refused", () => {
-    expect(() => cast(3e9, 11, 6)).toThrow(/makes a whole number of 3000000000, which its type does not hold/);
-    expect(() => cast(1, 11, 2)).toThrow(/makes numbers of type 2; expected floats, INT32, INT64 or BOOL/);
+    expect(() => cast(3e9, 11, 6)).toThrow(/makes 3000000000 a whole number \(INT32\); expected one within the type/);
+    expect(() => cast(1, 11, 2)).toThrow(/makes numbers of type 2; expected FLOAT/);
   });
 });
 
@@ -224,7 +224,7 @@ describe("small files that ask for much", () => {
     ["Where", (index) => ["c0", `c${index}`, "c0"]],
     ["CastLike", (index) => [`c${index}`, "c0"]],
   ])("a hundred of %s over half a million numbers are refused", ([type, inputs]) => {
-    expect(refusal(many(type, inputs))).toMatch(/needs more than \d+ numbers for its constants|is not known to the reader/);
+    expect(refusal(many(type, inputs))).toMatch(/needs more than \d+ numbers for its values and constants/);
   });
 
   test("a Split into more parts than it gives is refused", () => {
@@ -238,7 +238,7 @@ describe("small files that ask for much", () => {
   test("two graphs in one file are refused", () => {
     const file = onnxFile({ nodes: [["Tanh", ["x"], ["y"]]], inputs: { x: ["B", 2] }, outputs: ["y"] });
     expect(parseOnnx(file).stateSize).toBe(2);
-    expect(refusal(Uint8Array.from([...file, ...file]))).toMatch(/two graphs; expected one/);
+    expect(refusal(Uint8Array.from([...file, ...file]))).toMatch(/field 7 stands twice in its message; expected it once/);
   });
 
   test("a wide state stays a diagonal", () => {

@@ -1,7 +1,19 @@
 import { ModelError, quote } from "../../errors.js";
 import type { Network } from "../network.js";
 import { Budget } from "./onnx/budget.js";
-import { decodeModel, describeNode, fail, type OnnxModel, type OnnxNode, type OnnxTensor } from "./onnx/decode.js";
+import {
+  dataTypeOf,
+  decodeModel,
+  describeNode,
+  fail,
+  isWhole,
+  knownTypes,
+  readTensor,
+  type OnnxModel,
+  type OnnxNode,
+  unnamed,
+  type OnnxValue,
+} from "./onnx/decode.js";
 import { emit } from "./onnx/emit.js";
 import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
@@ -30,8 +42,8 @@ const contextNames = new Set(["t", "time", "times", "timestep", "timesteps", "c"
  * Reads an ONNX file of opset 11 to 23 that holds a vector field: linear layers, activations, norms, products and quotients of
  * what depends on the state, and anything that folds away, such as shapes and constants. Each input has the shape
  * [batch, size], or [size] in a file for one point; a batch that the file fixes is free here. One input of more columns than
- * the output has joins state and context. Weights are inline, in F32, F64, F16 or BF16. Softplus is PyTorch's, which is linear
- * beyond 20 and differs from ONNX's by 2e-9 there.
+ * the output has joins state and context. The output has the state's shape, a row for each point. Weights are inline, in F32,
+ * F64, F16 or BF16. Softplus is PyTorch's, which is linear beyond 20 and differs from ONNX's by 2e-9 there.
  *
  * @throws ModelError where the file is not valid ONNX, or holds anything else: the message names operation, node and reason.
  */
@@ -41,17 +53,20 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   if (contextColumns !== "last" && contextColumns !== "first")
     fail(`contextColumns is ${quote(contextColumns)}; expected "last" or "first"`);
   const file = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
-  const model = decodeModel(file);
+  const graph = new Graph(new Budget(file.length));
+  const model = decodeModel(file, graph.budget);
   const opset = model.opsets.get("") ?? 0;
   if (!(opset >= oldestOpset && opset <= newestOpset)) fail(`the file is of opset ${opset}; expected ${oldestOpset} to ${newestOpset}`);
 
   const output = readOutput(model, options);
   const nodes = requiredNodes(model, output.name);
-  const graph = new Graph(new Budget(file.length));
-  const { inputs, fixedBatch } = readInputs(graph, model);
-  const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch, inputs });
-  checkOutput(output, velocity, { fixedBatch, batchName: batchNameOf(model), isBatched: inputs.some(({ value }) => value.batch !== null) });
-  const { state, contextSize, replacements } = splitInputs(graph, inputs, velocity.node.width, { ...options, contextColumns });
+  const { inputs, batch } = readInputs(graph, model);
+  const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch: batch.fixedBatch, inputs });
+  requireDeclared(output, velocity, batch);
+  const given = findState(inputs, options);
+  requireRows(output, velocity, given);
+  const others = findContext(inputs, given, options);
+  const { state, contextSize, replacements } = splitInputs(graph, given, others, velocity.node.width, contextColumns);
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
   return emit(graph, field, state, contextSize);
 }
@@ -62,44 +77,20 @@ interface Input {
   readonly value: Feature;
 }
 
-function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): OnnxTensor {
+/** The size that the file gives its batch, if it does, and the name. */
+interface Batch {
+  readonly fixedBatch: number | null;
+  readonly batchName: string | null;
+}
+
+function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): OnnxValue {
   const names = outputs.map(({ name }) => name);
-  const list = names.map(quote).join(", ") || "none";
-  if (output !== undefined)
-    return (
-      outputs.find(({ name }) => name === output) ?? fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`)
-    );
-  const [only] = outputs;
-  if (only === undefined || outputs.length > 1)
-    fail(`the file has ${outputs.length} outputs (${quote(names)}); expected one, or its name in options.output`);
-  return only;
-}
-
-/** What the file calls the size of a batch that it leaves free. */
-function batchNameOf({ inputs, initializers }: OnnxModel): string | null {
-  const names = inputs.flatMap(({ name, shape }) => (initializers.has(name) || typeof shape?.[0] !== "string" ? [] : [shape[0]]));
-  return names.find((name) => name !== "?") ?? null;
-}
-
-/** The rows of the output must be the points, and its shape the one that the file declares, where it declares one. */
-function checkOutput(
-  { name, shape: declared }: OnnxTensor,
-  { shape, batch }: Feature,
-  { fixedBatch, batchName, isBatched }: { fixedBatch: number | null; batchName: string | null; isBatched: boolean },
-): void {
-  const sizes = shape.map((size, axis) => (axis === batch ? (fixedBatch ?? "batch") : size));
-  // In a file for a batch of one point there is no other to be taken for it.
-  if (batch !== null && batch !== 0 && fixedBatch !== 1)
-    fail(`the output ${quote(name)} is [${sizes.join(", ")}], with the batch on axis ${batch}; expected one row for each point`);
-  if (!declared) return;
-  const fits = (size: number | string, axis: number): boolean => {
-    if (typeof size === "string") return axis === batch || batch === null || size !== batchName || size === "?";
-    // One row for all points stands for what depends on none of them.
-    if (axis === batch) return fixedBatch === null ? size === 1 : size === fixedBatch;
-    return size === shape[axis] || (axis === 0 && batch === null && isBatched && size === fixedBatch && shape[axis] === 1);
-  };
-  if (declared.length !== shape.length || !declared.every(fits))
-    fail(`the output ${quote(name)} is declared as [${declared.join(", ")}], but the graph gives [${sizes.join(", ")}]`);
+  const chosen = output === undefined ? outputs : outputs.filter(({ name }) => name === output);
+  const [only] = chosen;
+  if (only && chosen.length === 1) return only;
+  if (output === undefined)
+    return fail(`the file has ${outputs.length} outputs (${quote(names)}); expected one, or its name in options.output`);
+  return fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${names.map(quote).join(", ") || "none"}`);
 }
 
 /** The nodes that the output depends on, in the file's order; others are never looked at. */
@@ -124,18 +115,25 @@ function requiredNodes({ nodes, initializers, inputs }: OnnxModel, output: strin
   return nodes.filter((node) => required.has(node));
 }
 
-function readInputs(graph: Graph, model: OnnxModel): { inputs: Input[]; fixedBatch: number | null } {
+function readInputs(graph: Graph, model: OnnxModel): { inputs: Input[]; batch: Batch } {
   // Old files list their weights among the inputs.
   const given = model.inputs.filter(({ name }) => !model.initializers.has(name));
   if (given.length === 0) fail("the graph has no inputs; expected the state");
   if (new Set(given.map(({ name }) => name)).size < given.length)
     fail(`two inputs have one name (${quote(given.map(({ name }) => name))})`);
-  const batches = given.flatMap(({ shape }) => (shape && shape.length > 1 && typeof shape[0] === "number" ? [shape[0]] : []));
+  // Beside a batch of any size, one row is one for all points.
+  const isFree = given.some(({ shape }) => typeof shape?.[0] === "string");
+  const batches = given.flatMap(({ shape }) =>
+    shape && shape.length > 1 && typeof shape[0] === "number" && !(isFree && shape[0] === 1) ? [shape[0]] : [],
+  );
   const fixedBatch = batches.length > 0 ? batches.reduce((most, size) => Math.max(most, size)) : null;
-  return { inputs: given.map((input) => ({ name: input.name, value: readInput(graph, input, fixedBatch) })), fixedBatch };
+  const batchName = given.flatMap(({ shape }) => (typeof shape?.[0] === "string" && shape[0] !== unnamed ? [shape[0]] : []))[0] ?? null;
+  const read = given.map((input) => ({ name: input.name, value: readInput(graph, input, fixedBatch) }));
+  return { inputs: read, batch: { fixedBatch, batchName } };
 }
 
-function readInput(graph: Graph, { name, shape }: OnnxTensor, fixedBatch: number | null): Feature {
+function readInput(graph: Graph, { name, typeNumber, shape }: OnnxValue, fixedBatch: number | null): Feature {
+  const type = dataTypeOf(typeNumber) ?? fail(`input ${quote(name)} is of the type ${typeNumber}; expected ${knownTypes}`);
   if (!shape) fail(`input ${quote(name)} has no shape; expected [batch, size]`);
   const [first] = shape;
   const isBatched =
@@ -152,7 +150,7 @@ function readInput(graph: Graph, { name, shape }: OnnxTensor, fixedBatch: number
   });
   const width = sizes.reduce((product, size) => product * size, 1);
   graph.budget.take(width);
-  return feature(sizes, isBatched ? 0 : null, graph.input("state", width));
+  return feature(sizes, isBatched ? 0 : null, graph.input("state", width), type);
 }
 
 function evaluate(
@@ -162,46 +160,84 @@ function evaluate(
   file: { output: string; opset: number; fixedBatch: number | null; inputs: readonly Input[] },
 ): Feature {
   const values = new Map<string, Value>(file.inputs.map(({ name, value }) => [name, value]));
-  for (const [name, tensor] of model.initializers) values.set(name, { kind: "constant", ...tensor });
+  const reads = countReads(nodes, file.output);
+  const valueOf = (name: string): Value | null => {
+    const stored = model.initializers.get(name);
+    if (stored && !values.has(name)) values.set(name, { kind: "constant", ...readTensor(stored, graph.budget) });
+    return values.get(name) ?? null;
+  };
   const given = new Set(nodes.flatMap((node) => node.outputs));
-  const readers = countReaders(nodes, file.output);
   for (const node of nodes) {
     graph.origin = describeNode(node);
     if (node.domain !== "" && node.domain !== "ai.onnx")
       fail(`${graph.origin}: it is of the domain ${quote(node.domain)}; expected ONNX's own operations`);
+    graph.budget.take(node.inputs.length);
     if (node.inputs.length > 1000) fail(`${graph.origin}: it has ${node.inputs.length} inputs; expected at most 1000`);
     const inputs = node.inputs.map((name) => {
       if (name === "") return null;
       const reason = given.has(name)
         ? "only this or a later node gives: the graph has a cycle or is not in order"
         : "nothing gives: no input, no initializer and no node";
-      return values.get(name) ?? fail(`${graph.origin}: it reads ${quote(name)}, which ${reason}`);
+      return valueOf(name) ?? fail(`${graph.origin}: it reads ${quote(name)}, which ${reason}`);
     });
-    const results = prefixed(() => callOperator(new Call({ graph, opset: file.opset, fixedBatch: file.fixedBatch }, node, inputs)), graph);
-    node.outputs.forEach((name, index) => {
-      const result = results[index];
-      if (name === "" || !result) return;
-      // Every number that folding makes passes by here.
-      if (result.kind === "constant" && !inputs.some((input) => input?.kind === "constant" && input.data === result.data))
-        graph.budget.take(result.data.length);
-      if (readers.has(name)) values.set(name, result);
-    });
+    // What no later node reads is freed.
     for (const name of node.inputs) {
-      const left = readers.get(name)! - 1;
-      readers.set(name, left);
+      const left = (reads.get(name) ?? 0) - 1;
+      reads.set(name, left);
       if (left === 0) values.delete(name);
     }
+    const results = prefixed(() => callOperator(new Call({ graph, opset: file.opset, fixedBatch: file.fixedBatch }, node, inputs)), graph);
+    node.outputs.forEach((name, index) => {
+      if (reads.has(name) && results[index]) values.set(name, results[index]);
+    });
   }
-  const velocity = values.get(file.output) ?? fail(`nothing gives the output ${quote(file.output)}`);
+  const velocity = valueOf(file.output) ?? fail(`nothing gives the output ${quote(file.output)}`);
   if (velocity.kind === "condition") fail(`the output ${quote(file.output)} is a truth value; expected numbers`);
-  return velocity.kind === "feature" ? velocity : feature(velocity.shape, null, graph.constant(velocity.data));
+  if (isWhole(velocity.type)) fail(`the output ${quote(file.output)} is of the type ${velocity.type}; expected floats`);
+  return velocity.kind === "feature" ? velocity : feature(velocity.shape, null, graph.constant(velocity.data), velocity.type);
 }
 
-/** How often each value is read, the output once more; what nobody reads any longer is forgotten. */
-function countReaders(nodes: readonly OnnxNode[], output: string): Map<string, number> {
-  const readers = new Map([[output, 1]]);
-  for (const { inputs } of nodes) for (const name of inputs) readers.set(name, (readers.get(name) ?? 0) + 1);
-  return readers;
+/** How often each name is read, left out inputs apart. */
+function countReads(nodes: readonly OnnxNode[], output: string): Map<string, number> {
+  const reads = new Map([[output, 1]]);
+  for (const { inputs } of nodes) for (const name of inputs) if (name !== "") reads.set(name, (reads.get(name) ?? 0) + 1);
+  return reads;
+}
+
+/** The shape that the file declares for its output is the one that its nodes give. */
+function requireDeclared({ name, shape }: OnnxValue, velocity: Feature, { fixedBatch, batchName }: Batch): void {
+  const fits = (size: number | string, axis: number): boolean => {
+    if (axis === velocity.batch) return typeof size === "string" || size === fixedBatch;
+    return typeof size === "string" ? size !== batchName : size === velocity.shape[axis];
+  };
+  if (shape && (shape.length !== velocity.shape.length || !shape.every(fits)))
+    fail(`the output ${quote(name)} is declared as [${shape.map(show).join(", ")}]; expected ${showShape(velocity)}, which its nodes give`);
+}
+
+/** The output has a row for each point, as the state has, and each element of it stands where that of the state does. */
+function requireRows({ name }: OnnxValue, velocity: Feature, state: Input): void {
+  const expected = state.value;
+  if (isWhole(expected.type)) fail(`the state ${quote(state.name)} is of the type ${expected.type}; expected floats`);
+  if (expected.batch === null && expected.shape.length > 1 && expected.shape[0] !== 1)
+    fail(`the state ${quote(state.name)} has the shape ${showShape(expected)}, and another input other rows; expected one batch`);
+  if (velocity.batch !== expected.batch)
+    fail(
+      `the output ${quote(name)} has the shape ${showShape(velocity)} where the state ${quote(state.name)} has ${showShape(expected)}; expected a row for each point, along the same axis`,
+    );
+  const [given, own] = [velocity, expected].map(({ shape }) => shape.filter((size) => size !== 1)) as [number[], number[]];
+  const isJoined = expected.node.width > velocity.node.width && own.length <= 1 && given.length <= 1;
+  if (expected.node.width >= velocity.node.width && !isJoined && String(given) !== String(own))
+    fail(
+      `the output ${quote(name)} has the shape ${showShape(velocity)} where the state ${quote(state.name)} has ${showShape(expected)}; expected the same, or that of some columns of a state of one dimension`,
+    );
+}
+
+function showShape({ shape, batch }: Feature): string {
+  return `[${shape.map((size, axis) => (axis === batch ? "batch" : size)).join(", ")}]`;
+}
+
+function show(size: number | string): string {
+  return typeof size === "string" ? size : String(size);
 }
 
 /** Messages of an activation's parameters begin like all others. */
@@ -216,12 +252,11 @@ function prefixed<T>(read: () => T, { origin }: Graph): T {
 /** Which inputs, or which columns of the only one, are the state and the context. */
 function splitInputs(
   graph: Graph,
-  inputs: readonly Input[],
+  state: Input,
+  others: readonly Input[],
   stateSize: number,
-  options: OnnxOptions,
+  contextColumns: "last" | "first",
 ): { state: Node; contextSize: number; replacements: Map<Node, Node> } {
-  const state = findState(inputs, options);
-  const others = findContext(inputs, state, options);
   const joined = state.value.node.width - stateSize;
   if (joined < 0 || (joined > 0 && others.length > 0))
     fail(
@@ -242,8 +277,8 @@ function splitInputs(
     return { node, map: { kind: "pick", columns: node.width, indices, factors: null } };
   };
   if (joined > 0) {
-    const stateFrom = options.contextColumns === "first" ? joined : 0;
-    const contextFrom = options.contextColumns === "first" ? 0 : stateSize;
+    const stateFrom = contextColumns === "first" ? joined : 0;
+    const contextFrom = contextColumns === "first" ? 0 : stateSize;
     const width = stateSize + joined;
     const both = graph.linear([part(stateNode, width, stateFrom, stateSize), part(contextNode, width, contextFrom, joined)]);
     return { state: stateNode, contextSize, replacements: new Map([[state.value.node, both]]) };

@@ -3,7 +3,7 @@ import { ModelError } from "../../errors.js";
 /** What one field of a message holds, still undecoded. */
 export interface Field {
   readonly number: number;
-  /** How it is stored: 0 a varint, 1 in 8 bytes, 2 by length, 5 in 4 bytes. */
+  /** 0 for a varint, 1 for 8 bytes, 2 for a length and as many bytes, 5 for 4 bytes. */
   readonly wire: number;
   /** Of a varint: as a signed 64-bit integer, rounded beyond 2^53. NaN for other fields. */
   readonly integer: number;
@@ -52,11 +52,19 @@ export function* readIntegers(field: Field, source: string): Generator<number, v
   while (cursor.at < cursor.message.length) yield readVarint(cursor);
 }
 
-/** UTF-8 text, with U+FFFD for what is none. */
-export function readText(field: Field): string {
-  return decoder.decode(field.bytes);
+/**
+ * UTF-8 text, as it stands: a replaced byte or a dropped byte order mark would make one name of two.
+ *
+ * @throws ModelError where it is no UTF-8.
+ */
+export function readText(field: Field, source: string): string {
+  try {
+    return decoder.decode(field.bytes);
+  } catch {
+    throw new ModelError(`${source}: field ${field.number} has a text of ${field.bytes.length} bytes that are no UTF-8`);
+  }
 }
-const decoder = new TextDecoder("utf-8");
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** A view of the numbers of a fixed-width field, packed or not. */
 export function viewOf(bytes: Uint8Array): DataView {

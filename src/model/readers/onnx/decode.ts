@@ -1,16 +1,17 @@
 import { ModelError, quote } from "../../../errors.js";
 import { bfloat16, float16 } from "../../float16.js";
 import type { Numbers } from "../../network.js";
-import { readFields, readIntegers, readText, viewOf, type Field } from "../protobuf.js";
+import type { Budget } from "./budget.js";
+import { readFields, readIntegers, readText as decodeText, viewOf, type Field } from "../protobuf.js";
 
 /** A file as it stands, before any of it is understood. */
 export interface OnnxModel {
   /** By domain; the default domain is "". */
   readonly opsets: ReadonlyMap<string, number>;
   readonly nodes: readonly OnnxNode[];
-  readonly initializers: ReadonlyMap<string, Tensor>;
-  readonly inputs: readonly OnnxTensor[];
-  readonly outputs: readonly OnnxTensor[];
+  readonly initializers: ReadonlyMap<string, StoredTensor>;
+  readonly inputs: readonly OnnxValue[];
+  readonly outputs: readonly OnnxValue[];
 }
 
 export interface OnnxNode {
@@ -23,36 +24,53 @@ export interface OnnxNode {
   readonly attributes: ReadonlyMap<string, Attribute>;
 }
 
-/** An input or an output of the graph. */
-export interface OnnxTensor {
+/** The name of a dimension that has none. */
+export const unnamed = "?";
+
+/** An input or an output, as the file declares it. */
+export interface OnnxValue {
   readonly name: string;
+  /** TensorProto.DataType, as the file has it. */
+  readonly typeNumber: number;
   /** A number, or the name of a symbolic dimension; null where the file does not say. */
   readonly shape: readonly (number | string)[] | null;
 }
 
-/** The parts that an attribute may have; a graph is noted and not read. */
+/** What an attribute may hold, all of it there; which part counts is its type's to say. */
 export interface Attribute {
+  readonly type: AttributeType;
   readonly float: number;
   readonly integer: number;
   readonly text: string;
-  readonly tensor: Tensor | null;
+  readonly tensor: StoredTensor | null;
   readonly floats: readonly number[];
   readonly integers: readonly number[];
-  readonly isGraph: boolean;
 }
+
+export type AttributeType = "float" | "integer" | "text" | "tensor" | "floats" | "integers" | "another";
 
 /** Constant numbers [shape], row-major. */
 export interface Tensor {
   readonly shape: readonly number[];
+  /** Float32 at most where the file has no more; float64 for all else, whole numbers and truth values too. */
   readonly data: Numbers;
-  /** Whole numbers and truth values are float64 with this mark: their quotients are rounded towards 0. */
-  readonly isInteger: boolean;
-  /** TensorProto.DataType, as far as it is known: what was computed has none of its own. */
-  readonly type?: number;
+  readonly type: DataType;
 }
 
+/** A tensor that was checked and not yet read: as many numbers as its shape says lie in these bytes. */
+export interface StoredTensor {
+  readonly shape: readonly number[];
+  readonly type: DataType;
+  readonly raw: Uint8Array | null;
+  /** The typed fields, where there is no raw data. */
+  readonly fields: readonly Field[];
+}
+
+/** The types of numbers that are read, by their names in TensorProto.DataType. */
+export type DataType = "FLOAT" | "INT32" | "INT64" | "BOOL" | "FLOAT16" | "DOUBLE" | "BFLOAT16";
+
 interface TensorType {
-  readonly name: string;
+  readonly name: DataType;
   /** Bytes of a number in raw_data. */
   readonly bytes: number;
   readonly read: (view: DataView, offset: number) => number;
@@ -60,108 +78,122 @@ interface TensorType {
   readonly field: 4 | 5 | 7 | 10;
   /** What a number of that field stands for, where it is not itself. */
   readonly decode?: (stored: number) => number;
-  readonly isInteger: boolean;
-  readonly isDouble: boolean;
 }
 
 /** By TensorProto.DataType. */
 const tensorTypes: ReadonlyMap<number, TensorType> = new Map<number, TensorType>([
-  [1, { name: "FLOAT", bytes: 4, read: (view, at) => view.getFloat32(at, true), field: 4, isInteger: false, isDouble: false }],
-  [6, { name: "INT32", bytes: 4, read: (view, at) => view.getInt32(at, true), field: 5, isInteger: true, isDouble: true }],
-  [7, { name: "INT64", bytes: 8, read: (view, at) => Number(view.getBigInt64(at, true)), field: 7, isInteger: true, isDouble: true }],
-  [9, { name: "BOOL", bytes: 1, read: (view, at) => view.getUint8(at), field: 5, isInteger: true, isDouble: true }],
-  [
-    10,
-    {
-      name: "FLOAT16",
-      bytes: 2,
-      read: (view, at) => float16(view.getUint16(at, true)),
-      field: 5,
-      decode: float16,
-      isInteger: false,
-      isDouble: false,
-    },
-  ],
-  [11, { name: "DOUBLE", bytes: 8, read: (view, at) => view.getFloat64(at, true), field: 10, isInteger: false, isDouble: true }],
-  [
-    16,
-    {
-      name: "BFLOAT16",
-      bytes: 2,
-      read: (view, at) => bfloat16(view.getUint16(at, true)),
-      field: 5,
-      decode: bfloat16,
-      isInteger: false,
-      isDouble: false,
-    },
-  ],
+  [1, { name: "FLOAT", bytes: 4, read: (view, at) => view.getFloat32(at, true), field: 4 }],
+  [6, { name: "INT32", bytes: 4, read: (view, at) => view.getInt32(at, true), field: 5 }],
+  [7, { name: "INT64", bytes: 8, read: (view, at) => Number(view.getBigInt64(at, true)), field: 7 }],
+  [9, { name: "BOOL", bytes: 1, read: (view, at) => view.getUint8(at), field: 5 }],
+  [10, { name: "FLOAT16", bytes: 2, read: (view, at) => float16(view.getUint16(at, true)), field: 5, decode: float16 }],
+  [11, { name: "DOUBLE", bytes: 8, read: (view, at) => view.getFloat64(at, true), field: 10 }],
+  [16, { name: "BFLOAT16", bytes: 2, read: (view, at) => bfloat16(view.getUint16(at, true)), field: 5, decode: bfloat16 }],
 ]);
+const typesByName = new Map(Array.from(tensorTypes.values(), (type) => [type.name, type]));
 
-/** Number types that a Cast may name: all of the file's, by the same numbers. */
-export function isFloatType(type: number): boolean {
-  return tensorTypes.get(type)?.isInteger === false;
+/** The type of this number, as files, inputs and casts name it; null where it is none that is read. */
+export function dataTypeOf(typeNumber: number): DataType | null {
+  return tensorTypes.get(typeNumber)?.name ?? null;
 }
 
-export function isIntegerType(type: number): boolean {
-  return tensorTypes.get(type)?.isInteger === true;
+/** What messages expect for a type. */
+export const knownTypes: string = Array.from(tensorTypes, ([number, { name }]) => `${name} (${number})`).join(", ");
+
+/** Whether these are whole numbers or truth values. */
+export function isWhole(type: DataType): boolean {
+  return type === "INT32" || type === "INT64" || type === "BOOL";
 }
 
-/** Reads ModelProto; field numbers are those of onnx.proto. Weights that lie in another file are refused. */
-export function decodeModel(file: Uint8Array): OnnxModel {
+/** How a field is stored, and whether it may stand more than once in its message. */
+interface FieldKind {
+  readonly wires: readonly number[];
+  readonly isRepeated: boolean;
+}
+
+const one = (...wires: number[]): FieldKind => ({ wires, isRepeated: false });
+const many = (...wires: number[]): FieldKind => ({ wires, isRepeated: true });
+
+/** The fields that are read, by the numbers of onnx.proto; others are passed over. */
+type Message = Readonly<Record<number, FieldKind>>;
+const modelProto: Message = { 7: one(2), 8: many(2) };
+const operatorSetIdProto: Message = { 1: one(2), 2: one(0) };
+const graphProto: Message = { 1: many(2), 5: many(2), 11: many(2), 12: many(2), 15: many(2) };
+const nodeProto: Message = { 1: many(2), 2: many(2), 3: one(2), 4: one(2), 5: many(2), 7: one(2) };
+const attributeProto: Message = { 1: one(2), 2: one(5), 3: one(0), 4: one(2), 5: one(2), 7: many(2, 5), 8: many(0, 2), 20: one(0) };
+const tensorProto: Message = {
+  1: many(0, 2),
+  2: one(0),
+  4: many(2, 5),
+  5: many(0, 2),
+  7: many(0, 2),
+  8: one(2),
+  9: one(2),
+  10: many(1, 2),
+  13: many(2),
+  14: one(0),
+};
+const valueInfoProto: Message = { 1: one(2), 2: one(2) };
+const typeProto: Message = { 1: one(2) };
+const tensorTypeProto: Message = { 1: one(0), 2: one(2) };
+const shapeProto: Message = { 1: many(2) };
+const dimensionProto: Message = { 1: one(0), 2: one(2) };
+
+/** Reads ModelProto. Weights that lie in another file are refused. */
+export function decodeModel(file: Uint8Array, budget: Budget): OnnxModel {
   const opsets = new Map<string, number>();
   let graph: Uint8Array | null = null;
-  for (const field of fieldsOf(file)) {
-    if (field.number === 7) {
-      if (graph) fail("the file has two graphs; expected one");
-      graph = field.bytes;
-    } else if (field.number === 8) {
-      let domain = "";
+  for (const field of fieldsOf(file, modelProto, budget)) {
+    if (field.number === 7) graph = field.bytes;
+    else {
+      let given = "";
       let version = 0;
-      for (const part of fieldsOf(field.bytes)) {
-        if (part.number === 1) domain = readText(part);
-        else if (part.number === 2) version = part.integer;
+      for (const part of fieldsOf(field.bytes, operatorSetIdProto, budget)) {
+        if (part.number === 1) given = readText(part);
+        else version = part.integer;
       }
-      const key = domain === "ai.onnx" ? "" : domain;
-      if (opsets.has(key)) fail(`the file has two opsets of the domain ${quote(domain)}; expected one`);
-      opsets.set(key, version);
+      const domain = given === "ai.onnx" ? "" : given;
+      if (opsets.has(domain)) fail(`the file has two opsets of the domain ${quote(given)}; expected one`);
+      opsets.set(domain, version);
     }
   }
   if (!graph) fail(`the file of ${file.length} bytes has no graph; expected an ONNX model`);
-  return { opsets, ...decodeGraph(graph) };
+  return { opsets, ...decodeGraph(graph, budget) };
 }
 
-function decodeGraph(graph: Uint8Array): Omit<OnnxModel, "opsets"> {
+function decodeGraph(graph: Uint8Array, budget: Budget): Omit<OnnxModel, "opsets"> {
   const nodes: OnnxNode[] = [];
-  const initializers = new Map<string, Tensor>();
-  const inputs: OnnxTensor[] = [];
-  const outputs: OnnxTensor[] = [];
-  for (const field of fieldsOf(graph)) {
-    if (field.number === 1) nodes.push(decodeNode(field.bytes));
+  const initializers = new Map<string, StoredTensor>();
+  const inputs: OnnxValue[] = [];
+  const outputs: OnnxValue[] = [];
+  for (const field of fieldsOf(graph, graphProto, budget)) {
+    if (field.number === 1) nodes.push(decodeNode(field.bytes, budget));
     else if (field.number === 5) {
-      const { name, tensor } = decodeTensor(field.bytes, "initializer");
+      const { name, tensor } = decodeTensor(field.bytes, "initializer", budget);
       if (initializers.has(name)) fail(`two initializers have the name ${quote(name)}; expected one`);
       initializers.set(name, tensor);
-    } else if (field.number === 11) inputs.push(decodeValueInfo(field.bytes, "input"));
-    else if (field.number === 12) outputs.push(decodeValueInfo(field.bytes, "output"));
-    else if (field.number === 15) fail("the graph has a sparse initializer; expected dense ones");
+    } else if (field.number === 11) inputs.push(decodeValue(field.bytes, budget));
+    else if (field.number === 12) outputs.push(decodeValue(field.bytes, budget));
+    else fail("the graph has a sparse initializer; expected dense ones");
   }
   return { nodes, initializers, inputs, outputs };
 }
 
-function decodeNode(bytes: Uint8Array): OnnxNode {
+function decodeNode(bytes: Uint8Array, budget: Budget): OnnxNode {
   const node = { name: "", type: "", domain: "", inputs: [] as string[], outputs: [] as string[] };
   const attributes = new Map<string, Attribute>();
-  for (const field of fieldsOf(bytes)) {
+  for (const field of fieldsOf(bytes, nodeProto, budget)) {
     if (field.number === 1) node.inputs.push(readText(field));
     else if (field.number === 2) node.outputs.push(readText(field));
     else if (field.number === 3) node.name = readText(field);
     else if (field.number === 4) node.type = readText(field);
     else if (field.number === 5) {
-      const { name, attribute } = decodeAttribute(field.bytes);
+      const { name, attribute } = decodeAttribute(field.bytes, budget);
       if (attributes.has(name)) fail(`${describeNode(node)} has two attributes ${quote(name)}; expected one`);
       attributes.set(name, attribute);
     } else if (field.number === 7) node.domain = readText(field);
   }
+  if (node.type === "") fail(`the node ${quote(node.name || (node.outputs[0] ?? ""))} has no operation; expected its name`);
   return { ...node, attributes };
 }
 
@@ -171,39 +203,68 @@ export function describeNode(node: Pick<OnnxNode, "type" | "domain" | "name" | "
   return `${quote(`${domain}${node.type}`).slice(1, -1)} ${quote(node.name || (node.outputs[0] ?? ""))}`;
 }
 
-function decodeAttribute(bytes: Uint8Array): { name: string; attribute: Attribute } {
+/** By AttributeProto.AttributeType. */
+const attributeTypes: ReadonlyMap<number, AttributeType> = new Map<number, AttributeType>([
+  [1, "float"],
+  [2, "integer"],
+  [3, "text"],
+  [4, "tensor"],
+  [6, "floats"],
+  [7, "integers"],
+]);
+
+/** By the number of the field that holds it, for the files before IR version 2, which do not name the type. */
+const attributeFields: ReadonlyMap<number, AttributeType> = new Map<number, AttributeType>([
+  [2, "float"],
+  [3, "integer"],
+  [4, "text"],
+  [5, "tensor"],
+  [7, "floats"],
+  [8, "integers"],
+]);
+
+function decodeAttribute(bytes: Uint8Array, budget: Budget): { name: string; attribute: Attribute } {
   let name = "";
+  let typeNumber = 0;
+  const held = new Set<AttributeType>();
   const attribute = {
     float: 0,
     integer: 0,
     text: "",
-    tensor: null as Tensor | null,
+    tensor: null as StoredTensor | null,
     floats: [] as number[],
     integers: [] as number[],
-    isGraph: false,
   };
-  for (const field of fieldsOf(bytes)) {
+  for (const field of fieldsOf(bytes, attributeProto, budget)) {
     if (field.number === 1) name = readText(field);
-    else if (field.number === 2) attribute.float = [...fixedNumbers(field, 4)].at(-1) ?? 0;
+    else if (field.number === 2) [attribute.float = 0] = fixedNumbers(field, 4);
     else if (field.number === 3) attribute.integer = field.integer;
     else if (field.number === 4) attribute.text = readText(field);
-    else if (field.number === 5) attribute.tensor = decodeTensor(field.bytes, "attribute").tensor;
-    else if (field.number === 6 || field.number === 11) attribute.isGraph = true;
-    else if (field.number === 7) for (const value of fixedNumbers(field, 4)) attribute.floats.push(value);
-    else if (field.number === 8) for (const value of readIntegers(field, source)) attribute.integers.push(value);
+    else if (field.number === 5) attribute.tensor = decodeTensor(field.bytes, "attribute", budget).tensor;
+    else if (field.number === 7) append(attribute.floats, fixedNumbers(field, 4), budget);
+    else if (field.number === 8) append(attribute.integers, readIntegers(field, source), budget);
+    else typeNumber = field.integer;
+    const kind = attributeFields.get(field.number);
+    if (kind) held.add(kind);
   }
-  return { name, attribute };
+  const [only = "another"] = held;
+  const type = typeNumber === 0 ? only : (attributeTypes.get(typeNumber) ?? "another");
+  if (held.size > 1 || (only !== "another" && only !== type))
+    fail(
+      `attribute ${quote(name)} is of the type ${typeNumber} (${type}) and holds ${quote([...held])}; expected what its type says alone`,
+    );
+  return { name, attribute: { ...attribute, type } };
 }
 
-function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: Tensor } {
+function decodeTensor(bytes: Uint8Array, what: string, budget: Budget): { name: string; tensor: StoredTensor } {
   const shape: number[] = [];
   let name = "";
   let typeNumber = 0;
   let raw: Uint8Array | null = null;
   let isExternal = false;
   const stored = new Map<number, Field[]>([4, 5, 7, 10].map((number) => [number, []]));
-  for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) for (const size of readIntegers(field, source)) shape.push(size);
+  for (const field of fieldsOf(bytes, tensorProto, budget)) {
+    if (field.number === 1) append(shape, readIntegers(field, source), budget);
     else if (field.number === 2) typeNumber = field.integer;
     else if (field.number === 8) name = readText(field);
     else if (field.number === 9) raw = field.bytes;
@@ -213,19 +274,24 @@ function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: 
   const tensor = `${what} ${quote(name)}`;
   if (isExternal) fail(`${tensor} has its data in another file; expected it inline (save the model with save_as_external_data=False)`);
   const type = tensorTypes.get(typeNumber);
-  if (!type)
-    fail(
-      `${tensor} has the data type ${typeNumber}; expected ${[...tensorTypes].map(([number, { name: text }]) => `${text} (${number})`).join(", ")}`,
-    );
+  if (!type) fail(`${tensor} has the data type ${typeNumber}; expected ${knownTypes}`);
   if (shape.length > maximumRank || !shape.every((size) => Number.isSafeInteger(size) && size >= 0))
     fail(`${tensor} has the shape ${quote(shape)}; expected at most ${maximumRank} whole numbers`);
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
   const count = shape.reduce((product, size) => product * size, 1);
-  const fields = raw ? [] : (stored.get(type.field) ?? []);
+  const fields = raw ? [] : stored.get(type.field)!;
+  if ([...stored].some(([number, others]) => others.length > 0 && (raw !== null || number !== type.field)))
+    fail(`${tensor} of the type ${type.name} has numbers in a field that is not its type's; expected them in one place`);
   const size = raw ? raw.length / type.bytes : countStored(fields, type);
   if (size !== count) fail(`${tensor} holds ${size} numbers; expected ${count} for the shape ${quote(shape)}`);
+  return { name, tensor: { shape, type: type.name, raw, fields } };
+}
 
-  const data = type.isDouble ? new Float64Array(count) : new Float32Array(count);
+/** The numbers of a tensor, now that something reads them. */
+export function readTensor({ shape, type: name, raw, fields }: StoredTensor, budget: Budget): Tensor {
+  const type = typesByName.get(name)!;
+  const count = budget.taken(shape.reduce((product, size) => product * size, 1));
+  const data = isWhole(name) || name === "DOUBLE" ? new Float64Array(count) : new Float32Array(count);
   if (raw) {
     const view = viewOf(raw);
     for (let i = 0; i < count; i++) data[i] = type.read(view, i * type.bytes);
@@ -233,11 +299,11 @@ function decodeTensor(bytes: Uint8Array, what: string): { name: string; tensor: 
     let i = 0;
     for (const field of fields) for (const value of storedNumbers(field, type)) data[i++] = type.decode ? type.decode(value) : value;
   }
-  const isNumber = shape.length === 0 && type.field === 4;
-  return {
-    name,
-    tensor: { shape, data: isNumber ? Float64Array.of(intended(data[0]!)) : data, isInteger: type.isInteger, type: typeNumber },
-  };
+  // Truth is whatever is not 0, and a stored number that its type has no room for is none.
+  if (name === "BOOL") data.forEach((value, i) => (data[i] = Number(value !== 0)));
+  if (name === "INT32" && !data.every((value) => value === (value | 0)))
+    fail(`a tensor of the type INT32 holds ${quote(data.find((value) => value !== (value | 0)))}; expected numbers of 32 bits`);
+  return { shape, type: name, data: shape.length === 0 && name === "FLOAT" ? Float64Array.of(intended(data[0]!)) : data };
 }
 
 /**
@@ -252,6 +318,14 @@ function intended(value: number): number {
 
 /** Beyond it no operation here has a meaning, and a list of dimensions stays short. */
 const maximumRank = 8;
+
+/** Numbers in a list take more memory than they take in the file. */
+function append(list: number[], numbers: Iterable<number>, budget: Budget): void {
+  for (const value of numbers) {
+    budget.take(1);
+    list.push(value);
+  }
+}
 
 function countStored(fields: readonly Field[], type: TensorType): number {
   let count = 0;
@@ -268,42 +342,57 @@ function storedNumbers(field: Field, type: TensorType): Iterable<number> {
 
 function* fixedNumbers(field: Field, bytes: 4 | 8): Generator<number, void, undefined> {
   const view = viewOf(field.bytes);
+  if (view.byteLength % bytes !== 0) fail(`field ${field.number} has ${view.byteLength} bytes; expected numbers of ${bytes} bytes each`);
   for (let at = 0; at + bytes <= view.byteLength; at += bytes) yield bytes === 4 ? view.getFloat32(at, true) : view.getFloat64(at, true);
 }
 
 /** ValueInfoProto: a name, and the shape of a tensor type. */
-function decodeValueInfo(bytes: Uint8Array, what: string): OnnxTensor {
+function decodeValue(bytes: Uint8Array, budget: Budget): OnnxValue {
   let name = "";
+  let typeNumber = 0;
   let shape: (number | string)[] | null = null;
-  for (const field of fieldsOf(bytes)) {
+  for (const field of fieldsOf(bytes, valueInfoProto, budget)) {
     if (field.number === 1) name = readText(field);
-    else if (field.number === 2) for (const type of fieldsOf(field.bytes)) if (type.number === 1) shape = decodeShape(type.bytes, what);
+    else
+      for (const type of fieldsOf(field.bytes, typeProto, budget))
+        for (const part of fieldsOf(type.bytes, tensorTypeProto, budget))
+          if (part.number === 1) typeNumber = part.integer;
+          else shape = decodeShape(part.bytes, budget);
   }
-  return { name, shape };
+  return { name, typeNumber, shape };
 }
 
-function decodeShape(tensorType: Uint8Array, what: string): (number | string)[] | null {
-  for (const field of fieldsOf(tensorType)) {
-    if (field.number !== 2) continue;
-    const shape: (number | string)[] = [];
-    for (const dimension of fieldsOf(field.bytes)) {
-      let size: number | string = "?";
-      for (const part of fieldsOf(dimension.bytes)) {
-        if (part.number === 1) size = part.integer;
-        else if (part.number === 2) size = readText(part);
-      }
-      shape.push(size);
-    }
-    if (shape.length > maximumRank) fail(`an ${what} has ${shape.length} dimensions; expected at most ${maximumRank}`);
-    return shape;
+function decodeShape(bytes: Uint8Array, budget: Budget): (number | string)[] {
+  const shape: (number | string)[] = [];
+  for (const dimension of fieldsOf(bytes, shapeProto, budget)) {
+    let size: number | string = unnamed;
+    for (const part of fieldsOf(dimension.bytes, dimensionProto, budget))
+      size = part.number === 1 ? part.integer : readText(part) || unnamed;
+    if (shape.push(size) > maximumRank) fail(`an input has more than ${maximumRank} dimensions; expected at most as many`);
   }
-  return null;
+  return shape;
 }
 
 const source = "onnx";
 
-function fieldsOf(message: Uint8Array): Generator<Field, void, undefined> {
-  return readFields(message, source);
+/** The fields of a message that are read. What stands twice, or is stored in another way, other readers take otherwise: it is refused. */
+function* fieldsOf(message: Uint8Array, known: Message, budget: Budget): Generator<Field, void, undefined> {
+  // One bit for each field; those that are read have numbers below 32.
+  let seen = 0;
+  for (const field of readFields(message, source)) {
+    const kind = known[field.number];
+    if (!kind) continue;
+    if (!kind.wires.includes(field.wire))
+      fail(`field ${field.number} has the wire type ${field.wire}; expected ${kind.wires.join(" or ")}`);
+    if (!kind.isRepeated && (seen & (1 << field.number)) !== 0) fail(`field ${field.number} stands twice in its message; expected it once`);
+    seen |= 1 << field.number;
+    budget.takeField();
+    yield field;
+  }
+}
+
+function readText(field: Field): string {
+  return decodeText(field, source);
 }
 
 export function fail(message: string): never {

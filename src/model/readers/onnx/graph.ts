@@ -112,8 +112,10 @@ export class Graph {
     if (isIdentity(sigma)) return node;
     const values = constantOf(node);
     if (values) {
-      this.budget.take(values.length);
-      return this.constant(Float64Array.from(values, activationFunctions(sigma).value));
+      const results = new Float64Array(this.budget.taken(values.length));
+      const { value } = activationFunctions(sigma);
+      for (let i = 0; i < results.length; i++) results[i] = value(values[i]!);
+      return this.constant(results);
     }
     return { kind: "activation", width: node.width, origin, operand: node, activation: sigma };
   }
@@ -140,8 +142,9 @@ export class Graph {
 
   private addNumbers(a: Numbers | null, b: Numbers): Numbers {
     if (!a) return b;
-    this.budget.take(a.length);
-    return Float64Array.from(a, (value, i) => value + b[i]!);
+    const sum = new Float64Array(this.budget.taken(a.length));
+    for (let i = 0; i < sum.length; i++) sum[i] = a[i]! + b[i]!;
+    return sum;
   }
 }
 
@@ -202,13 +205,24 @@ export function replaceInputs(graph: Graph, output: Node, replacements: Readonly
   return rewrite(graph, output, (_, node) => replacements.get(node) ?? null);
 }
 
+/** @param rewritten the operands of the node, and no others for sure */
 type Rule = (graph: Graph, node: Node, rewritten: ReadonlyMap<Node, Node>, readers: ReadonlyMap<Node, Readers>) => Node | null;
 
 function rewrite(graph: Graph, output: Node, rule: Rule): Node {
   const order = topologicalOrder(output);
   const readers = countReaders(order, output);
   const rewritten = new Map<Node, Node>();
-  for (const node of order) rewritten.set(node, rule(graph, node, rewritten, readers) ?? withOperands(graph, node, rewritten));
+  const left = new Map(order.map((node) => [node, readers.get(node)!.count]));
+  for (const node of order) {
+    // Passing over an element takes a fraction of what making one does.
+    graph.budget.take((node.width * Math.max(1, operandsOf(node).length)) / 8);
+    rewritten.set(node, rule(graph, node, rewritten, readers) ?? withOperands(graph, node, rewritten));
+    // What has gone into all that reads it is freed: of a sum of sums, each has a matrix of its own.
+    for (const operand of operandsOf(node)) {
+      left.set(operand, left.get(operand)! - 1);
+      if (left.get(operand) === 0) rewritten.delete(operand);
+    }
+  }
   return rewritten.get(output)!;
 }
 
@@ -252,10 +266,10 @@ function withOperands(graph: Graph, node: Node, rewritten: ReadonlyMap<Node, Nod
 /** sin(ω z) with one ω for all z, which nothing else reads, is the activation sin(ω) of z. */
 const absorbFrequency: Rule = (graph, node, rewritten, readers) => {
   if (node.kind !== "activation" || node.activation.name !== "sin" || readers.get(node.operand)!.count > 1) return null;
-  const scaled = uniformOf(node.operand);
+  const scaled = uniformOf(rewritten.get(node.operand)!);
   const omega = (scaled?.factor ?? 0) * node.activation.parameters[0]!;
   if (!scaled || scaled.shift !== 0 || Math.abs(omega) > 1e10) return null;
-  return graph.activation(rewritten.get(scaled.node)!, `sin(${omega})`, node.origin);
+  return graph.activation(scaled.node, `sin(${omega})`, node.origin);
 };
 
 /** node = factor · node' + shift with one factor and one shift for all elements; null where it is nothing of the kind. */

@@ -25,13 +25,9 @@ export function rowsOf(map: LinearMap): number {
 }
 
 export function identityMap(width: number, budget: Budget, factors: Numbers | null = null): Pick {
-  budget.take(width);
-  return {
-    kind: "pick",
-    columns: width,
-    indices: Int32Array.from({ length: width }, (_, i) => i),
-    factors: isOnes(factors) ? null : factors,
-  };
+  const indices = new Int32Array(budget.taken(width));
+  for (let i = 0; i < width; i++) indices[i] = i;
+  return { kind: "pick", columns: width, indices, factors: isOnes(factors) ? null : factors };
 }
 
 /** Whether output i reads input i alone, with whatever factor. */
@@ -64,9 +60,8 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   budget.take(outer.indices.length);
   const indices = outer.indices.map((index) => (index < 0 ? -1 : inner.indices[index]!));
   if (!outer.factors && !inner.factors) return { kind: "pick", columns: inner.columns, indices, factors: null };
-  const factors = Float64Array.from(outer.indices, (index, i) =>
-    index < 0 ? 0 : (outer.factors?.[i] ?? 1) * (inner.factors?.[index] ?? 1),
-  );
+  const factors = new Float64Array(budget.taken(indices.length));
+  outer.indices.forEach((index, i) => (factors[i] = index < 0 ? 0 : (outer.factors?.[i] ?? 1) * (inner.factors?.[index] ?? 1)));
   return { kind: "pick", columns: inner.columns, indices, factors: isOnes(factors, indices) ? null : factors };
 }
 
@@ -83,21 +78,26 @@ export function addMaps(a: LinearMap, b: LinearMap, budget: Budget): LinearMap {
     budget.take(a.indices.length);
     const indices = a.indices.map((index, i) => Math.max(index, b.indices[i]!));
     const part = (map: Pick, i: number): number => (map.indices[i]! < 0 ? 0 : (map.factors?.[i] ?? 1));
-    const factors = Float64Array.from(indices, (_, i) => part(a, i) + part(b, i));
+    const factors = new Float64Array(budget.taken(indices.length));
+    for (let i = 0; i < factors.length; i++) factors[i] = part(a, i) + part(b, i);
     return { kind: "pick", columns: a.columns, indices, factors: isOnes(factors, indices) ? null : factors };
   }
   const left = toMatrix(a, budget);
   const right = toMatrix(b, budget);
-  budget.take(left.data.length);
-  return { kind: "dense", matrix: { ...left, data: Float64Array.from(left.data, (value, i) => value + right.data[i]!) } };
+  const data = new Float64Array(budget.taken(left.data.length));
+  for (let i = 0; i < data.length; i++) data[i] = left.data[i]! + right.data[i]!;
+  return { kind: "dense", matrix: { ...left, data } };
 }
 
 /** map(x), in float64. */
 export function applyMap(map: LinearMap, x: ArrayLike<number>, budget: Budget): Float64Array {
-  budget.take(rowsOf(map));
-  if (map.kind === "pick") return Float64Array.from(map.indices, (index, i) => (index < 0 ? 0 : (map.factors?.[i] ?? 1) * x[index]!));
+  const result = new Float64Array(budget.taken(rowsOf(map)));
+  if (map.kind === "pick") {
+    map.indices.forEach((index, i) => (result[i] = index < 0 ? 0 : (map.factors?.[i] ?? 1) * x[index]!));
+    return result;
+  }
   const { rows, columns, data } = map.matrix;
-  const result = new Float64Array(rows);
+  budget.take(data.length);
   for (let row = 0; row < rows; row++)
     for (let column = 0; column < columns; column++) result[row]! += data[row * columns + column]! * x[column]!;
   return result;

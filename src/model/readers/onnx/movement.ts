@@ -1,10 +1,10 @@
 import type { Numbers } from "../../network.js";
+import { isWhole } from "./decode.js";
 import type { Term } from "./graph.js";
 import {
   alongBatch,
   broadcastShape,
   Call,
-  constant,
   expanded,
   feature,
   moved,
@@ -14,14 +14,17 @@ import {
   stridesOf,
   type Constant,
   type Feature,
+  type Value,
 } from "./values.js";
 
 type Moved = Constant | Feature;
 
 /** Operations that give elements of their input in another order or shape. */
-export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>> = {
-  Identity: (call) => call.value(0),
+export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>> = {
+  Identity: (call) => call.any(0),
   Dropout: (call) => {
+    // Its ratio says nothing where nothing is dropped.
+    if (call.has(1)) call.scalar(1);
     const isTraining = call.has(2) && call.scalar(2) !== 0;
     if (isTraining) call.refuse("it is in training mode, and would drop elements at random; expected inference");
     return call.value(0);
@@ -31,43 +34,46 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const sizes = value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? NaN : size));
     const end = call.integer("end", sizes.length);
     const part = sizes.slice(call.integer("start", 0), end);
-    return constant([part.length], Float64Array.from(part), true);
+    return call.fold([part.length], "INT64", (i) => part[i]!);
   },
   Constant: (call) => {
     const tensor = call.tensor("value");
     const floats = call.floatsOf("value_floats");
     const integers = call.integersOf("value_ints");
-    if (tensor) return { kind: "constant", ...tensor };
-    if (floats) return constant([floats.length], Float32Array.from(floats));
-    if (integers) return constant([integers.length], Float64Array.from(integers), true);
     const float = call.float("value_float", NaN);
     const integer = call.integer("value_int", NaN);
-    if (Number.isNaN(float) && Number.isNaN(integer))
-      call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
-    return Number.isNaN(float) ? constant([], Float64Array.of(integer), true) : constant([], Float32Array.of(float));
+    if (tensor) return { kind: "constant", ...tensor };
+    if (floats) return call.fold([floats.length], "FLOAT", (i) => floats[i]!);
+    if (integers) return call.fold([integers.length], "INT64", (i) => integers[i]!);
+    if (!Number.isNaN(integer)) return call.fold([], "INT64", () => integer);
+    if (Number.isNaN(float)) call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
+    return call.fold([], "FLOAT", () => Math.fround(float));
   },
   ConstantOfShape: (call) => {
     const { sizes, batch } = splitBatch(call, call.integers(0));
     const tensor = call.tensor("value");
     if (tensor && tensor.data.length !== 1) call.refuse(`its value has ${tensor.data.length} numbers; expected 1`);
-    const data = new Float64Array(call.graph.budget.taken(sizeOf(sizes))).fill(tensor?.data[0] ?? 0);
-    return batch === null ? constant(sizes, data, tensor?.isInteger ?? false) : feature(sizes, batch, call.graph.constant(data));
+    const [number = 0] = tensor?.data ?? [];
+    const filled = call.fold(sizes, tensor?.type ?? "FLOAT", () => number);
+    return batch === null ? filled : feature(sizes, batch, call.graph.constant(filled.data), filled.type);
   },
   Expand: (call) => {
     const value = call.value(0);
-    const target = call.integers(1);
-    const lead = target.length - value.shape.length;
-    const own = value.kind === "feature" && value.batch !== null ? value.batch + Math.max(lead, 0) : null;
+    const given = call.integers(1);
+    // Both are aligned at their last axes, so that an axis of the one is an axis of the other.
+    const rank = Math.max(given.length, value.shape.length);
+    const target = [...Array<number>(rank - given.length).fill(1), ...given];
+    const lead = rank - value.shape.length;
+    const own = value.kind === "feature" && value.batch !== null ? value.batch + lead : null;
     // A literal size stands for the batch where the file fixes it.
     if (own !== null && target[own] === call.fixedBatch) target[own] = NaN;
-    if (own !== null && target[own]! > 1) call.refuseBatch(`repeats its input ${target[own]} times`);
     const { sizes, batch } = splitBatch(call, target);
     if (own !== null && batch !== null && batch !== own) call.refuse("its shape has the batch on another axis than its input");
     const axis = own ?? batch;
-    const aligned = alongBatch(call, value, axis === null ? null : axis - Math.max(lead, 0));
+    const aligned = alongBatch(call, value, axis === null ? null : axis - lead);
     const shape = broadcastShape(call, [aligned.shape, sizes]);
     const wide = expanded(call, aligned, shape, axis);
-    return axis !== null && wide.kind === "constant" ? feature(shape, axis, call.graph.constant(wide.data)) : wide;
+    return axis !== null && wide.kind === "constant" ? feature(shape, axis, call.graph.constant(wide.data), wide.type) : wide;
   },
   Reshape: (call) => {
     const value = call.value(0);
@@ -88,23 +94,23 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const value = call.value(0);
     const rank = value.shape.length;
     const batch = value.kind === "feature" ? value.batch : null;
-    const axes =
-      axesOf(call, 1)?.map((axis) => call.axis(axis, rank)) ??
-      value.shape.flatMap((size, axis) => (size === 1 && (axis !== batch || call.fixedBatch === 1) ? [axis] : []));
+    const given = axesOf(call, 1);
+    const axes = given
+      ? call.axes(given, rank)
+      : value.shape.flatMap((size, axis) => (size === 1 && (axis !== batch || call.fixedBatch === 1) ? [axis] : []));
     const stays = axes.find((axis) => value.shape[axis] !== 1);
     if (stays !== undefined) call.refuse(`axis ${stays} has ${value.shape[stays]} elements; expected 1`);
-    if (batch !== null && axes.includes(batch) && call.fixedBatch !== 1) call.refuseBatch("drops the axis");
+    if (batch !== null && axes.includes(batch)) call.refuseBatch("drops the axis");
     const shape = value.shape.filter((_, axis) => !axes.includes(axis));
     const before = axes.filter((axis) => axis < (batch ?? 0)).length;
-    return reshaped(value, shape, batch === null || axes.includes(batch) ? null : batch - before);
+    return reshaped(value, shape, batch === null ? null : batch - before);
   },
   Unsqueeze: (call) => {
     const value = call.value(0);
     const given = axesOf(call, 1) ?? call.refuse("it has no axes");
     const rank = value.shape.length + given.length;
     if (rank > 8) call.refuse(`it makes ${rank} dimensions; expected at most 8`);
-    const axes = given.map((axis) => call.axis(axis, rank));
-    if (new Set(axes).size < axes.length) call.refuse(`its axes are [${given.join(", ")}]; expected different ones`);
+    const axes = call.axes(given, rank);
     const kept = Array.from({ length: rank }, (_, axis) => axis).filter((axis) => !axes.includes(axis));
     const shape = Array<number>(rank).fill(1);
     kept.forEach((axis, i) => (shape[axis] = value.shape[i]!));
@@ -115,25 +121,23 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const value = call.value(0);
     const rank = value.shape.length;
     const order = call.integersOf("perm") ?? Array.from({ length: rank }, (_, axis) => rank - 1 - axis);
-    if (order.length !== rank || new Set(order.map((axis) => call.axis(axis, rank))).size < rank)
-      call.refuse(`perm is [${order.join(", ")}]; expected an order of ${rank} axes`);
-    return transpose(call, value, order);
+    if (order.length !== rank) call.refuse(`perm is [${order.join(", ")}]; expected an order of ${rank} axes`);
+    return transpose(call, value, call.axes(order, rank));
   },
   Slice: (call) => {
     const value = call.value(0);
     const rank = value.shape.length;
     const starts = call.integers(1);
     const ends = call.integers(2);
-    const axes = call.has(3) ? call.integers(3) : starts.map((_, i) => i);
+    const axes = call.axes(call.has(3) ? call.integers(3) : starts.map((_, i) => i), rank);
     const steps = call.has(4) ? call.integers(4) : starts.map(() => 1);
     if ([ends, axes, steps].some((list) => list.length !== starts.length))
       call.refuse("its starts, ends, axes and steps have different lengths");
     const chosen = value.shape.map((size) => range(call, 0, size, 1));
-    axes.forEach((given, i) => {
-      const axis = call.axis(given, rank);
+    axes.forEach((axis, i) => {
       if (value.kind === "feature" && axis === value.batch) {
-        const isWhole = starts[i] === 0 && steps[i] === 1 && (Number.isNaN(ends[i]!) || ends[i]! >= (call.fixedBatch ?? 2 ** 31 - 1));
-        if (!isWhole) call.refuseBatch("takes a part");
+        const isAll = starts[i] === 0 && steps[i] === 1 && (Number.isNaN(ends[i]!) || ends[i]! >= (call.fixedBatch ?? 2 ** 31 - 1));
+        if (!isAll) call.refuseBatch("takes a part");
         return;
       }
       chosen[axis] = sliceOf(call, value.shape[axis]!, starts[i]!, ends[i]!, steps[i]!);
@@ -145,14 +149,16 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const axis = call.axis(call.integer("axis", 0), value.shape.length);
     if (value.kind === "feature" && axis === value.batch) call.refuseBatch("splits");
     const size = value.shape[axis]!;
-    const parts = call.outputCount;
-    if (call.integer("num_outputs", parts) !== parts)
-      call.refuse(`its num_outputs is ${call.integer("num_outputs", parts)}; expected ${parts}, as it has outputs`);
+    const count = call.outputCount;
+    const parts = call.opset < 18 ? count : call.integer("num_outputs", count);
+    if (parts !== count) call.refuse(`num_outputs is ${parts}; expected ${count}, as many as it has outputs`);
+    // Where nothing says how, the last part may be smaller than the others, in newer files alone.
     const each = Math.ceil(size / parts);
-    const equal = Array.from({ length: parts }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
+    const equal = Array.from({ length: count }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
     const sizes = call.has(1) ? call.integers(1) : (call.integersOf("split") ?? equal);
-    if (!sizes.every((part) => part >= 0) || sizes.reduce((sum, part) => sum + part, 0) !== size)
-      call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]`);
+    if (sizes.length !== count || !sizes.every((part) => part > 0) || sizes.reduce((sum, part) => sum + part, 0) !== size)
+      call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]; expected ${count} parts that are together as many`);
+    if (sizes === equal && call.opset < 18 && size % count !== 0) call.refuse(`it splits ${size} elements into ${count} equal parts`);
     let from = 0;
     return sizes.map((part) => {
       const chosen = value.shape.map((length, k) => (k === axis ? range(call, from, part, 1) : range(call, 0, length, 1)));
@@ -164,7 +170,8 @@ export const movements: Readonly<Record<string, (call: Call) => Moved | Moved[]>
     const value = call.value(0);
     const axis = call.axis(call.integer("axis", 0), value.shape.length);
     if (value.kind === "feature" && axis === value.batch) call.refuseBatch("gathers");
-    const { data, shape: indexShape } = call.constant(1);
+    const { data, shape: indexShape, type } = call.constant(1);
+    if (!isWhole(type)) call.refuse(`its indices are of the type ${type}; expected whole numbers`);
     const size = value.shape[axis]!;
     const indices = Array.from(data, (index) => {
       const counted = index < 0 ? index + size : index;
@@ -199,9 +206,8 @@ function splitBatch(call: Call, given: readonly number[]): { sizes: number[]; ba
   return { sizes: given.map((size) => (Number.isNaN(size) ? 1 : size)), batch: batches[0] ?? null };
 }
 
-export function transpose(call: Call, value: Moved, order: readonly number[]): Moved {
+export function transpose(call: Call, value: Moved, axes: readonly number[]): Moved {
   const strides = stridesOf(value.shape);
-  const axes = order.map((axis) => call.axis(axis, value.shape.length));
   const shape = axes.map((axis) => value.shape[axis]!);
   const batch = value.kind === "feature" && value.batch !== null ? axes.indexOf(value.batch) : null;
   const isMoved = axes.filter((axis) => value.shape[axis] !== 1).some((axis, i, all) => i > 0 && all[i - 1]! > axis);
@@ -300,6 +306,8 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   if (axis === batch) call.refuseBatch("joins");
   const aligned = values.map((value) => alongBatch(call, value, batch));
   const first = aligned[0]!;
+  const types = new Set(values.map((value) => value.type));
+  if ([...types].some(isWhole) && types.size > 1) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);
   const shape = first.shape.with(
     axis,
     aligned.reduce((sum, value) => sum + value.shape[axis]!, 0),
@@ -322,17 +330,12 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   aligned.forEach((value, i) => {
     if (value.kind === "constant") value.data.forEach((number, k) => (data[places[i]![k]!] = number));
   });
-  if (features.length === 0)
-    return constant(
-      shape,
-      data,
-      aligned.some((value) => value.kind === "constant" && value.isInteger),
-    );
+  if (features.length === 0) return { kind: "constant", shape, data, type: first.type };
   const terms = aligned.flatMap((value, i): Term[] => {
     if (value.kind === "constant") return [];
     const indices = new Int32Array(call.graph.budget.taken(total)).fill(-1);
     places[i]!.forEach((place, k) => (indices[place] = k));
     return [{ node: value.node, map: { kind: "pick", columns: value.node.width, indices, factors: null } }];
   });
-  return feature(shape, batch, call.graph.linear(terms, aligned.length > features.length ? data : null));
+  return feature(shape, batch, call.graph.linear(terms, aligned.length > features.length ? data : null), first.type);
 }

@@ -1,14 +1,14 @@
 import { largestClip } from "../../activation.js";
-import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
 import type { Numbers } from "../../network.js";
-import { isFloatType, isIntegerType } from "./decode.js";
+import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
+import { dataTypeOf, isWhole, knownTypes, type DataType } from "./decode.js";
 import type { Node } from "./graph.js";
 import { axesOf, movements, transpose } from "./movement.js";
 import { choose, multiply } from "./patterns.js";
 import {
   broadcast,
   broadcastShape,
-  constant,
+  countOf,
   expanded,
   feature,
   numbersOf,
@@ -91,8 +91,8 @@ const operators: Readonly<Record<string, Operator>> = {
     return apply(
       call,
       [sum],
-      ([x]) => x! / count,
-      ([x]) => call.graph.scaled(x!, 1 / count),
+      (x) => x / count,
+      (x) => call.graph.scaled(x, 1 / count),
     );
   },
   Max: (call) => variadic(call, Math.max, (a, b) => extreme(call, a, b, 1)),
@@ -119,9 +119,10 @@ const operators: Readonly<Record<string, Operator>> = {
     );
   },
   PRelu: (call) => {
-    call.constant(1);
-    return binary(
+    return onto(
       call,
+      call.value(0),
+      call.constant(1),
       (x, slope) => (x > 0 ? x : slope * x),
       (x, slope) => {
         const [first] = slopesOf(slope);
@@ -144,11 +145,12 @@ const operators: Readonly<Record<string, Operator>> = {
     const beta = call.float("beta", 1);
     const product = scale(call, matmul(call, side(0, "transA"), side(1, "transB")), alpha);
     if (!call.has(2) || beta === 0) return product;
-    return apply(
+    return onto(
       call,
-      [product, scale(call, call.value(2), beta)],
-      ([a, b]) => a! + b!,
-      ([a, b]) => call.graph.sum(a!, b!),
+      product,
+      scale(call, call.value(2), beta),
+      (a, b) => a + b,
+      (a, b) => call.graph.sum(a, b),
     );
   },
   ReduceMean: (call) => reduce(call, true),
@@ -169,39 +171,36 @@ const operators: Readonly<Record<string, Operator>> = {
     const channels = value.shape[1] ?? 1;
     if ([gain, shift, mean, variance].some((numbers) => numbers!.length !== channels))
       call.refuse(`its scale, bias, mean or variance has another length than ${channels}, the size of axis 1`);
-    const factors = Float64Array.from(gain!, (g, i) => g / Math.sqrt(variance![i]! + epsilon));
-    const shifts = Float64Array.from(shift!, (s, i) => s - mean![i]! * factors[i]!);
     const shape = [channels, ...value.shape.slice(2).map(() => 1)];
+    const factors = call.fold(shape, "DOUBLE", (i) => gain![i]! / Math.sqrt(variance![i]! + epsilon));
+    const shifts = call.fold(shape, "DOUBLE", (i) => shift![i]! - mean![i]! * factors.data[i]!);
     const scaled = apply(
       call,
-      [value, constant(shape, factors)],
-      ([a, b]) => a! * b!,
-      ([a, b]) => call.graph.product(a!, b!),
+      [value, factors],
+      (a, b) => a * b,
+      (a, b) => call.graph.product(a, b),
     );
     return apply(
       call,
-      [scaled, constant(shape, shifts)],
-      ([a, b]) => a! + b!,
-      ([a, b]) => call.graph.sum(a!, b!),
+      [scaled, shifts],
+      (a, b) => a + b,
+      (a, b) => call.graph.sum(a, b),
     );
   },
 
-  Cast: (call) => cast(call, call.value(0), call.integer("to", 0)),
-  CastLike: (call) => {
-    const like = call.value(1);
-    if (like.kind === "constant" && like.type === undefined) call.refuse("the type of its second input is not known to the reader");
-    return cast(call, call.value(0), like.kind === "constant" ? like.type! : FLOAT);
+  Cast: (call) => {
+    const typeNumber = call.integer("to", 0);
+    const type = dataTypeOf(typeNumber) ?? call.refuse(`it makes numbers of type ${typeNumber}; expected ${knownTypes}`);
+    return cast(call, call.value(0), type);
   },
+  CastLike: (call) => cast(call, call.value(0), call.value(1).type),
   Equal: (call) => logical(call, (a, b) => a === b),
   And: (call) => logical(call, (a, b) => a !== 0 && b !== 0),
   Or: (call) => logical(call, (a, b) => a !== 0 || b !== 0),
   Not: (call) => {
     const value = call.constant(0);
-    return constant(
-      value.shape,
-      Float64Array.from(numbersOf(call, value), (x) => Number(x === 0)),
-      true,
-    );
+    const numbers = numbersOf(call, value);
+    return call.fold(value.shape, "BOOL", (i) => Number(numbers[i] === 0));
   },
   Greater: (call) => compare(call, (a, b) => a > b, false),
   GreaterOrEqual: (call) => compare(call, (a, b) => a >= b, false),
@@ -225,62 +224,142 @@ const refusals: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
-/** The results of one node. @throws ModelError naming the operation, the node and the reason where it cannot be taken. */
+/**
+ * The results of one node. All that it reads and gives is counted here, whatever the operation; where the results are more
+ * than what was read, or are made by steps, the operation counts besides, before it makes them.
+ *
+ * @throws ModelError naming the operation, the node and the reason where it cannot be taken.
+ */
 export function callOperator(call: Call): readonly Value[] {
   const operator = Object.hasOwn(operators, call.type) ? operators[call.type]! : null;
   if (!operator) {
     const reason = refusals.find(([pattern]) => pattern.test(call.type))?.[1];
     return call.refuse(reason ? `this is ${reason}` : "this operation is not known to the reader");
   }
+  const { budget } = call.graph;
+  for (const value of call.inputs) {
+    if (!value) continue;
+    budget.take(countOf(value));
+    if (value.kind !== "condition") requireType(call, value);
+  }
   const result = operator(call);
-  return Array.isArray(result) ? (result as readonly Value[]) : [result as Value];
+  call.requireLooked();
+  const results = Array.isArray(result) ? (result as readonly Value[]) : [result as Value];
+  for (const value of results) budget.take(countOf(value));
+  return results;
+}
+
+/** Operations that take truth values too, and those that take whole numbers which depend on the inputs: they only move or cast. */
+const moving = new Set([...Object.keys(movements), "Cast", "CastLike"]);
+const logic = new Set(["And", "Or", "Not"]);
+const takingTruth = new Set([...moving, ...logic, "Equal", "Where"]);
+
+/** Truth values are no numbers, numbers no truth values, and quotients of whole numbers are no quotients. */
+function requireType(call: Call, { kind, type }: Numeric): void {
+  if (logic.has(call.type) ? type !== "BOOL" : type === "BOOL" && !takingTruth.has(call.type))
+    call.refuse(`an input is of the type ${type}; expected ${logic.has(call.type) ? "BOOL" : "numbers"}`);
+  if (kind === "feature" && isWhole(type) && !moving.has(call.type))
+    call.refuse(`it computes with whole numbers (${type}) that depend on the inputs; expected them cast to floats first`);
 }
 
 /** An elementwise operation: on numbers where all inputs are constant, else on nodes of one width. */
 function apply(
   call: Call,
   values: readonly Numeric[],
-  onNumbers: (numbers: readonly number[]) => number,
-  onNodes: (nodes: readonly Node[]) => Node,
+  onNumbers: (...numbers: number[]) => number,
+  onNodes: (...nodes: Node[]) => Node,
 ): Numeric {
+  requireOneType(call, values);
+  const { type } = values.find(({ kind }) => kind === "feature") ?? values[0]!;
   if (values.every((value) => value.kind === "constant")) {
     const shape = broadcastShape(
       call,
       values.map((value) => value.shape),
     );
-    const wide = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant));
-    const data = new Float64Array(call.graph.budget.taken(sizeOf(shape)));
-    data.forEach((_, i) => (data[i] = onNumbers(wide.map((numbers) => numbers[i]!))));
-    return constant(
-      shape,
-      data,
-      values.every((value) => value.isInteger),
+    const [a, b = a] = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant)) as [Numbers, Numbers?];
+    return requireWhole(
+      call,
+      call.fold(shape, type, (i) => onNumbers(a[i]!, b[i]!)),
     );
   }
   const { shape, batch, nodes } = broadcast(call, values);
-  return feature(shape, batch, onNodes(nodes));
+  return feature(shape, batch, onNodes(...nodes), type);
+}
+
+/** Floats of several types are computed with alike; whole numbers beside them, or beside others, are not. */
+function requireOneType(call: Call, values: readonly Numeric[]): void {
+  const types = new Set(values.map(({ type }) => type));
+  if (types.size > 1 && [...types].some(isWhole)) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);
+}
+
+/** Computed whole numbers have to be some, and within their type. */
+function requireWhole(call: Call, value: Constant): Constant {
+  const fits = value.type === "INT32" ? (x: number): boolean => x === (x | 0) : Number.isSafeInteger;
+  const bad = isWhole(value.type) ? value.data.find((x) => !fits(x)) : undefined;
+  return bad === undefined ? value : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
+}
+
+/** As ONNX casts: floats are rounded to the type, whole numbers keep their lowest bits. */
+function cast(call: Call, value: Numeric, type: DataType): Numeric {
+  if (value.type === type) return value;
+  if (value.kind === "feature") {
+    if (isWhole(type))
+      call.refuse(`it makes whole numbers or truth values (${type}) of what depends on the state or the context; expected floats`);
+    return { ...value, type };
+  }
+  const data = isWhole(type) ? value.data : numbersOf(call, value);
+  const convert = isWhole(type) ? (x: number): number => castToWhole(call, x, value.type, type) : roundings[type as keyof typeof roundings];
+  return call.fold(value.shape, type, (i) => convert(data[i]!));
+}
+
+const roundings = {
+  FLOAT: Math.fround,
+  DOUBLE: (x: number): number => x,
+  FLOAT16: (x: number): number => float16(toFloat16(x)),
+  BFLOAT16: (x: number): number => bfloat16(toBfloat16(x)),
+};
+
+function castToWhole(call: Call, x: number, from: DataType, type: DataType): number {
+  if (type === "BOOL") return Number(x !== 0);
+  // The size of the batch stays it.
+  if (isWhole(from) && Number.isNaN(x)) return x;
+  const whole = Math.trunc(x);
+  if (type === "INT64" ? Math.abs(whole) <= 2 ** 63 : isWhole(from) ? Number.isSafeInteger(whole) : whole === (whole | 0))
+    return type === "INT64" ? whole : whole | 0;
+  return call.refuse(`it makes ${x} a whole number (${type}); expected one within the type`);
 }
 
 function unary(call: Call, onNode: (node: Node) => Node): Value {
   const value = call.value(0);
-  if (value.kind === "feature") return feature(value.shape, value.batch, onNode(value.node));
+  if (value.kind === "feature") return { ...value, node: onNode(value.node) };
   const result = onNode(call.graph.constant(numbersOf(call, value)));
   if (result.kind !== "linear" || !result.bias) return call.refuse("a constant did not fold");
-  return constant(value.shape, result.bias, value.isInteger && result.bias.every(Number.isInteger));
+  return requireWhole(call, { ...value, data: result.bias });
 }
 
 function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = [call.value(0), call.value(1)];
-  const batchSize = multiplyBatch(call, values);
-  return (
-    batchSize ??
-    apply(
-      call,
-      values,
-      ([a, b]) => onNumbers(a!, b!),
-      ([a, b]) => onNodes(a!, b!),
-    )
-  );
+  return multiplyBatch(call, values) ?? apply(call, values, onNumbers, onNodes);
+}
+
+/** An elementwise operation whose second input is repeated to the shape of the first, never the other way round. */
+function onto(
+  call: Call,
+  first: Numeric,
+  second: Numeric,
+  onNumbers: (a: number, b: number) => number,
+  onNodes: (a: Node, b: Node) => Node,
+): Numeric {
+  const axis = first.kind === "feature" ? first.batch : null;
+  const target = axis === null ? first.shape : first.shape.with(axis, call.fixedBatch ?? 1);
+  if (!broadcastsTo(second.shape, target))
+    call.refuse(`an input has the shape [${second.shape.join(", ")}]; expected one that broadcasts to [${first.shape.join(", ")}]`);
+  return apply(call, [first, second], onNumbers, onNodes);
+}
+
+function broadcastsTo(shape: readonly number[], target: readonly number[]): boolean {
+  const lead = target.length - shape.length;
+  return lead >= 0 && shape.every((size, axis) => size === 1 || size === target[axis + lead]);
 }
 
 /** Exporters multiply a shape by ±1 on its way to Expand; the size of the batch stays itself by 1, and becomes unknown by -1. */
@@ -288,9 +367,10 @@ function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null 
   if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant") return null;
   const [sizes, ones] = a.data.some(Number.isNaN) ? [a, b] : [b, a];
   const isNeutral =
-    sizes.isInteger &&
+    isWhole(sizes.type) &&
+    ones.type === sizes.type &&
     ones.data.every((value) => value === 1) &&
-    sizeOf(ones.shape) <= sizeOf(sizes.shape) &&
+    broadcastsTo(ones.shape, sizes.shape) &&
     sizes.data.some(Number.isNaN);
   return isNeutral ? sizes : null;
 }
@@ -298,49 +378,7 @@ function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null 
 function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = call.inputs.map((_, i) => call.value(i));
   const first = values[0] ?? call.refuse("it has no inputs");
-  return values.slice(1).reduce(
-    (a, b) =>
-      apply(
-        call,
-        [a, b],
-        ([x, y]) => onNumbers(x!, y!),
-        ([x, y]) => onNodes(x!, y!),
-      ),
-    first,
-  );
-}
-
-/** Numbers of another type, by TensorProto.DataType. What depends on the inputs is computed in float32, whatever float the file has. */
-function cast(call: Call, value: Numeric, type: number): Numeric {
-  if (value.kind === "feature")
-    return isFloatType(type)
-      ? value
-      : call.refuse(`it makes whole numbers or truth values (type ${type}) of what depends on the state or the context; expected floats`);
-  if (!isFloatType(type) && !isIntegerType(type)) call.refuse(`it makes numbers of type ${type}; expected floats, INT32, INT64 or BOOL`);
-  const numbers = isFloatType(type) ? numbersOf(call, value) : value.data;
-  const data = Float64Array.from(numbers, (x) => {
-    const converted = converters[type]!(x, value.isInteger);
-    return converted ?? call.refuse(`it makes a whole number of ${x}, which its type does not hold`);
-  });
-  return { ...constant(value.shape, type === FLOAT ? Float32Array.from(data) : data, isIntegerType(type)), type };
-}
-
-const FLOAT = 1;
-
-/** One number of a type; null where ONNX does not say what becomes of it. NaN among whole numbers is the size of the batch. */
-const converters: Readonly<Record<number, (x: number, isInteger: boolean) => number | null>> = {
-  [FLOAT]: (x) => Math.fround(x),
-  // Whole numbers lose their upper bits.
-  6: (x, isInteger) => (isInteger ? (Number.isNaN(x) ? x : x | 0) : within(Math.trunc(x), 2 ** 31)),
-  7: (x, isInteger) => (isInteger ? x : within(Math.trunc(x), 2 ** 63)),
-  9: (x) => Number(x !== 0),
-  10: (x) => float16(toFloat16(x)),
-  11: (x) => x,
-  16: (x) => bfloat16(toBfloat16(x)),
-};
-
-function within(x: number, limit: number): number | null {
-  return x >= -limit && x < limit ? x : null;
+  return values.slice(1).reduce((a, b) => apply(call, [a, b], onNumbers, onNodes), first);
 }
 
 function scale(call: Call, value: Numeric, factor: number): Numeric {
@@ -348,44 +386,28 @@ function scale(call: Call, value: Numeric, factor: number): Numeric {
   return apply(
     call,
     [value],
-    ([x]) => x! * factor,
-    ([x]) => call.graph.scaled(x!, factor),
+    (x) => x * factor,
+    (x) => call.graph.scaled(x, factor),
   );
 }
 
 function divide(call: Call): Value {
   const [a, b] = [call.value(0), call.value(1)];
-  if (b.kind === "constant" || a.kind === "constant") {
-    const isInteger = a.kind === "constant" && a.isInteger && b.kind === "constant" && b.isInteger;
-    const quotient = (x: number, y: number): number => (isInteger ? Math.trunc(x / y) : x / y);
-    if (b.kind === "constant" && a.kind === "feature") {
-      const inverse = constant(
-        b.shape,
-        Float64Array.from(numbersOf(call, b), (value) => 1 / value),
-      );
-      return apply(
-        call,
-        [a, inverse],
-        () => NaN,
-        ([x, y]) => multiply(call.graph, x!, y!),
-      );
-    }
-    if (b.kind === "constant")
-      return apply(
-        call,
-        [a, b],
-        ([x, y]) => quotient(x!, y!),
-        () => call.refuse("a constant did not fold"),
-      );
-  }
+  const quotient = isWhole(a.type) ? (x: number, y: number): number => Math.trunc(x / y) : (x: number, y: number): number => x / y;
+  if (a.kind === "constant" && b.kind === "constant") return apply(call, [a, b], quotient, () => call.refuse("a constant did not fold"));
   // The reciprocal comes first: where one number divides many, it is taken once.
-  const inverse = b.kind === "feature" ? feature(b.shape, b.batch, call.graph.activation(b.node, "reciprocal")) : b;
   return apply(
     call,
-    [a, inverse],
+    [a, reciprocal(call, b)],
     () => NaN,
-    ([x, y]) => multiply(call.graph, x!, y!),
+    (x, y) => multiply(call.graph, x, y),
   );
+}
+
+function reciprocal(call: Call, value: Numeric): Numeric {
+  if (value.kind === "feature") return { ...value, node: call.graph.activation(value.node, "reciprocal") };
+  const numbers = numbersOf(call, value);
+  return call.fold(value.shape, value.type, (i) => 1 / numbers[i]!);
 }
 
 function power(call: Call): Value {
@@ -395,14 +417,14 @@ function power(call: Call): Value {
     const [p] = numbers;
     if (p === undefined || numbers.some((value) => value !== p)) call.refuse("its exponents differ; expected one for all elements");
     const { shape, batch, nodes } = broadcast(call, [base, exponent]);
-    return feature(shape, batch, raise(call, nodes[0]!, p));
+    return feature(shape, batch, raise(call, nodes[0]!, p), base.type);
   }
   // a^b = e^(b log a), for a > 0.
   return apply(
     call,
     [base, exponent],
-    ([a, b]) => a! ** b!,
-    ([a, b]) => call.graph.activation(multiply(call.graph, b!, call.graph.activation(a!, "log")), "exp"),
+    (a, b) => a ** b,
+    (a, b) => call.graph.activation(multiply(call.graph, b, call.graph.activation(a, "log")), "exp"),
   );
 }
 
@@ -449,9 +471,10 @@ function clip(call: Call, x: Node, low: number, high: number): Node {
 
 function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
   const [rankA, rankB] = [a.shape.length, b.shape.length];
+  requireOneType(call, [a, b]);
   if (rankA === 0 || rankB === 0) call.refuse("an input has no dimensions; expected at least 1");
   if (a.kind === "feature" && b.kind === "feature")
-    call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
+    return call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
   const axis = Math.max(rankB - 2, 0);
   const inner = b.shape[axis]!;
   if (a.shape[rankA - 1] !== inner)
@@ -463,13 +486,13 @@ function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
     const weight = rankB === 1 ? b : (transpose(call, b, [1, 0]) as Constant);
     const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
     const numbers = numbersOf(call, weight);
-    if (a.kind === "constant")
-      return constant(shape, multiplyNumbers(call, numbersOf(call, a), numbers, sizeOf(a.shape) / inner, inner, columns));
+    if (a.kind === "constant") return multiplyNumbers(call, a, numbers, { shape, inner, columns });
     if (a.batch === rankA - 1) call.refuseBatch("sums");
     return feature(
       shape,
       a.batch,
       contract(call, a.node, numbers, { left: sizeOf(a.shape.slice(0, -1)), inner, right: 1, outputs: columns }),
+      a.type,
     );
   }
   if (a.kind !== "constant") return call.refuse("it multiplies two tensors that both depend on the inputs");
@@ -487,6 +510,7 @@ function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
       right: sizeOf(b.shape.slice(axis + 1)),
       outputs,
     }),
+    b.type,
   );
 }
 
@@ -516,13 +540,22 @@ function contract(
 }
 
 /** a [rows, inner] times the transpose of b [columns, inner]. */
-function multiplyNumbers(call: Call, a: Numbers, b: Numbers, rows: number, inner: number, columns: number): Float64Array {
-  call.graph.budget.take((rows * columns * inner) / 16);
-  const result = new Float64Array(call.graph.budget.taken(rows * columns));
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++)
-      for (let k = 0; k < inner; k++) result[row * columns + column]! += a[row * inner + k]! * b[column * inner + k]!;
-  return result;
+function multiplyNumbers(
+  call: Call,
+  a: Constant,
+  b: Numbers,
+  { shape, inner, columns }: { shape: readonly number[]; inner: number; columns: number },
+): Constant {
+  const numbers = numbersOf(call, a);
+  call.graph.budget.take((sizeOf(shape) * inner) / 16);
+  const product = call.fold(shape, a.type, (i) => {
+    const from = Math.floor(i / columns) * inner;
+    const column = (i % columns) * inner;
+    let sum = 0;
+    for (let k = 0; k < inner; k++) sum += numbers[from + k]! * b[column + k]!;
+    return sum;
+  });
+  return requireWhole(call, product);
 }
 
 function reduce(call: Call, isMean: boolean): Value {
@@ -530,9 +563,7 @@ function reduce(call: Call, isMean: boolean): Value {
   const rank = value.shape.length;
   const given = axesOf(call, 1);
   if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) return value;
-  const axes = new Set(
-    (given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : given).map((axis) => call.axis(axis, rank)),
-  );
+  const axes = new Set(given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : call.axes(given, rank));
   if (value.kind === "feature" && value.batch !== null && axes.has(value.batch)) call.refuseBatch(isMean ? "takes the mean" : "sums");
   const kept = value.shape.map((size, axis) => (axes.has(axis) ? 1 : size));
   const strides = stridesOf(kept);
@@ -550,15 +581,16 @@ function reduce(call: Call, isMean: boolean): Value {
   const keepsAxes = call.integer("keepdims", 1) !== 0;
   const shape = keepsAxes ? kept : value.shape.filter((_, axis) => !axes.has(axis));
   if (value.kind === "constant") {
-    const sums = new Float64Array(rows);
-    numbersOf(call, value).forEach((x, i) => (sums[targets[i]!]! += x * factor));
-    return constant(shape, sums);
+    if (isMean && isWhole(value.type)) call.refuse(`it takes the mean of whole numbers (${value.type}); expected floats`);
+    const sums = call.fold(shape, value.type, () => 0);
+    numbersOf(call, value).forEach((x, i) => (sums.data[targets[i]!]! += x * factor));
+    return requireWhole(call, sums);
   }
   const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;
   if (rows === columns) return reshaped(value, shape, batch);
   const data = new Float64Array(call.graph.budget.taken(rows * columns));
   targets.forEach((row, column) => (data[row * columns + column] = factor));
-  return feature(shape, batch, call.graph.mapped(value.node, { kind: "dense", matrix: { rows, columns, data } }));
+  return feature(shape, batch, call.graph.mapped(value.node, { kind: "dense", matrix: { rows, columns, data } }), value.type);
 }
 
 function normalise(call: Call, centered: boolean): Value {
@@ -570,40 +602,42 @@ function normalise(call: Call, centered: boolean): Value {
     call.refuse(`it normalises parts of the ${value.node.width} elements of a point; expected all of them at once`);
   const epsilon = call.float("epsilon", 1e-5);
   if (!(epsilon >= 0 && epsilon < Infinity)) call.refuse(`its epsilon is ${epsilon}; expected a number of at least 0`);
-  let result: Numeric = feature(value.shape, value.batch, call.graph.norm(value.node, centered, epsilon));
+  let result: Numeric = { ...value, node: call.graph.norm(value.node, centered, epsilon) };
   if (call.has(1))
-    result = apply(
+    result = onto(
       call,
-      [result, call.value(1)],
+      result,
+      call.value(1),
       () => NaN,
-      ([x, gain]) => multiply(call.graph, x!, gain!),
+      (x, gain) => multiply(call.graph, x, gain),
     );
   if (call.has(2))
-    result = apply(
+    result = onto(
       call,
-      [result, call.value(2)],
+      result,
+      call.value(2),
       () => NaN,
-      ([x, bias]) => call.graph.sum(x!, bias!),
+      (x, bias) => call.graph.sum(x, bias),
     );
   return result;
 }
 
-/** Truth values of constants. Any size of the batch is above a number that no size is, and equals itself: as 1 is and does. */
+/** Truth values of constants. */
 function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Value {
   const values = [call.constant(0), call.constant(1)];
   const shape = broadcastShape(
     call,
     values.map((value) => value.shape),
   );
-  const [a, b] = values.map((value) => expanded(call, value, shape, null) as Constant);
-  const data = Float64Array.from(a!.data, (x, i) => {
-    const y = b!.data[i]!;
-    if (!Number.isNaN(x) && !Number.isNaN(y)) return Number(onNumbers(x, y));
-    if (!a!.isInteger || !b!.isInteger || !(x < 1 || y < 1 || (Number.isNaN(x) && Number.isNaN(y))))
-      return call.refuse("it depends on the size of the batch, which is free");
-    return Number(onNumbers(Number.isNaN(x) ? 1 : x, Number.isNaN(y) ? 1 : y));
+  const [a, b] = values.map((value) => expanded(call, value, shape, null) as Constant) as [Constant, Constant];
+  const areSizes = isWhole(a.type) && isWhole(b.type);
+  return call.fold(shape, "BOOL", (i) => {
+    const [x, y] = [a.data[i]!, b.data[i]!];
+    const [isX, isY] = [areSizes && Number.isNaN(x), areSizes && Number.isNaN(y)];
+    if (isX !== isY && !((isX ? y : x) < 1)) return call.refuse("it depends on the size of the batch, which is free");
+    // What holds for one size of the batch, beside itself or beside what no size is, holds for all.
+    return Number(onNumbers(isX ? 1 : x, isY ? 1 : y));
   });
-  return constant(shape, data, true);
 }
 
 function compare(call: Call, onNumbers: (a: number, b: number) => boolean, isLess: boolean): Value {
@@ -615,38 +649,29 @@ function compare(call: Call, onNumbers: (a: number, b: number) => boolean, isLes
 }
 
 function where(call: Call): Value {
-  const given = call.inputs[0] ?? call.refuse("input 0 is missing");
+  const given = call.any(0);
   const [a, b] = [call.value(1), call.value(2)];
+  requireOneType(call, [a, b]);
   if (given.kind === "feature") return call.refuse("its condition depends on the inputs; expected a comparison or a constant");
   if (given.kind === "condition") {
-    const condition = feature(given.shape, given.batch, given.left);
-    const { shape, batch, nodes } = broadcast(call, [condition, feature(given.shape, given.batch, given.right), a, b]);
-    const [left, right, above, below] = nodes as [Node, Node, Node, Node];
+    const [left, right] = [given.left, given.right].map((node) => feature(given.shape, given.batch, node, "FLOAT"));
+    const { shape, batch, nodes } = broadcast(call, [left!, right!, a, b]);
     const chosen =
-      choose(call.graph, left, right, above, below) ??
+      choose(call.graph, ...(nodes as [Node, Node, Node, Node])) ??
       call.refuse("which branch it takes depends on the point, and the branches are none of a known activation");
-    return feature(shape, batch, chosen);
+    return feature(shape, batch, chosen, a.type);
   }
+  if (given.type !== "BOOL") call.refuse(`its condition is of the type ${given.type}; expected BOOL`);
   if (a.kind === "constant" && b.kind === "constant") {
     const shape = broadcastShape(call, [given.shape, a.shape, b.shape]);
     const [mask, above, below] = [given, a, b].map((value) => (expanded(call, value, shape, null) as Constant).data);
-    return constant(
-      shape,
-      Float64Array.from(mask!, (chosen, i) => (chosen !== 0 ? above![i]! : below![i]!)),
-      a.isInteger && b.isInteger,
-    );
+    return call.fold(shape, a.type, (i) => (mask![i] !== 0 ? above![i]! : below![i]!));
   }
-  return apply(
-    call,
-    [given, a, b],
-    () => NaN,
-    ([mask, above, below]) => {
-      const truth = slopesOf(mask!).map((value) => Number(value !== 0));
-      const { graph } = call;
-      return graph.sum(
-        graph.product(graph.constant(truth), above!),
-        graph.product(graph.constant(truth.map((value) => 1 - value)), below!),
-      );
-    },
-  );
+  const { graph } = call;
+  const { shape, batch, nodes } = broadcast(call, [given, a, b]);
+  const [mask, above, below] = nodes as [Node, Node, Node];
+  const truth = slopesOf(mask);
+  const opposite = call.fold([truth.length], "BOOL", (i) => 1 - truth[i]!);
+  const chosen = graph.sum(graph.product(graph.constant(truth), above), graph.product(graph.constant(opposite.data), below));
+  return feature(shape, batch, chosen, a.type);
 }

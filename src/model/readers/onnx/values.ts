@@ -1,5 +1,15 @@
 import type { Numbers } from "../../network.js";
-import { describeNode, fail, type OnnxNode, type Tensor } from "./decode.js";
+import {
+  describeNode,
+  fail,
+  isWhole,
+  readTensor,
+  type Attribute,
+  type AttributeType,
+  type DataType,
+  type OnnxNode,
+  type Tensor,
+} from "./decode.js";
 import type { Graph, Node } from "./graph.js";
 
 /** What a name of the graph stands for. */
@@ -18,6 +28,8 @@ export interface Feature {
   /** The axis of the batch; null where there is none, because the value is one for all points or the file is for one point. */
   readonly batch: number | null;
   readonly node: Node;
+  /** What the file computes it in. Floats of all types are computed with as real numbers here; whole ones are only moved and cast. */
+  readonly type: DataType;
 }
 
 /** left > right, or left >= right, of features; only Where can read it. */
@@ -29,12 +41,13 @@ export interface Condition {
   readonly right: Node;
 }
 
-export function constant(shape: readonly number[], data: Numbers, isInteger = false): Constant {
-  return { kind: "constant", shape, data, isInteger };
+export function feature(shape: readonly number[], batch: number | null, node: Node, type: DataType): Feature {
+  return { kind: "feature", shape, batch, node, type };
 }
 
-export function feature(shape: readonly number[], batch: number | null, node: Node): Feature {
-  return { kind: "feature", shape, batch, node };
+/** How many numbers a value is. */
+export function countOf(value: Value): number {
+  return value.kind === "constant" ? value.data.length : sizeOf(value.shape);
 }
 
 /** One call of an operation: its inputs, its attributes, and what is common to the whole file. */
@@ -45,6 +58,7 @@ export class Call {
   readonly fixedBatch: number | null;
   readonly inputs: readonly (Value | null)[];
   private readonly node: OnnxNode;
+  private readonly looked = new Set<number>();
 
   constructor(context: { graph: Graph; opset: number; fixedBatch: number | null }, node: OnnxNode, inputs: readonly (Value | null)[]) {
     this.graph = context.graph;
@@ -67,12 +81,32 @@ export class Call {
   }
 
   has(index: number): boolean {
+    this.looked.add(index);
     return this.inputs[index] != null;
+  }
+
+  /** An input that the operation has not looked at is one that it does not take: the file means something else by it. */
+  requireLooked(): void {
+    const at = this.inputs.findIndex((value, index) => value !== null && !this.looked.has(index));
+    if (at >= 0) this.refuse(`it has an input ${at}, which this operation does not take`);
+  }
+
+  /** Numbers of a shape that this operation computes out of constants. */
+  fold(shape: readonly number[], type: DataType, numberAt: (index: number) => number): Constant {
+    const data = new Float64Array(this.graph.budget.taken(sizeOf(shape)));
+    for (let i = 0; i < data.length; i++) data[i] = numberAt(i);
+    return { kind: "constant", shape, type, data };
+  }
+
+  /** An input that has to be there. */
+  any(index: number): Value {
+    this.looked.add(index);
+    return this.inputs[index] ?? this.refuse(`input ${index} is missing`);
   }
 
   /** An input that has to be there, and that is no truth value. */
   value(index: number): Constant | Feature {
-    const value = this.inputs[index] ?? this.refuse(`input ${index} is missing`);
+    const value = this.any(index);
     if (value.kind === "condition") this.refuse(`input ${index} is a comparison of what depends on the inputs; expected numbers`);
     return value;
   }
@@ -82,11 +116,11 @@ export class Call {
     return value.kind === "constant" ? value : this.refuse(`input ${index} depends on the state or the context; expected a constant`);
   }
 
-  /** Whole numbers of a constant input; NaN is the size of the batch. */
+  /** Whole numbers of a constant input; NaN is the size of the batch. Of floats a NaN is none. */
   integers(index: number): number[] {
-    const { data, shape } = this.constant(index);
-    if (shape.length > 1 || data.some((value) => !Number.isInteger(value) && !Number.isNaN(value)))
-      this.refuse(`input ${index} has the shape [${shape.join(", ")}]; expected a list of whole numbers`);
+    const { data, shape, type } = this.constant(index);
+    if (shape.length > 1 || !isWhole(type))
+      this.refuse(`input ${index} has the shape [${shape.join(", ")}] of ${type}; expected a list of whole numbers`);
     return Array.from(data);
   }
 
@@ -98,29 +132,36 @@ export class Call {
 
   /** A float32 attribute, as the shortest decimal number that it stands for: 0.1, not 0.10000000149011612. */
   float(name: string, otherwise: number): number {
-    const value = this.node.attributes.get(name)?.float ?? otherwise;
+    const value = this.attribute(name, "float")?.float ?? otherwise;
     const decimals = [6, 7, 8].map((digits) => Number(value.toPrecision(digits)));
     return decimals.find((decimal) => Math.fround(decimal) === Math.fround(value)) ?? value;
   }
 
   integer(name: string, otherwise: number): number {
-    return this.node.attributes.get(name)?.integer ?? otherwise;
+    return this.attribute(name, "integer")?.integer ?? otherwise;
   }
 
   text(name: string, otherwise: string): string {
-    return this.node.attributes.get(name)?.text ?? otherwise;
+    return this.attribute(name, "text")?.text ?? otherwise;
   }
 
   integersOf(name: string): readonly number[] | null {
-    return this.node.attributes.get(name)?.integers ?? null;
+    return this.attribute(name, "integers")?.integers ?? null;
   }
 
   floatsOf(name: string): readonly number[] | null {
-    return this.node.attributes.get(name)?.floats ?? null;
+    return this.attribute(name, "floats")?.floats ?? null;
   }
 
   tensor(name: string): Tensor | null {
-    return this.node.attributes.get(name)?.tensor ?? null;
+    const stored = this.attribute(name, "tensor")?.tensor ?? null;
+    return stored && readTensor(stored, this.graph.budget);
+  }
+
+  private attribute(name: string, type: AttributeType): Attribute | null {
+    const attribute = this.node.attributes.get(name) ?? null;
+    if (attribute && attribute.type !== type) this.refuse(`its attribute ${name} is of the type ${attribute.type}; expected ${type}`);
+    return attribute;
   }
 
   /** An axis counted from the front, of a value with this many dimensions. */
@@ -129,6 +170,12 @@ export class Call {
     return Number.isInteger(counted) && counted >= 0 && counted < rank
       ? counted
       : this.refuse(`axis ${axis} of ${rank} dimensions; expected one from ${-rank} to ${rank - 1}`);
+  }
+
+  /** Axes counted from the front, each named once. */
+  axes(given: readonly number[], rank: number): number[] {
+    const axes = given.map((axis) => this.axis(axis, rank));
+    return new Set(axes).size === axes.length ? axes : this.refuse(`its axes are [${given.join(", ")}]; expected different ones`);
   }
 
   refuseBatch(what: string): never {
@@ -169,16 +216,18 @@ export function moved(
   sources: Int32Array,
 ): Constant | Feature {
   if (value.kind === "constant") {
-    const data = value.data instanceof Float32Array ? new Float32Array(sources.length) : new Float64Array(sources.length);
-    sources.forEach((source, i) => (data[i] = value.data[source]!));
+    const length = call.graph.budget.taken(sources.length);
+    const data = value.data instanceof Float32Array ? new Float32Array(length) : new Float64Array(length);
+    for (let i = 0; i < length; i++) data[i] = value.data[sources[i]!]!;
     return { ...value, shape, data };
   }
-  return feature(shape, batch, call.graph.mapped(value.node, { kind: "pick", columns: value.node.width, indices: sources, factors: null }));
+  const map = { kind: "pick", columns: value.node.width, indices: sources, factors: null } as const;
+  return feature(shape, batch, call.graph.mapped(value.node, map), value.type);
 }
 
 /** The same elements in the same order under another shape. */
 export function reshaped(value: Constant | Feature, shape: readonly number[], batch: number | null): Constant | Feature {
-  return value.kind === "constant" ? { ...value, shape } : feature(shape, batch, value.node);
+  return value.kind === "constant" ? { ...value, shape } : { ...value, shape, batch };
 }
 
 /** Values brought to one shape, as ONNX broadcasts them: each as the node of its elements. */
@@ -214,8 +263,9 @@ export function broadcastShape(call: Call, shapes: readonly (readonly number[])[
   });
 }
 
-/** A value repeated to a shape that it broadcasts to. */
+/** A value repeated to a shape that it broadcasts to, in which the axis of the batch stays that of single points. */
 export function expanded(call: Call, value: Constant | Feature, shape: readonly number[], batch: number | null): Constant | Feature {
+  if (batch !== null && shape[batch] !== 1) call.refuseBatch(`makes ${shape[batch]} of every point`);
   if (sizeOf(value.shape) === sizeOf(shape)) return reshaped(value, shape, batch);
   const strides = stridesOf(value.shape);
   const lead = shape.length - value.shape.length;
@@ -243,7 +293,7 @@ export function alongBatch(call: Call, value: Constant | Feature, axis: number |
 }
 
 /** The numbers of a constant that is computed with; the size of the batch is none. */
-export function numbersOf(call: Call, { data, isInteger }: Constant): Numbers {
-  if (isInteger && data.some(Number.isNaN)) call.refuse("it computes with the size of the batch, which is free");
+export function numbersOf(call: Call, { data, type }: Constant): Numbers {
+  if (isWhole(type) && data.some(Number.isNaN)) call.refuse("it computes with the size of the batch, which is free");
   return data;
 }
