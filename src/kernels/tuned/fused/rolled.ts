@@ -94,8 +94,9 @@ export class Rolled extends Unrolled {
     return new Map(this.blocks.map((block, index) => [`weights${index}`, new Float32Array(block)]));
   }
 
+  /** Each element of an array is read once: a read is longer than a multiply-add. */
   protected override element(vector: Vector, index: number): string {
-    return this.arrays.has(vector) ? `${vector.name}[${index}u]` : super.element(vector, index);
+    return this.arrays.has(vector) ? this.once("e", `${vector.name}[${index}u]`) : super.element(vector, index);
   }
 
   protected override sum(statement: Sum): void {

@@ -178,7 +178,7 @@ export abstract class Unrolled extends Writer {
   }
 
   /** A name for what an expression gives, computed once. */
-  private once(prefix: string, expression: string): string {
+  protected once(prefix: string, expression: string): string {
     let name = this.known.get(expression);
     if (name === undefined) {
       name = this.fresh(prefix);

@@ -13,6 +13,11 @@ export interface FusedText {
 
 /** An activation is about as long as this many multiply-adds. */
 const ACTIVATION_SIZE = 30;
+/**
+ * And the read of an array's element as this many: it takes SwiftShader a dozen slots of a stack frame of 512 KiB, and a text that
+ * needs more ends the process, as 1-128-...-128-1 with eight hidden layers did by four points.
+ */
+const READ_SIZE = 1.5;
 
 export type Load = Extract<Statement, { kind: "load" }>;
 export type Sum = Extract<Statement, { kind: "sum" }>;
@@ -165,6 +170,7 @@ export abstract class Writer {
   /** How long a line is, in multiply-adds of one point. */
   private sizeOf(line: string): number {
     if (line.includes(" += ")) return 1;
+    if (/ = \w+\[\d+u\];$/.test(line)) return READ_SIZE;
     return line.includes("= activation_") ? ACTIVATION_SIZE / this.points : 0;
   }
 
