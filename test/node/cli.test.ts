@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { link, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { decode } from "fast-png";
@@ -311,6 +311,27 @@ describe("an error", () => {
     expect(await readFile(join(folder, "kept.json"), "utf8")).toBe("precious");
     expect((await readdir(folder)).filter((name) => name.startsWith("."))).toEqual([]);
   });
+});
+
+test("what is read is never written over, by any name", async () => {
+  const points = join(folder, "mine.value.npy");
+  const bytes = Buffer.concat([...writeNpy({ data: Float64Array.of(1, 2, 3), shape: [1, 3] })]);
+  await writeFile(points, bytes);
+  await writeFile(join(folder, "two.csv"), "1,2");
+  await writeFile(join(folder, "t.json"), "[0.5]");
+  await link(join(folder, "t.json"), join(folder, "t.png"));
+  for (const parameters of [
+    ["eval", lorenz, "--points", points, "--out", "mine.npy"],
+    ["eval", moons, "--points", "two.csv", "--context", "t.json", "--out", "t.json"],
+    ["heatmap", moons, "--context", "t.json", "--out", "t.png"],
+  ]) {
+    const { status, stderr } = await deldot([...parameters, "--adapter", "cpu"]);
+    expect(stderr).toMatch(/^deldot: .*is the same file as .*expected a file of its own\n$/);
+    expect(status).toBe(2);
+  }
+  expect(await readFile(points)).toEqual(bytes);
+  expect(await readFile(join(folder, "t.json"), "utf8")).toBe("[0.5]");
+  expect((await readdir(folder)).includes("mine.npy")).toBe(false);
 });
 
 test("Ctrl-C stops the work, leaves no file, and ends with 130", async () => {

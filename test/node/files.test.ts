@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, link, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -7,7 +7,7 @@ import { InputError } from "../../src/errors.js";
 import { readCsv, writeCsv } from "../../src/node/files/csv.js";
 import { readJson, writeJsonObject } from "../../src/node/files/json.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
-import { commit, discard, openOutput } from "../../src/node/files/output.js";
+import { commit, discard, openOutputs, type OutputFile } from "../../src/node/files/output.js";
 import { asContext, asPoints, readBytes, readNumbers } from "../../src/node/files/points.js";
 import { formatNumber } from "../../src/node/files/table.js";
 
@@ -153,6 +153,13 @@ describe(".csv", () => {
     expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2] });
   });
 
+  test("quotes stand around names and numbers, with commas, line ends and doubled quotes in them", () => {
+    expect(readCsv('\uFEFF"x, 0","the ""other""\none"\n"1","-2e3"\n3,"4"')).toEqual({
+      data: Float64Array.of(1, -2000, 3, 4),
+      shape: [2, 2],
+    });
+  });
+
   test.each([
     ["x0,x1\n1,2\n3,abc\n", 'line 3, cell 2 is "abc"'],
     ["1,x\n3,4\n", 'line 1, cell 2 is "x"'],
@@ -161,6 +168,12 @@ describe(".csv", () => {
     ["0x10,1\n", 'line 1, cell 1 is "0x10"'],
     ["x0,x1\n", "no numbers"],
     ["", "no numbers"],
+    ["1,1e400\n", 'line 1, cell 2 is "1e400"; expected a number in float64\'s range'],
+    ["1,2\n3,-1e999\n", 'line 2, cell 2 is "-1e999"'],
+    ['1,2\n3,"1"23\n', "line 2, cell 2 has quotes within it"],
+    ['"a,\r\nb","c"\r\n1,2\r\n"3" ,4', "line 4, cell 1 has quotes within it"],
+    ['1,"2\n3,4', "line 1, cell 2 has quotes within it"],
+    ['1,2"3"\n', "line 1, cell 2 has quotes within it"],
   ])("%j is refused", (text, message) => {
     expect(() => readCsv(text)).toThrow(message);
     expect(() => readCsv(text)).toThrow(InputError);
@@ -188,6 +201,8 @@ describe(".json", () => {
     ['{"count": 3, "points": [1, 2]}', "count is 3"],
     ['{"count": 3, "points": [[1], [2]]}', "count is 3"],
     ['{"count": -1, "points": [1]}', "count is -1"],
+    ["[[1, 2], [1e400, 3]]", "entry [1][0] is beyond float64's range"],
+    ["[-1e999]", "entry [0] is beyond float64's range"],
     [`${"[".repeat(100_000)}${"]".repeat(100_000)}`, "nested"],
   ])("%.40j is refused", (text, message) => {
     expect(() => readJson(text)).toThrow(message);
@@ -258,6 +273,8 @@ describe("points and contexts", () => {
 });
 
 describe("output files", () => {
+  const openOutput = async (path: string): Promise<OutputFile> => (await openOutputs([path], []))[0]!;
+
   test("appear when they are whole, in place of what was there", async () => {
     const path = join(folder, "out.csv");
     await writeFile(path, "old", { mode: 0o600 });
@@ -291,7 +308,7 @@ describe("output files", () => {
     await mkdir(own);
     const paths = ["a.npy", "b.npy", "c.npy"].map((name) => join(own, name)) as [string, string, string];
     await writeFile(paths[0], "old a");
-    const files = await Promise.all(paths.map(openOutput));
+    const files = await openOutputs(paths, []);
     // The last one cannot be put in place.
     await mkdir(paths[2]);
     await expect(commit(files.map((file) => ({ file, content: ["new"] })))).rejects.toThrow(/c\.npy.*expected a file that can be written/);
@@ -300,7 +317,7 @@ describe("output files", () => {
     expect((await readdir(own)).toSorted()).toEqual(["a.npy", "c.npy"]);
 
     await rm(paths[2], { recursive: true });
-    const again = await Promise.all(paths.map(openOutput));
+    const again = await openOutputs(paths, []);
     await commit(again.map((file) => ({ file, content: ["new"] })));
     await discard(again);
     for (const path of paths) expect(await readFile(path, "utf8")).toBe("new");
@@ -325,10 +342,10 @@ describe("output files", () => {
   });
 
   test("go where a link points", async () => {
-    const [target, link] = [join(folder, "target.csv"), join(folder, "link.csv")];
+    const [target, symbolic] = [join(folder, "target.csv"), join(folder, "link.csv")];
     await writeFile(target, "old");
-    await symlink(target, link);
-    await commit([{ file: await openOutput(link), content: ["new"] }]);
+    await symlink(target, symbolic);
+    await commit([{ file: await openOutput(symbolic), content: ["new"] }]);
     expect(await readFile(target, "utf8")).toBe("new");
   });
 
@@ -340,5 +357,24 @@ describe("output files", () => {
     await chmod(path, 0o400);
     // Root may write anything.
     if (process.getuid?.() !== 0) await expect(openOutput(path)).rejects.toThrow("permission denied");
+  });
+
+  test("that are read, or written twice, are refused by any of their names, and none is left open", async () => {
+    const own = join(folder, "names");
+    await mkdir(own);
+    const [input, symbolic, hard, fresh] = ["in.csv", "symbolic.csv", "hard.csv", "fresh.csv"].map((name) => join(own, name)) as [
+      string,
+      string,
+      string,
+      string,
+    ];
+    await writeFile(input, "1,2");
+    await symlink(input, symbolic);
+    await link(input, hard);
+    for (const path of [input, symbolic, hard, `${own}/../names/in.csv`])
+      await expect(openOutputs([fresh, path], [join(own, "absent"), input])).rejects.toThrow(`${path}: it is the same file as ${input}`);
+    await expect(openOutputs([symbolic, hard], [])).rejects.toThrow(`${hard}: it is the same file as ${symbolic}`);
+    expect((await readdir(own)).toSorted()).toEqual(["hard.csv", "in.csv", "symbolic.csv"]);
+    expect(await readFile(input, "utf8")).toBe("1,2");
   });
 });

@@ -5,7 +5,7 @@ import { explainPlan, type Network, type Output } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
-import { commit, discard, openOutput, type OutputFile } from "../files/output.js";
+import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
 import { asPoints, readNumbers } from "../files/points.js";
 import type { Column, NumberArray } from "../files/table.js";
 import { createEvaluator, type Results } from "./evaluator.js";
@@ -76,7 +76,8 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
 
   const signal = interruptSignal();
-  const files = await openResultFiles(options.out, outputs);
+  const inputs = [modelPath, options.points, ...(options.context === undefined ? [] : [options.context])];
+  const files = await openResultFiles(options.out, outputs, inputs);
   try {
     const evaluator = await createEvaluator(network, options.adapter);
     try {
@@ -128,8 +129,8 @@ interface ResultFile {
   readonly content: (run: Run) => Iterable<string | Uint8Array>;
 }
 
-/** Opened before the work, all or none. */
-async function openResultFiles(path: string | undefined, outputs: readonly Output[]): Promise<ResultFile[]> {
+/** Opened before the work. */
+async function openResultFiles(path: string | undefined, outputs: readonly Output[], inputs: readonly string[]): Promise<ResultFile[]> {
   if (path === undefined) return [];
   const extension = extname(path);
   const wanted: { path: string; content: ResultFile["content"] }[] = [];
@@ -154,14 +155,11 @@ async function openResultFiles(path: string | undefined, outputs: readonly Outpu
     default:
       throw new InputError(`--out ${path}: its extension is ${quote(extension)}; expected .npy, .csv or .json`);
   }
-  const files: ResultFile[] = [];
-  try {
-    for (const { path: target, content } of wanted) files.push({ file: await openOutput(target), content });
-  } catch (error) {
-    await discard(files.map(({ file }) => file));
-    throw error;
-  }
-  return files;
+  const files = await openOutputs(
+    wanted.map(({ path: target }) => target),
+    inputs,
+  );
+  return files.map((file, index) => ({ file, content: wanted[index]!.content }));
 }
 
 function resultObject({ network, count, adapter, milliseconds, results }: Run): Generator<string, void, undefined> {

@@ -2,7 +2,7 @@ import { basename, extname } from "node:path";
 import type { Command } from "commander";
 import { InputError, quote } from "../../errors.js";
 import type { EvaluateOptions, Field, Network, Output } from "../../index.js";
-import { commit, discard, openOutput } from "../files/output.js";
+import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
 import { centres, renderHeatmap, type Axis } from "../heatmap.js";
 import { createEvaluator } from "./evaluator.js";
 import {
@@ -77,7 +77,7 @@ async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<v
   const context = await readContext(options.context, network, 1);
 
   const signal = interruptSignal();
-  const file = await openOutput(out);
+  const [file] = (await openOutputs([out], [modelPath, ...(options.context === undefined ? [] : [options.context])])) as [OutputFile];
   try {
     const evaluator = await createEvaluator(network, options.adapter);
     try {

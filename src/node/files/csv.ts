@@ -6,6 +6,7 @@ import { formatNumber, type Column, type NumberArray } from "./table.js";
 /** @throws InputError that names the line and the cell. */
 export function readCsv(text: string): NumberArray {
   const rows: { cells: string[]; line: number }[] = [];
+  refuseStrayQuotes(text);
   csvParseRows(text.replace(/^\uFEFF/, ""), (cells, index) => {
     if (cells.some((cell) => cell.trim() !== "")) rows.push({ cells, line: index + 1 });
     return null;
@@ -19,11 +20,26 @@ export function readCsv(text: string): NumberArray {
       throw new InputError(`line ${line} has ${cells.length} cells; expected ${width} as in line ${rows[0]!.line}`);
     for (const [column, cell] of cells.entries()) {
       const value = parseNumber(cell);
-      if (value === undefined) throw new InputError(`line ${line}, cell ${column + 1} is ${quote(cell)}; expected a number`);
+      if (value === undefined)
+        throw new InputError(
+          `line ${line}, cell ${column + 1} is ${quote(cell)}; expected a number${decimal.test(cell.trim()) ? " in float64's range" : ""}`,
+        );
       data[row * width + column] = value;
     }
   }
   return { data, shape: [rows.length, width] };
+}
+
+/** d3-dsv takes away what stands beside quotes: `"1"23` would be 1 and 3. Quotes are around the whole of a cell, or an error. */
+function refuseStrayQuotes(text: string): void {
+  if (!text.includes('"')) return;
+  const without = text.replaceAll(/(?<=^\uFEFF?|[,\r\n])"(?:[^"]|"")*"(?=[,\r\n]|$)/g, (cell) => cell.replaceAll(/[^\r\n]/g, " "));
+  const stray = without.indexOf('"');
+  if (stray < 0) return;
+  const lines = without.slice(0, stray).split(/\r\n?|\n/);
+  throw new InputError(
+    `line ${lines.length}, cell ${lines.at(-1)!.split(",").length} has quotes within it; expected them around the whole of a cell, or none`,
+  );
 }
 
 /** What stands where a number is missing. */
@@ -46,7 +62,11 @@ const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 /** Decimal numbers and the words for what is not finite, as Python and JavaScript write them. */
 function parseNumber(cell: string): number | undefined {
   const text = cell.trim();
-  if (decimal.test(text)) return Number(text);
+  if (decimal.test(text)) {
+    const value = Number(text);
+    // What is beyond float64's range is no Infinity that someone wrote.
+    return Number.isFinite(value) ? value : undefined;
+  }
   const word = /^([+-]?)(nan|inf|infinity)$/i.exec(text);
   if (!word) return undefined;
   return word[2]!.toLowerCase() === "nan" ? NaN : word[1] === "-" ? -Infinity : Infinity;

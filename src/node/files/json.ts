@@ -35,8 +35,10 @@ export function readJson(text: string): NumberArray {
       if (axis + 1 < shape.length) {
         if (!Array.isArray(entry)) throw new InputError(`entry ${at} is ${quote(entry)}; expected a list`);
         collect(entry, axis + 1, at);
-      } else if (typeof entry === "number") numbers.push(entry);
-      else if (entry === null) numbers.push(NaN);
+      } else if (typeof entry === "number") {
+        if (!Number.isFinite(entry)) throw new InputError(`entry ${at} is beyond float64's range; expected a number in it`);
+        numbers.push(entry);
+      } else if (entry === null) numbers.push(NaN);
       else throw new InputError(`entry ${at} is ${quote(Array.isArray(entry) ? "a list" : entry)}; expected a number`);
     }
   };

@@ -29,10 +29,41 @@ const refuse = (path: string, why: string, cause?: unknown): InputError =>
   new InputError(`${path}: ${why}; expected a file that can be written`, { cause });
 
 /**
- * Opens a file for writing ahead of the work whose result it takes, so that one that cannot be written costs no work.
- * @throws InputError where it cannot be written.
+ * Opens files for writing, all or none, ahead of the work whose results they take, so that one that cannot be written costs no
+ * work.
+ *
+ * @throws InputError where one cannot be written, or is one of `inputs` or an earlier one by any name: a path that does not
+ * exist is none.
  */
-export async function openOutput(path: string): Promise<OutputFile> {
+export async function openOutputs(paths: readonly string[], inputs: readonly string[]): Promise<OutputFile[]> {
+  const taken = new Map<string, string>();
+  for (const input of inputs) {
+    const identity = await identify(input);
+    if (identity !== null) taken.set(identity, `it is the same file as ${input}, which is read`);
+  }
+  const files: OutputFile[] = [];
+  try {
+    for (const path of paths) {
+      const identity = await identify(path);
+      const conflict = identity === null ? undefined : taken.get(identity);
+      if (conflict !== undefined) throw new InputError(`${path}: ${conflict}; expected a file of its own`);
+      files.push(await openOutput(path));
+      if (identity !== null) taken.set(identity, `it is the same file as ${path}, which is written too`);
+    }
+  } catch (error) {
+    await discard(files);
+    throw error;
+  }
+  return files;
+}
+
+/** The same for every name of a file; null where there is none. */
+async function identify(path: string): Promise<string | null> {
+  const status = await stat(path, { bigint: true }).catch(() => null);
+  return status && `${status.dev}:${status.ino}`;
+}
+
+async function openOutput(path: string): Promise<OutputFile> {
   let target = path;
   let mode = 0o666;
   let replaces = false;
