@@ -85,6 +85,8 @@ export interface Network {
   readonly contextSize: number;
   /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d]. */
   readonly operations: readonly Operation[];
+  /** Sentences of the reader: what it took for state and context and why, what a file does not show, what it left out. */
+  readonly notes?: readonly string[];
 }
 
 /** The number of elements of what an operation reads or gives. */

@@ -16,7 +16,7 @@ export function addInfo(program: Command): void {
     });
 }
 
-function describeNetwork(path: string, { stateSize, contextSize, operations }: Network): string {
+function describeNetwork(path: string, { stateSize, contextSize, operations, notes = [] }: Network): string {
   const rows = [["", "operation", "reads", "weights", "parameters"]];
   let total = 0;
   operations.forEach((operation, index) => {
@@ -26,7 +26,7 @@ function describeNetwork(path: string, { stateSize, contextSize, operations }: N
     rows.push([String(index + 1), name, sources.join(", "), weights, parameters === 0 ? "" : String(parameters)]);
   });
   const context = contextSize === 0 ? "no context" : `context of ${contextSize}`;
-  return `${path}: a vector field, state of ${stateSize}, ${context}, ${total} parameters\n\n${formatTable(rows)}`;
+  return `${path}: a vector field, state of ${stateSize}, ${context}, ${total} parameters\n${notes.map((note) => `${note}\n`).join("")}\n${formatTable(rows)}`;
 }
 
 interface Description {
