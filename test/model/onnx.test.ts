@@ -13,6 +13,12 @@ function filesIn(folder: string): string[] {
   return readdirSync(new URL(folder, import.meta.url)).filter((name) => name.endsWith(".onnx"));
 }
 
+/** Of all threads of the process, which does nothing else: a loaded machine makes no difference. */
+function cpuMilliseconds(start: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1000;
+}
+
 function read(folder: string, name: string): Uint8Array {
   return readFileSync(new URL(`${folder}${name}`, import.meta.url));
 }
@@ -944,6 +950,65 @@ describe("operations", () => {
   });
 });
 
+describe("which input is the state", () => {
+  const read = (inputs: Record<string, (string | number)[]>, options?: OnnxOptions): string =>
+    (parseOnnx(onnxFile({ inputs, nodes: [["Mul", Object.keys(inputs), ["v"]]], outputs: ["v"] }), options).notes ?? []).join("; ");
+  const two = (a: string, b: string): Record<string, (string | number)[]> => ({ [a]: ["batch", 1], [b]: ["batch", 1] });
+
+  it.for([
+    ["t", "x"],
+    ["x", "sigma"],
+    ["serving_default_t:0", "serving_default_x:0"],
+    ["onnx::cond", "theta"],
+    ["noise_level", "z_t"],
+    ["X", "T"],
+    ["y", "observation"],
+    ["x.1", "t.1"],
+  ])("names tell %s from %s", ([a, b]) => {
+    const state = ["x", "theta", "z_t", "X", "y", "x.1", "serving_default_x:0"].find((name) => name === a || name === b);
+    expect(read(two(a!, b!))).toContain(`the state is the input "${state}" [batch, 1], by its name; the context is`);
+  });
+
+  it.for([
+    ["theta", "x"],
+    ["in_0", "in_1"],
+    ["args_0", "args_1"],
+    ["x", "other"],
+    ["t", "s"],
+  ])("%s and %s are both listed, and the option that says it", ([a, b]) => {
+    expect(() => read(two(a!, b!))).toThrow(
+      `onnx: the inputs "${a}" [batch, 1], "${b}" [batch, 1] are of the output's size, and their names do not say which one is the state; expected its name in options.state`,
+    );
+    expect(read(two(a!, b!), { state: b })).toContain(
+      `the state is the input "${b}" [batch, 1], as options.state says; the context is "${a}"`,
+    );
+  });
+
+  it("the only one of the output's size is the state, whatever its name and place", () => {
+    const notes = read({ x: ["batch", 1], t: ["batch", 3] });
+    expect(notes).toContain('the state is the input "t" [batch, 3], the only input of the output\'s size; the context is "x" [batch, 1]');
+    expect(notes).toContain("the divergence is Σ_i ∂v_i/∂t_i;");
+  });
+
+  it("of several outputs the one of the state's size is the field, or the one that is named", () => {
+    const file = (energy: number): Uint8Array =>
+      onnxFile({
+        inputs: { x: ["batch", 3] },
+        nodes: [
+          ["Tanh", ["x"], ["v"]],
+          ["Slice", ["x", "0", String(energy), "axes"], ["e"]],
+        ],
+        initializers: { 0: whole(0), [energy]: whole(energy), axes: whole(1) },
+        outputs: { e: ["batch", energy], v: ["batch", 3] },
+      });
+    expect(parseOnnx(file(1)).notes?.join()).toContain("∂v_i/∂x_i");
+    expect(() => parseOnnx(file(3))).toThrow(
+      'the file has 2 outputs, "e" [batch, 3], "v" [batch, 3]; expected one of the state\'s size, or its name in options.output',
+    );
+    expect(parseOnnx(file(3), { output: "e" }).notes?.join()).toContain("∂e_i/∂x_i");
+  });
+});
+
 describe("refusals", () => {
   const batched = { x: ["batch", 3], t: ["batch", 1] };
   it.each<[string, Partial<OnnxFile> & { nodes: readonly OnnxCall[] }, string, OnnxOptions?]>([
@@ -1251,7 +1316,7 @@ describe("refusals", () => {
     [
       "several outputs",
       { nodes: [["Tanh", ["x"], ["v"]]], outputs: ["v", "w"] },
-      'the file has 2 outputs (["v", "w"]); expected one, or its name in options.output',
+      'the file has 2 outputs, "v" [?], "w" [?]; expected one of the state\'s size, or its name in options.output',
     ],
     [
       "an output that is not there",
@@ -1267,18 +1332,18 @@ describe("refusals", () => {
     [
       "a field that is not square, with a context",
       { nodes: [["Concat", ["x", "t"], ["v"], { axis: 1 }]], inputs: batched },
-      'the state "x" has 3 elements and the output 4',
+      'none of the inputs "x" [batch, 3], "t" [batch, 1] has the output\'s size, 4',
     ],
     [
       "a state that is not there",
       { nodes: [["Tanh", ["x"], ["v"]]] },
-      'options.state is "y"; expected one of the file\'s inputs, ["x"]',
+      'options.state is "y"; expected one of the file\'s inputs, "x" [batch, 3]',
       { state: "y" },
     ],
     [
       "a context that is not there",
       { nodes: [["Add", ["x", "t"], ["v"]]], inputs: batched },
-      'options.context is "s"; expected all inputs but the state, ["t"]',
+      'options.context is "s"; expected all inputs but the state, "t" [batch, 1]',
       { context: "s" },
     ],
     ["columns by another name", { nodes: [["Tanh", ["x"], ["v"]]] }, 'contextColumns is "middle"', { contextColumns: "middle" as never }],
@@ -1390,9 +1455,9 @@ describe("hostile files", () => {
     ["names", part(7, part(1, join([text(4, "A"), ...Array<Uint8Array>(3e5).fill(part(1, new Uint8Array()))])))],
   ])("refuses a small file of many %s soon and in little memory", (_, bytes) => {
     const memory = process.resourceUsage().maxRSS;
-    const start = performance.now();
+    const start = process.cpuUsage();
     expect(refusal(bytes)).toMatch(/the graph needs more than|the file has more than|is of the type/);
-    expect(performance.now() - start).toBeLessThan(2000);
+    expect(cpuMilliseconds(start)).toBeLessThan(2000);
     expect(process.resourceUsage().maxRSS - memory).toBeLessThan(200_000);
   });
 
@@ -1408,9 +1473,9 @@ describe("hostile files", () => {
       initializers: { w: { shape: [1000, 1000], raw: new Uint8Array(4e6) } },
     });
     const memory = process.resourceUsage().maxRSS;
-    const start = performance.now();
+    const start = process.cpuUsage();
     expect(refusal(file)).toContain("the graph needs more than");
-    expect(performance.now() - start).toBeLessThan(2000);
+    expect(cpuMilliseconds(start)).toBeLessThan(2000);
     expect(process.resourceUsage().maxRSS - memory).toBeLessThan(200_000);
   });
 
@@ -1441,11 +1506,11 @@ describe("hostile files", () => {
   /** `npm run fuzz` asks for a million, from the seed DELDOT_SEED on; a failure names its seed. */
   const flips = Number(process.env["DELDOT_FLIPS"] ?? 10_000);
   it("gives a network or a ModelError, and quickly, whatever bits are flipped", { timeout: 60_000 + flips }, () => {
-    const start = performance.now();
+    const start = process.cpuUsage();
     const accepted = flipBits(small, flips, Number(process.env["DELDOT_SEED"] ?? 1));
     if (flips > 100) expect(accepted).toBeGreaterThan(flips / 10);
     if (flips > 100) expect(accepted).toBeLessThan(flips * 0.9);
-    expect(performance.now() - start).toBeLessThan(1000 + flips);
+    expect(cpuMilliseconds(start)).toBeLessThan(1000 + flips);
   });
 
   it("reads graphs as deep and as wide as a file is long", () => {

@@ -6,6 +6,7 @@ import { decode } from "fast-png";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readCsv } from "../../src/node/files/csv.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { onnxFile } from "../onnx.js";
 
 const moons = resolve("demo/models/two-moons-flow.safetensors");
 const lorenz = resolve("demo/models/lorenz.safetensors");
@@ -63,6 +64,18 @@ function expectClose(actual: readonly number[], expected: readonly number[], tol
 }
 
 describe("info", () => {
+  test("says what it took for the state, or which option says it", async () => {
+    const inputs = { in_0: ["batch", 1], in_1: ["batch", 1] };
+    await writeFile(join(folder, "two.onnx"), onnxFile({ inputs, nodes: [["Mul", ["in_0", "in_1"], ["v"]]], outputs: ["v"] }));
+    const asked = await deldot(["info", "two.onnx"]);
+    expect(asked.stderr).toMatch(/"in_0" \[batch, 1\], "in_1" \[batch, 1\] are of the output's size.*expected its name in --state\n$/);
+    expect(asked.status).toBe(2);
+    const { stdout } = await deldot(["info", "two.onnx", "--state", "in_1", "--context-order", "in_0", "--output", "v"]);
+    expect(stdout).toContain('the state is the input "in_1" [batch, 1], as --state says\nthe context is "in_0" [batch, 1]\n');
+    const { stderr } = await deldot(["info", lorenz, "--state", "x"]);
+    expect(stderr).toBe('deldot: --state is "x", but only an .onnx file names its inputs and outputs; expected no --state\n');
+  });
+
   test("describes the model and the plan, without a device", async () => {
     const { status, stdout } = await deldot(["info", moons], { VK_DRIVER_FILES: "/nowhere" });
     expect(status).toBe(0);

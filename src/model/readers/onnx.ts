@@ -23,20 +23,28 @@ import { Call, feature, type Feature, type Value } from "./onnx/values.js";
 export interface OnnxOptions {
   /** Where the context's columns stand in the one input that joins both: after the state's ("last", the default) or before. */
   readonly contextColumns?: "last" | "first" | undefined;
-  /** The name of the input that is the state. Left out: the one called x, y, z, h, u, q, state or input, else the first. */
+  /**
+   * The name of the input that is the state. Left out: the only one of the output's size; of several, the one that its name tells
+   * from the others, x or theta beside t or sigma, and an error where names do not.
+   */
   readonly state?: string | undefined;
   /** The names of the inputs that are the context, in its order. Left out: all inputs but the state, in the file's order. */
   readonly context?: string | readonly string[] | undefined;
-  /** The name of the output that is the velocity; needed where the file has several. */
+  /** The name of the output that is the velocity. Left out: the only one, or the only one of an input's size. */
   readonly output?: string | undefined;
 }
 
 const oldestOpset = 11;
 const newestOpset = 23;
 
-/** What people call an input that is the state, or the time and other context. */
-const stateNames = new Set(["x", "y", "z", "h", "u", "q", "state", "input"]);
-const contextNames = new Set(["t", "time", "times", "timestep", "timesteps", "c", "cond", "condition", "context", "s", "sigma"]);
+/** What people call an input that is the state, or the time and other context, without the ornaments of exporters. */
+const stateNames = new Set("x xt x_t y z zt z_t h u q theta state states input sample points position positions".split(" "));
+const contextNames = new Set(
+  "t time times timestep timesteps tau s sigma sigmas noise noise_level logsnr c cond conds condition conditions conditioning context ctx observation observations obs label labels class_labels params parameters".split(
+    " ",
+  ),
+);
+const ornaments = /^(serving_default_|onnx::|inputs?_(?=\D))|(:\d+|[._]\d+)$/g;
 
 /**
  * Reads an ONNX file of opset 11 to 23 that holds a vector field: linear layers, activations, norms, products and quotients of
@@ -63,12 +71,12 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const { inputs, batch } = readInputs(graph, model);
   const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch: batch.fixedBatch, inputs });
   requireDeclared(output, velocity, batch);
-  const given = findState(inputs, options);
+  const { state: given, why } = findState(inputs, velocity, options);
   requireRows(output, velocity, given);
   const others = findContext(inputs, given, options);
   const { state, contextSize, replacements } = splitInputs(graph, given, others, velocity.node.width, contextColumns);
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
-  return emit(graph, field, state, contextSize);
+  return { ...emit(graph, field, state, contextSize), notes: describeReading(output, velocity, given, why, others, contextColumns) };
 }
 
 /** An input of the file, as a node of its own until it is known which part of it is the state. */
@@ -83,14 +91,28 @@ interface Batch {
   readonly batchName: string | null;
 }
 
-function readOutput({ outputs }: OnnxModel, { output }: OnnxOptions): OnnxValue {
-  const names = outputs.map(({ name }) => name);
-  const chosen = output === undefined ? outputs : outputs.filter(({ name }) => name === output);
-  const [only] = chosen;
-  if (only && chosen.length === 1) return only;
-  if (output === undefined)
-    return fail(`the file has ${outputs.length} outputs (${quote(names)}); expected one, or its name in options.output`);
-  return fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${names.map(quote).join(", ") || "none"}`);
+function readOutput({ inputs, initializers, outputs }: OnnxModel, { output }: OnnxOptions): OnnxValue {
+  const list = outputs.map(showValue).join(", ") || "none";
+  if (output !== undefined)
+    return (
+      outputs.find(({ name }) => name === output) ?? fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`)
+    );
+  const sizes = inputs.filter(({ name }) => !initializers.has(name)).map(declaredSize);
+  const fitting = outputs.filter((value) => declaredSize(value) !== null && sizes.includes(declaredSize(value)));
+  const [only] = outputs.length === 1 ? outputs : outputs.every((value) => declaredSize(value) !== null) ? fitting : [];
+  if (only && (outputs.length === 1 || fitting.length === 1)) return only;
+  return fail(`the file has ${outputs.length} outputs, ${list}; expected one of the state's size, or its name in options.output`);
+}
+
+/** How many numbers a point has there, as far as the file says so. */
+function declaredSize({ shape }: OnnxValue): number | null {
+  if (!shape) return null;
+  const sizes = shape.slice(1);
+  return sizes.reduce<number | null>((product, size) => (product === null || typeof size === "string" ? null : product * size), 1);
+}
+
+function showValue({ name, shape }: OnnxValue): string {
+  return `${quote(name)} [${shape?.map(show).join(", ") ?? "?"}]`;
 }
 
 /** The nodes that the output depends on, in the file's order; others are never looked at. */
@@ -260,7 +282,7 @@ function splitInputs(
   const joined = state.value.node.width - stateSize;
   if (joined < 0 || (joined > 0 && others.length > 0))
     fail(
-      `the state ${quote(state.name)} has ${state.value.node.width} elements and the output ${stateSize}; expected a field that gives as many as its state has (options.state names another input)`,
+      `the state ${quote(state.name)} has ${state.value.node.width} elements and the output ${stateSize}; expected a field that gives as many as its state has (options.state names another input; the inputs are ${[state, ...others].map(showInput).join(", ")})`,
     );
   const contextSize = joined + others.reduce((sum, { value }) => sum + value.node.width, 0);
   graph.origin = "the inputs";
@@ -296,14 +318,61 @@ function splitInputs(
   return { state: stateNode, contextSize, replacements };
 }
 
-function findState(inputs: readonly Input[], { state }: OnnxOptions): Input {
-  const list = quote(inputs.map(({ name }) => name));
-  if (state !== undefined)
-    return (
-      inputs.find(({ name }) => name === state) ?? fail(`options.state is ${quote(state)}; expected one of the file's inputs, ${list}`)
+/** Never by its place: an exporter's order says nothing. */
+function findState(inputs: readonly Input[], velocity: Feature, { state }: OnnxOptions): { state: Input; why: string } {
+  const list = inputs.map(showInput).join(", ");
+  if (state !== undefined) {
+    const told = inputs.find(({ name }) => name === state);
+    return {
+      state: told ?? fail(`options.state is ${quote(state)}; expected one of the file's inputs, ${list}`),
+      why: "as options.state says",
+    };
+  }
+  const [first] = inputs;
+  if (first && inputs.length === 1) return { state: first, why: "the only input" };
+  const { width } = velocity.node;
+  const fitting = inputs.filter(({ value }) => value.node.width === width && !isWhole(value.type));
+  const [only] = fitting;
+  if (only && fitting.length === 1) return { state: only, why: "the only input of the output's size" };
+  const named = fitting.filter(({ name }) => stateNames.has(plainName(name)));
+  const rest = fitting.filter(({ name }) => contextNames.has(plainName(name)));
+  const [byName] = named;
+  if (byName && named.length === 1 && rest.length === fitting.length - 1) return { state: byName, why: "by its name" };
+  if (fitting.length === 0)
+    return fail(`none of the inputs ${list} has the output's size, ${width}; expected a field that gives as many numbers as its state has`);
+  return fail(
+    `the inputs ${fitting.map(showInput).join(", ")} are of the output's size, and their names do not say which one is the state; expected its name in options.state`,
+  );
+}
+
+function plainName(name: string): string {
+  return name.toLowerCase().replaceAll(ornaments, "");
+}
+
+function showInput({ name, value }: Input): string {
+  return `${quote(name)} ${showShape(value)}`;
+}
+
+/** What the file does not say by itself, for people to check. */
+function describeReading(
+  output: OnnxValue,
+  velocity: Feature,
+  state: Input,
+  why: string,
+  context: readonly Input[],
+  contextColumns: "last" | "first",
+): string[] {
+  const size = velocity.node.width;
+  const joined = state.value.node.width - size;
+  const columns = joined > 0 ? `the ${contextColumns === "last" ? "first" : "last"} ${size} columns of ` : "";
+  const notes = [`the state is ${columns}the input ${showInput(state)}, ${why}`];
+  if (joined > 0)
+    notes.push(
+      `the context is its ${contextColumns} ${joined} (options.contextColumns may say ${contextColumns === "last" ? "first" : "last"})`,
     );
-  const named = inputs.find(({ name }) => stateNames.has(name.toLowerCase()));
-  return named ?? inputs.find(({ name }) => !contextNames.has(name.toLowerCase())) ?? inputs[0]!;
+  if (context.length > 0) notes.push(`the context is ${context.map(showInput).join(", then ")}`);
+  notes.push(`the divergence is Σ_i ∂${output.name}_i/∂${state.name}_i; whether they belong together in this order is the maker's to know`);
+  return notes;
 }
 
 function findContext(inputs: readonly Input[], state: Input, { context }: OnnxOptions): Input[] {
@@ -311,6 +380,6 @@ function findContext(inputs: readonly Input[], state: Input, { context }: OnnxOp
   if (context === undefined) return others;
   const names = typeof context === "string" ? [context] : context;
   if (!Array.isArray(names) || names.length !== others.length || !others.every(({ name }) => names.includes(name)))
-    fail(`options.context is ${quote(context)}; expected all inputs but the state, ${quote(others.map(({ name }) => name))}`);
+    fail(`options.context is ${quote(context)}; expected all inputs but the state, ${others.map(showInput).join(", ") || "none"}`);
   return names.map((name) => others.find((input) => input.name === name)!);
 }

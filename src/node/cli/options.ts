@@ -7,6 +7,21 @@ import { asContext, readBytes, readNumbers } from "../files/points.js";
 export interface ModelOptions {
   readonly activation?: string;
   readonly contextColumns?: "last" | "first";
+  readonly state?: string;
+  readonly contextOrder?: string;
+  readonly output?: string;
+}
+
+/** What the readers' options are called here. */
+const flags: ReadonlyMap<string, string> = new Map([
+  ["contextColumns", "--context-columns"],
+  ["state", "--state"],
+  ["context", "--context-order"],
+  ["output", "--output"],
+]);
+
+function inOwnWords(text: string): string {
+  return text.replaceAll(/\boptions\.(\w+)/g, (whole, name: string) => flags.get(name) ?? whole);
 }
 
 export function addModelOptions(command: Command): Command {
@@ -17,22 +32,32 @@ export function addModelOptions(command: Command): Command {
         'activation of the hidden layers, such as silu or "elu(0.5)", or a list with commas; wins over the .safetensors file\'s own',
       ),
     )
-    .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]));
+    .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]))
+    .addOption(new Option("--state <name>", "the input of an .onnx file that is the state"))
+    .addOption(new Option("--context-order <names>", "its other inputs, with commas, in the order of the context's numbers"))
+    .addOption(new Option("--output <name>", "its output that is the field"));
 }
 
 export function modelArgument(): Argument {
   return new Argument("<model>", "file in .safetensors or .onnx format");
 }
 
-export async function readModel(path: string, { activation, contextColumns }: ModelOptions): Promise<Network> {
+export async function readModel(path: string, options: ModelOptions): Promise<Network> {
+  const { activation, contextColumns, state, contextOrder, output } = options;
   const isOnnx = path.toLowerCase().endsWith(".onnx");
   if (isOnnx && activation !== undefined)
     throw new InputError(`--activation is ${quote(activation)}, but an .onnx file holds its own; expected no --activation`);
+  for (const [flag, name] of Object.entries({ "--state": state, "--context-order": contextOrder, "--output": output }))
+    if (!isOnnx && name !== undefined)
+      throw new InputError(`${flag} is ${quote(name)}, but only an .onnx file names its inputs and outputs; expected no ${flag}`);
   const bytes = await readBytes(path);
   try {
-    return isOnnx ? parseOnnx(bytes, { contextColumns }) : parseSafetensors(bytes, { activation, contextColumns });
+    const network = isOnnx
+      ? parseOnnx(bytes, { contextColumns, state, context: contextOrder?.split(","), output })
+      : parseSafetensors(bytes, { activation, contextColumns });
+    return { ...network, notes: (network.notes ?? []).map(inOwnWords) };
   } catch (error) {
-    if (error instanceof DeldotError) throw new ModelError(`${path}: ${error.message}`, { cause: error });
+    if (error instanceof DeldotError) throw new ModelError(`${path}: ${inOwnWords(error.message)}`, { cause: error });
     throw error;
   }
 }
