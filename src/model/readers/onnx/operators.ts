@@ -1,10 +1,12 @@
-import { largestClip } from "../../activation.js";
-import type { Numbers } from "../../network.js";
 import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
 import { dataTypeOf, isWhole, knownTypes, type DataType } from "./decode.js";
+import { apply, binary, clip, extreme, onto, reciprocal, requireOneType, slopesOf, unary, variadic, type Numeric } from "./elementwise.js";
 import type { Node } from "./graph.js";
-import { axesOf, movements, transpose } from "./movement.js";
+import { movements } from "./movement.js";
+import { norms } from "./norms.js";
 import { choose, multiply } from "./patterns.js";
+import { gemm, matmul } from "./products.js";
+import { reduce } from "./reductions.js";
 import {
   broadcast,
   broadcastShape,
@@ -12,19 +14,13 @@ import {
   expanded,
   feature,
   numbersOf,
-  reshaped,
-  sizeOf,
-  sourcesOf,
-  stridesOf,
   type Call,
   type Condition,
   type Constant,
-  type Feature,
   type Value,
 } from "./values.js";
 
 type Operator = (call: Call) => Value | readonly Value[];
-type Numeric = Constant | Feature;
 
 /** ONNX operators that are an activation, with the attributes that are its parameters. */
 const activations: Readonly<Record<string, (call: Call) => string>> = {
@@ -135,58 +131,11 @@ const operators: Readonly<Record<string, Operator>> = {
   },
 
   MatMul: (call) => matmul(call, call.value(0), call.value(1)),
-  Gemm: (call) => {
-    const side = (index: number, name: string): Numeric => {
-      const value = call.value(index);
-      if (value.shape.length !== 2) call.refuse(`input ${index} has ${value.shape.length} dimensions; expected 2`);
-      return call.integer(name, 0) === 0 ? value : transpose(call, value, [1, 0]);
-    };
-    const alpha = call.float("alpha", 1);
-    const beta = call.float("beta", 1);
-    const product = scale(call, matmul(call, side(0, "transA"), side(1, "transB")), alpha);
-    if (!call.has(2) || beta === 0) return product;
-    return onto(
-      call,
-      product,
-      scale(call, call.value(2), beta),
-      (a, b) => a + b,
-      (a, b) => call.graph.sum(a, b),
-    );
-  },
+  Gemm: gemm,
   ReduceMean: (call) => reduce(call, true),
   ReduceSum: (call) => reduce(call, false),
 
-  LayerNormalization: (call) => {
-    if (call.outputCount > 1) call.refuse("its mean and deviation are asked for; expected the normalised value alone");
-    return normalise(call, true);
-  },
-  RMSNormalization: (call) => normalise(call, false),
-  BatchNormalization: (call) => {
-    // Files before opset 14 say so by the statistics they ask for.
-    if (call.integer("training_mode", 0) !== 0 || call.outputCount > 1) call.refuseBatch("takes the mean and the variance (training mode)");
-    const value = call.value(0);
-    if (value.kind === "feature" && (value.batch === 1 || value.shape.length < 2)) call.refuseBatch("normalises");
-    const [gain, shift, mean, variance] = [1, 2, 3, 4].map((index) => numbersOf(call, call.constant(index)));
-    const epsilon = call.float("epsilon", 1e-5);
-    const channels = value.shape[1] ?? 1;
-    if ([gain, shift, mean, variance].some((numbers) => numbers!.length !== channels))
-      call.refuse(`its scale, bias, mean or variance has another length than ${channels}, the size of axis 1`);
-    const shape = [channels, ...value.shape.slice(2).map(() => 1)];
-    const factors = call.fold(shape, "DOUBLE", (i) => gain![i]! / Math.sqrt(variance![i]! + epsilon));
-    const shifts = call.fold(shape, "DOUBLE", (i) => shift![i]! - mean![i]! * factors.data[i]!);
-    const scaled = apply(
-      call,
-      [value, factors],
-      (a, b) => a * b,
-      (a, b) => call.graph.product(a, b),
-    );
-    return apply(
-      call,
-      [scaled, shifts],
-      (a, b) => a + b,
-      (a, b) => call.graph.sum(a, b),
-    );
-  },
+  ...norms,
 
   Cast: (call) => {
     const typeNumber = call.integer("to", 0);
@@ -262,43 +211,6 @@ function requireType(call: Call, { kind, type }: Numeric): void {
     call.refuse(`it computes with whole numbers (${type}) that depend on the inputs; expected them cast to floats first`);
 }
 
-/** An elementwise operation: on numbers where all inputs are constant, else on nodes of one width. */
-function apply(
-  call: Call,
-  values: readonly Numeric[],
-  onNumbers: (...numbers: number[]) => number,
-  onNodes: (...nodes: Node[]) => Node,
-): Numeric {
-  requireOneType(call, values);
-  const { type } = values.find(({ kind }) => kind === "feature") ?? values[0]!;
-  if (values.every((value) => value.kind === "constant")) {
-    const shape = broadcastShape(
-      call,
-      values.map((value) => value.shape),
-    );
-    const [a, b = a] = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant)) as [Numbers, Numbers?];
-    return requireWhole(
-      call,
-      call.fold(shape, type, (i) => onNumbers(a[i]!, b[i]!)),
-    );
-  }
-  const { shape, batch, nodes } = broadcast(call, values);
-  return feature(shape, batch, onNodes(...nodes), type);
-}
-
-/** Floats of several types are computed with alike; whole numbers beside them, or beside others, are not. */
-function requireOneType(call: Call, values: readonly Numeric[]): void {
-  const types = new Set(values.map(({ type }) => type));
-  if (types.size > 1 && [...types].some(isWhole)) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);
-}
-
-/** Computed whole numbers have to be some, and within their type. */
-function requireWhole(call: Call, value: Constant): Constant {
-  const fits = value.type === "INT32" ? (x: number): boolean => x === (x | 0) : Number.isSafeInteger;
-  const bad = isWhole(value.type) ? value.data.find((x) => !fits(x)) : undefined;
-  return bad === undefined ? value : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
-}
-
 /** As ONNX casts: floats are rounded to the type, whole numbers keep their lowest bits. */
 function cast(call: Call, value: Numeric, type: DataType): Numeric {
   if (value.type === type) return value;
@@ -329,68 +241,6 @@ function castToWhole(call: Call, x: number, from: DataType, type: DataType): num
   return call.refuse(`it makes ${x} a whole number (${type}); expected one within the type`);
 }
 
-function unary(call: Call, onNode: (node: Node) => Node): Value {
-  const value = call.value(0);
-  if (value.kind === "feature") return { ...value, node: onNode(value.node) };
-  const result = onNode(call.graph.constant(numbersOf(call, value)));
-  if (result.kind !== "linear" || !result.bias) return call.refuse("a constant did not fold");
-  return requireWhole(call, { ...value, data: result.bias });
-}
-
-function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
-  const values = [call.value(0), call.value(1)];
-  return multiplyBatch(call, values) ?? apply(call, values, onNumbers, onNodes);
-}
-
-/** An elementwise operation whose second input is repeated to the shape of the first, never the other way round. */
-function onto(
-  call: Call,
-  first: Numeric,
-  second: Numeric,
-  onNumbers: (a: number, b: number) => number,
-  onNodes: (a: Node, b: Node) => Node,
-): Numeric {
-  const axis = first.kind === "feature" ? first.batch : null;
-  const target = axis === null ? first.shape : first.shape.with(axis, call.fixedBatch ?? 1);
-  if (!broadcastsTo(second.shape, target))
-    call.refuse(`an input has the shape [${second.shape.join(", ")}]; expected one that broadcasts to [${first.shape.join(", ")}]`);
-  return apply(call, [first, second], onNumbers, onNodes);
-}
-
-function broadcastsTo(shape: readonly number[], target: readonly number[]): boolean {
-  const lead = target.length - shape.length;
-  return lead >= 0 && shape.every((size, axis) => size === 1 || size === target[axis + lead]);
-}
-
-/** Exporters multiply a shape by ±1 on its way to Expand; the size of the batch stays itself by 1, and becomes unknown by -1. */
-function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null {
-  if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant") return null;
-  const [sizes, ones] = a.data.some(Number.isNaN) ? [a, b] : [b, a];
-  const isNeutral =
-    isWhole(sizes.type) &&
-    ones.type === sizes.type &&
-    ones.data.every((value) => value === 1) &&
-    broadcastsTo(ones.shape, sizes.shape) &&
-    sizes.data.some(Number.isNaN);
-  return isNeutral ? sizes : null;
-}
-
-function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
-  const values = call.inputs.map((_, i) => call.value(i));
-  const first = values[0] ?? call.refuse("it has no inputs");
-  return values.slice(1).reduce((a, b) => apply(call, [a, b], onNumbers, onNodes), first);
-}
-
-function scale(call: Call, value: Numeric, factor: number): Numeric {
-  if (factor === 1) return value;
-  return apply(
-    call,
-    [value],
-    (x) => x * factor,
-    (x) => call.graph.scaled(x, factor),
-  );
-}
-
 function divide(call: Call): Value {
   const [a, b] = [call.value(0), call.value(1)];
   const quotient = isWhole(a.type) ? (x: number, y: number): number => Math.trunc(x / y) : (x: number, y: number): number => x / y;
@@ -402,12 +252,6 @@ function divide(call: Call): Value {
     () => NaN,
     (x, y) => multiply(call.graph, x, y),
   );
-}
-
-function reciprocal(call: Call, value: Numeric): Numeric {
-  if (value.kind === "feature") return { ...value, node: call.graph.activation(value.node, "reciprocal") };
-  const numbers = numbersOf(call, value);
-  return call.fold(value.shape, value.type, (i) => 1 / numbers[i]!);
 }
 
 function power(call: Call): Value {
@@ -437,189 +281,6 @@ function raise(call: Call, base: Node, exponent: number): Node {
     [-1, "reciprocal"],
   ]);
   return call.graph.activation(base, names.get(exponent) ?? `power(${exponent})`);
-}
-
-/** The larger (sign 1) or the smaller (sign -1): a clip beside one constant number, else (a + b ± |a - b|) / 2. */
-function extreme(call: Call, a: Node, b: Node, sign: 1 | -1): Node {
-  const { graph } = call;
-  const [given, other] = a.kind === "linear" && a.terms.length === 0 ? [a, b] : [b, a];
-  const bound = slopesOf(given)[0];
-  if (bound !== undefined && slopesOf(given).every((value) => value === bound))
-    return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
-  const distance = graph.activation(graph.sum(a, b, -1), "abs");
-  return graph.scaled(graph.sum(graph.sum(a, b), distance, sign), 0.5);
-}
-
-/** The numbers of a constant node; none of another. */
-function slopesOf(node: Node): Numbers {
-  return node.kind === "linear" && node.terms.length === 0 && node.bias ? node.bias : new Float64Array();
-}
-
-function clip(call: Call, x: Node, low: number, high: number): Node {
-  const { graph } = call;
-  if (low === -Infinity && high === Infinity) return x;
-  // A clip of a clip whose ends do not cross is one clip.
-  if (x.kind === "activation" && ["relu", "clip"].includes(x.activation.name)) {
-    const [min, max] = x.activation.name === "relu" ? [0, Infinity] : (x.activation.parameters as [number, number]);
-    if (low <= max && high >= min && low <= high) return clip(call, x.operand, Math.max(low, min), Math.min(high, max));
-  }
-  if (low === 0 && high === Infinity) return graph.activation(x, "relu");
-  if (low === 0 && high === 6) return graph.activation(x, "relu6");
-  if (low === -1 && high === 1) return graph.activation(x, "hardtanh");
-  return graph.activation(x, `clip(${Math.max(low, -largestClip)}, ${Math.min(high, largestClip)})`);
-}
-
-function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
-  const [rankA, rankB] = [a.shape.length, b.shape.length];
-  requireOneType(call, [a, b]);
-  if (rankA === 0 || rankB === 0) call.refuse("an input has no dimensions; expected at least 1");
-  if (a.kind === "feature" && b.kind === "feature")
-    return call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
-  const axis = Math.max(rankB - 2, 0);
-  const inner = b.shape[axis]!;
-  if (a.shape[rankA - 1] !== inner)
-    call.refuse(`its inputs have the shapes [${a.shape.join(", ")}] and [${b.shape.join(", ")}], which do not multiply`);
-
-  if (b.kind === "constant") {
-    if (rankB > 2) call.refuse(`its weight has ${rankB} dimensions; expected 1 or 2`);
-    const columns = rankB === 1 ? 1 : b.shape[1]!;
-    const weight = rankB === 1 ? b : (transpose(call, b, [1, 0]) as Constant);
-    const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
-    const numbers = numbersOf(call, weight);
-    if (a.kind === "constant") return multiplyNumbers(call, a, numbers, { shape, inner, columns });
-    if (a.batch === rankA - 1) call.refuseBatch("sums");
-    return feature(
-      shape,
-      a.batch,
-      contract(call, a.node, numbers, { left: sizeOf(a.shape.slice(0, -1)), inner, right: 1, outputs: columns }),
-      a.type,
-    );
-  }
-  if (a.kind !== "constant") return call.refuse("it multiplies two tensors that both depend on the inputs");
-  if (rankA > 2) call.refuse(`its weight has ${rankA} dimensions; expected 1 or 2`);
-  if (b.batch === axis) call.refuseBatch("sums");
-  const outputs = rankA === 1 ? 1 : a.shape[0]!;
-  const shape = [...b.shape.slice(0, axis), ...a.shape.slice(0, -1), ...b.shape.slice(axis + 1)];
-  const batch = b.batch !== null && b.batch > axis && rankA === 1 ? b.batch - 1 : b.batch;
-  return feature(
-    shape,
-    batch,
-    contract(call, b.node, numbersOf(call, a), {
-      left: sizeOf(b.shape.slice(0, axis)),
-      inner,
-      right: sizeOf(b.shape.slice(axis + 1)),
-      outputs,
-    }),
-    b.type,
-  );
-}
-
-/** The map from elements [left, inner, right] to [left, outputs, right] by a weight [outputs, inner]. */
-function contract(
-  call: Call,
-  node: Node,
-  weight: Numbers,
-  { left, inner, right, outputs }: Record<"left" | "inner" | "right" | "outputs", number>,
-): Node {
-  if (inner === 0 || outputs === 0 || left * right === 0) call.refuse("it has a dimension of 0");
-  const rows = left * outputs * right;
-  const columns = left * inner * right;
-  let data = weight;
-  if (left * right > 1) {
-    data =
-      weight instanceof Float32Array
-        ? new Float32Array(call.graph.budget.taken(rows * columns))
-        : new Float64Array(call.graph.budget.taken(rows * columns));
-    for (let l = 0; l < left; l++)
-      for (let m = 0; m < outputs; m++)
-        for (let k = 0; k < inner; k++)
-          for (let r = 0; r < right; r++)
-            data[((l * outputs + m) * right + r) * columns + (l * inner + k) * right + r] = weight[m * inner + k]!;
-  }
-  return call.graph.mapped(node, { kind: "dense", matrix: { rows, columns, data } });
-}
-
-/** a [rows, inner] times the transpose of b [columns, inner]. */
-function multiplyNumbers(
-  call: Call,
-  a: Constant,
-  b: Numbers,
-  { shape, inner, columns }: { shape: readonly number[]; inner: number; columns: number },
-): Constant {
-  const numbers = numbersOf(call, a);
-  call.graph.budget.take((sizeOf(shape) * inner) / 16);
-  const product = call.fold(shape, a.type, (i) => {
-    const from = Math.floor(i / columns) * inner;
-    const column = (i % columns) * inner;
-    let sum = 0;
-    for (let k = 0; k < inner; k++) sum += numbers[from + k]! * b[column + k]!;
-    return sum;
-  });
-  return requireWhole(call, product);
-}
-
-function reduce(call: Call, isMean: boolean): Value {
-  const value = call.value(0);
-  const rank = value.shape.length;
-  const given = axesOf(call, 1);
-  if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) return value;
-  const axes = new Set(given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : call.axes(given, rank));
-  if (value.kind === "feature" && value.batch !== null && axes.has(value.batch)) call.refuseBatch(isMean ? "takes the mean" : "sums");
-  const kept = value.shape.map((size, axis) => (axes.has(axis) ? 1 : size));
-  const strides = stridesOf(kept);
-  const targets = sourcesOf(
-    call,
-    value.shape.map((size, axis) => {
-      call.graph.budget.take(size);
-      return Array.from({ length: size }, (_, c) => (axes.has(axis) ? 0 : c * strides[axis]!));
-    }),
-  );
-  const rows = sizeOf(kept);
-  const columns = targets.length;
-  if (rows === 0 || columns === 0) call.refuse("it has a dimension of 0");
-  const factor = isMean ? rows / columns : 1;
-  const keepsAxes = call.integer("keepdims", 1) !== 0;
-  const shape = keepsAxes ? kept : value.shape.filter((_, axis) => !axes.has(axis));
-  if (value.kind === "constant") {
-    if (isMean && isWhole(value.type)) call.refuse(`it takes the mean of whole numbers (${value.type}); expected floats`);
-    const sums = call.fold(shape, value.type, () => 0);
-    numbersOf(call, value).forEach((x, i) => (sums.data[targets[i]!]! += x * factor));
-    return requireWhole(call, sums);
-  }
-  const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;
-  if (rows === columns) return reshaped(value, shape, batch);
-  const data = new Float64Array(call.graph.budget.taken(rows * columns));
-  targets.forEach((row, column) => (data[row * columns + column] = factor));
-  return feature(shape, batch, call.graph.mapped(value.node, { kind: "dense", matrix: { rows, columns, data } }), value.type);
-}
-
-function normalise(call: Call, centered: boolean): Value {
-  const value = call.value(0);
-  if (value.kind === "constant") return call.refuse("it normalises a constant");
-  const axis = call.axis(call.integer("axis", -1), value.shape.length);
-  if (value.batch !== null && value.batch >= axis) call.refuseBatch("normalises");
-  if (sizeOf(value.shape.slice(0, axis)) !== 1)
-    call.refuse(`it normalises parts of the ${value.node.width} elements of a point; expected all of them at once`);
-  const epsilon = call.float("epsilon", 1e-5);
-  if (!(epsilon >= 0 && epsilon < Infinity)) call.refuse(`its epsilon is ${epsilon}; expected a number of at least 0`);
-  let result: Numeric = { ...value, node: call.graph.norm(value.node, centered, epsilon) };
-  if (call.has(1))
-    result = onto(
-      call,
-      result,
-      call.value(1),
-      () => NaN,
-      (x, gain) => multiply(call.graph, x, gain),
-    );
-  if (call.has(2))
-    result = onto(
-      call,
-      result,
-      call.value(2),
-      () => NaN,
-      (x, bias) => call.graph.sum(x, bias),
-    );
-  return result;
 }
 
 /** Truth values of constants. */

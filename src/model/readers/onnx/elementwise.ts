@@ -1,0 +1,143 @@
+import { largestClip } from "../../activation.js";
+import type { Numbers } from "../../network.js";
+import { isWhole } from "./decode.js";
+import type { Node } from "./graph.js";
+import { broadcast, broadcastShape, expanded, feature, numbersOf, type Call, type Constant, type Feature, type Value } from "./values.js";
+
+/** What is computed with: a truth value is not. */
+export type Numeric = Constant | Feature;
+
+/** An elementwise operation: on numbers where all inputs are constant, else on nodes of one width. */
+export function apply(
+  call: Call,
+  values: readonly Numeric[],
+  onNumbers: (...numbers: number[]) => number,
+  onNodes: (...nodes: Node[]) => Node,
+): Numeric {
+  requireOneType(call, values);
+  const { type } = values.find(({ kind }) => kind === "feature") ?? values[0]!;
+  if (values.every((value) => value.kind === "constant")) {
+    const shape = broadcastShape(
+      call,
+      values.map((value) => value.shape),
+    );
+    const [a, b = a] = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant)) as [Numbers, Numbers?];
+    return requireWhole(
+      call,
+      call.fold(shape, type, (i) => onNumbers(a[i]!, b[i]!)),
+    );
+  }
+  const { shape, batch, nodes } = broadcast(call, values);
+  return feature(shape, batch, onNodes(...nodes), type);
+}
+
+/** Floats of several types are computed with alike; whole numbers beside them, or beside others, are not. */
+export function requireOneType(call: Call, values: readonly Numeric[]): void {
+  const types = new Set(values.map(({ type }) => type));
+  if (types.size > 1 && [...types].some(isWhole)) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);
+}
+
+/** Computed whole numbers have to be some, and within their type. */
+export function requireWhole(call: Call, value: Constant): Constant {
+  const fits = value.type === "INT32" ? (x: number): boolean => x === (x | 0) : Number.isSafeInteger;
+  const bad = isWhole(value.type) ? value.data.find((x) => !fits(x)) : undefined;
+  return bad === undefined ? value : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
+}
+
+export function unary(call: Call, onNode: (node: Node) => Node): Value {
+  const value = call.value(0);
+  if (value.kind === "feature") return { ...value, node: onNode(value.node) };
+  const result = onNode(call.graph.constant(numbersOf(call, value)));
+  if (result.kind !== "linear" || !result.bias) return call.refuse("a constant did not fold");
+  return requireWhole(call, { ...value, data: result.bias });
+}
+
+export function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
+  const values = [call.value(0), call.value(1)];
+  return multiplyBatch(call, values) ?? apply(call, values, onNumbers, onNodes);
+}
+
+/** An elementwise operation whose second input is repeated to the shape of the first, never the other way round. */
+export function onto(
+  call: Call,
+  first: Numeric,
+  second: Numeric,
+  onNumbers: (a: number, b: number) => number,
+  onNodes: (a: Node, b: Node) => Node,
+): Numeric {
+  const axis = first.kind === "feature" ? first.batch : null;
+  const target = axis === null ? first.shape : first.shape.with(axis, call.fixedBatch ?? 1);
+  if (!broadcastsTo(second.shape, target))
+    call.refuse(`an input has the shape [${second.shape.join(", ")}]; expected one that broadcasts to [${first.shape.join(", ")}]`);
+  return apply(call, [first, second], onNumbers, onNodes);
+}
+
+function broadcastsTo(shape: readonly number[], target: readonly number[]): boolean {
+  const lead = target.length - shape.length;
+  return lead >= 0 && shape.every((size, axis) => size === 1 || size === target[axis + lead]);
+}
+
+/** Exporters multiply a shape by ±1 on its way to Expand; the size of the batch stays itself by 1, and becomes unknown by -1. */
+function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null {
+  if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant") return null;
+  const [sizes, ones] = a.data.some(Number.isNaN) ? [a, b] : [b, a];
+  const isNeutral =
+    isWhole(sizes.type) &&
+    ones.type === sizes.type &&
+    ones.data.every((value) => value === 1) &&
+    broadcastsTo(ones.shape, sizes.shape) &&
+    sizes.data.some(Number.isNaN);
+  return isNeutral ? sizes : null;
+}
+
+export function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
+  const values = call.inputs.map((_, i) => call.value(i));
+  const first = values[0] ?? call.refuse("it has no inputs");
+  return values.slice(1).reduce((a, b) => apply(call, [a, b], onNumbers, onNodes), first);
+}
+
+export function scale(call: Call, value: Numeric, factor: number): Numeric {
+  if (factor === 1) return value;
+  return apply(
+    call,
+    [value],
+    (x) => x * factor,
+    (x) => call.graph.scaled(x, factor),
+  );
+}
+
+export function reciprocal(call: Call, value: Numeric): Numeric {
+  if (value.kind === "feature") return { ...value, node: call.graph.activation(value.node, "reciprocal") };
+  const numbers = numbersOf(call, value);
+  return call.fold(value.shape, value.type, (i) => 1 / numbers[i]!);
+}
+
+/** The larger (sign 1) or the smaller (sign -1): a clip beside one constant number, else (a + b ± |a - b|) / 2. */
+export function extreme(call: Call, a: Node, b: Node, sign: 1 | -1): Node {
+  const { graph } = call;
+  const [given, other] = a.kind === "linear" && a.terms.length === 0 ? [a, b] : [b, a];
+  const bound = slopesOf(given)[0];
+  if (bound !== undefined && slopesOf(given).every((value) => value === bound))
+    return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
+  const distance = graph.activation(graph.sum(a, b, -1), "abs");
+  return graph.scaled(graph.sum(graph.sum(a, b), distance, sign), 0.5);
+}
+
+/** The numbers of a constant node; none of another. */
+export function slopesOf(node: Node): Numbers {
+  return node.kind === "linear" && node.terms.length === 0 && node.bias ? node.bias : new Float64Array();
+}
+
+export function clip(call: Call, x: Node, low: number, high: number): Node {
+  const { graph } = call;
+  if (low === -Infinity && high === Infinity) return x;
+  // A clip of a clip whose ends do not cross is one clip.
+  if (x.kind === "activation" && ["relu", "clip"].includes(x.activation.name)) {
+    const [min, max] = x.activation.name === "relu" ? [0, Infinity] : (x.activation.parameters as [number, number]);
+    if (low <= max && high >= min && low <= high) return clip(call, x.operand, Math.max(low, min), Math.min(high, max));
+  }
+  if (low === 0 && high === Infinity) return graph.activation(x, "relu");
+  if (low === 0 && high === 6) return graph.activation(x, "relu6");
+  if (low === -1 && high === 1) return graph.activation(x, "hardtanh");
+  return graph.activation(x, `clip(${Math.max(low, -largestClip)}, ${Math.min(high, largestClip)})`);
+}
