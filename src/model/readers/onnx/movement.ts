@@ -183,6 +183,30 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const batch = result.kind === "feature" && result.batch !== null && result.batch > axis ? result.batch + indexShape.length - 1 : null;
     return reshaped(result, shape, batch ?? (result.kind === "feature" ? result.batch : null));
   },
+  Tile: (call) => {
+    const value = call.value(0);
+    const repeats = call.integers(1);
+    if (repeats.length !== value.shape.length)
+      call.refuse(`it has ${repeats.length} repeats for ${value.shape.length} dimensions; expected one for each`);
+    const own = value.kind === "feature" ? value.batch : null;
+    // What is one for all points, repeated as often as there are points, is a row of each.
+    const open = repeats.findIndex(
+      (times, axis) => axis !== own && (Number.isNaN(times) || (times === call.fixedBatch && times !== 1 && own === null)),
+    );
+    const batch = own ?? (open < 0 ? null : open);
+    if (batch !== null && (batch === own ? repeats[batch] !== 1 : value.shape[batch] !== 1)) call.refuseBatch("repeats");
+    const times = repeats.map((count, axis) => (axis === batch ? 1 : count));
+    if (!times.every((count) => Number.isSafeInteger(count) && count > 0))
+      call.refuse(`its repeats are [${repeats.join(", ")}]; expected whole numbers above 0`);
+    const chosen = value.shape.map((size, axis) => {
+      const length = call.graph.budget.taken(size * times[axis]!);
+      return Array.from({ length }, (_, c) => c % size);
+    });
+    const tiled = take(call, value, chosen);
+    if (batch === own) return tiled;
+    const node = tiled.kind === "feature" ? tiled.node : call.graph.constant(tiled.data);
+    return feature(tiled.shape, batch, node, tiled.type);
+  },
   Concat: (call) => {
     const values = call.inputs.map((_, i) => call.value(i));
     const rank = values[0]?.shape.length ?? 0;

@@ -5,8 +5,8 @@ import type { Node } from "./graph.js";
 import { movements } from "./movement.js";
 import { norms } from "./norms.js";
 import { choose, multiply } from "./patterns.js";
-import { gemm, matmul } from "./products.js";
-import { reduce } from "./reductions.js";
+import { einsum, gemm, matmul } from "./products.js";
+import { reducing } from "./reductions.js";
 import {
   broadcast,
   broadcastShape,
@@ -132,8 +132,8 @@ const operators: Readonly<Record<string, Operator>> = {
 
   MatMul: (call) => matmul(call, call.value(0), call.value(1)),
   Gemm: gemm,
-  ReduceMean: (call) => reduce(call, true),
-  ReduceSum: (call) => reduce(call, false),
+  Einsum: einsum,
+  ...reducing,
 
   ...norms,
 
@@ -163,14 +163,10 @@ const refusals: readonly (readonly [RegExp, string])[] = [
   [/^(Qlinear|Deform)?Conv/i, "a convolution; expected a network of linear layers, norms and elementwise functions"],
   [/Attention$/, "attention; expected a network of linear layers, norms and elementwise functions"],
   [/^(If|Loop|Scan|SequenceMap)$/, "control flow, which may depend on the data; expected a graph that is the same for every point"],
-  [/Softmax$/i, "a softmax; expected linear layers, norms and elementwise functions"],
   [/^(RNN|LSTM|GRU)$/, "a recurrent layer; expected linear layers, norms and elementwise functions"],
   [/Pool$/, "pooling; expected linear layers, norms and elementwise functions"],
   [/^(Random|Bernoulli|Multinomial)/, "random numbers; expected a field that gives the same for the same point"],
-  [
-    /^(Instance|Group|Lp|MeanVariance)Normalization$|^LRN$/,
-    "a norm over channels; expected LayerNormalization, RMSNormalization or BatchNormalization",
-  ],
+  [/^MeanVarianceNormalization$|^LRN$/, "a norm over positions; expected one over the features of a point"],
 ];
 
 /**

@@ -1,8 +1,10 @@
 import type { Numbers } from "../../network.js";
 import { onto, requireOneType, requireWhole, scale, type Numeric } from "./elementwise.js";
 import type { Node } from "./graph.js";
+import type { LinearMap } from "./maps.js";
 import { transpose } from "./movement.js";
-import { feature, numbersOf, sizeOf, type Call, type Constant } from "./values.js";
+import { multiply } from "./patterns.js";
+import { alongBatch, feature, numbersOf, sizeOf, sourcesOf, stridesOf, type Call, type Constant, type Feature } from "./values.js";
 
 export function gemm(call: Call): Numeric {
   const side = (index: number, name: string): Numeric => {
@@ -27,15 +29,13 @@ export function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
   const [rankA, rankB] = [a.shape.length, b.shape.length];
   requireOneType(call, [a, b]);
   if (rankA === 0 || rankB === 0) call.refuse("an input has no dimensions; expected at least 1");
-  if (a.kind === "feature" && b.kind === "feature")
-    return call.refuse("it multiplies two tensors that both depend on the inputs, as attention does; expected constant weights");
+  if ((a.kind === "feature" && b.kind === "feature") || (a.kind === "constant" ? rankA : rankB) > 2) return matmulOfParts(call, a, b);
   const axis = Math.max(rankB - 2, 0);
   const inner = b.shape[axis]!;
   if (a.shape[rankA - 1] !== inner)
     call.refuse(`its inputs have the shapes [${a.shape.join(", ")}] and [${b.shape.join(", ")}], which do not multiply`);
 
   if (b.kind === "constant") {
-    if (rankB > 2) call.refuse(`its weight has ${rankB} dimensions; expected 1 or 2`);
     const columns = rankB === 1 ? 1 : b.shape[1]!;
     const weight = rankB === 1 ? b : (transpose(call, b, [1, 0]) as Constant);
     const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
@@ -50,7 +50,6 @@ export function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
     );
   }
   if (a.kind !== "constant") return call.refuse("it multiplies two tensors that both depend on the inputs");
-  if (rankA > 2) call.refuse(`its weight has ${rankA} dimensions; expected 1 or 2`);
   if (b.batch === axis) call.refuseBatch("sums");
   const outputs = rankA === 1 ? 1 : a.shape[0]!;
   const shape = [...b.shape.slice(0, axis), ...a.shape.slice(0, -1), ...b.shape.slice(axis + 1)];
@@ -110,4 +109,137 @@ function multiplyNumbers(
     return sum;
   });
   return requireWhole(call, product);
+}
+
+/** A product whose leading axes count products of matrices, as numpy.matmul's: the labels of einsum say which axis is which. */
+function matmulOfParts(call: Call, a: Numeric, b: Numeric): Numeric {
+  const [rankA, rankB] = [a.shape.length, b.shape.length];
+  const leading = (rank: number): string[] => Array.from({ length: Math.max(0, rank - 2) }, (_, axis) => String(rank - 2 - axis));
+  const [rows, columns] = [rankA > 1 ? ["row"] : [], rankB > 1 ? ["column"] : []];
+  const lead = leading(Math.max(rankA, rankB));
+  return contraction(
+    call,
+    [
+      { value: a, labels: [...leading(rankA), ...rows, "inner"] },
+      { value: b, labels: [...leading(rankB), "inner", ...columns] },
+    ],
+    [...lead, ...rows, ...columns],
+  );
+}
+
+/** Of one or two tensors, as numpy.einsum has it: "bi,oi->bo" is a dense layer. */
+export function einsum(call: Call): Numeric {
+  const equation = call.text("equation", "").replaceAll(/\s/g, "");
+  const values = call.inputs.map((_, i) => call.value(i));
+  const [inputs = "", given] = equation.split("->");
+  const terms = inputs.split(",");
+  if (!/^[a-zA-Z.]*(,[a-zA-Z.]*)*(->[a-zA-Z.]*)?$/.test(equation) || terms.length !== values.length)
+    call.refuse(`its equation is "${equation}" for ${values.length} inputs; expected letters for the axes of each, as in "bi,oi->bo"`);
+  if (values.length > 2) call.refuse(`it multiplies ${values.length} tensors; expected one or two`);
+  const spare = values.map((value, i) => value.shape.length - terms[i]!.replace("...", "").length);
+  const dots = (rank: number): string[] => Array.from({ length: rank }, (_, axis) => `.${rank - axis}`);
+  const split = (term: string, ellipsis: number): string[] => {
+    const [before = "", after = ""] = term.split("...");
+    return [...before, ...(term.includes("...") ? dots(ellipsis) : []), ...after];
+  };
+  const factors = values.map((value, i): Factor => {
+    const labels = split(terms[i]!, spare[i]!);
+    if (labels.length !== value.shape.length || labels.includes("."))
+      call.refuse(`its equation is "${equation}", and input ${i} has ${value.shape.length} dimensions; expected a letter for each`);
+    return { value, labels };
+  });
+  const all = factors.flatMap(({ labels }) => labels);
+  const ellipsis = Math.max(0, ...spare.map((rank, i) => (terms[i]!.includes("...") ? rank : 0)));
+  // Without an arrow: what stands once, in the order of the alphabet.
+  const once = all.filter((label, i) => !label.startsWith(".") && all.indexOf(label) === i && all.lastIndexOf(label) === i).sort();
+  const out = given === undefined ? [...dots(ellipsis), ...once] : split(given, ellipsis);
+  if (new Set(out).size !== out.length || !out.every((label) => all.includes(label)))
+    call.refuse(`its equation is "${equation}"; expected each letter of the result once, and among those of its inputs`);
+  return contraction(call, factors, out);
+}
+
+/** A tensor, and a label for each of its axes. */
+interface Factor {
+  readonly value: Numeric;
+  readonly labels: readonly string[];
+}
+
+/**
+ * The product of all factors at each choice of the labels, summed over those that are not in the result. A label of 1 element
+ * in one factor is repeated to the other's. With one factor that moves it is a matrix; two are multiplied element by element.
+ */
+function contraction(call: Call, given: readonly Factor[], out: readonly string[]): Numeric {
+  requireOneType(
+    call,
+    given.map(({ value }) => value),
+  );
+  const batches = new Set(
+    given.flatMap(({ value, labels }) => (value.kind === "feature" && value.batch !== null ? [labels[value.batch]!] : [])),
+  );
+  const [batch = null] = batches;
+  if (batches.size > 1 || given.some(({ labels }) => batch !== null && labels.filter((label) => label === batch).length > 1))
+    call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
+  if (batch !== null && !out.includes(batch)) call.refuseBatch("sums");
+  const factors = given.map(({ value, labels }) => ({
+    labels,
+    value: batch !== null && labels.includes(batch) ? alongBatch(call, value, labels.indexOf(batch)) : value,
+  }));
+
+  const sizes = new Map<string, number>();
+  for (const { value, labels } of factors)
+    labels.forEach((label, axis) => {
+      const [size, before] = [value.shape[axis]!, sizes.get(label) ?? 1];
+      if (size !== before && size !== 1 && before !== 1)
+        call.refuse(`its inputs have ${before} and ${size} elements along an axis that is one; expected as many`);
+      sizes.set(label, Math.max(size, before));
+      if (size === 0) call.refuse("it has a dimension of 0");
+    });
+  const summed = [...sizes.keys()].filter((label) => !out.includes(label));
+  const shape = out.map((label) => sizes.get(label)!);
+  const [rows, terms] = [sizeOf(shape), sizeOf(summed.map((label) => sizes.get(label)!))];
+  // The elements of each factor at each choice of labels, those that are summed running fastest.
+  const elements = factors.map(({ value, labels }) => {
+    const strides = stridesOf(value.shape);
+    return sourcesOf(
+      call,
+      [...out, ...summed].map((label) => {
+        const stride = labels.reduce((sum, own, axis) => sum + (own === label && value.shape[axis] !== 1 ? strides[axis]! : 0), 0);
+        return Array.from({ length: call.graph.budget.taken(sizes.get(label)!) }, (_, c) => c * stride);
+      }),
+    );
+  });
+  const { type } = factors.find(({ value }) => value.kind === "feature")?.value ?? factors[0]!.value;
+  const features = factors.flatMap(({ value }) => (value.kind === "feature" ? [value] : []));
+  const place = batch === null ? null : out.indexOf(batch);
+  const constants = factors.flatMap(({ value }, i) =>
+    value.kind === "constant" ? [{ numbers: numbersOf(call, value), at: elements[i]! }] : [],
+  );
+  const factorAt = (choice: number): number => constants.reduce((product, { numbers, at }) => product * numbers[at[choice]!]!, 1);
+
+  if (features.length === 0) {
+    const sums = call.fold(shape, type, () => 0);
+    for (let choice = 0; choice < rows * terms; choice++) sums.data[Math.floor(choice / terms)]! += factorAt(choice);
+    return requireWhole(call, sums);
+  }
+  const [first, second] = features as [Feature, Feature?];
+  if (second) {
+    const [a, b] = [first, second].map(({ node }, i) =>
+      call.graph.mapped(node, { kind: "pick", columns: node.width, indices: elements[i]!, factors: null }),
+    );
+    const product = multiply(call.graph, a!, b!);
+    return feature(shape, place, terms === 1 ? product : call.graph.mapped(product, summing(call, rows, terms)), type);
+  }
+  const columns = first.node.width;
+  const data = new Float64Array(call.graph.budget.taken(rows * columns));
+  const at = elements[factors.findIndex(({ value }) => value === first)]!;
+  for (let choice = 0; choice < rows * terms; choice++) data[Math.floor(choice / terms) * columns + at[choice]!]! += factorAt(choice);
+  return feature(shape, place, call.graph.mapped(first.node, { kind: "dense", matrix: { rows, columns, data } }), type);
+}
+
+/** Σ of each run of as many elements. */
+function summing(call: Call, rows: number, terms: number): LinearMap {
+  const columns = rows * terms;
+  const data = new Float32Array(call.graph.budget.taken(rows * columns));
+  for (let column = 0; column < columns; column++) data[Math.floor(column / terms) * columns + column] = 1;
+  return { kind: "dense", matrix: { rows, columns, data } };
 }
