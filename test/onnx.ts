@@ -6,7 +6,9 @@ export type OnnxAttribute =
   | { float: number }
   | { floats: readonly number[] }
   | { tensor: OnnxTensor }
-  | { graph: true };
+  | { graph: true }
+  /** In a function: the attribute of its call. */
+  | { reference: string };
 
 export interface OnnxTensor {
   shape: readonly (number | bigint)[];
@@ -16,7 +18,8 @@ export interface OnnxTensor {
   /** Bytes in the place of the data, or where the numbers are stored: in raw_data, or in the typed field. */
   raw?: Uint8Array;
   stored?: "raw" | "typed";
-  external?: boolean;
+  /** Where in another file the numbers are; nowhere for {}. */
+  external?: { location?: string; offset?: string; length?: string };
 }
 
 export type OnnxCall = readonly [
@@ -36,10 +39,21 @@ export interface OnnxFile {
   types?: Readonly<Record<string, number>>;
   initializers?: Readonly<Record<string, OnnxTensor>> | readonly (readonly [string, OnnxTensor])[];
   opset?: number;
+  functions?: readonly OnnxFunction[];
+}
+
+export interface OnnxFunction {
+  name: string;
+  domain: string;
+  inputs: readonly string[];
+  outputs: readonly string[];
+  nodes: readonly OnnxCall[];
+  defaults?: Readonly<Record<string, OnnxAttribute>>;
+  opset?: number;
 }
 
 /** The bytes of an ONNX file; nothing is checked, so that a test can write what no exporter does. */
-export function onnxFile({ nodes, inputs, outputs, types = {}, initializers = {}, opset = 20 }: OnnxFile): Uint8Array {
+export function onnxFile({ nodes, inputs, outputs, types = {}, initializers = {}, opset = 20, functions = [] }: OnnxFile): Uint8Array {
   const list = Array.isArray(initializers)
     ? (initializers as readonly (readonly [string, OnnxTensor])[])
     : Object.entries(initializers as Record<string, OnnxTensor>);
@@ -52,7 +66,24 @@ export function onnxFile({ nodes, inputs, outputs, types = {}, initializers = {}
       ([name, shape]) => part(12, encodeInput(name, shape)),
     ),
   ];
-  return join([integer(1, 9), part(7, join(graph)), part(8, join([text(1, ""), integer(2, opset)]))]);
+  return join([
+    integer(1, 9),
+    part(7, join(graph)),
+    part(8, join([text(1, ""), integer(2, opset)])),
+    ...functions.map((given) => part(25, encodeFunction(given))),
+  ]);
+}
+
+function encodeFunction({ name, domain, inputs, outputs, nodes, defaults = {}, opset = 20 }: OnnxFunction): Uint8Array {
+  return join([
+    text(1, name),
+    ...inputs.map((input) => text(4, input)),
+    ...outputs.map((output) => text(5, output)),
+    ...nodes.map((node, index) => part(7, encodeNode(node, index))),
+    part(9, join([text(1, ""), integer(2, opset)])),
+    text(10, domain),
+    ...Object.entries(defaults).map(([key, value]) => part(11, join([text(1, key), encodeAttribute(value)]))),
+  ]);
 }
 
 function encodeNode([type, inputs, outputs, attributes = {}, domain = ""]: OnnxCall, index: number): Uint8Array {
@@ -74,17 +105,20 @@ function encodeAttribute(value: OnnxAttribute): Uint8Array {
   if ("float" in value) return typed(1, join([varint((2 << 3) | 5), bytesOf(Float32Array.of(value.float))]));
   if ("floats" in value) return typed(6, part(7, bytesOf(Float32Array.from(value.floats))));
   if ("tensor" in value) return typed(4, part(5, encodeTensor(value.tensor, "")));
+  if ("reference" in value) return typed(1, text(21, value.reference));
   if ("graph" in value) return typed(5, part(6, new Uint8Array()));
   return typed(7, part(8, join(value.map(varint))));
 }
 
-function encodeTensor({ shape, data = [], type = 1, raw, stored = "raw", external = false }: OnnxTensor, name: string): Uint8Array {
+function encodeTensor({ shape, data = [], type = 1, raw, stored = "raw", external }: OnnxTensor, name: string): Uint8Array {
   const numbers = raw ? part(9, raw) : stored === "raw" ? part(9, rawData(data, type)) : typedData(data, type);
   return join([
     part(1, join(shape.map(varint))),
     integer(2, type),
     text(8, name),
-    external ? join([part(13, new Uint8Array()), integer(14, 1)]) : numbers,
+    external
+      ? join([...Object.entries(external).map(([key, value]) => part(13, join([text(1, key), text(2, value)]))), integer(14, 1)])
+      : numbers,
   ]);
 }
 
@@ -92,7 +126,7 @@ function rawData(data: readonly number[], type: number): Uint8Array {
   if (type === 1) return bytesOf(Float32Array.from(data));
   if (type === 6) return bytesOf(Int32Array.from(data));
   if (type === 7) return bytesOf(BigInt64Array.from(data, BigInt));
-  if (type === 9) return Uint8Array.from(data);
+  if (type === 9 || type === 2 || type === 3) return Uint8Array.from(data);
   if (type === 11) return bytesOf(Float64Array.from(data));
   // FLOAT16 and BFLOAT16, given as their bits.
   return bytesOf(Uint16Array.from(data));

@@ -335,9 +335,9 @@ describe("types of numbers", () => {
     ["a NaN as a whole number", [["Cast", ["a"], ["b"], { to: 7 }], ...tail], { a: scalar(float, NaN, 0) }, "it makes NaN a whole number"],
     [
       "a type that is not read",
-      [["Cast", ["a"], ["b"], { to: 2 }], ...tail],
+      [["Cast", ["a"], ["b"], { to: 14 }], ...tail],
       { a: scalar(float, 1, 2) },
-      "it makes numbers of type 2; expected FLOAT (1)",
+      "it makes numbers of type 14; expected FLOAT (1)",
     ],
     [
       "the state as whole numbers",
@@ -383,7 +383,12 @@ describe("types of numbers", () => {
       { a: { shape: [2, 2], type: 7, data: [1, 2, 3, 4] } },
       "its inputs are of the types FLOAT and INT64",
     ],
-    ["a mean of whole numbers", [["ReduceMean", ["a"], ["b"]], ...tail], { a: scalar(int64, 1, 2) }, "it takes the mean of whole numbers"],
+    [
+      "a mean of whole numbers",
+      [["ReduceMean", ["a"], ["b"]], ...tail],
+      { a: scalar(int64, 1, 2) },
+      "it reduces whole numbers (INT64); expected floats",
+    ],
     ["a shape of floats", [["Reshape", ["x", "a"], ["v"]]], { a: scalar(float, -1, 2) }, "input 1 has the shape [2] of FLOAT"],
     ["indices of floats", [["Gather", ["x", "a"], ["v"], { axis: 1 }]], { a: scalar(float, 1, 0) }, "its indices are of the type FLOAT"],
     [

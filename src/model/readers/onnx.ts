@@ -15,6 +15,7 @@ import {
   type OnnxValue,
 } from "./onnx/decode.js";
 import { emit } from "./onnx/emit.js";
+import { inlined } from "./onnx/functions.js";
 import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
 import { Call, feature, type Feature, type Value } from "./onnx/values.js";
@@ -32,10 +33,15 @@ export interface OnnxOptions {
   readonly context?: string | readonly string[] | undefined;
   /** The name of the output that is the velocity. Left out: the only one, or the only one of an input's size. */
   readonly output?: string | undefined;
+  /**
+   * The bytes of files beside the model that hold its weights, by the location that the model gives ("field.onnx.data"), as
+   * PyTorch's exporter writes them: a Map, or anything that gives them.
+   */
+  readonly externalData?: { get(location: string): Uint8Array | undefined } | undefined;
 }
 
-const oldestOpset = 11;
-const newestOpset = 23;
+const oldestOpset = 7;
+const newestOpset = 25;
 
 /** What people call an input that is the state, or the time and other context, without the ornaments of exporters. */
 const stateNames = new Set("x xt x_t y z zt z_t h u q theta state states input sample points position positions".split(" "));
@@ -47,7 +53,7 @@ const contextNames = new Set(
 const ornaments = /^(serving_default_|onnx::|inputs?_(?=\D))|(:\d+|[._]\d+)$/g;
 
 /**
- * Reads an ONNX file of opset 11 to 23 that holds a vector field: linear layers, activations, norms, products and quotients of
+ * Reads an ONNX file of opset 7 to 25 that holds a vector field: linear layers, activations, norms, products and quotients of
  * what depends on the state, and anything that folds away, such as shapes and constants. Each input has the shape
  * [batch, size], or [size] in a file for one point; a batch that the file fixes is free here. One input of more columns than
  * the output has joins state and context. The output has the state's shape, a row for each point. Weights are inline, in F32,
@@ -62,12 +68,12 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
     fail(`contextColumns is ${quote(contextColumns)}; expected "last" or "first"`);
   const file = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
   const graph = new Graph(new Budget(file.length));
-  const model = decodeModel(file, graph.budget);
+  const model = decodeModel(file, graph.budget, options.externalData ?? new Map());
   const opset = model.opsets.get("") ?? 0;
   if (!(opset >= oldestOpset && opset <= newestOpset)) fail(`the file is of opset ${opset}; expected ${oldestOpset} to ${newestOpset}`);
 
   const output = readOutput(model, options);
-  const nodes = requiredNodes(model, output.name);
+  const nodes = requiredNodes(model, inlined(model, graph.budget), output.name);
   const { inputs, batch } = readInputs(graph, model);
   const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch: batch.fixedBatch, inputs });
   requireDeclared(output, velocity, batch);
@@ -116,7 +122,7 @@ function showValue({ name, shape }: OnnxValue): string {
 }
 
 /** The nodes that the output depends on, in the file's order; others are never looked at. */
-function requiredNodes({ nodes, initializers, inputs }: OnnxModel, output: string): OnnxNode[] {
+function requiredNodes({ initializers, inputs }: OnnxModel, nodes: readonly OnnxNode[], output: string): OnnxNode[] {
   const givers = new Map<string, OnnxNode>();
   const taken = new Set([...initializers.keys(), ...inputs.map(({ name }) => name)]);
   for (const node of nodes)
@@ -191,7 +197,7 @@ function evaluate(
   const given = new Set(nodes.flatMap((node) => node.outputs));
   for (const node of nodes) {
     graph.origin = describeNode(node);
-    if (node.domain !== "" && node.domain !== "ai.onnx")
+    if (!["", "ai.onnx"].includes(node.domain) && !(node.domain === "ai.onnx.ml" && node.type === "Scaler"))
       fail(`${graph.origin}: it is of the domain ${quote(node.domain)}; expected ONNX's own operations`);
     graph.budget.take(node.inputs.length);
     if (node.inputs.length > 1000) fail(`${graph.origin}: it has ${node.inputs.length} inputs; expected at most 1000`);
@@ -208,7 +214,10 @@ function evaluate(
       reads.set(name, left);
       if (left === 0) values.delete(name);
     }
-    const results = prefixed(() => callOperator(new Call({ graph, opset: file.opset, fixedBatch: file.fixedBatch }, node, inputs)), graph);
+    const results = prefixed(
+      () => callOperator(new Call({ graph, opset: node.opset ?? file.opset, fixedBatch: file.fixedBatch }, node, inputs)),
+      graph,
+    );
     node.outputs.forEach((name, index) => {
       if (reads.has(name) && results[index]) values.set(name, results[index]);
     });

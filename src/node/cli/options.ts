@@ -1,8 +1,9 @@
 /** What the commands share at the edge: options, and the texts that users write for ranges, lists and contexts. */
+import { dirname, isAbsolute, join } from "node:path";
 import { Argument, InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
 import { methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
-import { asContext, readBytes, readNumbers } from "../files/points.js";
+import { asContext, readBytes, readBytesAtOnce, readNumbers } from "../files/points.js";
 
 export interface ModelOptions {
   readonly activation?: string;
@@ -53,13 +54,27 @@ export async function readModel(path: string, options: ModelOptions): Promise<Ne
   const bytes = await readBytes(path);
   try {
     const network = isOnnx
-      ? parseOnnx(bytes, { contextColumns, state, context: contextOrder?.split(","), output })
+      ? parseOnnx(bytes, {
+          contextColumns,
+          state,
+          context: contextOrder?.split(","),
+          output,
+          externalData: { get: (location) => readBeside(path, location) },
+        })
       : parseSafetensors(bytes, { activation, contextColumns });
     return { ...network, notes: (network.notes ?? []).map(inOwnWords) };
   } catch (error) {
     if (error instanceof DeldotError) throw new ModelError(`${path}: ${inOwnWords(error.message)}`, { cause: error });
     throw error;
   }
+}
+
+/** A model's weights in another file. Its name is not trusted: only one in the model's own folder, or below, is read. */
+function readBeside(model: string, location: string): Uint8Array {
+  const parts = location.split(/[\\/]/);
+  if (location === "" || isAbsolute(location) || parts.some((part) => part === "" || part === ".." || part.includes(":")))
+    throw new InputError(`its weights are in ${quote(location)}; expected a file beside the model`);
+  return readBytesAtOnce(join(dirname(model), ...parts));
 }
 
 export const adapterChoices = ["auto", "software", "cpu"] as const;

@@ -1,4 +1,5 @@
 /** Points and contexts out of a file, by its extension. */
+import { readFileSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
 import { InputError, quote } from "../../errors.js";
@@ -41,6 +42,17 @@ export async function readBytes(path: string): Promise<Uint8Array> {
     // A device may have no end.
     if (status.isCharacterDevice() || status.isBlockDevice()) throw new Error("it is a device");
     return await readFile(path);
+  } catch (error) {
+    throw new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });
+  }
+}
+
+/** The same for what asks for its bytes while it runs. */
+export function readBytesAtOnce(path: string): Uint8Array {
+  try {
+    const status = statSync(path);
+    if (!status.isFile()) throw new Error("it is not an ordinary file");
+    return readFileSync(path);
   } catch (error) {
     throw new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });
   }

@@ -10,10 +10,11 @@ const maximumFields = 2 ** 18;
  * most, and that where its weights are float16.
  */
 export class Budget {
-  private readonly bytes: number;
+  private bytes: number;
   private left: number;
   private fields = 0;
-  private readonly limit: number;
+  private limit: number;
+  private readonly allowed = new Set<Uint8Array>();
 
   /** @param bytes the file's size */
   constructor(bytes: number) {
@@ -28,6 +29,15 @@ export class Budget {
       throw new ModelError(
         `onnx: the graph needs more than ${this.limit} numbers for its values and constants; expected less of a file of ${this.bytes} bytes`,
       );
+  }
+
+  /** Another file that belongs to the first, and counts as a part of it. */
+  allow(file: Uint8Array): void {
+    if (this.allowed.has(file)) return;
+    this.allowed.add(file);
+    this.bytes += file.length;
+    this.limit += 4 * file.length;
+    this.left += 4 * file.length;
   }
 
   /** Takes one field of a message that becomes an object or a text of its own. */

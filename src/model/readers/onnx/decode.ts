@@ -9,6 +9,8 @@ export interface OnnxModel {
   /** By domain; the default domain is "". */
   readonly opsets: ReadonlyMap<string, number>;
   readonly nodes: readonly OnnxNode[];
+  /** The file's own, by {@link functionOf}. */
+  readonly functions: ReadonlyMap<string, OnnxFunction>;
   readonly initializers: ReadonlyMap<string, StoredTensor>;
   readonly inputs: readonly OnnxValue[];
   readonly outputs: readonly OnnxValue[];
@@ -18,10 +20,29 @@ export interface OnnxNode {
   readonly name: string;
   readonly type: string;
   readonly domain: string;
+  /** Which of several functions of one name it calls. */
+  readonly overload: string;
+  /** The opset that the body of a function is written in; null outside of one: the file's. */
+  readonly opset: number | null;
   /** "" where an optional input is left out. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: ReadonlyMap<string, Attribute>;
+}
+
+/** A function of the file's own: nodes that a call of it stands for. */
+export interface OnnxFunction {
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly nodes: readonly OnnxNode[];
+  /** Attributes that a call may leave out. */
+  readonly defaults: ReadonlyMap<string, Attribute>;
+  readonly opset: number | null;
+}
+
+/** What tells functions apart. */
+export function functionOf({ domain, type, overload }: Pick<OnnxNode, "domain" | "type" | "overload">): string {
+  return `${domain}:${type}:${overload}`;
 }
 
 /** The name of a dimension that has none. */
@@ -45,6 +66,8 @@ export interface Attribute {
   readonly tensor: StoredTensor | null;
   readonly floats: readonly number[];
   readonly integers: readonly number[];
+  /** In the body of a function: the attribute of its call that stands here. */
+  readonly reference: string;
 }
 
 export type AttributeType = "float" | "integer" | "text" | "tensor" | "floats" | "integers" | "another";
@@ -67,7 +90,7 @@ export interface StoredTensor {
 }
 
 /** The types of numbers that are read, by their names in TensorProto.DataType. */
-export type DataType = "FLOAT" | "INT32" | "INT64" | "BOOL" | "FLOAT16" | "DOUBLE" | "BFLOAT16";
+export type DataType = "FLOAT" | "UINT8" | "INT8" | "UINT16" | "INT16" | "INT32" | "INT64" | "BOOL" | "FLOAT16" | "DOUBLE" | "BFLOAT16";
 
 interface TensorType {
   readonly name: DataType;
@@ -83,6 +106,10 @@ interface TensorType {
 /** By TensorProto.DataType. */
 const tensorTypes: ReadonlyMap<number, TensorType> = new Map<number, TensorType>([
   [1, { name: "FLOAT", bytes: 4, read: (view, at) => view.getFloat32(at, true), field: 4 }],
+  [2, { name: "UINT8", bytes: 1, read: (view, at) => view.getUint8(at), field: 5 }],
+  [3, { name: "INT8", bytes: 1, read: (view, at) => view.getInt8(at), field: 5 }],
+  [4, { name: "UINT16", bytes: 2, read: (view, at) => view.getUint16(at, true), field: 5 }],
+  [5, { name: "INT16", bytes: 2, read: (view, at) => view.getInt16(at, true), field: 5 }],
   [6, { name: "INT32", bytes: 4, read: (view, at) => view.getInt32(at, true), field: 5 }],
   [7, { name: "INT64", bytes: 8, read: (view, at) => Number(view.getBigInt64(at, true)), field: 7 }],
   [9, { name: "BOOL", bytes: 1, read: (view, at) => view.getUint8(at), field: 5 }],
@@ -100,9 +127,26 @@ export function dataTypeOf(typeNumber: number): DataType | null {
 /** What messages expect for a type. */
 export const knownTypes: string = Array.from(tensorTypes, ([number, { name }]) => `${name} (${number})`).join(", ");
 
+/** The least and the largest whole number of each type; of INT64 those that a float64 tells from their neighbours. */
+const wholeRanges: ReadonlyMap<DataType, readonly [number, number]> = new Map([
+  ["UINT8", [0, 2 ** 8 - 1]],
+  ["INT8", [-(2 ** 7), 2 ** 7 - 1]],
+  ["UINT16", [0, 2 ** 16 - 1]],
+  ["INT16", [-(2 ** 15), 2 ** 15 - 1]],
+  ["INT32", [-(2 ** 31), 2 ** 31 - 1]],
+  ["INT64", [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER]],
+  ["BOOL", [0, 1]],
+]);
+
 /** Whether these are whole numbers or truth values. */
 export function isWhole(type: DataType): boolean {
-  return type === "INT32" || type === "INT64" || type === "BOOL";
+  return wholeRanges.has(type);
+}
+
+/** Whether it is a whole number that the type has room for. */
+export function fitsType(value: number, type: DataType): boolean {
+  const [least, most] = wholeRanges.get(type)!;
+  return Number.isInteger(value) && value >= least && value <= most;
 }
 
 /** How a field is stored, and whether it may stand more than once in its message. */
@@ -116,11 +160,23 @@ const many = (...wires: number[]): FieldKind => ({ wires, isRepeated: true });
 
 /** The fields that are read, by the numbers of onnx.proto; others are passed over. */
 type Message = Readonly<Record<number, FieldKind>>;
-const modelProto: Message = { 7: one(2), 8: many(2) };
+const modelProto: Message = { 7: one(2), 8: many(2), 25: many(2) };
 const operatorSetIdProto: Message = { 1: one(2), 2: one(0) };
 const graphProto: Message = { 1: many(2), 5: many(2), 11: many(2), 12: many(2), 15: many(2) };
-const nodeProto: Message = { 1: many(2), 2: many(2), 3: one(2), 4: one(2), 5: many(2), 7: one(2) };
-const attributeProto: Message = { 1: one(2), 2: one(5), 3: one(0), 4: one(2), 5: one(2), 7: many(2, 5), 8: many(0, 2), 20: one(0) };
+const nodeProto: Message = { 1: many(2), 2: many(2), 3: one(2), 4: one(2), 5: many(2), 7: one(2), 8: one(2) };
+const functionProto: Message = { 1: one(2), 4: many(2), 5: many(2), 7: many(2), 9: many(2), 10: one(2), 11: many(2), 13: one(2) };
+const attributeProto: Message = {
+  1: one(2),
+  2: one(5),
+  3: one(0),
+  4: one(2),
+  5: one(2),
+  7: many(2, 5),
+  8: many(0, 2),
+  20: one(0),
+  21: one(2),
+};
+const stringEntryProto: Message = { 1: one(2), 2: one(2) };
 const tensorProto: Message = {
   1: many(0, 2),
   2: one(0),
@@ -139,29 +195,42 @@ const tensorTypeProto: Message = { 1: one(0), 2: one(2) };
 const shapeProto: Message = { 1: many(2) };
 const dimensionProto: Message = { 1: one(0), 2: one(2) };
 
-/** Reads ModelProto. Weights that lie in another file are refused. */
-export function decodeModel(file: Uint8Array, budget: Budget): OnnxModel {
+/** Where the numbers are that a file does not hold itself, by the location that it gives. */
+export interface ExternalData {
+  get(location: string): Uint8Array | undefined;
+}
+
+/** Reads ModelProto. */
+export function decodeModel(file: Uint8Array, budget: Budget, external: ExternalData): OnnxModel {
   const opsets = new Map<string, number>();
+  const functions = new Map<string, OnnxFunction>();
   let graph: Uint8Array | null = null;
   for (const field of fieldsOf(file, modelProto, budget)) {
     if (field.number === 7) graph = field.bytes;
+    else if (field.number === 8) decodeOpset(field.bytes, opsets, budget);
     else {
-      let given = "";
-      let version = 0;
-      for (const part of fieldsOf(field.bytes, operatorSetIdProto, budget)) {
-        if (part.number === 1) given = readText(part);
-        else version = part.integer;
-      }
-      const domain = given === "ai.onnx" ? "" : given;
-      if (opsets.has(domain)) fail(`the file has two opsets of the domain ${quote(given)}; expected one`);
-      opsets.set(domain, version);
+      const { key, body } = decodeFunction(field.bytes, budget);
+      if (functions.has(key)) fail(`the file has two functions ${quote(key)}; expected one`);
+      functions.set(key, body);
     }
   }
   if (!graph) fail(`the file of ${file.length} bytes has no graph; expected an ONNX model`);
-  return { opsets, ...decodeGraph(graph, budget) };
+  return { opsets, functions, ...decodeGraph(graph, budget, external) };
 }
 
-function decodeGraph(graph: Uint8Array, budget: Budget): Omit<OnnxModel, "opsets"> {
+function decodeOpset(bytes: Uint8Array, opsets: Map<string, number>, budget: Budget): void {
+  let given = "";
+  let version = 0;
+  for (const part of fieldsOf(bytes, operatorSetIdProto, budget)) {
+    if (part.number === 1) given = readText(part);
+    else version = part.integer;
+  }
+  const domain = given === "ai.onnx" ? "" : given;
+  if (opsets.has(domain)) fail(`the file has two opsets of the domain ${quote(given)}; expected one`);
+  opsets.set(domain, version);
+}
+
+function decodeGraph(graph: Uint8Array, budget: Budget, external: ExternalData): Omit<OnnxModel, "opsets" | "functions"> {
   const nodes: OnnxNode[] = [];
   const initializers = new Map<string, StoredTensor>();
   const inputs: OnnxValue[] = [];
@@ -169,7 +238,7 @@ function decodeGraph(graph: Uint8Array, budget: Budget): Omit<OnnxModel, "opsets
   for (const field of fieldsOf(graph, graphProto, budget)) {
     if (field.number === 1) nodes.push(decodeNode(field.bytes, budget));
     else if (field.number === 5) {
-      const { name, tensor } = decodeTensor(field.bytes, "initializer", budget);
+      const { name, tensor } = decodeTensor(field.bytes, "initializer", budget, external);
       if (initializers.has(name)) fail(`two initializers have the name ${quote(name)}; expected one`);
       initializers.set(name, tensor);
     } else if (field.number === 11) inputs.push(decodeValue(field.bytes, budget));
@@ -180,7 +249,7 @@ function decodeGraph(graph: Uint8Array, budget: Budget): Omit<OnnxModel, "opsets
 }
 
 function decodeNode(bytes: Uint8Array, budget: Budget): OnnxNode {
-  const node = { name: "", type: "", domain: "", inputs: [] as string[], outputs: [] as string[] };
+  const node = { name: "", type: "", domain: "", overload: "", opset: null, inputs: [] as string[], outputs: [] as string[] };
   const attributes = new Map<string, Attribute>();
   for (const field of fieldsOf(bytes, nodeProto, budget)) {
     if (field.number === 1) node.inputs.push(readText(field));
@@ -192,9 +261,32 @@ function decodeNode(bytes: Uint8Array, budget: Budget): OnnxNode {
       if (attributes.has(name)) fail(`${describeNode(node)} has two attributes ${quote(name)}; expected one`);
       attributes.set(name, attribute);
     } else if (field.number === 7) node.domain = readText(field);
+    else node.overload = readText(field);
   }
   if (node.type === "") fail(`the node ${quote(node.name || (node.outputs[0] ?? ""))} has no operation; expected its name`);
   return { ...node, attributes };
+}
+
+/** FunctionProto, and what calls it: its domain, its name and which of several it is. */
+function decodeFunction(bytes: Uint8Array, budget: Budget): { key: string; body: OnnxFunction } {
+  let [type, domain, overload] = ["", "", ""];
+  const [inputs, outputs]: [string[], string[]] = [[], []];
+  const nodes: OnnxNode[] = [];
+  const defaults = new Map<string, Attribute>();
+  const opsets = new Map<string, number>();
+  for (const field of fieldsOf(bytes, functionProto, budget)) {
+    if (field.number === 1) type = readText(field);
+    else if (field.number === 4) inputs.push(readText(field));
+    else if (field.number === 5) outputs.push(readText(field));
+    else if (field.number === 7) nodes.push(decodeNode(field.bytes, budget));
+    else if (field.number === 9) decodeOpset(field.bytes, opsets, budget);
+    else if (field.number === 10) domain = readText(field);
+    else if (field.number === 11) {
+      const { name, attribute } = decodeAttribute(field.bytes, budget);
+      defaults.set(name, attribute);
+    } else overload = readText(field);
+  }
+  return { key: functionOf({ type, domain, overload }), body: { inputs, outputs, nodes, defaults, opset: opsets.get("") ?? null } };
 }
 
 /** What messages call a node: its operation, and its name or that of its first result. */
@@ -234,16 +326,18 @@ function decodeAttribute(bytes: Uint8Array, budget: Budget): { name: string; att
     tensor: null as StoredTensor | null,
     floats: [] as number[],
     integers: [] as number[],
+    reference: "",
   };
   for (const field of fieldsOf(bytes, attributeProto, budget)) {
     if (field.number === 1) name = readText(field);
     else if (field.number === 2) [attribute.float = 0] = fixedNumbers(field, 4);
     else if (field.number === 3) attribute.integer = field.integer;
     else if (field.number === 4) attribute.text = readText(field);
-    else if (field.number === 5) attribute.tensor = decodeTensor(field.bytes, "attribute", budget).tensor;
+    else if (field.number === 5) attribute.tensor = decodeTensor(field.bytes, "attribute", budget, noExternalData).tensor;
     else if (field.number === 7) append(attribute.floats, fixedNumbers(field, 4), budget);
     else if (field.number === 8) append(attribute.integers, readIntegers(field, source), budget);
-    else typeNumber = field.integer;
+    else if (field.number === 20) typeNumber = field.integer;
+    else attribute.reference = readText(field);
     const kind = attributeFields.get(field.number);
     if (kind) held.add(kind);
   }
@@ -256,23 +350,36 @@ function decodeAttribute(bytes: Uint8Array, budget: Budget): { name: string; att
   return { name, attribute: { ...attribute, type } };
 }
 
-function decodeTensor(bytes: Uint8Array, what: string, budget: Budget): { name: string; tensor: StoredTensor } {
+const noExternalData: ExternalData = { get: () => undefined };
+
+function decodeTensor(bytes: Uint8Array, what: string, budget: Budget, external: ExternalData): { name: string; tensor: StoredTensor } {
   const shape: number[] = [];
   let name = "";
   let typeNumber = 0;
   let raw: Uint8Array | null = null;
   let isExternal = false;
+  const place = new Map<string, string>();
   const stored = new Map<number, Field[]>([4, 5, 7, 10].map((number) => [number, []]));
   for (const field of fieldsOf(bytes, tensorProto, budget)) {
     if (field.number === 1) append(shape, readIntegers(field, source), budget);
     else if (field.number === 2) typeNumber = field.integer;
     else if (field.number === 8) name = readText(field);
     else if (field.number === 9) raw = field.bytes;
-    else if (field.number === 13 || (field.number === 14 && field.integer === 1)) isExternal = true;
+    else if (field.number === 13) {
+      const [key, value] = decodeEntry(field.bytes, budget);
+      if (place.has(key)) fail(`${what} ${quote(name)} has ${quote(key)} of its data twice; expected it once`);
+      place.set(key, value);
+    } else if (field.number === 14) isExternal = field.integer === 1;
     else stored.get(field.number)?.push(field);
   }
   const tensor = `${what} ${quote(name)}`;
-  if (isExternal) fail(`${tensor} has its data in another file; expected it inline (save the model with save_as_external_data=False)`);
+  if (isExternal !== place.size > 0)
+    fail(`${tensor} says that its data is elsewhere, and not where, or the other way round; expected both`);
+  if (isExternal) {
+    if (raw || [...stored.values()].some((fields) => fields.length > 0))
+      fail(`${tensor} has its data here and in another file; expected one`);
+    raw = externalBytes(tensor, place, budget, external);
+  }
   const type = tensorTypes.get(typeNumber);
   if (!type) fail(`${tensor} has the data type ${typeNumber}; expected ${knownTypes}`);
   if (shape.length > maximumRank || !shape.every((size) => Number.isSafeInteger(size) && size >= 0))
@@ -285,6 +392,29 @@ function decodeTensor(bytes: Uint8Array, what: string, budget: Budget): { name: 
   const size = raw ? raw.length / type.bytes : countStored(fields, type);
   if (size !== count) fail(`${tensor} holds ${size} numbers; expected ${count} for the shape ${quote(shape)}`);
   return { name, tensor: { shape, type: type.name, raw, fields } };
+}
+
+function decodeEntry(bytes: Uint8Array, budget: Budget): [string, string] {
+  const entry: [string, string] = ["", ""];
+  for (const field of fieldsOf(bytes, stringEntryProto, budget)) entry[field.number - 1] = readText(field);
+  return entry;
+}
+
+/** The bytes of a tensor in another file, from an offset on. */
+function externalBytes(tensor: string, place: ReadonlyMap<string, string>, budget: Budget, external: ExternalData): Uint8Array {
+  const location = place.get("location") ?? "";
+  const bytes = external.get(location);
+  if (!bytes) return fail(`${tensor} has its data in the file ${quote(location)}; expected its bytes in options.externalData`);
+  budget.allow(bytes);
+  const [offset, length] = ["offset", "length"].map((key) => {
+    const text = place.get(key);
+    return text === undefined ? undefined : /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+  });
+  const from = offset ?? 0;
+  const to = from + (length ?? bytes.length - from);
+  if (!(from <= to && to <= bytes.length))
+    fail(`${tensor} has its data at ${from} to ${to} of the ${bytes.length} bytes of ${quote(location)}; expected it within them`);
+  return bytes.subarray(from, to);
 }
 
 /** The numbers of a tensor, now that something reads them. */
@@ -301,8 +431,8 @@ export function readTensor({ shape, type: name, raw, fields }: StoredTensor, bud
   }
   // Truth is whatever is not 0, and a stored number that its type has no room for is none.
   if (name === "BOOL") data.forEach((value, i) => (data[i] = Number(value !== 0)));
-  if (name === "INT32" && !data.every((value) => value === (value | 0)))
-    fail(`a tensor of the type INT32 holds ${quote(data.find((value) => value !== (value | 0)))}; expected numbers of 32 bits`);
+  const bad = isWhole(name) && name !== "INT64" ? data.find((value) => !fitsType(value, name)) : undefined;
+  if (bad !== undefined) fail(`a tensor of the type ${name} holds ${quote(bad)}; expected whole numbers of its type`);
   return { shape, type: name, data: shape.length === 0 && name === "FLOAT" ? Float64Array.of(intended(data[0]!)) : data };
 }
 

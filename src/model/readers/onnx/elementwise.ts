@@ -1,6 +1,6 @@
 import { largestClip } from "../../activation.js";
 import type { Numbers } from "../../network.js";
-import { isWhole } from "./decode.js";
+import { fitsType, isWhole } from "./decode.js";
 import type { Node } from "./graph.js";
 import { broadcast, broadcastShape, expanded, feature, numbersOf, type Call, type Constant, type Feature, type Value } from "./values.js";
 
@@ -39,8 +39,7 @@ export function requireOneType(call: Call, values: readonly Numeric[]): void {
 
 /** Computed whole numbers have to be some, and within their type. */
 export function requireWhole(call: Call, value: Constant): Constant {
-  const fits = value.type === "INT32" ? (x: number): boolean => x === (x | 0) : Number.isSafeInteger;
-  const bad = isWhole(value.type) ? value.data.find((x) => !fits(x)) : undefined;
+  const bad = isWhole(value.type) ? value.data.find((x) => !fitsType(x, value.type)) : undefined;
   return bad === undefined ? value : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
 }
 

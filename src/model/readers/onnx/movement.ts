@@ -127,9 +127,11 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
   Slice: (call) => {
     const value = call.value(0);
     const rank = value.shape.length;
-    const starts = call.integers(1);
-    const ends = call.integers(2);
-    const axes = call.axes(call.has(3) ? call.integers(3) : starts.map((_, i) => i), rank);
+    const isOld = call.opset < 10;
+    const starts = isOld ? (call.integersOf("starts") ?? []) : call.integers(1);
+    const ends = isOld ? (call.integersOf("ends") ?? []) : call.integers(2);
+    const given = isOld ? call.integersOf("axes") : call.has(3) ? call.integers(3) : null;
+    const axes = call.axes(given ?? starts.map((_, i) => i), rank);
     const steps = call.has(4) ? call.integers(4) : starts.map(() => 1);
     if ([ends, axes, steps].some((list) => list.length !== starts.length))
       call.refuse("its starts, ends, axes and steps have different lengths");

@@ -1,5 +1,5 @@
 import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
-import { dataTypeOf, isWhole, knownTypes, type DataType } from "./decode.js";
+import { dataTypeOf, fitsType, isWhole, knownTypes, type DataType } from "./decode.js";
 import { apply, binary, clip, extreme, onto, reciprocal, requireOneType, slopesOf, unary, variadic, type Numeric } from "./elementwise.js";
 import type { Node } from "./graph.js";
 import { movements } from "./movement.js";
@@ -14,6 +14,7 @@ import {
   expanded,
   feature,
   numbersOf,
+  stridesOf,
   type Call,
   type Condition,
   type Constant,
@@ -95,8 +96,9 @@ const operators: Readonly<Record<string, Operator>> = {
   Min: (call) => variadic(call, Math.min, (a, b) => extreme(call, a, b, -1)),
   Neg: (call) => unary(call, (x) => call.graph.scaled(x, -1)),
   Clip: (call) => {
-    const low = call.has(1) ? call.scalar(1) : -Infinity;
-    const high = call.has(2) ? call.scalar(2) : Infinity;
+    const isOld = call.opset < 11;
+    const low = isOld ? call.float("min", -Infinity) : call.has(1) ? call.scalar(1) : -Infinity;
+    const high = isOld ? call.float("max", Infinity) : call.has(2) ? call.scalar(2) : Infinity;
     return unary(call, (x) => clip(call, x, low, high));
   },
   HardSigmoid: (call) => {
@@ -137,6 +139,28 @@ const operators: Readonly<Record<string, Operator>> = {
 
   ...norms,
 
+  DequantizeLinear: dequantize,
+  Scaler: (call) => {
+    const [offset, factor] = ["offset", "scale"].map((name, at) => {
+      const numbers = call.floatsOf(name) ?? [at];
+      return call.fold(numbers.length === 1 ? [] : [numbers.length], "FLOAT", (i) => numbers[i]!);
+    }) as [Constant, Constant];
+    const shifted = onto(
+      call,
+      call.value(0),
+      offset,
+      (a, b) => a - b,
+      (a, b) => call.graph.sum(a, b, -1),
+    );
+    return onto(
+      call,
+      shifted,
+      factor,
+      (a, b) => a * b,
+      (a, b) => call.graph.product(a, b),
+    );
+  },
+
   Cast: (call) => {
     const typeNumber = call.integer("to", 0);
     const type = dataTypeOf(typeNumber) ?? call.refuse(`it makes numbers of type ${typeNumber}; expected ${knownTypes}`);
@@ -164,6 +188,10 @@ const refusals: readonly (readonly [RegExp, string])[] = [
   [/Attention$/, "attention; expected a network of linear layers, norms and elementwise functions"],
   [/^(If|Loop|Scan|SequenceMap)$/, "control flow, which may depend on the data; expected a graph that is the same for every point"],
   [/^(RNN|LSTM|GRU)$/, "a recurrent layer; expected linear layers, norms and elementwise functions"],
+  [
+    /Quantize|^QLinear|Integer$/,
+    "arithmetic with rounded numbers, which have no derivative; expected weights alone rounded (DequantizeLinear)",
+  ],
   [/Pool$/, "pooling; expected linear layers, norms and elementwise functions"],
   [/^(Random|Bernoulli|Multinomial)/, "random numbers; expected a field that gives the same for the same point"],
   [/^MeanVarianceNormalization$|^LRN$/, "a norm over positions; expected one over the features of a point"],
@@ -207,6 +235,35 @@ function requireType(call: Call, { kind, type }: Numeric): void {
     call.refuse(`it computes with whole numbers (${type}) that depend on the inputs; expected them cast to floats first`);
 }
 
+/** (x - zero point) scale of constants, one of each for the tensor, for each place along an axis, or for each block of places. */
+function dequantize(call: Call): Value {
+  const [x, scales] = [call.value(0), call.constant(1)];
+  if (x.kind === "feature") return call.refuse("it computes with rounded numbers, which have no derivative; expected constants");
+  const zeros = call.has(2) ? call.constant(2) : null;
+  if (zeros && (zeros.type !== x.type || zeros.data.length !== scales.data.length))
+    call.refuse(`its zero points are ${zeros.data.length} of ${zeros.type}; expected ${scales.data.length} of ${x.type}`);
+  const rank = x.shape.length;
+  const block = call.integer("block_size", 0);
+  const strides = stridesOf(x.shape);
+  let at: (index: number) => number = () => 0;
+  if (block > 0) {
+    const axis = call.axis(call.integer("axis", 1), rank);
+    const expected = x.shape.map((size, k) => (k === axis ? Math.ceil(size / block) : size));
+    if (String(scales.shape) !== String(expected))
+      call.refuse(`its scales have the shape [${scales.shape.join(", ")}]; expected [${expected.join(", ")}]`);
+    const own = stridesOf(expected);
+    at = (i) =>
+      x.shape.reduce((sum, size, k) => sum + Math.floor((Math.floor(i / strides[k]!) % size) / (k === axis ? block : 1)) * own[k]!, 0);
+  } else if (scales.data.length !== 1 || scales.shape.length > 1) {
+    const axis = call.axis(call.integer("axis", 1), rank);
+    if (scales.shape.length !== 1 || scales.data.length !== x.shape[axis])
+      call.refuse(`its scales have the shape [${scales.shape.join(", ")}]; expected one, or [${x.shape[axis]}] along axis ${axis}`);
+    at = (i) => Math.floor(i / strides[axis]!) % x.shape[axis]!;
+  }
+  const [numbers, factors] = [numbersOf(call, x), numbersOf(call, scales)];
+  return call.fold(x.shape, scales.type, (i) => (numbers[i]! - (zeros?.data[at(i)] ?? 0)) * factors[at(i)]!);
+}
+
 /** As ONNX casts: floats are rounded to the type, whole numbers keep their lowest bits. */
 function cast(call: Call, value: Numeric, type: DataType): Numeric {
   if (value.type === type) return value;
@@ -232,8 +289,9 @@ function castToWhole(call: Call, x: number, from: DataType, type: DataType): num
   // The size of the batch stays it.
   if (isWhole(from) && Number.isNaN(x)) return x;
   const whole = Math.trunc(x);
-  if (type === "INT64" ? Math.abs(whole) <= 2 ** 63 : isWhole(from) ? Number.isSafeInteger(whole) : whole === (whole | 0))
-    return type === "INT64" ? whole : whole | 0;
+  if (type === "INT64" && Math.abs(whole) <= 2 ** 63) return whole;
+  if (fitsType(whole, type)) return whole;
+  if (type === "INT32" && isWhole(from) && Number.isSafeInteger(whole)) return whole | 0;
   return call.refuse(`it makes ${x} a whole number (${type}); expected one within the type`);
 }
 

@@ -140,7 +140,7 @@ export function einsum(call: Call): Numeric {
   const dots = (rank: number): string[] => Array.from({ length: rank }, (_, axis) => `.${rank - axis}`);
   const split = (term: string, ellipsis: number): string[] => {
     const [before = "", after = ""] = term.split("...");
-    return [...before, ...(term.includes("...") ? dots(ellipsis) : []), ...after];
+    return [...before.split(""), ...(term.includes("...") ? dots(ellipsis) : []), ...after.split("")];
   };
   const factors = values.map((value, i): Factor => {
     const labels = split(terms[i]!, spare[i]!);
