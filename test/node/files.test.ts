@@ -4,6 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { InputError } from "../../src/errors.js";
+import { float16 } from "../../src/model/float16.js";
 import { readCsv, writeCsv } from "../../src/node/files/csv.js";
 import { readJson, writeJsonObject } from "../../src/node/files/json.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
@@ -39,18 +40,13 @@ test("a device is no file", async () => {
 describe(".npy", () => {
   test("float32 and float64 come back as they were written, in any shape", () => {
     fc.assert(
-      fc.property(
-        fc.boolean(),
-        fc.array(fc.nat(4), { minLength: 1, maxLength: 4 }),
-        fc.infiniteStream(fc.double()),
-        (single, shape, numbers) => {
-          const values = Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => numbers.next().value as number);
-          const data = single ? Float32Array.from(values) : Float64Array.from(values);
-          const bytes = Buffer.concat(writeNpy({ data, shape }));
-          expect((bytes.length - data.byteLength) % 64).toBe(0);
-          expect(readNpy(bytes)).toEqual({ data, shape });
-        },
-      ),
+      fc.property(fc.boolean(), fc.array(fc.nat(4), { maxLength: 4 }), fc.infiniteStream(fc.double()), (single, shape, numbers) => {
+        const values = Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => numbers.next().value as number);
+        const data = single ? Float32Array.from(values) : Float64Array.from(values);
+        const bytes = Buffer.concat(writeNpy({ data, shape }));
+        expect((bytes.length - data.byteLength) % 64).toBe(0);
+        expect(readNpy(bytes)).toEqual({ data, shape });
+      }),
       { seed: 1, numRuns: 100 },
     );
   });
@@ -73,9 +69,15 @@ describe(".npy", () => {
   });
 
   test.each([
-    ["{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", "little-endian"],
-    ["{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }", '"<i8"'],
+    ["{'descr': '|b1', 'fortran_order': False, 'shape': (8,), }", 'its numbers are "|b1"; expected float16'],
+    ["{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", '"<c8"'],
+    ["{'descr': '<f1', 'fortran_order': False, 'shape': (8,), }", '"<f1"'],
+    ["{'descr': '|f4', 'fortran_order': False, 'shape': (2,), }", '"|f4"'],
     ["{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", '"|O"'],
+    ["{'descr': 'f4', 'fortran_order': False, 'shape': (2,), }", '"f4"'],
+    [`{'descr': '<f8', 'fortran_order': False, 'shape': (${"1, ".repeat(33)}), }`, "33 axes; expected at most 32"],
+    ["{'descr': '>f4', 'fortran_order': True, 'shape': (3,), }", "12 bytes, but 8"],
+    ["{'descr': '|u1', 'fortran_order': True, 'shape': (99999999999, 99999999), }", "8 follow"],
     ["{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", "header"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "12 bytes, but 8"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "4 bytes, but 8"],
@@ -93,10 +95,74 @@ describe(".npy", () => {
     expect(() => readNpy(npyFile(header, floats(1, 2)))).toThrow(InputError);
   });
 
-  test("Fortran order is refused where it differs from C order", () => {
-    const header = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 1), }";
-    expect(readNpy(npyFile(header, floats(1, 2))).shape).toEqual([2, 1]);
-    expect(() => readNpy(npyFile(header.replace("1)", "2)"), floats(1, 2, 3, 4)))).toThrow("ascontiguousarray");
+  /** NumPy's names, how a number of each is written, and what comes back of it. */
+  const types: readonly [descr: string, size: number, write: (view: DataView, littleEndian: boolean) => void, value: number][] = [
+    ["f2", 2, (view, little) => view.setUint16(0, 0xc100, little), -2.5],
+    ["f4", 4, (view, little) => view.setFloat32(0, 0.1, little), Math.fround(0.1)],
+    ["f8", 8, (view, little) => view.setFloat64(0, 0.1, little), 0.1],
+    ["i1", 1, (view) => view.setInt8(0, -100), -100],
+    ["i2", 2, (view, little) => view.setInt16(0, -30_000, little), -30_000],
+    ["i4", 4, (view, little) => view.setInt32(0, -2_000_000_000, little), -2_000_000_000],
+    ["i8", 8, (view, little) => view.setBigInt64(0, -(2n ** 53n), little), -(2 ** 53)],
+    ["u1", 1, (view) => view.setUint8(0, 200), 200],
+    ["u2", 2, (view, little) => view.setUint16(0, 60_000, little), 60_000],
+    ["u4", 4, (view, little) => view.setUint32(0, 4_000_000_000, little), 4_000_000_000],
+    ["u8", 8, (view, little) => view.setBigUint64(0, 2n ** 53n, little), 2 ** 53],
+  ];
+
+  test.each(types)("%s is read in each byte order", (descr, size, write, value) => {
+    for (const order of size === 1 ? ["|", "<", ">"] : ["<", ">", "="]) {
+      const bytes = new Uint8Array(size);
+      write(new DataView(bytes.buffer), order !== ">");
+      const { data, shape } = readNpy(npyFile(`{'descr': '${order}${descr}', 'fortran_order': False, 'shape': (), }`, bytes));
+      expect(data, order).toEqual(descr === "f4" ? Float32Array.of(value) : Float64Array.of(value));
+      expect(shape).toEqual([]);
+    }
+  });
+
+  test("every float16 is the number that models' float16 is", () => {
+    const halves = Uint16Array.from({ length: 2 ** 16 }, (_, bits) => bits);
+    const file = npyFile("{'descr': '<f2', 'fortran_order': False, 'shape': (65536,), }", new Uint8Array(halves.buffer));
+    expect(readNpy(file).data).toEqual(Float64Array.from(halves, float16));
+  });
+
+  test.each([
+    ["i8", 2n ** 53n + 1n],
+    ["i8", -(2n ** 53n) - 1n],
+    ["u8", 2n ** 64n - 1n],
+  ])("%s of %s is refused, with its place", (descr, value) => {
+    const bytes = new Uint8Array(BigUint64Array.of(1n, 2n, BigInt.asUintN(64, value), 3n).buffer);
+    for (const [fortran, place] of [
+      ["False", "[1, 0]"],
+      ["True", "[0, 1]"],
+    ])
+      expect(() => readNpy(npyFile(`{'descr': '<${descr}', 'fortran_order': ${fortran}, 'shape': (2, 2), }`, bytes))).toThrow(
+        `its number at ${place} is ${value}; expected whole numbers from -2^53 to 2^53`,
+      );
+  });
+
+  test("Fortran order becomes C order, in any shape", () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(4), { maxLength: 4 }), (shape) => {
+        const count = shape.reduce((a, b) => a * b, 1);
+        // Each number is its own place in the file: the first axis varies fastest there.
+        const file = npyFile(
+          `{'descr': '<u2', 'fortran_order': True, 'shape': (${shape.map((axis) => `${axis},`).join(" ")}), }`,
+          new Uint8Array(Uint16Array.from({ length: count }, (_, index) => index).buffer),
+        );
+        const expected = Array.from({ length: count }, (_, index) => {
+          let rest = index;
+          const place = shape.toReversed().map((axis) => {
+            const along = rest % axis;
+            rest = (rest - along) / axis;
+            return along;
+          });
+          return place.reduce((sum, along, axis) => sum * shape[shape.length - 1 - axis]! + along, 0);
+        });
+        expect(readNpy(file)).toEqual({ data: Float64Array.from(expected), shape });
+      }),
+      { seed: 4, numRuns: 200 },
+    );
   });
 
   test("random bytes are refused or read, never anything else", () => {
@@ -256,6 +322,8 @@ describe("points and contexts", () => {
     const data = Float64Array.of(1, 2, 3, 4);
     expect(asContext({ data, shape: [2, 2] }, 2, 2, "c")).toBe(data);
     expect(asContext({ data, shape: [1, 4] }, 4, 9, "c")).toBe(data);
+    expect(asContext({ data: Float64Array.of(5), shape: [] }, 1, 9, "c")).toEqual(Float64Array.of(5));
+    expect(() => asContext({ data: Float64Array.of(5), shape: [] }, 2, 9, "c.npy")).toThrow("its shape is []; expected [2] or [9, 2]");
     expect(() => asContext({ data, shape: [2, 2] }, 2, 3, "c.csv")).toThrow("c.csv: its shape is [2, 2]; expected [2] or [3, 2]");
     expect(() => asContext({ data, shape: [2, 2] }, 1, 4, "c.csv")).toThrow("expected [1] or [4, 1]");
   });

@@ -34,8 +34,8 @@ interface EvalOptions extends ModelOptions, EvaluationOptions {
 }
 
 const help = `
-Points: .npy in float32 or float64, [count, state] or any shape that ends in the state; .csv, a line per point, with
-or without a line of names; .json, a list of lists, a flat list, or {"count": ..., "points": [...]}.
+Points: .npy of real numbers, [count, state] or any shape that ends in the state; .csv, a line per point, with or
+without a line of names; .json, a list of lists, a flat list, or {"count": ..., "points": [...]}.
 
 Results, by the extension of --out:
   .json  the same object as --json prints: count, state, context (their sizes), method, adapter, milliseconds,

@@ -74,7 +74,7 @@ export function asContext(
   pointCount: number,
   path: string,
 ): Float32Array | Float64Array {
-  const rowsFit = shape.length === 1 || shape.at(-1) === contextSize;
+  const rowsFit = shape.length <= 1 || shape.at(-1) === contextSize;
   if (rowsFit && (data.length === contextSize || data.length === contextSize * pointCount)) return data;
   throw new InputError(
     `${path}: its shape is [${shape.join(", ")}]; expected [${contextSize}] or [${pointCount}, ${contextSize}], one context for all points or one per point`,

@@ -1,7 +1,7 @@
 /** Numbers with a shape, row-major, as a file holds them. */
 export interface NumberArray {
   readonly data: Float32Array | Float64Array;
-  /** At least one axis; the last is the components of a point where there are two or more. */
+  /** No axes where it is one number. */
   readonly shape: readonly number[];
 }
 
