@@ -226,6 +226,103 @@ describe(".csv", () => {
     });
   });
 
+  const separators = [",", ";", "\t", " "];
+
+  test("numbers come back whatever separates them, under comments and names or none, with blanks around them", () => {
+    const blanks = fc.nat(3).map((count) => " ".repeat(count));
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...separators),
+        fc.integer({ min: 1, max: 4 }),
+        fc.array(fc.double(), { minLength: 4, maxLength: 40 }),
+        fc.constantFrom("", "# x, y; z\n", "# 1 2\r\n# \n"),
+        fc.boolean(),
+        fc.constantFrom("\n", "\r\n", "\n\n"),
+        fc.infiniteStream(blanks),
+        (separator, width, numbers, comment, named, end, blank) => {
+          const rows = Math.floor(numbers.length / width);
+          const data = Float64Array.from(numbers.slice(0, rows * width));
+          const around = (cell: string): string => blank.next().value! + cell + blank.next().value!;
+          const line = (cells: string[]): string => cells.map(around).join(separator) + end;
+          const names = named ? line(Array.from({ length: width }, (_, column) => `x${column}`)) : "";
+          const lines = Array.from({ length: rows }, (_, row) => line([...data.subarray(row * width, (row + 1) * width)].map(String)));
+          // -0 is written as 0.
+          expect(readCsv(comment + names + lines.join(""))).toEqual({ data: data.map((value) => value + 0), shape: [rows, width] });
+        },
+      ),
+      { seed: 5, numRuns: 300 },
+    );
+  });
+
+  test("what numpy.savetxt writes is read, with a header and without", () => {
+    const rows = "1.000000000000000000e+00 -2.500000000000000000e-01\nnan inf\n";
+    const numbers = { data: Float64Array.of(1, -0.25, NaN, Infinity), shape: [2, 2] };
+    for (const header of ["", "# x y\n", "# made by hand, in 2 lines;\n# x y\n"]) expect(readCsv(header + rows)).toEqual(numbers);
+  });
+
+  test("a comment is one or more first lines that begin with # and a space", () => {
+    expect(() => readCsv("#x y\n1 2\n")).toThrow('line 1, cell 1 is "#x"; expected a number, separated by spaces');
+    expect(() => readCsv("# x y\n1 2\n# 3 4\n")).toThrow("line 3 has 3 cells; expected 2 as in line 2, separated by spaces");
+    expect(() => readCsv("\uFEFF# x\r\n# y\r\n1;z")).toThrow('line 3, cell 2 is "z"');
+    expect(() => readCsv("# x y")).toThrow("no numbers");
+  });
+
+  test.for(["time (s)\n1\n2", "x 0\n1\n2", "x\n1, 2\n3, 4", '"a b; c"\t"d,\ne"\n1\t2', "x (a;b), y\n1,2", "x y z\n1 2"])(
+    "%j: what stands in names separates no numbers",
+    (text) => {
+      expect(readCsv(text).data[0]).toBe(1);
+    },
+  );
+
+  test.each([
+    ["1,5;2,5", 'line 1, cell 1 is "1,5"; expected a number with a decimal point, not a decimal comma, separated by semicolons'],
+    ["1;2,5", 'line 1, cell 2 is "2,5"; expected a number with a decimal point'],
+    ["x;y\n-1,5e3;2", 'line 2, cell 1 is "-1,5e3"; expected a number with a decimal point'],
+    ["x\n1;,5", 'line 2, cell 2 is ",5"; expected a number with a decimal point'],
+    ["x\ty\n1,5\t2", 'line 2, cell 1 is "1,5"; expected a number with a decimal point, not a decimal comma, separated by tabs'],
+    ["1,2\n3;4\n", "line 2 has 1 cells; expected 2 as in line 1, separated by commas"],
+    ["1;2\n3;4 5\n", 'line 2, cell 2 is "4 5"; expected a number, separated by semicolons'],
+    ["1,2;3\n", 'line 1, cell 1 is "1,2"'],
+    ["1, 2; 3\n", "separated by "],
+    ["1 2\n3\t4\n", 'line 1, cell 1 is "1 2"; expected a number, separated by tabs'],
+    ["1 2\n3 4\n5\t6\n", "line 3 has 1 cells; expected 2 as in line 1, separated by spaces"],
+    ["1\t2\n3 4\t5\n", 'line 2, cell 1 is "3 4"; expected a number, separated by tabs'],
+    ["1;2\n1 000;2\n", 'cell 1 is "1 000"'],
+  ])("%j mixes separators, and is refused", (text, message) => {
+    expect(() => readCsv(text)).toThrow(message);
+    expect(() => readCsv(text)).toThrow(InputError);
+  });
+
+  test.for(
+    separators.flatMap((separator) =>
+      [
+        "1.2.3,4\n5,6",
+        "NA,NA\n1,2",
+        "n/a,x\n1,2",
+        "x,1\n2,3",
+        "1,O\n2,3",
+        "O.5,l\n1,2",
+        "--1,2\n2,3",
+        "1,2\n-,3",
+        "1,2\n3,0x10",
+        "1,2\n3,1e400",
+        "1,2\n3",
+        "1,2\n3,4,5",
+        '1,2\n3,"1"23',
+        '1,"2\n3,4',
+        '1,2"3"',
+        '1,2\n"3"x,4',
+      ].map((text) => text.replaceAll(",", separator)),
+    ),
+  )("%j is refused, whatever separates", (text) => {
+    expect(() => readCsv(text)).toThrow(InputError);
+  });
+
+  test.for([";", "\t"])("empty cells between %j are refused", (separator) => {
+    for (const text of ["1,,2", "1,2\n3,", ",1\n2,3", "x,\n1,2"])
+      expect(() => readCsv(text.replaceAll(",", separator)), text).toThrow(/expected a number/);
+  });
+
   test.each([
     ["x0,x1\n1,2\n3,abc\n", 'line 3, cell 2 is "abc"'],
     ["1,x\n3,4\n", 'line 1, cell 2 is "x"'],
@@ -333,7 +430,12 @@ describe("points and contexts", () => {
     await writeFile(path, "1,2\n3,x\n");
     await expect(readNumbers(path)).rejects.toThrow(`${path}: line 2, cell 2`);
     await expect(readNumbers(join(folder, "absent.npy"))).rejects.toThrow("absent.npy: no such file");
-    await expect(readNumbers(folder)).rejects.toThrow("expected .npy, .csv, .json");
+    await expect(readNumbers(folder)).rejects.toThrow("expected .npy, .csv, .tsv, .txt, .json");
+    for (const extension of [".csv", ".tsv", ".TXT"]) {
+      const table = join(folder, `table${extension}`);
+      await writeFile(table, "x\ty\n1\t2\n");
+      expect((await readNumbers(table)).shape, extension).toEqual([1, 2]);
+    }
     const binary = join(folder, "binary.json");
     await writeFile(binary, Uint8Array.of(0xff, 0xfe));
     await expect(readNumbers(binary)).rejects.toThrow("not text in UTF-8");

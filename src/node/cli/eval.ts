@@ -34,8 +34,12 @@ interface EvalOptions extends ModelOptions, EvaluationOptions {
 }
 
 const help = `
-Points: .npy of real numbers, [count, state] or any shape that ends in the state; .csv, a line per point, with or
-without a line of names; .json, a list of lists, a flat list, or {"count": ..., "points": [...]}.
+Points:
+  .npy   real numbers, [count, state] or any shape that ends in the state
+  .csv, .tsv, .txt
+         a line per point, with or without a line of names. The first line tells what separates the numbers: commas
+         where it has any, else semicolons, else tabs, else spaces. First lines that begin with "# " are skipped.
+  .json  a list of lists, a flat list, or {"count": ..., "points": [...]}
 
 Results, by the extension of --out:
   .json  the same object as --json prints: count, state, context (their sizes), method, adapter, milliseconds,
@@ -52,7 +56,7 @@ export function addEval(program: Command): void {
     .command("eval")
     .description("evaluate f and its divergence at the points of a file")
     .addArgument(modelArgument())
-    .requiredOption("--points <file>", "points: .npy, .csv or .json")
+    .requiredOption("--points <file>", "points: .npy, .csv, .tsv, .txt or .json")
     .option("--context <numbers>", contextHelp);
   addModelOptions(command);
   addEvaluationOptions(command)

@@ -9,9 +9,15 @@ import type { NumberArray } from "./table.js";
 
 const readers: Readonly<Record<string, (bytes: Uint8Array) => NumberArray>> = {
   ".npy": readNpy,
-  ".csv": (bytes) => readCsv(readUtf8(bytes)),
+  ".csv": readTable,
+  ".tsv": readTable,
+  ".txt": readTable,
   ".json": (bytes) => readJson(readUtf8(bytes)),
 };
+
+function readTable(bytes: Uint8Array): NumberArray {
+  return readCsv(readUtf8(bytes));
+}
 
 function readUtf8(bytes: Uint8Array): string {
   try {
