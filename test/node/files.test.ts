@@ -216,13 +216,14 @@ describe(".csv", () => {
   });
 
   test("a line of names may be left out; blank lines, Windows line ends and a byte-order mark are no matter", () => {
-    expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2] });
+    expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2], count: 2 });
   });
 
   test("quotes stand around names and numbers, with commas, line ends and doubled quotes in them", () => {
     expect(readCsv('\uFEFF"x, 0","the ""other""\none"\n"1","-2e3"\n3,"4"')).toEqual({
       data: Float64Array.of(1, -2000, 3, 4),
       shape: [2, 2],
+      count: 2,
     });
   });
 
@@ -247,7 +248,11 @@ describe(".csv", () => {
           const names = named ? line(Array.from({ length: width }, (_, column) => `x${column}`)) : "";
           const lines = Array.from({ length: rows }, (_, row) => line([...data.subarray(row * width, (row + 1) * width)].map(String)));
           // -0 is written as 0.
-          expect(readCsv(comment + names + lines.join(""))).toEqual({ data: data.map((value) => value + 0), shape: [rows, width] });
+          expect(readCsv(comment + names + lines.join(""))).toEqual({
+            data: data.map((value) => value + 0),
+            shape: [rows, width],
+            count: rows,
+          });
         },
       ),
       { seed: 5, numRuns: 300 },
@@ -256,7 +261,7 @@ describe(".csv", () => {
 
   test("what numpy.savetxt writes is read, with a header and without", () => {
     const rows = "1.000000000000000000e+00 -2.500000000000000000e-01\nnan inf\n";
-    const numbers = { data: Float64Array.of(1, -0.25, NaN, Infinity), shape: [2, 2] };
+    const numbers = { data: Float64Array.of(1, -0.25, NaN, Infinity), shape: [2, 2], count: 2 };
     for (const header of ["", "# x y\n", "# made by hand, in 2 lines;\n# x y\n"]) expect(readCsv(header + rows)).toEqual(numbers);
   });
 
@@ -351,6 +356,7 @@ describe(".json", () => {
     expect(readJson('{"count": 2, "points": [[1], [3]]}').shape).toEqual([2, 1]);
     expect(readJson("[[[1, 2]], [[3, 4]]]").shape).toEqual([2, 1, 2]);
     expect(readJson("[]").shape).toEqual([0]);
+    expect(readJson('{"count": 1, "points": [[1, 2], [3, 4]]}')).toEqual({ data: Float64Array.of(1, 2, 3, 4), shape: [2, 2], count: 1 });
   });
 
   test.each([
@@ -413,6 +419,62 @@ describe("points and contexts", () => {
     expect(() => asPoints({ data, shape: [6] }, 4, "p.csv")).toThrow("p.csv: it holds 6 numbers; expected a multiple of 4");
     expect(() => asPoints({ data, shape: [3, 2] }, 3, "p.csv")).toThrow("2 components; expected 3");
     expect(() => asPoints({ data: new Float64Array(), shape: [2, 0] }, 3, "p.csv")).toThrow("0 components; expected 3");
+  });
+
+  test("a point's are the fewest last axes whose product is the state, and the batch is the rest", () => {
+    const data = Float64Array.from({ length: 36 }, (_, index) => index);
+    const read = (shape: number[], stateSize: number): readonly number[] => {
+      const points = asPoints(
+        {
+          data: data.subarray(
+            0,
+            shape.reduce((a, b) => a * b, 1),
+          ),
+          shape,
+        },
+        stateSize,
+        "p",
+      );
+      expect(points.shape).toEqual(shape);
+      return points.batch;
+    };
+    expect(read([6, 2, 3], 6)).toEqual([6]);
+    expect(read([2, 1, 2, 3], 6)).toEqual([2, 1]);
+    expect(read([2, 3, 3, 2, 1], 6)).toEqual([2, 3]);
+    expect(read([3, 2], 6)).toEqual([]);
+    expect(read([0, 2, 3], 6)).toEqual([0]);
+    // The last axis is the state already.
+    expect(read([1, 6], 6)).toEqual([1]);
+    expect(read([5, 1, 6], 6)).toEqual([5, 1]);
+    expect(() => read([2, 3, 2], 4)).toThrow("p: its shape is [2, 3, 2], so its points have 2 components; expected 4");
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(3), { maxLength: 3 }),
+        fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 3 }),
+        (batch, own) => {
+          fc.pre(batch.length + own.length > 1);
+          const [points, stateSize] = [batch, own].map((axes) => axes.reduce((a, b) => a * b, 1)) as [number, number];
+          const given = { data: new Float32Array(points * stateSize), shape: [...batch, ...own] };
+          expect(asPoints(given, stateSize, "p")).toEqual({ ...given, batch });
+          expect(asPoints({ ...given, count: points }, stateSize, "p")).toEqual({ ...given, batch });
+          expect(() => asPoints({ ...given, count: points + 1 }, stateSize, "p")).toThrow(InputError);
+        },
+      ),
+      { seed: 6, numRuns: 200 },
+    );
+  });
+
+  test("a line of a table is a point, and a count is one of points", () => {
+    expect(() => asPoints(readCsv("1,2\n3,4\n5,6"), 6, "p.csv")).toThrow(
+      "p.csv: its shape is [3, 2], its count 3, so its points have 2 components; expected 6",
+    );
+    for (const points of ["[1, 2, 3, 4, 5, 6]", "[[1, 2], [3, 4], [5, 6]]"]) {
+      expect(() => asPoints(readJson(`{"count": 3, "points": ${points}}`), 6, "p.json")).toThrow("2 components; expected 6");
+      expect(asPoints(readJson(`{"count": 1, "points": ${points}}`), 6, "p.json").batch.reduce((a, b) => a * b, 1)).toBe(1);
+    }
+    expect(() => asContext(readJson('{"count": 1, "points": [[1], [2]]}'), 1, 2, "c.json")).toThrow(
+      "c.json: its shape is [2, 1], its count 1; expected [1] or [2, 1]",
+    );
   });
 
   test("a context is one row, or one row per point", () => {

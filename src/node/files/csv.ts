@@ -37,7 +37,7 @@ export function readCsv(file: string): NumberArray {
       data[row * width + column] = value;
     }
   }
-  return { data, shape: [rows.length, width] };
+  return { data, shape: [rows.length, width], count: rows.length };
 }
 
 function describeExpected(cell: string): string {

@@ -3,6 +3,8 @@ export interface NumberArray {
   readonly data: Float32Array | Float64Array;
   /** No axes where it is one number. */
   readonly shape: readonly number[];
+  /** How many points they are, where the file tells: a table has one in each line. */
+  readonly count?: number;
 }
 
 /** One column of a .csv file. */
