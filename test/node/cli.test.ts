@@ -178,6 +178,25 @@ describe("eval", () => {
     expect(json.divergence).toEqual([...divergence.data]);
   });
 
+  test("gives results in the shape of points that end in several axes, and reads those of numpy.savetxt", async () => {
+    const shape = [truth.points.length, 2, 1];
+    await writeFile(join(folder, "particles.npy"), Buffer.concat(writeNpy({ data: Float64Array.from(truth.points.flat()), shape })));
+    await writeFile(join(folder, "particles.txt"), `# x y\n${truth.points.map((point) => point.join(" ")).join("\n")}\n`);
+    for (const [name, expected] of [
+      ["particles.npy", shape],
+      ["particles.txt", shape.slice(0, 2)],
+    ] as const) {
+      const common = ["--context", "context.json", "--adapter", "cpu", "--diagonal", "--out", "p.npy"];
+      expect(await deldot(["eval", moons, "--points", name, ...common])).toMatchObject({ status: 0, stderr: "" });
+      const [divergence, value, diagonal] = await Promise.all(
+        ["p.npy", "p.value.npy", "p.diagonal.npy"].map(async (file) => readNpy(await readFile(join(folder, file)))),
+      );
+      expect([divergence!.shape, value!.shape, diagonal!.shape]).toEqual([shape.slice(0, 1), expected, expected]);
+      expectClose([...divergence!.data], truth.divergence, 1e-9);
+      expectClose([...value!.data], truth.value.flat(), 1e-9);
+    }
+  });
+
   test("takes no points at all", async () => {
     await writeFile(join(folder, "none.json"), "[]");
     expect(await evalJson(moons, "--points", "none.json", "--context", "0.5")).toMatchObject({ count: 0, divergence: [], value: [] });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { InputError } from "../../src/errors.js";
+import { float16 } from "../../src/model/float16.js";
 import { readCsv, writeCsv } from "../../src/node/files/csv.js";
 import { readJson, writeJsonObject } from "../../src/node/files/json.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
@@ -39,18 +40,13 @@ test("a device is no file", async () => {
 describe(".npy", () => {
   test("float32 and float64 come back as they were written, in any shape", () => {
     fc.assert(
-      fc.property(
-        fc.boolean(),
-        fc.array(fc.nat(4), { minLength: 1, maxLength: 4 }),
-        fc.infiniteStream(fc.double()),
-        (single, shape, numbers) => {
-          const values = Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => numbers.next().value as number);
-          const data = single ? Float32Array.from(values) : Float64Array.from(values);
-          const bytes = Buffer.concat(writeNpy({ data, shape }));
-          expect((bytes.length - data.byteLength) % 64).toBe(0);
-          expect(readNpy(bytes)).toEqual({ data, shape });
-        },
-      ),
+      fc.property(fc.boolean(), fc.array(fc.nat(4), { maxLength: 4 }), fc.infiniteStream(fc.double()), (single, shape, numbers) => {
+        const values = Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => numbers.next().value as number);
+        const data = single ? Float32Array.from(values) : Float64Array.from(values);
+        const bytes = Buffer.concat(writeNpy({ data, shape }));
+        expect((bytes.length - data.byteLength) % 64).toBe(0);
+        expect(readNpy(bytes)).toEqual({ data, shape });
+      }),
       { seed: 1, numRuns: 100 },
     );
   });
@@ -73,9 +69,15 @@ describe(".npy", () => {
   });
 
   test.each([
-    ["{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", "little-endian"],
-    ["{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }", '"<i8"'],
+    ["{'descr': '|b1', 'fortran_order': False, 'shape': (8,), }", 'its numbers are "|b1"; expected float16'],
+    ["{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", '"<c8"'],
+    ["{'descr': '<f1', 'fortran_order': False, 'shape': (8,), }", '"<f1"'],
+    ["{'descr': '|f4', 'fortran_order': False, 'shape': (2,), }", '"|f4"'],
     ["{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", '"|O"'],
+    ["{'descr': 'f4', 'fortran_order': False, 'shape': (2,), }", '"f4"'],
+    [`{'descr': '<f8', 'fortran_order': False, 'shape': (${"1, ".repeat(33)}), }`, "33 axes; expected at most 32"],
+    ["{'descr': '>f4', 'fortran_order': True, 'shape': (3,), }", "12 bytes, but 8"],
+    ["{'descr': '|u1', 'fortran_order': True, 'shape': (99999999999, 99999999), }", "8 follow"],
     ["{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", "header"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "12 bytes, but 8"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "4 bytes, but 8"],
@@ -93,10 +95,74 @@ describe(".npy", () => {
     expect(() => readNpy(npyFile(header, floats(1, 2)))).toThrow(InputError);
   });
 
-  test("Fortran order is refused where it differs from C order", () => {
-    const header = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 1), }";
-    expect(readNpy(npyFile(header, floats(1, 2))).shape).toEqual([2, 1]);
-    expect(() => readNpy(npyFile(header.replace("1)", "2)"), floats(1, 2, 3, 4)))).toThrow("ascontiguousarray");
+  /** NumPy's names, how a number of each is written, and what comes back of it. */
+  const types: readonly [descr: string, size: number, write: (view: DataView, littleEndian: boolean) => void, value: number][] = [
+    ["f2", 2, (view, little) => view.setUint16(0, 0xc100, little), -2.5],
+    ["f4", 4, (view, little) => view.setFloat32(0, 0.1, little), Math.fround(0.1)],
+    ["f8", 8, (view, little) => view.setFloat64(0, 0.1, little), 0.1],
+    ["i1", 1, (view) => view.setInt8(0, -100), -100],
+    ["i2", 2, (view, little) => view.setInt16(0, -30_000, little), -30_000],
+    ["i4", 4, (view, little) => view.setInt32(0, -2_000_000_000, little), -2_000_000_000],
+    ["i8", 8, (view, little) => view.setBigInt64(0, -(2n ** 53n), little), -(2 ** 53)],
+    ["u1", 1, (view) => view.setUint8(0, 200), 200],
+    ["u2", 2, (view, little) => view.setUint16(0, 60_000, little), 60_000],
+    ["u4", 4, (view, little) => view.setUint32(0, 4_000_000_000, little), 4_000_000_000],
+    ["u8", 8, (view, little) => view.setBigUint64(0, 2n ** 53n, little), 2 ** 53],
+  ];
+
+  test.each(types)("%s is read in each byte order", (descr, size, write, value) => {
+    for (const order of size === 1 ? ["|", "<", ">"] : ["<", ">", "="]) {
+      const bytes = new Uint8Array(size);
+      write(new DataView(bytes.buffer), order !== ">");
+      const { data, shape } = readNpy(npyFile(`{'descr': '${order}${descr}', 'fortran_order': False, 'shape': (), }`, bytes));
+      expect(data, order).toEqual(descr === "f4" ? Float32Array.of(value) : Float64Array.of(value));
+      expect(shape).toEqual([]);
+    }
+  });
+
+  test("every float16 is the number that models' float16 is", () => {
+    const halves = Uint16Array.from({ length: 2 ** 16 }, (_, bits) => bits);
+    const file = npyFile("{'descr': '<f2', 'fortran_order': False, 'shape': (65536,), }", new Uint8Array(halves.buffer));
+    expect(readNpy(file).data).toEqual(Float64Array.from(halves, float16));
+  });
+
+  test.each([
+    ["i8", 2n ** 53n + 1n],
+    ["i8", -(2n ** 53n) - 1n],
+    ["u8", 2n ** 64n - 1n],
+  ])("%s of %s is refused, with its place", (descr, value) => {
+    const bytes = new Uint8Array(BigUint64Array.of(1n, 2n, BigInt.asUintN(64, value), 3n).buffer);
+    for (const [fortran, place] of [
+      ["False", "[1, 0]"],
+      ["True", "[0, 1]"],
+    ])
+      expect(() => readNpy(npyFile(`{'descr': '<${descr}', 'fortran_order': ${fortran}, 'shape': (2, 2), }`, bytes))).toThrow(
+        `its number at ${place} is ${value}; expected whole numbers from -2^53 to 2^53`,
+      );
+  });
+
+  test("Fortran order becomes C order, in any shape", () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(4), { maxLength: 4 }), (shape) => {
+        const count = shape.reduce((a, b) => a * b, 1);
+        // Each number is its own place in the file: the first axis varies fastest there.
+        const file = npyFile(
+          `{'descr': '<u2', 'fortran_order': True, 'shape': (${shape.map((axis) => `${axis},`).join(" ")}), }`,
+          new Uint8Array(Uint16Array.from({ length: count }, (_, index) => index).buffer),
+        );
+        const expected = Array.from({ length: count }, (_, index) => {
+          let rest = index;
+          const place = shape.toReversed().map((axis) => {
+            const along = rest % axis;
+            rest = (rest - along) / axis;
+            return along;
+          });
+          return place.reduce((sum, along, axis) => sum * shape[shape.length - 1 - axis]! + along, 0);
+        });
+        expect(readNpy(file)).toEqual({ data: Float64Array.from(expected), shape });
+      }),
+      { seed: 4, numRuns: 200 },
+    );
   });
 
   test("random bytes are refused or read, never anything else", () => {
@@ -150,14 +216,116 @@ describe(".csv", () => {
   });
 
   test("a line of names may be left out; blank lines, Windows line ends and a byte-order mark are no matter", () => {
-    expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2] });
+    expect(readCsv("\uFEFF1, 2\r\n\r\n+3.,.5E1\r\n")).toEqual({ data: Float64Array.of(1, 2, 3, 5), shape: [2, 2], count: 2 });
   });
 
   test("quotes stand around names and numbers, with commas, line ends and doubled quotes in them", () => {
     expect(readCsv('\uFEFF"x, 0","the ""other""\none"\n"1","-2e3"\n3,"4"')).toEqual({
       data: Float64Array.of(1, -2000, 3, 4),
       shape: [2, 2],
+      count: 2,
     });
+  });
+
+  const separators = [",", ";", "\t", " "];
+
+  test("numbers come back whatever separates them, under comments and names or none, with blanks around them", () => {
+    const blanks = fc.nat(3).map((count) => " ".repeat(count));
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...separators),
+        fc.integer({ min: 1, max: 4 }),
+        fc.array(fc.double(), { minLength: 4, maxLength: 40 }),
+        fc.constantFrom("", "# x, y; z\n", "# 1 2\r\n# \n"),
+        fc.boolean(),
+        fc.constantFrom("\n", "\r\n", "\n\n"),
+        fc.infiniteStream(blanks),
+        (separator, width, numbers, comment, named, end, blank) => {
+          const rows = Math.floor(numbers.length / width);
+          const data = Float64Array.from(numbers.slice(0, rows * width));
+          const around = (cell: string): string => blank.next().value! + cell + blank.next().value!;
+          const line = (cells: string[]): string => cells.map(around).join(separator) + end;
+          const names = named ? line(Array.from({ length: width }, (_, column) => `x${column}`)) : "";
+          const lines = Array.from({ length: rows }, (_, row) => line([...data.subarray(row * width, (row + 1) * width)].map(String)));
+          // -0 is written as 0.
+          expect(readCsv(comment + names + lines.join(""))).toEqual({
+            data: data.map((value) => value + 0),
+            shape: [rows, width],
+            count: rows,
+          });
+        },
+      ),
+      { seed: 5, numRuns: 300 },
+    );
+  });
+
+  test("what numpy.savetxt writes is read, with a header and without", () => {
+    const rows = "1.000000000000000000e+00 -2.500000000000000000e-01\nnan inf\n";
+    const numbers = { data: Float64Array.of(1, -0.25, NaN, Infinity), shape: [2, 2], count: 2 };
+    for (const header of ["", "# x y\n", "# made by hand, in 2 lines;\n# x y\n"]) expect(readCsv(header + rows)).toEqual(numbers);
+  });
+
+  test("a comment is one or more first lines that begin with # and a space", () => {
+    expect(() => readCsv("#x y\n1 2\n")).toThrow('line 1, cell 1 is "#x"; expected a number, separated by spaces');
+    expect(() => readCsv("# x y\n1 2\n# 3 4\n")).toThrow("line 3 has 3 cells; expected 2 as in line 2, separated by spaces");
+    expect(() => readCsv("\uFEFF# x\r\n# y\r\n1;z")).toThrow('line 3, cell 2 is "z"');
+    expect(() => readCsv("# x y")).toThrow("no numbers");
+  });
+
+  test.for(["time (s)\n1\n2", "x 0\n1\n2", "x\n1, 2\n3, 4", '"a b; c"\t"d,\ne"\n1\t2', "x (a;b), y\n1,2", "x y z\n1 2"])(
+    "%j: what stands in names separates no numbers",
+    (text) => {
+      expect(readCsv(text).data[0]).toBe(1);
+    },
+  );
+
+  test.each([
+    ["1,5;2,5", 'line 1, cell 1 is "1,5"; expected a number with a decimal point, not a decimal comma, separated by semicolons'],
+    ["1;2,5", 'line 1, cell 2 is "2,5"; expected a number with a decimal point'],
+    ["x;y\n-1,5e3;2", 'line 2, cell 1 is "-1,5e3"; expected a number with a decimal point'],
+    ["x\n1;,5", 'line 2, cell 2 is ",5"; expected a number with a decimal point'],
+    ["x\ty\n1,5\t2", 'line 2, cell 1 is "1,5"; expected a number with a decimal point, not a decimal comma, separated by tabs'],
+    ["1,2\n3;4\n", "line 2 has 1 cells; expected 2 as in line 1, separated by commas"],
+    ["1;2\n3;4 5\n", 'line 2, cell 2 is "4 5"; expected a number, separated by semicolons'],
+    ["1,2;3\n", 'line 1, cell 1 is "1,2"'],
+    ["1, 2; 3\n", "separated by "],
+    ["1 2\n3\t4\n", 'line 1, cell 1 is "1 2"; expected a number, separated by tabs'],
+    ["1 2\n3 4\n5\t6\n", "line 3 has 1 cells; expected 2 as in line 1, separated by spaces"],
+    ["1\t2\n3 4\t5\n", 'line 2, cell 1 is "3 4"; expected a number, separated by tabs'],
+    ["1;2\n1 000;2\n", 'cell 1 is "1 000"'],
+  ])("%j mixes separators, and is refused", (text, message) => {
+    expect(() => readCsv(text)).toThrow(message);
+    expect(() => readCsv(text)).toThrow(InputError);
+  });
+
+  test.for(
+    separators.flatMap((separator) =>
+      [
+        "1.2.3,4\n5,6",
+        "NA,NA\n1,2",
+        "n/a,x\n1,2",
+        "x,1\n2,3",
+        "1,O\n2,3",
+        "O.5,l\n1,2",
+        "--1,2\n2,3",
+        "1,2\n-,3",
+        "1,2\n3,0x10",
+        "1,2\n3,1e400",
+        "1,2\n3",
+        "1,2\n3,4,5",
+        '1,2\n3,"1"23',
+        '1,"2\n3,4',
+        '1,2"3"',
+        '1,2\n"3"x,4',
+      ].map((text) => text.replaceAll(",", separator)),
+    ),
+  )("%j is refused, whatever separates", (text) => {
+    expect(() => readCsv(text)).toThrow(InputError);
+  });
+
+  test.for([";", "\t"])("empty cells between %j are refused", (separator) => {
+    for (const text of ["1,,2", "1,2\n3,", ",1\n2,3", "x,\n1,2"])
+      expect(() => readCsv(text.replaceAll(",", separator)), text).toThrow(/expected a number/);
   });
 
   test.each([
@@ -188,6 +356,7 @@ describe(".json", () => {
     expect(readJson('{"count": 2, "points": [[1], [3]]}').shape).toEqual([2, 1]);
     expect(readJson("[[[1, 2]], [[3, 4]]]").shape).toEqual([2, 1, 2]);
     expect(readJson("[]").shape).toEqual([0]);
+    expect(readJson('{"count": 1, "points": [[1, 2], [3, 4]]}')).toEqual({ data: Float64Array.of(1, 2, 3, 4), shape: [2, 2], count: 1 });
   });
 
   test.each([
@@ -252,10 +421,68 @@ describe("points and contexts", () => {
     expect(() => asPoints({ data: new Float64Array(), shape: [2, 0] }, 3, "p.csv")).toThrow("0 components; expected 3");
   });
 
+  test("a point's are the fewest last axes whose product is the state, and the batch is the rest", () => {
+    const data = Float64Array.from({ length: 36 }, (_, index) => index);
+    const read = (shape: number[], stateSize: number): readonly number[] => {
+      const points = asPoints(
+        {
+          data: data.subarray(
+            0,
+            shape.reduce((a, b) => a * b, 1),
+          ),
+          shape,
+        },
+        stateSize,
+        "p",
+      );
+      expect(points.shape).toEqual(shape);
+      return points.batch;
+    };
+    expect(read([6, 2, 3], 6)).toEqual([6]);
+    expect(read([2, 1, 2, 3], 6)).toEqual([2, 1]);
+    expect(read([2, 3, 3, 2, 1], 6)).toEqual([2, 3]);
+    expect(read([3, 2], 6)).toEqual([]);
+    expect(read([0, 2, 3], 6)).toEqual([0]);
+    // The last axis is the state already.
+    expect(read([1, 6], 6)).toEqual([1]);
+    expect(read([5, 1, 6], 6)).toEqual([5, 1]);
+    expect(() => read([2, 3, 2], 4)).toThrow("p: its shape is [2, 3, 2], so its points have 2 components; expected 4");
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(3), { maxLength: 3 }),
+        fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 3 }),
+        (batch, own) => {
+          fc.pre(batch.length + own.length > 1);
+          const [points, stateSize] = [batch, own].map((axes) => axes.reduce((a, b) => a * b, 1)) as [number, number];
+          const given = { data: new Float32Array(points * stateSize), shape: [...batch, ...own] };
+          expect(asPoints(given, stateSize, "p")).toEqual({ ...given, batch });
+          expect(asPoints({ ...given, count: points }, stateSize, "p")).toEqual({ ...given, batch });
+          expect(() => asPoints({ ...given, count: points + 1 }, stateSize, "p")).toThrow(InputError);
+        },
+      ),
+      { seed: 6, numRuns: 200 },
+    );
+  });
+
+  test("a line of a table is a point, and a count is one of points", () => {
+    expect(() => asPoints(readCsv("1,2\n3,4\n5,6"), 6, "p.csv")).toThrow(
+      "p.csv: its shape is [3, 2], its count 3, so its points have 2 components; expected 6",
+    );
+    for (const points of ["[1, 2, 3, 4, 5, 6]", "[[1, 2], [3, 4], [5, 6]]"]) {
+      expect(() => asPoints(readJson(`{"count": 3, "points": ${points}}`), 6, "p.json")).toThrow("2 components; expected 6");
+      expect(asPoints(readJson(`{"count": 1, "points": ${points}}`), 6, "p.json").batch.reduce((a, b) => a * b, 1)).toBe(1);
+    }
+    expect(() => asContext(readJson('{"count": 1, "points": [[1], [2]]}'), 1, 2, "c.json")).toThrow(
+      "c.json: its shape is [2, 1], its count 1; expected [1] or [2, 1]",
+    );
+  });
+
   test("a context is one row, or one row per point", () => {
     const data = Float64Array.of(1, 2, 3, 4);
     expect(asContext({ data, shape: [2, 2] }, 2, 2, "c")).toBe(data);
     expect(asContext({ data, shape: [1, 4] }, 4, 9, "c")).toBe(data);
+    expect(asContext({ data: Float64Array.of(5), shape: [] }, 1, 9, "c")).toEqual(Float64Array.of(5));
+    expect(() => asContext({ data: Float64Array.of(5), shape: [] }, 2, 9, "c.npy")).toThrow("its shape is []; expected [2] or [9, 2]");
     expect(() => asContext({ data, shape: [2, 2] }, 2, 3, "c.csv")).toThrow("c.csv: its shape is [2, 2]; expected [2] or [3, 2]");
     expect(() => asContext({ data, shape: [2, 2] }, 1, 4, "c.csv")).toThrow("expected [1] or [4, 1]");
   });
@@ -265,7 +492,12 @@ describe("points and contexts", () => {
     await writeFile(path, "1,2\n3,x\n");
     await expect(readNumbers(path)).rejects.toThrow(`${path}: line 2, cell 2`);
     await expect(readNumbers(join(folder, "absent.npy"))).rejects.toThrow("absent.npy: no such file");
-    await expect(readNumbers(folder)).rejects.toThrow("expected .npy, .csv, .json");
+    await expect(readNumbers(folder)).rejects.toThrow("expected .npy, .csv, .tsv, .txt, .json");
+    for (const extension of [".csv", ".tsv", ".TXT"]) {
+      const table = join(folder, `table${extension}`);
+      await writeFile(table, "x\ty\n1\t2\n");
+      expect((await readNumbers(table)).shape, extension).toEqual([1, 2]);
+    }
     const binary = join(folder, "binary.json");
     await writeFile(binary, Uint8Array.of(0xff, 0xfe));
     await expect(readNumbers(binary)).rejects.toThrow("not text in UTF-8");

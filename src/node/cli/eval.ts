@@ -6,8 +6,8 @@ import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
 import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
-import { asPoints, readNumbers } from "../files/points.js";
-import type { Column, NumberArray } from "../files/table.js";
+import { asPoints, readNumbers, type Points } from "../files/points.js";
+import type { Column } from "../files/table.js";
 import { createEvaluator, type Results } from "./evaluator.js";
 import {
   addEvaluationOptions,
@@ -34,15 +34,20 @@ interface EvalOptions extends ModelOptions, EvaluationOptions {
 }
 
 const help = `
-Points: .npy in float32 or float64, [count, state] or any shape that ends in the state; .csv, a line per point, with
-or without a line of names; .json, a list of lists, a flat list, or {"count": ..., "points": [...]}.
+Points:
+  .npy   real numbers, [count, state] or any shape that ends in the state, or in axes whose product it is, such as
+         [count, particles, 3]; the last axis alone wins
+  .csv, .tsv, .txt
+         a line per point, with or without a line of names. The first line tells what separates the numbers: commas
+         where it has any, else semicolons, else tabs, else spaces. First lines that begin with "# " are skipped.
+  .json  lists nested as such a shape, a flat list, or {"count": ..., "points": [...]} with either
 
 Results, by the extension of --out:
   .json  the same object as --json prints: count, state, context (their sizes), method, adapter, milliseconds,
          divergence, value, with --diagonal diagonal, with hutchinson standardError; NaN and infinities are null
   .csv   a line of names, then a line per point: x0.. (the point), v0.. (f), div, with --diagonal d0..
-  .npy   the divergence, in the batch shape of the points; f in NAME.value.npy and, with --diagonal, the diagonal in
-         NAME.diagonal.npy beside it
+  .npy   the divergence, in the batch shape of the points; in theirs, f in NAME.value.npy and, with --diagonal, the
+         diagonal in NAME.diagonal.npy beside it
 
 Example:
   deldot eval two-moons-flow.safetensors --points points.csv --context 0.5 --out result.csv`;
@@ -52,7 +57,7 @@ export function addEval(program: Command): void {
     .command("eval")
     .description("evaluate f and its divergence at the points of a file")
     .addArgument(modelArgument())
-    .requiredOption("--points <file>", "points: .npy, .csv or .json")
+    .requiredOption("--points <file>", "points: .npy, .csv, .tsv, .txt or .json")
     .option("--context <numbers>", contextHelp);
   addModelOptions(command);
   addEvaluationOptions(command)
@@ -117,7 +122,7 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
 
 interface Run {
   readonly network: Network;
-  readonly points: NumberArray;
+  readonly points: Points;
   readonly count: number;
   readonly adapter: string;
   readonly milliseconds: number;
@@ -143,7 +148,7 @@ async function openResultFiles(path: string | undefined, outputs: readonly Outpu
       break;
     case ".npy": {
       const stem = path.slice(0, -extension.length);
-      wanted.push({ path, content: ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.shape.slice(0, -1) }) });
+      wanted.push({ path, content: ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.batch }) });
       wanted.push({ path: `${stem}.value.npy`, content: ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }) });
       if (outputs.includes("diagonal"))
         wanted.push({

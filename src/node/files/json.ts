@@ -47,14 +47,9 @@ export function readJson(text: string): NumberArray {
   if (count === undefined) return { data, shape };
   if (typeof count !== "number" || !Number.isSafeInteger(count) || count < 0)
     throw new InputError(`its count is ${quote(count)}; expected the number of points`);
-  if (shape.length > 1) {
-    const points = shape.slice(0, -1).reduce((product, axis) => product * axis, 1);
-    if (points !== count) throw new InputError(`its count is ${count}, but there are ${points} points`);
-    return { data, shape };
-  }
   if (count === 0 ? data.length > 0 : data.length % count !== 0)
     throw new InputError(`its count is ${count}, but there are ${data.length} numbers; expected a multiple of the count`);
-  return { data, shape: [count, count === 0 ? 0 : data.length / count] };
+  return { data, shape: shape.length > 1 ? shape : [count, count === 0 ? 0 : data.length / count], count };
 }
 
 /** `{ "name": value, ... }`, a block of numbers at a time; what is not finite becomes null. */

@@ -1,12 +1,42 @@
-/** NumPy's .npy, as far as points and results need it: float32 and float64, little-endian, C order. */
+/** NumPy's .npy: real numbers of any width and byte order are read, float32 and float64 written. */
 import { InputError, quote } from "../../errors.js";
 import type { NumberArray } from "./table.js";
 
 const magic = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // "\x93NUMPY"
 
+type Read = (view: DataView, at: number, littleEndian: boolean) => number | bigint;
+
+/** By NumPy's letter and the bytes of a number. */
+const reads: Readonly<Record<string, Read>> = {
+  f2: (view, at, littleEndian) => half(view.getUint16(at, littleEndian)),
+  f4: (view, at, littleEndian) => view.getFloat32(at, littleEndian),
+  f8: (view, at, littleEndian) => view.getFloat64(at, littleEndian),
+  i1: (view, at) => view.getInt8(at),
+  i2: (view, at, littleEndian) => view.getInt16(at, littleEndian),
+  i4: (view, at, littleEndian) => view.getInt32(at, littleEndian),
+  i8: (view, at, littleEndian) => view.getBigInt64(at, littleEndian),
+  u1: (view, at) => view.getUint8(at),
+  u2: (view, at, littleEndian) => view.getUint16(at, littleEndian),
+  u4: (view, at, littleEndian) => view.getUint32(at, littleEndian),
+  u8: (view, at, littleEndian) => view.getBigUint64(at, littleEndian),
+};
+
+/** The number that the 16 bits of an IEEE half stand for. */
+function half(bits: number): number {
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  const notFinite = fraction === 0 ? Infinity : NaN;
+  const size = exponent === 0x1f ? notFinite : exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25);
+  return bits & 0x8000 ? -size : size;
+}
+
+/** As many as NumPy had until its version 2. */
+const mostAxes = 32;
+
 /**
- * Reads one array. The file is not trusted: nothing is allocated before the header's shape and the file's size agree.
- * @throws InputError for anything but a whole array of float32 or float64 in C order.
+ * Reads one array: float32 as it is, everything else as float64. The file is not trusted: nothing is allocated before the
+ * header's shape and the file's size agree.
+ * @throws InputError for anything but a whole array of real numbers that float64 holds exactly.
  */
 export function readNpy(bytes: Uint8Array): NumberArray {
   if (bytes.length < 10 || magic.some((byte, index) => bytes[index] !== byte))
@@ -22,21 +52,49 @@ export function readNpy(bytes: Uint8Array): NumberArray {
     throw new InputError(`its header claims ${headerLength} bytes, but ${bytes.length - headerStart} are left in the file`);
 
   const { descr, fortranOrder, shape } = parseHeader(new TextDecoder("latin1").decode(bytes.subarray(headerStart, dataStart)));
-  if (descr !== "<f4" && descr !== "<f8")
-    throw new InputError(`its numbers are ${quote(descr)}; expected "<f4" or "<f8", float32 or float64 in little-endian order`);
-  if (fortranOrder && shape.filter((size) => size !== 1).length > 1)
-    throw new InputError("it is in Fortran order; expected C order (numpy.ascontiguousarray makes it so)");
+  const type = descr.slice(1);
+  const read = /^(?:[<>=]..|\|.1)$/.test(descr) ? reads[type] : undefined;
+  if (!read)
+    throw new InputError(
+      `its numbers are ${quote(descr)}; expected float16 to float64, or whole numbers of 8 to 64 bits, such as "<f4", ">i8" or "|u1"`,
+    );
+  if (shape.length > mostAxes) throw new InputError(`its shape has ${shape.length} axes; expected at most ${mostAxes}`);
 
-  const size = descr === "<f4" ? 4 : 8;
+  const size = Number(type[1]);
   const available = bytes.length - dataStart;
   let count = 1;
   // Zeros first: with one of them the others may be as large as they like, and there is nothing to read.
   for (const axis of [...shape].sort((a, b) => a - b)) count = Math.min(count * axis, Number.MAX_SAFE_INTEGER);
   if (count * size !== available)
     throw new InputError(`its shape (${shape.join(", ")}) takes ${count * size} bytes, but ${available} follow the header`);
-  // A copy: what stands in the file need not be aligned, and a Buffer may share its memory.
-  const data = new Uint8Array(bytes.subarray(dataStart)).buffer;
-  return { data: size === 4 ? new Float32Array(data) : new Float64Array(data), shape };
+  const data = type === "f4" ? new Float32Array(count) : new Float64Array(count);
+  // How far apart in the file two neighbours along an axis are.
+  const strides: number[] = [];
+  const axes = [...shape.keys()];
+  let stride = size;
+  for (const axis of fortranOrder ? axes : axes.toReversed()) {
+    strides[axis] = stride;
+    stride *= shape[axis]!;
+  }
+  // NumPy writes "<" and ">"; "=" is the order of a machine, which is little-endian on all but a few.
+  const littleEndian = descr[0] !== ">";
+  const place = shape.map(() => 0);
+  let at = dataStart;
+  for (let index = 0; index < count; index++) {
+    const value = read(view, at, littleEndian);
+    if (typeof value === "bigint" && (value > 2n ** 53n || value < -(2n ** 53n)))
+      throw new InputError(
+        `its number at [${place.join(", ")}] is ${value}; expected whole numbers from -2^53 to 2^53, which float64 holds`,
+      );
+    data[index] = Number(value);
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += strides[axis]!;
+      if (++place[axis]! < shape[axis]!) break;
+      at -= strides[axis]! * shape[axis]!;
+      place[axis] = 0;
+    }
+  }
+  return { data, shape };
 }
 
 /** The header is a Python dict of three entries; anything else is refused. */

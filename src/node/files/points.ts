@@ -10,9 +10,15 @@ import type { NumberArray } from "./table.js";
 
 const readers: Readonly<Record<string, (bytes: Uint8Array) => NumberArray>> = {
   ".npy": readNpy,
-  ".csv": (bytes) => readCsv(readUtf8(bytes)),
+  ".csv": readTable,
+  ".tsv": readTable,
+  ".txt": readTable,
   ".json": (bytes) => readJson(readUtf8(bytes)),
 };
+
+function readTable(bytes: Uint8Array): NumberArray {
+  return readCsv(readUtf8(bytes));
+}
 
 function readUtf8(bytes: Uint8Array): string {
   try {
@@ -64,31 +70,45 @@ export function describeSystemError(error: unknown): string {
   return message.replace(/^[A-Z]+: /, "").replace(/, \w+( '.*)?$/s, "");
 }
 
-/** Points [..., d]: the last axis is d, or the list is flat. */
-export function asPoints({ data, shape }: NumberArray, stateSize: number, path: string): NumberArray {
-  if (shape.length >= 2) {
-    const empty = shape.slice(0, -1).includes(0);
-    if (shape.at(-1) !== stateSize && !empty)
-      throw new InputError(
-        `${path}: its shape is [${shape.join(", ")}], so its points have ${shape.at(-1)} components; expected ${stateSize}, the size of the model's state`,
-      );
-    return { data, shape: [...shape.slice(0, -1), stateSize] };
+export interface Points extends NumberArray {
+  /** The axes of the shape that are not a point's. */
+  readonly batch: readonly number[];
+}
+
+/**
+ * Points [..., d], or [..., N, k] where d = N * k: a point's are the fewest last axes whose product is d. Or the list is flat.
+ */
+export function asPoints({ data, shape, count }: NumberArray, stateSize: number, path: string): Points {
+  if (shape.length < 2) {
+    if (data.length % stateSize !== 0)
+      throw new InputError(`${path}: it holds ${data.length} numbers; expected a multiple of ${stateSize}, the size of the model's state`);
+    const points = data.length / stateSize;
+    return { data, shape: [points, stateSize], batch: [points] };
   }
-  if (data.length % stateSize !== 0)
-    throw new InputError(`${path}: it holds ${data.length} numbers; expected a multiple of ${stateSize}, the size of the model's state`);
-  return { data, shape: [data.length / stateSize, stateSize] };
+  const countFits = count === undefined || count * stateSize === data.length;
+  const own = shape.findLastIndex((_, axis) => shape.slice(axis).reduce((a, b) => a * b, 1) === stateSize);
+  if (countFits && own >= 0) return { data, shape, batch: shape.slice(0, own) };
+  const batch = shape.slice(0, -1);
+  if (countFits && batch.includes(0)) return { data, shape: [...batch, stateSize], batch };
+  throw new InputError(
+    `${path}: its shape is ${describeShape(shape, count)}, so its points have ${countFits ? shape.at(-1) : data.length / count} components; expected ${stateSize}, the size of the model's state, along the last axis or several together`,
+  );
+}
+
+function describeShape(shape: readonly number[], count: number | undefined): string {
+  return `[${shape.join(", ")}]${count === undefined ? "" : `, its count ${count}`}`;
 }
 
 /** A context: one row for all points, or one row per point. */
 export function asContext(
-  { data, shape }: NumberArray,
+  { data, shape, count }: NumberArray,
   contextSize: number,
   pointCount: number,
   path: string,
 ): Float32Array | Float64Array {
-  const rowsFit = shape.length === 1 || shape.at(-1) === contextSize;
+  const rowsFit = (shape.length <= 1 || shape.at(-1) === contextSize) && (count === undefined || count * contextSize === data.length);
   if (rowsFit && (data.length === contextSize || data.length === contextSize * pointCount)) return data;
   throw new InputError(
-    `${path}: its shape is [${shape.join(", ")}]; expected [${contextSize}] or [${pointCount}, ${contextSize}], one context for all points or one per point`,
+    `${path}: its shape is ${describeShape(shape, count)}; expected [${contextSize}] or [${pointCount}, ${contextSize}], one context for all points or one per point`,
   );
 }

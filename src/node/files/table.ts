@@ -1,8 +1,10 @@
 /** Numbers with a shape, row-major, as a file holds them. */
 export interface NumberArray {
   readonly data: Float32Array | Float64Array;
-  /** At least one axis; the last is the components of a point where there are two or more. */
+  /** No axes where it is one number. */
   readonly shape: readonly number[];
+  /** How many points they are, where the file tells: a table has one in each line. */
+  readonly count?: number;
 }
 
 /** One column of a .csv file. */
