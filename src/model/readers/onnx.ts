@@ -35,7 +35,7 @@ export interface OnnxOptions {
 }
 
 const oldestOpset = 11;
-const newestOpset = 23;
+const newestOpset = 24;
 
 /** What people call an input that is the state, or the time and other context, without the ornaments of exporters. */
 const stateNames = new Set("x xt x_t y z zt z_t h u q theta state states input sample points position positions".split(" "));
@@ -47,7 +47,7 @@ const contextNames = new Set(
 const ornaments = /^(serving_default_|onnx::|inputs?_(?=\D))|(:\d+|[._]\d+)$/g;
 
 /**
- * Reads an ONNX file of opset 11 to 23 that holds a vector field: linear layers, activations, norms, products and quotients of
+ * Reads an ONNX file of opset 11 to 24 that holds a vector field: linear layers, activations, norms, products and quotients of
  * what depends on the state, and anything that folds away, such as shapes and constants. Each input has the shape
  * [batch, size], or [size] in a file for one point; a batch that the file fixes is free here. One input of more columns than
  * the output has joins state and context. The output has the state's shape, a row for each point. Weights are inline, in F32,
