@@ -23,17 +23,29 @@ function extreme(uniform: () => number): number {
 
 /** How far float32 may be from σ and σ' in float64: see shaders/lib/activations.wgsl. */
 function errorOf({ name, parameters }: Activation): (exact: number) => number {
-  const isRelative = ["identity", "relu", "leaky_relu", "relu6", "abs", "square", "reciprocal", "power", "exp", "sqrt", "clip"].includes(
-    name,
-  );
-  if (isRelative) return (exact) => 1e-4 * Math.abs(exact) + LEAST * Math.max(1, ...parameters.map(Math.abs));
+  const relative = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "abs",
+    "square",
+    "reciprocal",
+    "power",
+    "exp",
+    "sinh",
+    "cosh",
+    "sqrt",
+    "clip",
+  ];
+  if (relative.includes(name)) return (exact) => 1e-4 * Math.abs(exact) + LEAST * Math.max(1, ...parameters.map(Math.abs));
   return (exact) =>
     2e-6 * Math.max(1, ...parameters.map(Math.abs)) * (1 + Math.abs(exact)) + 1e-4 * (name === "celu" ? Math.abs(exact) : 0);
 }
 
 /** Whether z is where σ or σ' ends before float32 does. */
 function isBeyond({ name, parameters }: Activation, z: number): boolean {
-  if (name === "sin" || name === "cos") return Math.abs(z) > 2 ** 68 / 1.01;
+  if (["sin", "cos", "tan"].includes(name)) return Math.abs(z) > 2 ** 68 / 1.01;
   const hasPole = name === "log" || name === "sqrt" || name === "reciprocal" || name === "power";
   return hasPole && Math.abs(z) < 1.01 * LEAST && parameters[0] !== 2 && parameters[0] !== 3;
 }
@@ -85,7 +97,7 @@ function chainsOf(first: Activation, second: Activation, v: number, w: number, x
 }
 
 function turnsOf({ name, parameters }: Activation): number {
-  return name === "sin" ? Math.abs(parameters[0]!) : name === "cos" ? 1 : 0;
+  return name === "sin" ? Math.abs(parameters[0]!) : name === "cos" || name === "tan" ? 1 : 0;
 }
 
 /** Expects a finite number to be among what rounding may make, and an infinity or NaN where the reference nears the end. */

@@ -32,15 +32,16 @@ export function float64Run(network: Network, points: ArrayLike<number>, context:
 
 /**
  * Marks the points with a pre-activation z within margin * (1 + |z|) of a kink: there float32 may fall on the other side
- * and give another derivative, equally right.
+ * and give another derivative, or of a step function another value, equally right.
  */
 export function nearKink(network: Network, points: ArrayLike<number>, context: ArrayLike<number> | null, margin = 1e-4): boolean[] {
   return eachPoint(network, points, context).map((inputs) => {
     const columns = forward(network, inputs.state, inputs.context, 0, exact);
     return network.operations.some((operation) => {
       if (operation.kind !== "activation") return false;
-      const kinks = activationKinks(operation.activation);
-      return columns.of(operation.operand).value.some((z) => kinks.some((kink) => Math.abs(z - kink) <= margin * (1 + Math.abs(z))));
+      const isNear = (z: number): boolean =>
+        activationKinks(operation.activation, z).some((kink) => Math.abs(z - kink) <= margin * (1 + Math.abs(z)));
+      return columns.of(operation.operand).value.some(isNear);
     });
   });
 }

@@ -14,8 +14,13 @@ let close: () => Promise<void>;
 beforeAll(async () => ({ device, close } = await openDevice()));
 afterAll(() => close());
 
-// Smooth ones, so that central differences are a check everywhere.
-const smooth: Palette = { anywhere: ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid"], ofPositive: ["log", "sqrt", "reciprocal"] };
+// Smooth ones, in the place of steps too, so that central differences are a check everywhere.
+const smooth: Palette = {
+  anywhere: ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid", "atan", "asinh"],
+  ofPositive: ["log", "sqrt", "reciprocal", "acosh"],
+  ofSmall: ["tan", "asin", "atanh"],
+  steps: ["sin"],
+};
 
 /** ∂f_i/∂x_i by central differences of the float64 values. */
 function differences(network: Network, points: Float64Array, context: Float64Array | null): Float64Array {

@@ -192,6 +192,8 @@ const saturating = [
   "tanh",
   "sigmoid",
   "softsign",
+  "atan",
+  "asinh",
   "gelu",
   "gelu_tanh",
   "silu",

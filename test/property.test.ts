@@ -14,7 +14,7 @@ const timeout = 60_000 + 2000 * numRuns;
 const exactMethods: readonly Method[] = ["tangent", "cyclic", "jacobian", "coordinate"];
 
 /** Those that are infinite or undefined somewhere are left out: near there no tolerance holds. */
-const finite = activationNames.filter((name) => !["log", "sqrt", "reciprocal"].includes(name));
+const finite = activationNames.filter((name) => !["log", "sqrt", "reciprocal", "tan", "asin", "acosh", "atanh"].includes(name));
 /** A device compiles one kernel per activation, so the parameters come from a small set. */
 const variants = ["leaky_relu(0.2)", "elu(0.5)", "celu(2)", "softplus(2, 20)", "clip(-0.5, 0.75)", "sin(10)", "sin(30)"];
 const activation = fc.oneof(

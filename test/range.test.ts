@@ -78,6 +78,7 @@ const networks = [
   { name: "exp, then softsign", network: networkOf([d, 9, 7, d], ["exp", "softsign"], 0, [8]) },
   { name: "softsign, then exp", network: networkOf([d, 9, 7, d], ["softsign", "exp"], 1, [5]) },
   { name: "sqrt, then relu", network: networkOf([d, 9, 7, d], ["sqrt", "relu"], 0, [0]) },
+  { name: "sinh, then softsign", network: networkOf([d, 9, 7, d], ["sinh", "softsign"], 0, [8]) },
   { name: "one layer of log", network: networkOf([d, 9, d], ["log"], 0, [4]) },
   { name: "exp, tanh, relu", network: networkOf([d, 9, 3, 7, d], ["exp", "tanh", "relu"], 0, [3]) },
   { name: "softsign, broken power, hardtanh", network: networkOf([d, 9, 3, 7, d], ["softsign", "power(0.5)", "hardtanh"], 1, [2]) },

@@ -123,8 +123,7 @@ fn hardtanh(z: f32) -> vec2f {
 fn hyperbolic_tangent(z: f32) -> vec2f {
   let e = falling_exp2(-2.885390082 * min(abs(z), 44.0));
   let r = 1.0 / (2.0 + e.y);
-  let magnitude = bitcast<u32>(abs(e.y) * r);
-  return vec2f(bitcast<f32>(magnitude | (bitcast<u32>(z) & 0x80000000u)), 4.0 * e.x * r * r);
+  return vec2f(with_sign_of(z, abs(e.y) * r), 4.0 * e.x * r * r);
 }
 
 // z / (1 + |z|); derivative 1 / (1 + |z|)².
@@ -154,6 +153,82 @@ fn sine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
 fn cosine(z: f32, turns: vec4<u32>) -> vec2f {
   let sc = sine_cosine(z, 1.0, turns);
   return vec2f(sc.y, -sc.x);
+}
+
+// tan z and 1 + tan² z; turns is 1 / (2 pi) in fixed point and finer_turns 2^24 times that (see tangent_of). Relative error
+// 1e-6, next to the poles too, where |z| <= 2^68, NaN beyond.
+fn tangent(z: f32, turns: vec4<u32>, finer_turns: vec4<u32>) -> vec2f {
+  let t = tangent_of(z, turns, finer_turns);
+  return undefined_where(vec2f(t, 1.0 + t * t), vec2<bool>(abs(z) > 295147905179352825856.0));
+}
+
+// asin z and 1 / sqrt(1 - z²), infinite at -1 and 1.
+// z + z³ P(z²) for |z| < 1/2, else pi/2 - 2 asin(sqrt((1 - |z|) / 2)).
+fn inverse_sine(z: f32) -> vec2f {
+  let x = min(abs(z), 1.0);
+  let rest = 1.0 - x;
+  let centre = x < 0.5;
+  let c = select(sqrt(0.5 * rest), x, centre);
+  let u = c * c;
+  let p = 0.166666724 + u * (0.0749885507 + u * (0.0450013801 + u * (0.0265545422 + u * 0.0380850236)));
+  let part = c + c * u * p;
+  let value = with_sign_of(z, select(1.5707963268 - 2.0 * part, part, centre));
+  let slope = infinite_where(1.0 / sqrt(max(rest, 1e-8) * (1.0 + x)), abs(z) == 1.0);
+  return undefined_where(vec2f(value, slope), vec2<bool>(abs(z) > 1.0));
+}
+
+// atan z and 1 / (1 + z²). With c the smaller one of |z| and 1 / |z| it is c + c³ P(c²), or pi/2 minus that.
+fn inverse_tangent(z: f32) -> vec2f {
+  let x = abs(z);
+  let far = x > 1.0;
+  let c = select(x, 1.0 / max(x, 1.0), far);
+  let u = c * c;
+  let low = -0.333333231 + u * (0.199986812 + u * (-0.142570449 + u * 0.108657591));
+  let high = -0.0800968172 + u * (0.0489143215 + u * (-0.0200267476 + u * 0.00386673891));
+  let u2 = u * u;
+  let part = c + c * u * (low + u2 * u2 * high);
+  return vec2f(with_sign_of(z, select(part, 1.5707963268 - part, far)), select(1.0, u, far) / (1.0 + u));
+}
+
+// sinh z and cosh z; infinite above |z| = 89.4159. Relative error that of WGSL's exp (see hyperbolic).
+fn hyperbolic_sine(z: f32) -> vec2f {
+  return hyperbolic(z);
+}
+
+// cosh z and sinh z, as above.
+fn hyperbolic_cosine(z: f32) -> vec2f {
+  return hyperbolic(z).yx;
+}
+
+// asinh z and 1 / sqrt(z² + 1). With t = |z| + z² / (1 + sqrt(z² + 1)) the value is log(1 + t); log |2z| for large |z|.
+// As with log, the derivative is NaN above 2^126.
+fn inverse_hyperbolic_sine(z: f32) -> vec2f {
+  let x = min(abs(z), 1e9);
+  let root = sqrt(x * x + 1.0);
+  let far = abs(z) > 1e9;
+  let value = select(log1p_of(x + x * (x / (1.0 + root))), log_of(abs(z)) + 0.6931471806, far);
+  let slope = 1.0 / select(root, abs(z), far);
+  return undefined_where(vec2f(with_sign_of(z, value), slope), vec2<bool>(false, abs(z) > 8.5070592e37));
+}
+
+// acosh z and 1 / sqrt(z² - 1), infinite at 1. With t = z - 1 + sqrt(z² - 1) the value is log(1 + t); log 2z for large z. As
+// with log, the derivative is NaN above 2^126.
+fn inverse_hyperbolic_cosine(z: f32) -> vec2f {
+  let x = clamp(z, 1.0, 1e9);
+  let root = sqrt((x - 1.0) * (x + 1.0));
+  let far = z > 1e9;
+  let value = select(log1p_of(x - 1.0 + root), log_of(z) + 0.6931471806, far);
+  let slope = infinite_where(1.0 / select(max(root, 1e-4), z, far), z == 1.0);
+  return undefined_where(vec2f(value, slope), vec2<bool>(z < 1.0, z < 1.0 || z > 8.5070592e37));
+}
+
+// atanh z = log(1 + 2|z| / (1 - |z|)) / 2 with the sign of z, and 1 / (1 - z²); infinite at -1 and 1.
+fn inverse_hyperbolic_tangent(z: f32) -> vec2f {
+  let x = min(abs(z), 1.0);
+  let rest = max(1.0 - x, 1e-8);
+  let value = infinite_where(0.5 * log1p_of(2.0 * x / rest), abs(z) == 1.0);
+  let slope = infinite_where(1.0 / (rest * (1.0 + x)), abs(z) == 1.0);
+  return undefined_where(vec2f(with_sign_of(z, value), slope), vec2<bool>(abs(z) > 1.0));
 }
 
 // e^z and again e^z; 0 below -87, infinite above 88.7228. Relative error that of WGSL's exp, (3 + 2|z|) 2^-23.
@@ -214,4 +289,9 @@ fn erf(z: f32) -> vec2f {
 // min(max(z, low), high); the derivative at low and high is 1. Exact.
 fn clip(z: f32, low: f32, high: f32) -> vec2f {
   return vec2f(min(max(z, low), high), select(0.0, 1.0, z >= low && z <= high));
+}
+
+// A step function of z, whose value the caller gives: the derivative is 0 everywhere. Exact.
+fn stepped(z: f32, value: f32) -> vec2f {
+  return vec2f(value, 0.0);
 }

@@ -17,6 +17,16 @@ fn undefined_where(v: vec2f, undefined: vec2<bool>) -> vec2f {
   return bitcast<vec2f>(bitcast<vec2u>(v) | select(vec2u(), vec2u(0x7fc00000u), undefined));
 }
 
+// x, but infinite where `infinite`.
+fn infinite_where(x: f32, infinite: bool) -> f32 {
+  return bitcast<f32>(select(bitcast<u32>(x), 0x7f800000u, infinite));
+}
+
+// The magnitude, which is not negative, with the sign of z.
+fn with_sign_of(z: f32, magnitude: f32) -> f32 {
+  return bitcast<f32>(bitcast<u32>(magnitude) | (bitcast<u32>(z) & 0x80000000u));
+}
+
 // e^x for x <= 0, but exactly 0 below x = -87, so that 0 times anything finite is 0.
 fn falling_exp(x: f32) -> f32 {
   return select(exp(x), 0.0, x < -87.0);
@@ -24,7 +34,7 @@ fn falling_exp(x: f32) -> f32 {
 
 // The same for any x, infinite above 88.7228.
 fn exp_of(x: f32) -> f32 {
-  return bitcast<f32>(select(bitcast<u32>(falling_exp(x)), 0x7f800000u, x > 88.7228));
+  return infinite_where(falling_exp(x), x > 88.7228);
 }
 
 // e^x - 1, given exp_x = exp_of(x). Relative error 3e-7, also near 0.
@@ -70,6 +80,23 @@ fn log_of(x: f32) -> f32 {
   let log_m = 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
   let log_x = (f32(e) - 127.0) * 0.6931471806 + log_m;
   return bitcast<f32>(select(bitcast<u32>(log_x), 0xff800000u, x < 1.17549435e-38));
+}
+
+// log(1 + t) for t >= 0. Relative error 3e-7, also near 0.
+fn log1p_of(t: f32) -> f32 {
+  return select(log_of(1.0 + t), log1p(min(t, 1.0)), t < 1.0);
+}
+
+// (sinh z, cosh z), infinite for |z| > 89.4159. Relative error that of WGSL's exp, (3 + 2|z|) 2^-23; of the sine 2e-7 for
+// |z| < 1, where it is z + z^3 P(z^2).
+fn hyperbolic(z: f32) -> vec2f {
+  let x = abs(z);
+  let grown = exp_of(x - 0.6931471806); // e^x / 2, which overflows later than e^x
+  let fallen = 0.5 * falling_exp(-x);
+  let c = min(x, 1.0);
+  let u = c * c;
+  let p = 0.166666754 + u * (0.00833176273 + u * 0.000202588849);
+  return vec2f(with_sign_of(z, select(grown - fallen, c + c * u * p, x < 1.0)), grown + fallen);
 }
 
 // z multiplied out n times.
@@ -130,12 +157,20 @@ fn fraction_of_product(z: f32, c: vec4<u32>) -> u32 {
   return m * high + carried;
 }
 
+// (sin r, cos r) for |r| <= pi/4. Error 2e-7, relative in the sine too.
+// The sine is r + r^3 P(r^2) and the cosine 1 - r^2/2 + r^4 P(r^2).
+fn sine_cosine_near_0(r: f32) -> vec2f {
+  let u = r * r;
+  let s = r + r * u * (-0.166666647 + u * (0.00833274827 - u * 0.000195878909));
+  let c = 1.0 - 0.5 * u + u * u * (0.0416666647 + u * (-0.00138883030 + u * 0.0000245479419));
+  return vec2f(s, c);
+}
+
 // (sin(omega z), cos(omega z)), with turns = |omega| / (2 pi) in fixed point as above; for |omega| <= 1e10.
 // Error 2e-7 whatever omega is, and relative 3e-7 in the sine for |omega z| < 0.78. NaN for |z| > 2^68, where the words of
 // turns no longer reach.
 //
-// The angle is reduced to the nearest quarter turn and a remainder in [-pi/4, pi/4]. There the sine is r + r^3 P(r^2) and
-// the cosine 1 - r^2/2 + r^4 P(r^2).
+// The angle is reduced to the nearest quarter turn and a remainder in [-pi/4, pi/4].
 fn sine_cosine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
   let product = omega * z;
   let small = abs(product) < 0.78; // needs no reduction, which would lose relative accuracy
@@ -144,14 +179,32 @@ fn sine_cosine(z: f32, omega: f32, turns: vec4<u32>) -> vec2f {
   let remainder = f32(bitcast<i32>(fraction - (nearest << 30u))) * 1.46291808e-9; // 2 pi / 2^32
   let quarter = select(nearest, 0u, small);
   let r = select(remainder, abs(product), small);
-  let u = r * r;
-  let s = r + r * u * (-0.166666647 + u * (0.00833274827 - u * 0.000195878909));
-  let c = 1.0 - 0.5 * u + u * u * (0.0416666647 + u * (-0.00138883030 + u * 0.0000245479419));
+  let sc = sine_cosine_near_0(r);
   let odd = (quarter & 1u) != 0u;
-  let sine = select(s, c, odd);
-  let cosine = select(c, s, odd);
+  let sine = select(sc.x, sc.y, odd);
+  let cosine = select(sc.y, sc.x, odd);
   let sine_is_negative = ((quarter & 2u) != 0u) != (product < 0.0);
   let cosine_is_negative = ((quarter + 1u) & 2u) != 0u;
   let both = vec2f(select(sine, -sine, sine_is_negative), select(cosine, -cosine, cosine_is_negative));
   return undefined_where(both, vec2<bool>(abs(z) > 295147905179352825856.0));
+}
+
+// tan z, with turns = 1 / (2 pi) in fixed point as above, and finer_turns 2^24 times that; for |z| <= 2^68. Relative error
+// 5e-7.
+//
+// Next to a pole the tangent is as right as the remainder is, relative to itself. finer_turns gives the fraction of a turn
+// in units of 2^-56; its highest 8 bits are the lowest 8 of the fraction in units of 2^-32, of which those err.
+fn tangent_of(z: f32, turns: vec4<u32>, finer_turns: vec4<u32>) -> f32 {
+  let small = abs(z) < 0.78;
+  let fraction = fraction_of_product(z, turns);
+  let finer = fraction_of_product(z, finer_turns);
+  let nearest = (fraction + 0x20000000u) >> 30u;
+  let distance = fraction - (nearest << 30u);
+  let whole = bitcast<i32>(distance) + (bitcast<i32>((finer - (distance << 24u)) & 0xff000000u) >> 24u);
+  let few = f32(bitcast<i32>(finer)) * 5.96046448e-8; // the same in one piece, where whole is less than 2^7
+  let units = select(f32(whole) + f32(finer & 0xffffffu) * 5.96046448e-8, few, abs(whole) < 64);
+  let sc = sine_cosine_near_0(select(units * 1.46291808e-9, abs(z), small)); // 2 pi / 2^32
+  let odd = !small && (nearest & 1u) != 0u;
+  let tangent = select(sc.x, -sc.y, odd) / select(sc.y, sc.x, odd);
+  return select(tangent, -tangent, z < 0.0);
 }

@@ -29,8 +29,8 @@ interface Row {
   readonly value: ParameterisedFunction;
   /** σ'(z) in float64; PyTorch's at a kink. */
   readonly slope: ParameterisedFunction;
-  /** Where σ' jumps; nowhere if left out. */
-  readonly kinks?: (p: number, q: number) => readonly number[];
+  /** Where σ or σ' jumps, of infinitely many such places those next to `near`; nowhere if left out. */
+  readonly kinks?: (p: number, q: number, near: number) => readonly number[];
   /** The function in shaders/lib/activations.wgsl, and its arguments after z; `name` and the parameters if left out. */
   readonly wgsl?: string;
   readonly wgslArguments?: (p: number, q: number) => readonly string[];
@@ -38,6 +38,15 @@ interface Row {
 
 function parameter(name: string, value: number, least = 0, most = 1e30): Parameter {
   return { name, default: value, least, most };
+}
+
+/** A step function, whose slope is PyTorch's, 0, at the jumps too. */
+function steps(value: (z: number) => number, wgsl: string, jumpsNear: (z: number) => readonly number[]): Row {
+  return { value, slope: () => 0, kinks: (_p, _q, near) => jumpsNear(near), wgsl: "stepped", wgslArguments: () => [wgsl] };
+}
+
+function integersBeside(z: number): readonly number[] {
+  return [Math.floor(z), Math.ceil(z)];
 }
 
 /** The default of clip on both sides, the largest float32: none. */
@@ -166,6 +175,48 @@ const rows: Readonly<Record<string, Row>> = {
     wgsl: "cosine",
     wgslArguments: () => [turnsWgsl(1)],
   },
+  // To ever finer fractions of a turn: next to a pole, no relative accuracy is left of the sine's reduction.
+  tan: {
+    value: (z) => Math.tan(z),
+    slope: (z) => 1 + Math.tan(z) ** 2,
+    wgsl: "tangent",
+    wgslArguments: () => [turnsWgsl(1), turnsWgsl(2 ** 24)],
+  },
+  asin: {
+    value: (z) => Math.asin(z),
+    slope: (z) => 1 / Math.sqrt((1 - z) * (1 + z)),
+    wgsl: "inverse_sine",
+  },
+  atan: {
+    value: (z) => Math.atan(z),
+    slope: (z) => 1 / (1 + z * z),
+    wgsl: "inverse_tangent",
+  },
+  sinh: {
+    value: (z) => Math.sinh(z),
+    slope: (z) => Math.cosh(z),
+    wgsl: "hyperbolic_sine",
+  },
+  cosh: {
+    value: (z) => Math.cosh(z),
+    slope: (z) => Math.sinh(z),
+    wgsl: "hyperbolic_cosine",
+  },
+  asinh: {
+    value: (z) => Math.asinh(z),
+    slope: (z) => 1 / Math.hypot(1, z),
+    wgsl: "inverse_hyperbolic_sine",
+  },
+  acosh: {
+    value: (z) => Math.acosh(z),
+    slope: (z) => 1 / (Math.sqrt(z - 1) * Math.sqrt(z + 1)),
+    wgsl: "inverse_hyperbolic_cosine",
+  },
+  atanh: {
+    value: (z) => Math.atanh(z),
+    slope: (z) => (Math.abs(z) > 1 ? NaN : 1 / ((1 - z) * (1 + z))),
+    wgsl: "inverse_hyperbolic_tangent",
+  },
   exp: {
     value: (z) => Math.exp(z),
     slope: (z) => Math.exp(z),
@@ -214,6 +265,11 @@ const rows: Readonly<Record<string, Row>> = {
     kinks: (min, max) => (min < max ? [min, max] : []).filter((z) => Math.abs(z) < largestClip),
     wgsl: "clip",
   },
+  floor: steps(Math.floor, "floor(z)", integersBeside),
+  ceil: steps(Math.ceil, "ceil(z)", integersBeside),
+  round: steps(roundToEven, "round(z)", (z) => [Math.floor(z) + 0.5]),
+  trunc: steps(Math.trunc, "trunc(z)", (z) => integersBeside(z).filter((jump) => jump !== 0)),
+  sign: steps(Math.sign, "sign(z)", () => [0]),
 };
 
 /** The names of all activations, without their aliases: "relu", "silu", "softplus" and so on. */
@@ -311,10 +367,10 @@ export function activationSlope(a: Activation, z: number): number {
   return activationFunctions(a).slope(z);
 }
 
-/** The z where σ' jumps. */
-export function activationKinks(a: Activation): readonly number[] {
+/** The z where σ or σ' jumps; of step functions, which have infinitely many, those next to `near`. */
+export function activationKinks(a: Activation, near: number): readonly number[] {
   const [p = NaN, q = NaN] = a.parameters;
-  return rowOf(a).kinks?.(p, q) ?? [];
+  return rowOf(a).kinks?.(p, q, near) ?? [];
 }
 
 export function isIdentity(a: Activation): boolean {
@@ -333,6 +389,12 @@ function rowOf(a: Activation): Row {
   const row = rows[a.name];
   if (!row) throw new ModelError(`activation is ${quote(a.name)}; expected one of ${activationNames.join(", ")}`);
   return row;
+}
+
+/** To the nearest integer, of two the even one. */
+function roundToEven(z: number): number {
+  const rounded = Math.round(z);
+  return rounded - z === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
 /** 1 / (1 + e^-z). */

@@ -45,6 +45,9 @@ const variants = [
 /** Where a function is defined, and far enough from its pole for differences to mean something. */
 function isInDomain(text: string, z: number): boolean {
   if (["log", "sqrt", "power(-1.5)"].includes(text)) return z > 0.5;
+  if (text === "acosh") return z > 1.5;
+  if (text === "asin" || text === "atanh") return Math.abs(z) < 0.75;
+  if (text === "tan") return Math.abs(Math.cos(z)) > 0.5;
   return text !== "reciprocal" || Math.abs(z) > 0.5;
 }
 
@@ -83,10 +86,10 @@ describe("float64 functions", () => {
     expect(Math.abs(activationSlope(gelu, z) / derivative - 1)).toBeLessThan(2e-13);
   });
 
-  it.each(variants.filter((text) => text !== "exp"))("%s is finite for any float32", (text) => {
+  it.each(variants.filter((text) => !["exp", "sinh", "cosh"].includes(text)))("%s is finite for any float32", (text) => {
     const { value, slope } = activationFunctions(parseActivation(text));
     for (const z of [3.4e38, -3.4e38, 1e-45, -1e-45]) {
-      if (z < 0 && !isInDomain(text, z)) continue;
+      if ((z < 0 || ["acosh", "asin", "atanh"].includes(text)) && !isInDomain(text, z)) continue;
       // celu with a negative parameter grows like e^|z|.
       if (text === "celu(-1.5)" && z < -1000) continue;
       expect(value(z), `value at ${z}`).toSatisfy(Number.isFinite);
@@ -98,10 +101,11 @@ describe("float64 functions", () => {
     const activation = parseActivation(text);
     const { value, slope } = activationFunctions(activation);
     const h = 1e-5;
-    // At 0 a second derivative may jump, which costs the quotient its accuracy.
-    const excluded = [0, ...activationKinks(activation)];
     fc.assert(
-      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
+      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (drawn) => {
+        const z = text === "asin" || text === "atanh" ? drawn / 25 : drawn;
+        // At 0 a second derivative may jump, which costs the quotient its accuracy.
+        const excluded = [0, ...activationKinks(activation, z)];
         fc.pre(isInDomain(text, z) && excluded.every((kink) => Math.abs(z - kink) > 2 * h));
         const quotient = (value(z + h) - value(z - h)) / (2 * h);
         const size = 1 + Math.abs(value(z)) + Math.abs(slope(z));
@@ -111,17 +115,18 @@ describe("float64 functions", () => {
     );
   });
 
-  it.each(variants)("the derivative of %s jumps at its kinks and nowhere else", (text) => {
+  it.each(variants)("%s or its derivative jumps at its kinks and nowhere else", (text) => {
     const activation = parseActivation(text);
-    const { slope } = activationFunctions(activation);
-    const kinks = activationKinks(activation);
+    const functions = Object.values(activationFunctions(activation));
     const h = 1e-12;
-    for (const kink of kinks) expect(Math.abs(slope(kink + h) - slope(kink - h))).toBeGreaterThan(1e-9);
+    const jumpAt = (z: number): number => Math.max(...functions.map((f) => Math.abs(f(z + h) - f(z - h))));
+    for (const near of [0, -0.3, 2.4, -7.6])
+      for (const kink of activationKinks(activation, near)) expect(jumpAt(kink)).toBeGreaterThan(1e-9);
     fc.assert(
-      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (z) => {
-        fc.pre(isInDomain(text, z) && kinks.every((kink) => Math.abs(z - kink) > h));
-        const size = 1 + Math.abs(slope(z));
-        expect(Math.abs(slope(z + h) - slope(z - h))).toBeLessThan(1e-10 * size);
+      fc.property(fc.double({ min: -25, max: 25, noNaN: true }), (drawn) => {
+        const z = text === "asin" || text === "atanh" ? drawn / 25 : drawn;
+        fc.pre(isInDomain(text, z) && activationKinks(activation, z).every((kink) => Math.abs(z - kink) > h));
+        expect(jumpAt(z)).toBeLessThan(1e-10 * (1 + Math.max(...functions.map((f) => Math.abs(f(z))))));
       }),
       { seed: 2, numRuns: 300, examples: [[0], [-0.5], [3], [-3], [6], [1], [-1]] },
     );
@@ -136,6 +141,35 @@ it.each(activationNames)("%s is NaN, and so is its derivative, where z is not fi
 it.each(["log", "sqrt", "power(0.5)", "power(-1.5)"])("%s is NaN below 0, and so is its derivative", (text) => {
   const { value, slope } = activationFunctions(parseActivation(text));
   for (const z of [-1e-300, -1, -1e300]) expect([value(z), slope(z)]).toEqual([NaN, NaN]);
+});
+
+it.each([
+  ["asin", 1],
+  ["atanh", 1],
+])("%s is NaN beyond %d, and so is its derivative", (text, end) => {
+  const { value, slope } = activationFunctions(parseActivation(text));
+  for (const z of [end + 1e-15, -end - 1e-15, 2, -1e300]) expect([value(z), slope(z)]).toEqual([NaN, NaN]);
+});
+
+it("acosh is NaN below 1, and so is its derivative", () => {
+  const { value, slope } = activationFunctions(parseActivation("acosh"));
+  for (const z of [1 - 1e-15, 0, -1, -2, -1e300]) expect([value(z), slope(z)]).toEqual([NaN, NaN]);
+});
+
+it.each([
+  ["asin", 1, Math.PI / 2, Infinity],
+  ["asin", -1, -Math.PI / 2, Infinity],
+  ["acosh", 1, 0, Infinity],
+  ["atanh", 1, Infinity, Infinity],
+  ["atanh", -1, -Infinity, Infinity],
+])("%s at its end %d is %d, with the derivative %d", (text, z, value, slope) => {
+  const functions = activationFunctions(parseActivation(text));
+  expect([functions.value(z), functions.slope(z)]).toEqual([value, slope]);
+});
+
+it("round takes halves to the even integer", () => {
+  const { value } = activationFunctions(parseActivation("round"));
+  expect([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 4503599627370495.5].map((z) => value(z) + 0)).toEqual([-2, -2, 0, 0, 2, 2, 4503599627370496]);
 });
 
 describe("parseActivation", () => {

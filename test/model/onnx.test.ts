@@ -187,6 +187,17 @@ const reduceThenScale = (type: string): readonly OnnxCall[] => [
   [type, ["x"], ["r"], { axes: [1], keepdims: 1 }],
   ["Mul", ["x", "r"], ["v"]],
 ];
+/** type(factor x). */
+const scaledCall = (type: string, factor: number): readonly OnnxCall[] => [
+  ["Constant", [], ["c"], { value_float: { float: factor } }],
+  ["Mul", ["x", "c"], ["a"]],
+  [type, ["a"], ["v"]],
+];
+/** x - type(x): steps alone have no derivative to compare. */
+const wrapped = (type: string): readonly OnnxCall[] => [
+  [type, ["x"], ["n"]],
+  ["Sub", ["x", "n"], ["v"]],
+];
 
 /** One small model for each operation. x is [batch, 3] and t [batch, 1] where there is a context. */
 const cases: Record<string, Case> = {
@@ -501,6 +512,85 @@ const cases: Record<string, Case> = {
   Erf: { nodes: call("Erf"), f: elementwise(erf), outline: ["erf state"] },
   Sin: { nodes: call("Sin"), f: elementwise(Math.sin) },
   Cos: { nodes: call("Cos"), f: elementwise(Math.cos) },
+  Tan: { nodes: scaledCall("Tan", 0.3), f: elementwise((v) => Math.tan(0.3 * v)) },
+  Asin: { nodes: scaledCall("Asin", 0.3), f: elementwise((v) => Math.asin(0.3 * v)) },
+  Acos: { nodes: scaledCall("Acos", 0.3), f: elementwise((v) => Math.acos(0.3 * v)) },
+  Atan: { nodes: call("Atan"), f: elementwise(Math.atan), outline: ["atan state"] },
+  Sinh: { nodes: call("Sinh"), f: elementwise(Math.sinh) },
+  Cosh: { nodes: call("Cosh"), f: elementwise(Math.cosh) },
+  Asinh: { nodes: call("Asinh"), f: elementwise(Math.asinh) },
+  Acosh: {
+    nodes: [
+      ["Exp", ["x"], ["e"]],
+      ["Add", ["e", "one"], ["a"]],
+      ["Acosh", ["a"], ["v"]],
+    ],
+    f: elementwise((v) => Math.acosh(Math.exp(v) + 1)),
+    initializers: { one: one(1) },
+  },
+  Atanh: { nodes: scaledCall("Atanh", 0.3), f: elementwise((v) => Math.atanh(0.3 * v)) },
+  Floor: {
+    nodes: wrapped("Floor"),
+    f: elementwise((v) => v - Math.floor(v)),
+    outline: ["floor state", "linear diagonal state + diagonal 0"],
+  },
+  Ceil: { nodes: wrapped("Ceil"), f: elementwise((v) => v - Math.ceil(v)) },
+  Round: { nodes: wrapped("Round"), f: elementwise((v) => v - Math.round(v)) },
+  Sign: {
+    nodes: [
+      ["Sign", ["x"], ["s"]],
+      ["Mul", ["x", "s"], ["v"]],
+    ],
+    f: elementwise(Math.abs),
+  },
+  Mod: {
+    nodes: [["Mod", ["x", "p"], ["v"], { fmod: 1 }]],
+    f: elementwise((v) => v % 0.75),
+    initializers: { p: one(0.75) },
+  },
+  "Mod by several numbers": {
+    nodes: [["Mod", ["x", "b"], ["v"], { fmod: 1 }]],
+    f: (x) => x.map((v, i) => v % b3.data![i]!),
+    initializers: { b: b3 },
+  },
+  "remainder of a quotient's floor": {
+    nodes: [
+      ["Div", ["x", "p"], ["q"]],
+      ["Floor", ["q"], ["n"]],
+      ["Mul", ["n", "p"], ["m"]],
+      ["Sub", ["x", "m"], ["v"]],
+    ],
+    f: elementwise((v) => v - -0.75 * Math.floor(v / -0.75)),
+    initializers: { p: one(-0.75) },
+  },
+  ThresholdedRelu: {
+    nodes: call("ThresholdedRelu", { alpha: { float: 0.4 } }),
+    f: elementwise((v) => (v > 0.4 ? v : 0)),
+  },
+  "ThresholdedRelu by default": { nodes: call("ThresholdedRelu"), f: elementwise((v) => (v > 1 ? v : 0)) },
+  "ThresholdedRelu at 0": {
+    nodes: call("ThresholdedRelu", { alpha: { float: 0 } }),
+    f: elementwise((v) => Math.max(v, 0)),
+    outline: ["relu state"],
+  },
+  Shrink: {
+    nodes: call("Shrink", { lambd: { float: 0.3 }, bias: { float: 0.1 } }),
+    f: elementwise((v) => (v < -0.3 ? v + 0.1 : v > 0.3 ? v - 0.1 : 0)),
+  },
+  "Shrink by default": { nodes: call("Shrink"), f: elementwise((v) => (Math.abs(v) > 0.5 ? v : 0)) },
+  "Shrink without a jump": {
+    nodes: call("Shrink", { lambd: { float: 0.3 }, bias: { float: 0.3 } }),
+    f: elementwise((v) => Math.sign(v) * Math.max(Math.abs(v) - 0.3, 0)),
+    outline: ["clip(-0.3, 0.3) state", "linear diagonal state + diagonal 0"],
+  },
+  Swish: { nodes: call("Swish"), f: elementwise((v) => v * sigmoid(v)), opset: 24, outline: ["silu state"] },
+  "Swish with a slope": {
+    nodes: call("Swish", { alpha: { float: 1.5 } }),
+    f: elementwise((v) => v * sigmoid(1.5 * v)),
+    opset: 24,
+    outline: ["linear diagonal state", "silu 0", "linear diagonal 1"],
+  },
+  "Swish of slope 0": { nodes: call("Swish", { alpha: { float: 0 } }), f: elementwise((v) => v / 2), opset: 24 },
   Exp: { nodes: call("Exp"), f: elementwise(Math.exp) },
   Tanh: { nodes: call("Tanh"), f: elementwise(Math.tanh) },
   Sigmoid: { nodes: call("Sigmoid"), f: elementwise(sigmoid) },

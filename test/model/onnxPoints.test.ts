@@ -397,6 +397,30 @@ describe("types of numbers", () => {
       {},
       "its attribute alpha is of the type integer; expected float",
     ],
+    [
+      "a remainder by 0",
+      [["Mod", ["a", "zero"], ["b"]], ...tail],
+      { a: scalar(int64, 3), zero: whole(0) },
+      "it makes NaN of whole numbers (INT64); expected one within its type",
+    ],
+    [
+      "a remainder of floats with the sign of the divisor",
+      [["Mod", ["x", "p"], ["v"]]],
+      { p: scalar(float, 2) },
+      "its fmod is 0 and its inputs are floats; expected an fmod of 1",
+    ],
+    [
+      "a remainder by what depends on the inputs",
+      [["Mod", ["p", "x"], ["v"], { fmod: 1 }]],
+      { p: scalar(float, 2) },
+      "its divisor depends on the inputs; expected a constant",
+    ],
+    [
+      "a shrink by less than nothing",
+      [["Shrink", ["x"], ["v"], { lambd: { float: -0.5 } }]],
+      {},
+      "its lambd is -0.5; expected a number of at least 0",
+    ],
   ])("refuses %s", (_, nodes, initializers, message) => {
     expect(refusal({ nodes, initializers, inputs: { x: ["batch", 2] }, outputs: ["v"] })).toContain(message);
   });
@@ -408,6 +432,50 @@ describe("types of numbers", () => {
       ["Cast", ["b"], ["c"], { to: 1 }],
     ];
     expect(constantOf(nodes, { a: scalar(int64, 3, 4), 0: whole(0), 2: whole(2) })).toEqual([3, 3]);
+  });
+
+  it.each<[string, number, OnnxTensor, OnnxTensor, number[]]>([
+    ["whole numbers, with the sign of the divisor", 0, scalar(int64, -7, 7), scalar(int64, 3, -3), [2, -2]],
+    ["whole numbers that divide", 0, scalar(int32, -6, 6), scalar(int32, 3, -3), [0, 0]],
+    ["whole numbers as in C, with the sign of the dividend", 1, scalar(int64, -7, 7), scalar(int64, 3, -3), [-1, 1]],
+    ["floats as in C", 1, scalar(double, -7.5, 7.5), scalar(double, 2, -2), [-1.5, 1.5]],
+  ])("Mod of %s", (_, fmod, a, b, expected) => {
+    const nodes: readonly OnnxCall[] = [
+      ["Mod", ["a", "b"], ["m"], { fmod }],
+      ["Cast", ["m"], ["c"], { to: 1 }],
+    ];
+    expect(constantOf(nodes, { a, b })).toEqual(expected);
+  });
+
+  it.each<[string, (x: number) => number]>([
+    ["Acos", Math.acos],
+    ["Asin", Math.asin],
+    ["Atan", Math.atan],
+    ["Tan", Math.tan],
+    ["Sinh", Math.sinh],
+    ["Cosh", Math.cosh],
+    ["Asinh", Math.asinh],
+    ["Atanh", Math.atanh],
+    ["Floor", Math.floor],
+    ["Ceil", Math.ceil],
+    ["Round", () => 0],
+    ["Sign", Math.sign],
+    ["ThresholdedRelu", () => 0],
+    ["Shrink", () => 0],
+    ["Swish", (x) => x / (1 + Math.exp(-x))],
+  ])("folds %s of constants", (type, f) => {
+    const [first, second] = constantOf([[type, ["a"], ["c"]]], { a: scalar(double, 0.5, -0.25) });
+    expect(first).toBeCloseTo(f(0.5), 14);
+    expect(second).toBeCloseTo(f(-0.25), 14);
+  });
+
+  it("folds Acosh and Sign, also of whole numbers", () => {
+    expect(constantOf([["Acosh", ["a"], ["c"]]], { a: scalar(double, 1, 3) })).toEqual([0, Math.acosh(3)]);
+    const nodes: readonly OnnxCall[] = [
+      ["Sign", ["a"], ["b"]],
+      ["Cast", ["b"], ["c"], { to: 1 }],
+    ];
+    expect(constantOf(nodes, { a: scalar(int64, -7, 3) })).toEqual([-1, 1]);
   });
 
   it("compares the size of the batch with what no size is, and with itself", () => {

@@ -15,7 +15,7 @@ import { check, type Asked, type Results } from "./check.js";
 import { Draw } from "./draw.js";
 import { submitEncodes } from "./encodes.js";
 import type { Family } from "./families.js";
-import { describeNetwork, paletteOf, type Size } from "./networks.js";
+import { describeNetwork, hasSteps, paletteOf, type Size } from "./networks.js";
 import { cut, drawPool, type Pool } from "./pool.js";
 
 /** One call of evaluate, jvp or encode, and what came of it. */
@@ -103,7 +103,10 @@ function drawPlan(draw: Draw, { network }: Pool, among: readonly Method[], withJ
   const drawn = draw.chance(0.5) ? draw.pick(usual) : offered.filter(() => draw.chance(0.45));
   const wanted = drawn.length > 0 ? drawn : (["divergence"] as const);
   const { candidates } = explainPlan(network, { outputs: wanted });
-  const delivering = among.filter((method) => candidates.some((candidate) => candidate.method === method && candidate.delivers));
+  const delivering = among.filter(
+    (method) =>
+      candidates.some((candidate) => candidate.method === method && candidate.delivers) && !(method === "difference" && hasSteps(network)),
+  );
   const method = delivering.length === 0 || draw.chance(0.35) ? "auto" : draw.pick(delivering);
   return {
     outputs: draw.chance(0.2) ? wanted.toReversed() : wanted,

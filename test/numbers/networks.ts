@@ -5,14 +5,21 @@ import { Draw } from "./draw.js";
 export type Size = "small" | "middle" | "wide";
 
 /** Infinite or undefined somewhere: drawn for what is positive alone. */
-const ofPositive = ["log", "sqrt", "reciprocal", "power(1.5)", "power(0.5)", "power(-1.5)"];
+const ofPositive = ["log", "sqrt", "reciprocal", "acosh", "power(1.5)", "power(0.5)", "power(-1.5)"];
+/** Infinite or undefined somewhere: drawn for what is within -1 and 1 alone. */
+const ofSmall = ["tan", "asin", "atanh"];
+/** Whose slope is 0: drawn beside what they are functions of, since a network through them alone has no derivatives. */
+const steps = ["floor", "ceil", "round", "trunc", "sign"];
 const variants = ["leaky_relu(0.2)", "elu(0.5)", "celu(2)", "softplus(2, 20)", "clip(-0.5, 0.75)", "sin(3)", "power(3)"];
-const anywhere = [...activationNames.filter((name) => !ofPositive.includes(name)), ...variants];
+const special = [...ofPositive, ...ofSmall, ...steps];
+const anywhere = [...activationNames.filter((name) => !special.includes(name)), ...variants];
 
 /** The activations that networks are drawn with. Drivers compile kernels for each, so that many networks share a few. */
 export interface Palette {
   readonly anywhere: readonly string[];
   readonly ofPositive: readonly string[];
+  readonly ofSmall: readonly string[];
+  readonly steps: readonly string[];
 }
 
 /** So many seeds in a row share a palette. */
@@ -20,10 +27,16 @@ const SEEDS_PER_PALETTE = 60;
 
 export function paletteOf(seed: number): Palette {
   const draw = new Draw(-1 - Math.floor(seed / SEEDS_PER_PALETTE));
-  return { anywhere: ["tanh", ...Array.from({ length: 2 }, () => draw.pick(anywhere))], ofPositive: [draw.pick(ofPositive)] };
+  const one = (names: readonly string[]): string[] => [draw.pick(names)];
+  return { anywhere: ["tanh", ...one(anywhere), ...one(anywhere)], ofPositive: one(ofPositive), ofSmall: one(ofSmall), steps: one(steps) };
 }
 
-export const wholePalette: Palette = { anywhere, ofPositive };
+export const wholePalette: Palette = { anywhere, ofPositive, ofSmall, steps };
+
+/** Whether f itself jumps, so that differences of f say nothing of its derivatives. */
+export function hasSteps({ operations }: Network): boolean {
+  return operations.some((operation) => operation.kind === "activation" && steps.includes(operation.activation.name));
+}
 
 /** Random chains and graphs; values stay about O(1) to O(10) where the state is O(1). */
 export function drawNetwork(draw: Draw, size: Size, palette: Palette): Network {
@@ -173,6 +186,13 @@ class GraphBuilder {
     const terms: Term[] = [{ operand: squared, weight: { rows: width, columns, data } }];
     return this.add({ kind: "linear", terms, bias: new Float32Array(width).fill(1.5) }, width);
   }
+
+  /** 0.9 tanh a: what inverses of sines take. */
+  small(width: number): number {
+    const bounded = this.activation(this.linear(width), "tanh");
+    const weight = { diagonal: new Float32Array(width).fill(0.9) };
+    return this.add({ kind: "linear", terms: [{ operand: bounded, weight }], bias: null }, width);
+  }
 }
 
 const blocks: readonly { readonly weight: number; readonly add: (builder: GraphBuilder, draw: Draw) => void }[] = [
@@ -210,6 +230,15 @@ const blocks: readonly { readonly weight: number; readonly add: (builder: GraphB
   { weight: 1, add: (builder) => builder.norm(builder.any()) },
   { weight: 1, add: (builder) => builder.sum(builder.any()) },
   { weight: 1, add: (builder, draw) => builder.activation(builder.positive(builder.width()), draw.pick(builder.palette.ofPositive)) },
+  { weight: 1, add: (builder, draw) => builder.activation(builder.small(builder.width()), draw.pick(builder.palette.ofSmall)) },
+  {
+    // A coordinate wrapped around, as x - floor(x).
+    weight: 1,
+    add: (builder, draw) => {
+      const input = builder.any();
+      builder.sum(input, builder.activation(input, draw.pick(builder.palette.steps)));
+    },
+  },
   {
     // What depends on the context alone.
     weight: 2,

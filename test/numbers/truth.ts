@@ -14,8 +14,8 @@ export interface Truth {
   /** [B] */
   readonly divergenceAllowance: Float64Array;
   /**
-   * Whether a point is fit for a comparison: no pre-activation is so near a kink that float32 may fall on its other side,
-   * numbers are of moderate size, and the allowances are small beside them, so that no wrong result is within.
+   * Whether a point is fit for a comparison: no pre-activation is so near a kink or a jump that float32 may fall on its other
+   * side, numbers are of moderate size, and the allowances are small beside them, so that no wrong result is within.
    */
   readonly fit: readonly boolean[];
 }
@@ -187,29 +187,29 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
   return allowancesOf(results.at(-1)!, d, fit, half);
 }
 
-/** σ, σ' and σ'' at every z, and whether σ' jumps within a margin: then the difference of σ' does not halve with its step. */
-function curveOf(
-  activation: Activation,
-  z: Float64Array,
-  margin: Float64Array,
-): { value: Float64Array; slope: Float64Array; curvature: Float64Array; kinked: boolean[] } {
+interface Curve {
+  readonly value: Float64Array;
+  readonly slope: Float64Array;
+}
+
+/** σ, σ' and σ'' at every z, and whether σ or σ' jumps within a margin: then its difference does not halve with its step. */
+function curveOf(activation: Activation, z: Float64Array, margin: Float64Array): Curve & { curvature: Float64Array; kinked: boolean[] } {
   const network: Network = { stateSize: 1, contextSize: 0, operations: [{ kind: "activation", operand: "state", activation }] };
-  const slopeAt = (part: number): Float64Array =>
-    evaluateReference(
-      network,
-      z.map((x, at) => x + part * margin[at]!),
-      { method: "tangent", outputs: ["divergence"] },
-    ).divergence!;
-  const { value, divergence: slope } = evaluateReference(network, z, { method: "tangent", outputs: ["value", "divergence"] });
-  const [left, nearLeft, nearRight, right] = [-1, -0.5, 0.5, 1].map(slopeAt) as [Float64Array, Float64Array, Float64Array, Float64Array];
+  const curveAt = (part: number): Curve => {
+    const moved = z.map((x, at) => x + part * margin[at]!);
+    const { value, divergence } = evaluateReference(network, moved, { method: "tangent", outputs: ["value", "divergence"] });
+    return { value: value!, slope: divergence! };
+  };
+  const [left, nearLeft, here, nearRight, right] = [-1, -0.5, 0, 0.5, 1].map(curveAt) as [Curve, Curve, Curve, Curve, Curve];
+  const jumps = (of: "value" | "slope", at: number): boolean => {
+    const jump = Math.abs(right[of][at]! - left[of][at]! - 2 * (nearRight[of][at]! - nearLeft[of][at]!));
+    return !(jump <= 1e-4 * (1 + Math.abs(here[of][at]!)));
+  };
   return {
-    value: value!,
-    slope: slope!,
-    curvature: z.map((_, at) => (right[at]! - left[at]!) / (2 * margin[at]!)),
-    kinked: Array.from(z, (_, at) => {
-      const jump = Math.abs(right[at]! - left[at]! - 2 * (nearRight[at]! - nearLeft[at]!));
-      return !(jump <= 1e-4 * (1 + Math.abs(slope![at]!)));
-    }),
+    ...here,
+    curvature: z.map((_, at) => (right.slope[at]! - left.slope[at]!) / (2 * margin[at]!)),
+    // Two jumps of a step function within a wide margin could hide each other.
+    kinked: Array.from(z, (_, at) => margin[at]! > 0.25 || jumps("value", at) || jumps("slope", at)),
   };
 }
 

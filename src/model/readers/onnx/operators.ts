@@ -26,11 +26,19 @@ type Operator = (call: Call) => Value | readonly Value[];
 /** ONNX operators that are an activation, with the attributes that are its parameters. */
 const activations: Readonly<Record<string, (call: Call) => string>> = {
   Abs: () => "abs",
+  Acosh: () => "acosh",
+  Asin: () => "asin",
+  Asinh: () => "asinh",
+  Atan: () => "atan",
+  Atanh: () => "atanh",
+  Ceil: () => "ceil",
   Celu: (call) => `celu(${call.float("alpha", 1)})`,
   Cos: () => "cos",
+  Cosh: () => "cosh",
   Elu: (call) => `elu(${call.float("alpha", 1)})`,
   Erf: () => "erf",
   Exp: () => "exp",
+  Floor: () => "floor",
   Gelu: (call) => (call.text("approximate", "none") === "tanh" ? "gelu_tanh" : "gelu"),
   HardSwish: () => "hardswish",
   LeakyRelu: (call) => `leaky_relu(${call.float("alpha", 0.01)})`,
@@ -38,11 +46,15 @@ const activations: Readonly<Record<string, (call: Call) => string>> = {
   Mish: () => "mish",
   Reciprocal: () => "reciprocal",
   Relu: () => "relu",
+  Round: () => "round",
   Sigmoid: () => "sigmoid",
+  Sign: () => "sign",
   Sin: () => "sin",
+  Sinh: () => "sinh",
   Softplus: () => "softplus",
   Softsign: () => "softsign",
   Sqrt: () => "sqrt",
+  Tan: () => "tan",
   Tanh: () => "tanh",
 };
 
@@ -71,6 +83,7 @@ const operators: Readonly<Record<string, Operator>> = {
       (a, b) => multiply(call.graph, a, b),
     ),
   Div: divide,
+  Mod: remainder,
   Pow: power,
   Sum: (call) =>
     variadic(
@@ -94,6 +107,38 @@ const operators: Readonly<Record<string, Operator>> = {
   },
   Max: (call) => variadic(call, Math.max, (a, b) => extreme(call, a, b, 1)),
   Min: (call) => variadic(call, Math.min, (a, b) => extreme(call, a, b, -1)),
+  Acos: (call) => unary(call, (x) => call.graph.scaled(call.graph.activation(x, "asin"), -1, Math.PI / 2)),
+  Swish: (call) => {
+    const alpha = call.float("alpha", 1);
+    const { graph } = call;
+    // silu(alpha z) / alpha, and its limit.
+    return unary(call, (x) =>
+      alpha === 0 ? graph.scaled(x, 0.5) : graph.scaled(graph.activation(graph.scaled(x, alpha), "silu"), 1 / alpha),
+    );
+  },
+  ThresholdedRelu: (call) => {
+    const alpha = call.float("alpha", 1);
+    const { graph } = call;
+    return unary(call, (x) => {
+      if (alpha === 0) return graph.activation(x, "relu");
+      // 1 beyond the threshold, and 0 on it.
+      const isBeyond = graph.activation(graph.activation(graph.scaled(x, 1, -alpha), "sign"), "relu");
+      return graph.product(x, isBeyond);
+    });
+  },
+  Shrink: (call) => {
+    const lambda = call.float("lambd", 0.5);
+    const bias = call.float("bias", 0);
+    if (!(lambda >= 0)) call.refuse(`its lambd is ${lambda}; expected a number of at least 0`);
+    const { graph } = call;
+    return unary(call, (x) => {
+      const beyond = graph.sum(x, clip(call, x, -lambda, lambda), -1);
+      if (bias === lambda) return beyond;
+      // The sign of what is beyond, 0 where nothing is.
+      const side = graph.activation(beyond, "sign");
+      return graph.sum(graph.product(x, graph.activation(side, "abs")), side, -bias);
+    });
+  },
   Neg: (call) => unary(call, (x) => call.graph.scaled(x, -1)),
   Clip: (call) => {
     const isOld = call.opset < 11;
@@ -305,6 +350,34 @@ function divide(call: Call): Value {
     [a, reciprocal(call, b)],
     () => NaN,
     (x, y) => multiply(call.graph, x, y),
+  );
+}
+
+/** As in C where fmod is 1: x - y trunc(x / y), with the sign of x. Else of whole numbers alone, with the sign of y. */
+function remainder(call: Call): Value {
+  const [a, b] = [call.value(0), call.value(1)];
+  const isOfC = call.integer("fmod", 0) !== 0;
+  if (!isOfC && !isWhole(a.type)) call.refuse("its fmod is 0 and its inputs are floats; expected an fmod of 1");
+  if (a.kind === "constant" && b.kind === "constant")
+    return apply(
+      call,
+      [a, b],
+      (x, y) => {
+        const rest = x % y;
+        return isOfC || rest === 0 || rest < 0 === y < 0 ? rest : rest + y;
+      },
+      () => call.refuse("a constant did not fold"),
+    );
+  if (b.kind !== "constant") call.refuse("its divisor depends on the inputs; expected a constant");
+  const { graph } = call;
+  return apply(
+    call,
+    [a, b],
+    () => NaN,
+    (x, y) => {
+      const quotient = graph.product(x, graph.activation(y, "reciprocal"));
+      return graph.sum(x, graph.product(graph.activation(quotient, "trunc"), y), -1);
+    },
   );
 }
 
