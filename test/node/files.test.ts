@@ -265,6 +265,10 @@ describe(".csv", () => {
     for (const header of ["", "# x y\n", "# made by hand, in 2 lines;\n# x y\n"]) expect(readCsv(header + rows)).toEqual(numbers);
   });
 
+  test("a long cell that is no number is refused at once", () => {
+    expect(() => readCsv(`1\n${"1".repeat(2_000_000)}x`)).toThrow("line 2, cell 1 is ");
+  });
+
   test("a comment is one or more first lines that begin with # and a space", () => {
     expect(() => readCsv("#x y\n1 2\n")).toThrow('line 1, cell 1 is "#x"; expected a number, separated by spaces');
     expect(() => readCsv("# x y\n1 2\n# 3 4\n")).toThrow("line 3 has 3 cells; expected 2 as in line 2, separated by spaces");

@@ -84,7 +84,8 @@ function isName(cell: string): boolean {
   );
 }
 
-const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+// Each digit has one place in the pattern: two would take the square of a long cell's length in time.
+const decimal = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 const decimalComma = /^[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?$/i;
 
 /** Decimal numbers and the words for what is not finite, as Python and JavaScript write them. */
