@@ -17,7 +17,7 @@ import {
   type ReserveOptions,
   type VectorFieldOptions,
 } from "./fieldOptions.js";
-import { checkCount, checkObject, readInputs, startRun, type BatchInput } from "./inputs.js";
+import { checkCount, checkObject, ownOptions, readInputs, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { Network } from "./model/network.js";
 import { makeJvpPlan, makePlan } from "./plan/choose.js";
@@ -104,8 +104,9 @@ export class VectorField implements Field<Float32Array> {
    *
    * @throws InputError, PlanError for a bad argument; LimitError, GpuError, DeviceLostError; the signal's reason on abort.
    */
-  async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
+  async evaluate<O extends Output = "value" | "divergence">(points: BatchInput, given: EvaluateOptions<O> = {}): Promise<Evaluation<O>> {
     this.checkUsable();
+    const options = ownOptions(given);
     readRunOptions(options);
     const inputs = readInputs(this.network, points, options.context, null);
     startRun(options);
@@ -143,9 +144,9 @@ export class VectorField implements Field<Float32Array> {
    */
   async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp>;
   async jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<Float32Array>;
-  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions = {}): Promise<Float32Array | Jvp> {
+  async jvp(points: BatchInput, tangents: BatchInput, given: JvpOptions = {}): Promise<Float32Array | Jvp> {
     this.checkUsable();
-    checkObject("options", options);
+    const options = ownOptions(given);
     const inputs = readInputs(this.network, points, options.context, tangents);
     startRun(options);
     const { value: wantsValue = false } = options;

@@ -202,7 +202,7 @@ function isNumbers(given: unknown): given is Batch["data"] {
 function checkNumbers(data: Batch["data"], what: string): Batch["data"] {
   if (!Array.isArray(data)) {
     if (isDetached(data as Float32Array | Float64Array))
-      throw new InputError(`${what} lies in an ArrayBuffer that is detached; expected numbers`);
+      throw new InputError(`${what} lies in an ArrayBuffer that is detached, or too short for it; expected numbers`);
     return data;
   }
   const bad = data.findIndex((value) => typeof value !== "number");
@@ -210,11 +210,12 @@ function checkNumbers(data: Batch["data"], what: string): Batch["data"] {
   return data;
 }
 
-/** An array in a buffer that was transferred elsewhere looks like an empty one. */
-function isDetached({ buffer, length }: Float32Array | Float64Array): boolean {
-  if (length > 0) return false;
+/** An array in a buffer that was transferred elsewhere, or has become too short for it, looks like an empty one. */
+function isDetached(data: Float32Array | Float64Array): boolean {
+  if (data.length > 0) return false;
   try {
-    return new Uint8Array(buffer).length < 0;
+    data.at(0);
+    return false;
   } catch {
     return true;
   }
@@ -227,6 +228,12 @@ export function startRun({ onProgress, signal }: RunOptions): void {
   if (signal !== undefined && typeof signal?.throwIfAborted !== "function")
     throw new InputError(`signal is ${quote(signal)}; expected an AbortSignal`);
   signal?.throwIfAborted();
+}
+
+/** A copy of a call's options: what becomes of the caller's own while the call runs is not seen. */
+export function ownOptions<T extends object>(options: T): T {
+  checkObject("options", options);
+  return { ...options };
 }
 
 export function checkObject(name: string, given: unknown): void {

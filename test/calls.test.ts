@@ -1,6 +1,6 @@
 /** What a call is given, and when: copied at the call, whoever changes it later; a store that never answers; buffers that fail. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, GpuError, InputError, ReferenceField, VectorField, type Field } from "../src/index.js";
+import { evaluateReference, GpuError, InputError, ReferenceField, VectorField, type EvaluateOptions, type Field } from "../src/index.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
@@ -16,6 +16,12 @@ let device: GPUDevice;
 let close: () => Promise<void>;
 beforeAll(async () => ({ device, close } = await openDevice()));
 afterAll(() => close());
+
+/** Of ES2024. */
+const Resizable = ArrayBuffer as unknown as new (
+  bytes: number,
+  options: { maxByteLength: number },
+) => ArrayBuffer & { resize(bytes: number): void };
 
 /** Small chunks, so that most of the points are still to be uploaded when the first progress is told. */
 const fields: Record<string, () => Promise<Field>> = {
@@ -70,6 +76,36 @@ describe.for(Object.keys(fields))("%s", (name) => {
     structuredClone(away.buffer, { transfer: [away.buffer] });
     await expect(field.evaluate(points, { context: away })).rejects.toThrow(/context lies in an ArrayBuffer that is detached/);
     await expect(field.jvp(points, own, { context })).rejects.toThrow(/tangents lies in an ArrayBuffer that is detached/);
+    field.destroy();
+  });
+
+  test("a view that its buffer has become too short for is one too", async () => {
+    const field = await fields[name]!();
+    const buffer = new Resizable(48, { maxByteLength: 64 });
+    const view = new Float32Array(buffer, 12, 3);
+    buffer.resize(8);
+    await expect(field.evaluate(view, { context: [1, 2] })).rejects.toThrow(/points lies in an ArrayBuffer that is detached, or too short/);
+    await expect(field.evaluate(view, { context: [1, 2] })).rejects.toThrow(InputError);
+    field.destroy();
+  });
+
+  test("options that are changed after the call are not seen", async () => {
+    const field = await fields[name]!();
+    const few = points.subarray(0, 30);
+    for (const [given, later] of [
+      [
+        { method: "hutchinson", probes: 4, seed: 3 },
+        { seed: 99, probes: 1 },
+      ],
+      [{ method: "difference", step: 0.01 }, { step: NaN }],
+      [{ outputs: ["divergence"] }, { outputs: ["value"], method: "jacobian", signal: 7, onProgress: 7 }],
+    ] as [EvaluateOptions, Record<string, unknown>][]) {
+      const options = { ...given, context: [0.5, 1] };
+      const expected = await field.evaluate(few, { ...options });
+      const call = field.evaluate(few, options);
+      Object.assign(options, later);
+      expect((await call).divergence).toEqual(expected.divergence);
+    }
     field.destroy();
   });
 

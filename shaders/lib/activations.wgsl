@@ -248,10 +248,10 @@ fn square_root(z: f32) -> vec2f {
   return undefined_where(vec2f(root, 0.5 / root), vec2<bool>(z < 0.0));
 }
 
-// 1/z and -1/z². Exact.
+// 1/z and -1/z². Exact. Beyond 2^63 the derivative, which may be taken for 0, is NaN: of e^z / (1 + e^z) it would make 1 for 0.
 fn reciprocal(z: f32) -> vec2f {
   let r = 1.0 / z;
-  return vec2f(r, -r * r);
+  return undefined_where(vec2f(r, -r * r), vec2<bool>(false, r * r < 1.17549435e-38));
 }
 
 // z² and 2z. Exact.
@@ -261,11 +261,12 @@ fn square(z: f32) -> vec2f {
 
 // z^exponent and exponent z^(exponent - 1); below 0 a broken exponent is outside the domain. The whole part is multiplied
 // out, at a relative error of 2^-24 for each of its units; a broken part costs that of exponential() besides. As with log,
-// the derivative is NaN where it may be taken for 0 while the value grows, of exponents near 0.
+// and reciprocal, the derivative is NaN where it may be taken for 0 far from 0.
 fn power(z: f32, exponent: f32) -> vec2f {
-  let slope = exponent * raise(z, exponent - 1.0);
+  let lower = raise(z, exponent - 1.0);
   let outside = z < 0.0 && exponent != floor(exponent);
-  let vanishes = exponent > 0.0 && z > 1.0 && slope < 1.17549435e-38;
+  let slope = exponent * lower;
+  let vanishes = abs(z) > 1.0 && min(abs(lower), abs(slope)) < 1.17549435e-38;
   return undefined_where(vec2f(raise(z, exponent), slope), vec2<bool>(outside, outside || vanishes));
 }
 

@@ -1,6 +1,6 @@
 import { DeldotError } from "../errors.js";
 import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "../evaluation.js";
-import { checkObject, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
+import { ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { explainPlan, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
@@ -22,10 +22,10 @@ export class ReferenceField implements Field<Float64Array> {
 
   async evaluate<O extends Output = "value" | "divergence">(
     points: BatchInput,
-    options: EvaluateOptions<O> = {},
+    given: EvaluateOptions<O> = {},
   ): Promise<Evaluation<O, Float64Array>> {
     this.checkUsable();
-    checkObject("options", options);
+    const options = ownOptions(given);
     const reference = new Reference(this.network, copied(points), { ...options, context: copied(options.context) });
     await this.run(reference, options);
     return { ...reference.result(), kernels: "reference" } as unknown as Evaluation<O, Float64Array>;
@@ -38,9 +38,9 @@ export class ReferenceField implements Field<Float64Array> {
 
   async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp<Float64Array>>;
   async jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<Float64Array>;
-  async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions = {}): Promise<Float64Array | Jvp<Float64Array>> {
+  async jvp(points: BatchInput, tangents: BatchInput, given: JvpOptions = {}): Promise<Float64Array | Jvp<Float64Array>> {
     this.checkUsable();
-    checkObject("options", options);
+    const options = ownOptions(given);
     const jvp = new ReferenceJvp(this.network, copied(points), copied(tangents), copied(options.context));
     await this.run(jvp, options);
     const { value, tangent } = jvp;

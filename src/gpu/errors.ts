@@ -23,7 +23,8 @@ export async function checked<T>(device: GPUDevice, label: string, work: () => T
     const error = await scope.catch((failure: unknown) => {
       throw asGpuError(label, failure);
     });
-    if (error) throw new GpuError(`${label}: ${error.message}`);
+    // Dawn has no words for memory that ran out.
+    if (error) throw new GpuError(`${label}: ${error.message || error.constructor.name}`);
   }
   return result;
 }

@@ -167,7 +167,7 @@ const rows: Readonly<Record<string, Row>> = {
     value: (z, omega) => Math.sin(omega * z),
     slope: (z, omega) => omega * Math.cos(omega * z),
     wgsl: "sine",
-    wgslArguments: (omega) => [String(omega), turnsWgsl(omega)],
+    wgslArguments: (omega) => [literalWgsl(omega), turnsWgsl(omega)],
   },
   cos: {
     value: (z) => Math.cos(z),
@@ -381,8 +381,14 @@ export function isIdentity(a: Activation): boolean {
 export function activationWgsl(a: Activation): string {
   const { wgsl = a.name, wgslArguments } = rowOf(a);
   const [p = NaN, q = NaN] = a.parameters;
-  const call = ["z", ...(wgslArguments?.(p, q) ?? a.parameters)].join(", ");
+  const call = ["z", ...(wgslArguments?.(p, q) ?? a.parameters.map(literalWgsl))].join(", ");
   return `fn activation(z: f32) -> vec2f { return undefined_where(${wgsl}(${call}), vec2<bool>(!is_finite(z))); }\n`;
+}
+
+/** As a float: 1e19 and 1e20, without a dot, would be whole numbers that no integer of WGSL holds. */
+function literalWgsl(value: number): string {
+  const text = String(value);
+  return /[.e]/.test(text) ? text : `${text}.0`;
 }
 
 function rowOf(a: Activation): Row {

@@ -29,7 +29,16 @@ const vectors: Record<string, { z: number[]; value: number[]; derivative: number
 /** Parameters beyond those of the vectors. */
 const variants = ["leaky_relu(3)", "elu(-2)", "celu(-1.5)", "celu(0.01)", "softplus(0.5, 3)", "softplus(-2)", "softplus(100)"];
 /** Parameters at which something is near float32's end. */
-const extremes = ["leaky_relu(1e30)", "celu(1e-30)", "celu(-1e10)", "softplus(1e30, 1e30)", "power(0.001)", "power(64)", "power(-8)"];
+const extremes = [
+  "leaky_relu(1e19)",
+  "leaky_relu(1e30)",
+  "celu(1e-30)",
+  "celu(-1e10)",
+  "softplus(1e30, 1e30)",
+  "power(0.001)",
+  "power(64)",
+  "power(-8)",
+];
 const texts = [...Object.keys(vectors), ...variants, ...extremes, "sin(-0.75)", "sin(1000.5)"];
 
 /** ±10^k for k from `from` to `to`. */
@@ -118,11 +127,12 @@ function reaches({ name }: Activation, z: number): boolean {
   return !["sin", "cos", "tan"].includes(name) || Math.abs(z) <= 2 ** 68;
 }
 
-/** Whether σ'(z) is: where it may be taken for 0 although the value grows, it is NaN. */
+/** Whether σ'(z) is: where it may be taken for 0 far from 0, and what it is multiplied with may be large, it is NaN. */
 function slopeReaches(activation: Activation, z: number): boolean {
   const { name, parameters } = activation;
-  const vanishes = ((["log", "acosh"].includes(name) || (name === "power" && parameters[0]! > 0)) && z > 1) || name === "asinh";
-  return reaches(activation, z) && !(vanishes && activationFunctions(activation).slope(z) < 2 ** -126);
+  const factor = name === "power" ? Math.max(1, Math.abs(parameters[0]!)) : 1;
+  const vanishes = (["log", "acosh", "power"].includes(name) && Math.abs(z) > 1) || ["asinh", "reciprocal"].includes(name);
+  return reaches(activation, z) && !(vanishes && Math.abs(activationFunctions(activation).slope(z)) < factor * 2 ** -126);
 }
 
 /** Expects what is exact in float32, the infinity where that is past its end, and either where only rounding may be. */
