@@ -171,6 +171,7 @@ const call = (type: string, attributes: Record<string, never> | NonNullable<Onnx
   [type, ["x"], ["v"], attributes],
 ];
 
+const bits = (value: bigint): Uint8Array => new Uint8Array(BigInt64Array.of(value).buffer);
 const list = (...data: number[]): OnnxTensor => ({ shape: [data.length], type: 11, data });
 const w36 = tensor(4, [3, 6]);
 const w63 = tensor(5, [6, 3]);
@@ -1219,6 +1220,12 @@ describe("operations", () => {
     }
   });
 
+  it.each([0x13c00, -1])("refuses %d as the 16 bits of a number", (stored) => {
+    const b = { shape: [1], type: 10, data: [stored], stored: "typed" as const };
+    const file = onnxFile({ nodes: [["Add", ["x", "b"], ["v"]]], inputs: { x: ["n", 1] }, outputs: ["v"], initializers: { b } });
+    expect(() => parseOnnx(file)).toThrow(`a tensor of the type FLOAT16 holds ${stored}; expected its 16 bits`);
+  });
+
   it("keeps the weights of a plain layer as they are", () => {
     const weight = { shape: [3, 3], data: numbers(w33) };
     const network = parseOnnx(
@@ -1249,6 +1256,147 @@ describe("operations", () => {
       outputs: ["v", "unused"],
     });
     expect(outline(parseOnnx(file, { output: "v" }))).toEqual(["tanh state"]);
+  });
+});
+
+describe("what jumps", () => {
+  const read = (file: Omit<OnnxFile, "outputs" | "inputs"> & { inputs?: OnnxFile["inputs"] }): Network =>
+    parseOnnx(onnxFile({ inputs: { x: ["batch", 2] }, outputs: ["v"], ...file }));
+  const table = { shape: [3, 2], type: 11, data: [1, 2, 30, 40, 500, 600] };
+
+  it("takes the branch of each point, on its edge too", () => {
+    const branches = (type: string): Network =>
+      read({
+        nodes: [
+          [type, ["x", "one"], ["c"]],
+          ["Sin", ["x"], ["s"]],
+          ["Where", ["c", "x", "s"], ["v"]],
+        ],
+        initializers: { one: one(1) },
+      });
+    const edge = { Greater: false, GreaterOrEqual: true, Less: false, LessOrEqual: true, Equal: true };
+    for (const [type, isTrue] of Object.entries(edge)) {
+      const { value, diagonal } = float64Run(branches(type), [1, type.startsWith("Less") ? 0.5 : 2], null);
+      expect(Array.from(value), type).toEqual([
+        isTrue ? 1 : Math.sin(1),
+        type === "Equal" ? Math.sin(2) : type.startsWith("Less") ? 0.5 : 2,
+      ]);
+      expect(diagonal[0], type).toBe(isTrue ? 1 : Math.cos(1));
+    }
+  });
+
+  it.each([
+    ["GreaterOrEqual", ["c", "x", "s"], 1],
+    ["Less", ["c", "s", "x"], 1],
+    ["Greater", ["c", "x", "s"], Math.log1p(Math.E)],
+    ["LessOrEqual", ["c", "s", "x"], Math.log1p(Math.E)],
+  ])("a softplus that is cut by %s has the file's value on its threshold", (type, inputs, expected) => {
+    const network = read({
+      nodes: [
+        ["Softplus", ["x"], ["s"]],
+        [type, ["x", "one"], ["c"]],
+        ["Where", inputs, ["v"]],
+      ],
+      initializers: { one: one(1) },
+    });
+    expectClose(float64Run(network, [1, 1], null).value, [expected, expected], [1, 1], { relative: 1e-12, absolute: 0 });
+  });
+
+  it("joins truth values", () => {
+    const network = read({
+      nodes: [
+        ["Greater", ["x", "zero"], ["p"]],
+        ["Less", ["x", "two"], ["q"]],
+        ["And", ["p", "q"], ["both"]],
+        ["Or", ["p", "q"], ["either"]],
+        ["Xor", ["p", "q"], ["one"]],
+        ["Not", ["both"], ["none"]],
+        ...["both", "either", "one", "none"].map((name): OnnxCall => ["Cast", [name], [`${name}_`], { to: 1 }]),
+        ["Mul", ["either_", "ten"], ["e"]],
+        ["Mul", ["one_", "hundred"], ["o"]],
+        ["Mul", ["none_", "thousand"], ["n"]],
+        ["Sum", ["both_", "e", "o", "n", "x"], ["v"]],
+      ],
+      initializers: { zero: one(0), two: one(2), ten: one(10), hundred: one(100), thousand: one(1000) },
+    });
+    expect(Array.from(float64Run(network, [1, 3], null).value)).toEqual([1 + 10 + 1, 10 + 100 + 1000 + 3]);
+  });
+
+  it("looks rows of a table up by a whole number of the context, and gives no number beyond them", () => {
+    const network = read({
+      nodes: [
+        ["Gather", ["table", "k"], ["row"]],
+        ["Add", ["x", "row"], ["v"]],
+      ],
+      inputs: { x: ["batch", 2], k: ["batch"] },
+      types: { k: 7 },
+      initializers: { table },
+    });
+    for (const k of [0, 1, 2]) expect(Array.from(float64Run(network, [0, 0], [k]).value)).toEqual(table.data.slice(2 * k, 2 * k + 2));
+    for (const k of [-1, 3, 0.5, NaN]) expect(float64Run(network, [0, 0], [k]).value.some(Number.isFinite)).toBe(false);
+  });
+
+  it("makes a place out of a number, also one that was cut from a float", () => {
+    const network = read({
+      nodes: [
+        ["Cast", ["t"], ["k"], { to: 7 }],
+        ["OneHot", ["k", "depth", "values"], ["hot"]],
+        ["MatMul", ["hot", "table"], ["row"]],
+        ["Squeeze", ["row", "axes"], ["flat"]],
+        ["Add", ["x", "flat"], ["v"]],
+      ],
+      inputs: { x: ["batch", 2], t: ["batch", 1] },
+      initializers: { table, depth: { shape: [], type: 7, data: [3] }, values: { shape: [2], data: [0, 1] }, axes: whole(1) },
+    });
+    for (const [t, k] of [
+      [0.7, 0],
+      [1, 1],
+      [2.9, 2],
+      [-1, 2],
+      [-3, 0],
+    ] as const)
+      expect(Array.from(float64Run(network, [0, 0], [t]).value)).toEqual(table.data.slice(2 * k, 2 * k + 2));
+    expect(Array.from(float64Run(network, [0, 0], [3]).value)).toEqual([0, 0]);
+  });
+
+  it("keeps the smaller of two numbers that are far apart, and what a slope of 1e20 leaves alone", () => {
+    const two = (type: string, ...c: number[]): Network =>
+      read({ nodes: [[type, ["x", "c"], ["v"]]], initializers: { c: { shape: [2], data: c } } });
+    expect(Array.from(float64Run(two("Min", 3.4e38, 1), [1, 2], null).value)).toEqual([1, 1]);
+    expect(Array.from(float64Run(two("Max", -1e20, 1), [1e-3, 2], null).value)).toEqual([1e-3, 2]);
+    expect(float64Run(two("Max", -1e20, 1), [1e-3, 2], null).diagonal).toEqual(Float64Array.of(1, 1));
+    expect(Array.from(float64Run(two("PRelu", 1e20, 0.5), [1, -2], null).value)).toEqual([1, -1]);
+    expect(Array.from(float64Run(two("PRelu", 1e20, 0.5), [1, 0], null).diagonal)).toEqual([1, 0.5]);
+  });
+
+  const cutting = (...nodes: OnnxCall[]): OnnxCall[] => [...nodes, ["Cast", ["i"], ["e"], { to: 1 }], ["Mul", ["x", "e"], ["v"]]];
+  it.each<[string, OnnxCall[], Record<string, OnnxTensor>, string]>([
+    [
+      "computed floats that are cut",
+      cutting(["Mul", ["p", "q"], ["d"]], ["Cast", ["d"], ["i"], { to: 7 }]),
+      { p: { shape: [1], data: [0.7] }, q: { shape: [1], data: [10] } },
+      "it cuts or compares numbers that depend on how FLOAT rounds",
+    ],
+    [
+      "computed floats that are compared",
+      cutting(["Mul", ["p", "q"], ["d"]], ["Equal", ["d", "r"], ["i"]]),
+      { p: { shape: [1], data: [0.7] }, q: { shape: [1], data: [10] }, r: { shape: [1], data: [7] } },
+      "it cuts or compares numbers that depend on how FLOAT rounds",
+    ],
+    [
+      "whole numbers past 2^53 that are computed with",
+      cutting(["Sub", ["p", "q"], ["i"]]),
+      { p: { shape: [1], type: 7, raw: bits(2n ** 53n + 1n) }, q: { shape: [1], type: 7, raw: bits(2n ** 53n) } },
+      "it computes with 9007199254740992 (INT64); expected whole numbers up to 2^53",
+    ],
+    [
+      "whole numbers past 2^53 that are compared",
+      cutting(["Equal", ["p", "q"], ["i"]]),
+      { p: { shape: [1], type: 7, raw: bits(2n ** 53n + 1n) }, q: { shape: [1], type: 7, raw: bits(2n ** 53n) } },
+      "it compares 9007199254740992 with 9007199254740992 (INT64)",
+    ],
+  ])("refuses %s", (_, nodes, initializers, message) => {
+    expect(() => read({ nodes, initializers })).toThrow(message);
   });
 });
 
@@ -1527,17 +1675,6 @@ describe("refusals", () => {
       'Cast "n1": it computes with the size of the batch',
     ],
     [
-      "a choice by the point",
-      {
-        nodes: [
-          ["Sin", ["x"], ["a"]],
-          ["Greater", ["x", "a"], ["c"]],
-          ["Where", ["c", "x", "a"], ["v"]],
-        ],
-      },
-      'Where "n2": which branch it takes depends on the point',
-    ],
-    [
       "a comparison as numbers",
       {
         nodes: [
@@ -1548,7 +1685,7 @@ describe("refusals", () => {
       },
       'Mul "n1": input 1 is a comparison',
     ],
-    ["whole numbers of the state", { nodes: [["Cast", ["x"], ["v"], { to: 7 }]] }, 'Cast "n0": it makes whole numbers'],
+    ["whole numbers of the state", { nodes: [["Cast", ["x"], ["v"], { to: 7 }]] }, 'the output "v" is of the type INT64; expected floats'],
     [
       "slopes that depend on the state",
       { nodes: [["PRelu", ["x", "x"], ["v"]]] },

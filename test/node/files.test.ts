@@ -338,6 +338,8 @@ describe(".csv", () => {
     ["1,2\n3\n", "line 2 has 1 cells; expected 2 as in line 1"],
     ["1,\n", 'line 1, cell 2 is ""'],
     ["0x10,1\n", 'line 1, cell 1 is "0x10"'],
+    ["0,0\n,\n1,1", 'line 2, cell 1 is ""'],
+    ['0,0\n"",""\n1,1', 'line 2, cell 1 is ""'],
     ["x0,x1\n", "no numbers"],
     ["", "no numbers"],
     ["1,1e400\n", 'line 1, cell 2 is "1e400"; expected a number in float64\'s range'],

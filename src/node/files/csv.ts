@@ -18,7 +18,8 @@ export function readCsv(file: string): NumberArray {
   refuseStrayQuotes(text, separator);
   const rows: { cells: string[]; line: number }[] = [];
   dsvFormat(separator).parseRows(text, (cells, index) => {
-    if (cells.some((cell) => cell.trim() !== "")) rows.push({ cells, line: index + 1 });
+    // Blank lines are none; empty cells are missing numbers.
+    if (cells.length > 1 || cells[0]!.trim() !== "") rows.push({ cells, line: index + 1 });
     return null;
   });
   if (rows[0]?.cells.every(isName)) rows.shift();

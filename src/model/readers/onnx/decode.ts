@@ -427,7 +427,11 @@ export function readTensor({ shape, type: name, raw, fields }: StoredTensor, bud
     for (let i = 0; i < count; i++) data[i] = type.read(view, i * type.bytes);
   } else {
     let i = 0;
-    for (const field of fields) for (const value of storedNumbers(field, type)) data[i++] = type.decode ? type.decode(value) : value;
+    for (const field of fields)
+      for (const value of storedNumbers(field, type)) {
+        if (type.decode && !(value >= 0 && value < 2 ** 16)) fail(`a tensor of the type ${name} holds ${value}; expected its 16 bits`);
+        data[i++] = type.decode ? type.decode(value) : value;
+      }
   }
   // Truth is whatever is not 0, and a stored number that its type has no room for is none.
   if (name === "BOOL") data.forEach((value, i) => (data[i] = Number(value !== 0)));

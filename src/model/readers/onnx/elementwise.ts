@@ -1,7 +1,7 @@
 import { largestClip } from "../../activation.js";
 import type { Numbers } from "../../network.js";
 import { fitsType, isWhole } from "./decode.js";
-import type { Node } from "./graph.js";
+import type { Graph, Node } from "./graph.js";
 import { broadcast, broadcastShape, expanded, feature, numbersOf, type Call, type Constant, type Feature, type Value } from "./values.js";
 
 /** What is computed with: a truth value is not. */
@@ -22,7 +22,7 @@ export function apply(
       values.map((value) => value.shape),
     );
     const [a, b = a] = values.map((value) => numbersOf(call, expanded(call, value, shape, null) as Constant)) as [Numbers, Numbers?];
-    return requireWhole(
+    return computed(
       call,
       call.fold(shape, type, (i) => onNumbers(a[i]!, b[i]!)),
     );
@@ -37,10 +37,12 @@ export function requireOneType(call: Call, values: readonly Numeric[]): void {
   if (types.size > 1 && [...types].some(isWhole)) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);
 }
 
-/** Computed whole numbers have to be some, and within their type. */
-export function requireWhole(call: Call, value: Constant): Constant {
+/** Computed whole numbers have to be some, and within their type; floats are marked, which are computed in float64 here. */
+export function computed(call: Call, value: Constant): Constant {
   const bad = isWhole(value.type) ? value.data.find((x) => !fitsType(x, value.type)) : undefined;
-  return bad === undefined ? value : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
+  return bad === undefined
+    ? { ...value, isComputed: !isWhole(value.type) && value.type !== "DOUBLE" }
+    : call.refuse(`it makes ${bad} of whole numbers (${value.type}); expected one within its type`);
 }
 
 export function unary(call: Call, onNode: (node: Node) => Node): Value {
@@ -48,7 +50,7 @@ export function unary(call: Call, onNode: (node: Node) => Node): Value {
   if (value.kind === "feature") return { ...value, node: onNode(value.node) };
   const result = onNode(call.graph.constant(numbersOf(call, value)));
   if (result.kind !== "linear" || !result.bias) return call.refuse("a constant did not fold");
-  return requireWhole(call, { ...value, data: result.bias });
+  return computed(call, { ...value, data: result.bias });
 }
 
 export function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
@@ -111,15 +113,30 @@ export function reciprocal(call: Call, value: Numeric): Numeric {
   return call.fold(value.shape, value.type, (i) => 1 / numbers[i]!);
 }
 
-/** The larger (sign 1) or the smaller (sign -1): a clip beside one constant number, else (a + b ± |a - b|) / 2. */
+/** The larger (sign 1) or the smaller (sign -1): a clip beside one constant number, else the one that is so; the mean of two that are equal. */
 export function extreme(call: Call, a: Node, b: Node, sign: 1 | -1): Node {
   const { graph } = call;
   const [given, other] = a.kind === "linear" && a.terms.length === 0 ? [a, b] : [b, a];
   const bound = slopesOf(given)[0];
   if (bound !== undefined && slopesOf(given).every((value) => value === bound))
     return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
-  const distance = graph.activation(graph.sum(a, b, -1), "abs");
-  return graph.scaled(graph.sum(graph.sum(a, b), distance, sign), 0.5);
+  return select(graph, graph.scaled(graph.activation(graph.sum(a, b, -1), "sign"), sign / 2, 0.5), a, b);
+}
+
+/** a where the mask is 1, b where it is 0. A mask jumps, and has no slope. */
+export function select(graph: Graph, mask: Node, a: Node, b: Node): Node {
+  return graph.sum(graph.product(mask, a), graph.product(graph.scaled(mask, -1, 1), b));
+}
+
+/** 1 where z > 0, or z >= 0, else 0. */
+export function isAbove(graph: Graph, z: Node, orEqual: boolean): Node {
+  if (orEqual) return graph.scaled(isAbove(graph, graph.scaled(z, -1), false), -1, 1);
+  return graph.activation(graph.activation(z, "sign"), "relu");
+}
+
+/** 1 where z is 0, else 0. */
+export function isZero(graph: Graph, z: Node): Node {
+  return graph.scaled(graph.activation(graph.activation(z, "sign"), "abs"), -1, 1);
 }
 
 /** The numbers of a constant node; none of another. */
@@ -139,4 +156,12 @@ export function clip(call: Call, x: Node, low: number, high: number): Node {
   if (low === 0 && high === 6) return graph.activation(x, "relu6");
   if (low === -1 && high === 1) return graph.activation(x, "hardtanh");
   return graph.activation(x, `clip(${Math.max(low, -largestClip)}, ${Math.min(high, largestClip)})`);
+}
+
+/** 1 for each number that is the place's own, less `below`, else 0: [elements of the node, places]. */
+export function placesOf({ graph }: Call, node: Node, places: number, below: number): Node {
+  const count = graph.budget.taken(node.width * places);
+  const indices = Int32Array.from({ length: count }, (_, i) => Math.floor(i / places));
+  const own = Float64Array.from({ length: count }, (_, i) => below - (i % places));
+  return isZero(graph, graph.mapped(node, { kind: "pick", columns: node.width, indices, factors: null }, own));
 }

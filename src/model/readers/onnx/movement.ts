@@ -1,5 +1,6 @@
 import type { Numbers } from "../../network.js";
 import { isWhole } from "./decode.js";
+import { placesOf } from "./elementwise.js";
 import type { Term } from "./graph.js";
 import {
   alongBatch,
@@ -8,6 +9,7 @@ import {
   expanded,
   feature,
   moved,
+  numbersOf,
   reshaped,
   sizeOf,
   sourcesOf,
@@ -172,7 +174,9 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const value = call.value(0);
     const axis = call.axis(call.integer("axis", 0), value.shape.length);
     if (value.kind === "feature" && axis === value.batch) call.refuseBatch("gathers");
-    const { data, shape: indexShape, type } = call.constant(1);
+    const given = call.value(1);
+    if (given.kind === "feature") return lookUp(call, value, axis, given);
+    const { data, shape: indexShape, type } = given;
     if (!isWhole(type)) call.refuse(`its indices are of the type ${type}; expected whole numbers`);
     const size = value.shape[axis]!;
     const indices = Array.from(data, (index) => {
@@ -308,6 +312,31 @@ function take(call: Call, value: Moved, chosen: readonly (readonly number[])[]):
       chosen.map((axis, k) => axis.map((c) => c * strides[k]!)),
     ),
   );
+}
+
+/** Rows of a constant table by numbers that depend on the inputs, as of an embedding; beyond its rows it is infinite. */
+function lookUp(call: Call, table: Moved, axis: number, index: Feature): Feature {
+  if (table.kind === "feature" || axis !== 0) call.refuse("it looks up along an axis other than a constant table's first; expected that");
+  if (!isWhole(index.type)) call.refuse(`its indices are of the type ${index.type}; expected whole numbers`);
+  const { graph } = call;
+  const [rows, width] = [table.shape[0]!, sizeOf(table.shape.slice(1))];
+  const numbers = numbersOf(call, table);
+  const hits = placesOf(call, index.node, rows, 0);
+  const count = index.node.width;
+  const data = new Float64Array(graph.budget.taken(count * width * (count * rows)));
+  const found = new Float64Array(graph.budget.taken(count * width * (count * rows)));
+  for (let i = 0; i < count; i++)
+    for (let k = 0; k < width; k++)
+      for (let row = 0; row < rows; row++) {
+        const at = (i * width + k) * count * rows + i * rows + row;
+        data[at] = numbers[row * width + k]!;
+        found[at] = 1;
+      }
+  const matrix = { rows: count * width, columns: count * rows };
+  // log 1 is 0, and log 0 no number of a table.
+  const beyond = graph.activation(graph.mapped(hits, { kind: "dense", matrix: { ...matrix, data: found } }), "log");
+  const looked = graph.mapped(hits, { kind: "dense", matrix: { ...matrix, data } });
+  return feature([...index.shape, ...table.shape.slice(1)], index.batch, graph.sum(looked, beyond), table.type);
 }
 
 function range(call: Call, from: number, length: number, step: number): number[] {

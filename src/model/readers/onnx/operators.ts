@@ -1,6 +1,22 @@
 import { bfloat16, float16, toBfloat16, toFloat16 } from "../../float16.js";
 import { dataTypeOf, fitsType, isWhole, knownTypes, type DataType } from "./decode.js";
-import { apply, binary, clip, extreme, onto, reciprocal, requireOneType, slopesOf, unary, variadic, type Numeric } from "./elementwise.js";
+import {
+  apply,
+  binary,
+  clip,
+  extreme,
+  isAbove,
+  isZero,
+  onto,
+  placesOf,
+  reciprocal,
+  requireOneType,
+  select,
+  slopesOf,
+  unary,
+  variadic,
+  type Numeric,
+} from "./elementwise.js";
 import type { Node } from "./graph.js";
 import { movements } from "./movement.js";
 import { norms } from "./norms.js";
@@ -170,9 +186,8 @@ const operators: Readonly<Record<string, Operator>> = {
       (x, slope) => {
         const [first] = slopesOf(slope);
         if (slopesOf(slope).every((value) => value === first)) return call.graph.activation(x, `leaky_relu(${first})`);
-        // slope z + (1 - slope) relu(z), where the slopes differ.
-        const rest = call.graph.scaled(slope, -1, 1);
-        return call.graph.sum(call.graph.product(x, slope), call.graph.product(call.graph.activation(x, "relu"), rest));
+        // max(z, 0) + slope min(z, 0), where the slopes differ.
+        return call.graph.sum(call.graph.activation(x, "relu"), call.graph.product(clip(call, x, -Infinity, 0), slope));
       },
     );
   },
@@ -209,21 +224,45 @@ const operators: Readonly<Record<string, Operator>> = {
   Cast: (call) => {
     const typeNumber = call.integer("to", 0);
     const type = dataTypeOf(typeNumber) ?? call.refuse(`it makes numbers of type ${typeNumber}; expected ${knownTypes}`);
-    return cast(call, call.value(0), type);
+    return cast(call, call.any(0), type);
   },
-  CastLike: (call) => cast(call, call.value(0), call.value(1).type),
-  Equal: (call) => logical(call, (a, b) => a === b),
-  And: (call) => logical(call, (a, b) => a !== 0 && b !== 0),
-  Or: (call) => logical(call, (a, b) => a !== 0 || b !== 0),
+  CastLike: (call) => cast(call, call.any(0), call.value(1).type),
+  Equal: (call) => {
+    const values = [call.value(0), call.value(1)];
+    if (values.every((value) => value.kind === "constant")) return logical(call, (a, b) => a === b);
+    requireOneType(call, values);
+    const { shape, batch, nodes } = broadcast(call, values);
+    return condition(shape, batch, isZero(call.graph, call.graph.sum(nodes[0]!, nodes[1]!, -1)));
+  },
+  And: (call) =>
+    connect(
+      call,
+      (a, b) => a !== 0 && b !== 0,
+      (a, b) => call.graph.product(a, b),
+    ),
+  Or: (call) =>
+    connect(
+      call,
+      (a, b) => a !== 0 || b !== 0,
+      (a, b) => call.graph.sum(call.graph.sum(a, b), call.graph.product(a, b), -1),
+    ),
+  Xor: (call) =>
+    connect(
+      call,
+      (a, b) => (a !== 0) !== (b !== 0),
+      (a, b) => call.graph.sum(call.graph.sum(a, b), call.graph.product(a, b), -2),
+    ),
   Not: (call) => {
-    const value = call.constant(0);
-    const numbers = numbersOf(call, value);
+    const value = call.any(0);
+    if (value.kind === "condition") return condition(value.shape, value.batch, call.graph.scaled(value.mask, -1, 1));
+    const numbers = numbersOf(call, call.constant(0));
     return call.fold(value.shape, "BOOL", (i) => Number(numbers[i] === 0));
   },
-  Greater: (call) => compare(call, (a, b) => a > b, false),
-  GreaterOrEqual: (call) => compare(call, (a, b) => a >= b, false),
-  Less: (call) => compare(call, (a, b) => a < b, true),
-  LessOrEqual: (call) => compare(call, (a, b) => a <= b, true),
+  Greater: (call) => compare(call, (a, b) => a > b, false, false),
+  GreaterOrEqual: (call) => compare(call, (a, b) => a >= b, false, true),
+  Less: (call) => compare(call, (a, b) => a < b, true, false),
+  LessOrEqual: (call) => compare(call, (a, b) => a <= b, true, true),
+  OneHot: oneHot,
   Where: where,
 };
 
@@ -269,14 +308,15 @@ export function callOperator(call: Call): readonly Value[] {
 
 /** Operations that take truth values too, and those that take whole numbers which depend on the inputs: they only move or cast. */
 const moving = new Set([...Object.keys(movements), "Cast", "CastLike"]);
-const logic = new Set(["And", "Or", "Not"]);
+const comparing = new Set(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "OneHot", "Where"]);
+const logic = new Set(["And", "Or", "Xor", "Not"]);
 const takingTruth = new Set([...moving, ...logic, "Equal", "Where"]);
 
 /** Truth values are no numbers, numbers no truth values, and quotients of whole numbers are no quotients. */
 function requireType(call: Call, { kind, type }: Numeric): void {
   if (logic.has(call.type) ? type !== "BOOL" : type === "BOOL" && !takingTruth.has(call.type))
     call.refuse(`an input is of the type ${type}; expected ${logic.has(call.type) ? "BOOL" : "numbers"}`);
-  if (kind === "feature" && isWhole(type) && !moving.has(call.type))
+  if (kind === "feature" && isWhole(type) && !moving.has(call.type) && !comparing.has(call.type))
     call.refuse(`it computes with whole numbers (${type}) that depend on the inputs; expected them cast to floats first`);
 }
 
@@ -310,13 +350,16 @@ function dequantize(call: Call): Value {
 }
 
 /** As ONNX casts: floats are rounded to the type, whole numbers keep their lowest bits. */
-function cast(call: Call, value: Numeric, type: DataType): Numeric {
+function cast(call: Call, value: Value, type: DataType): Value {
+  if (value.kind === "condition") return type === "BOOL" ? value : feature(value.shape, value.batch, value.mask, type);
   if (value.type === type) return value;
   if (value.kind === "feature") {
-    if (isWhole(type))
-      call.refuse(`it makes whole numbers or truth values (${type}) of what depends on the state or the context; expected floats`);
-    return { ...value, type };
+    const { graph } = call;
+    if (type === "BOOL") return condition(value.shape, value.batch, graph.scaled(isZero(graph, value.node), -1, 1));
+    const isCut = isWhole(type) && !isWhole(value.type);
+    return { ...value, type, node: isCut ? graph.activation(value.node, "trunc") : value.node };
   }
+  if (isWhole(type)) requireExact(call, value);
   const data = isWhole(type) ? value.data : numbersOf(call, value);
   const convert = isWhole(type) ? (x: number): number => castToWhole(call, x, value.type, type) : roundings[type as keyof typeof roundings];
   return call.fold(value.shape, type, (i) => convert(data[i]!));
@@ -410,9 +453,20 @@ function raise(call: Call, base: Node, exponent: number): Node {
   return call.graph.activation(base, names.get(exponent) ?? `power(${exponent})`);
 }
 
+function condition(shape: readonly number[], batch: number | null, mask: Node, compared: Condition["compared"] = null): Condition {
+  return { kind: "condition", shape, batch, mask, compared };
+}
+
+/** What jumps would jump elsewhere in float32. */
+function requireExact(call: Call, { isComputed, data, type }: Constant): void {
+  if (isComputed && data.some((value) => value !== 0))
+    call.refuse(`it cuts or compares numbers that depend on how ${type} rounds what was computed; expected numbers out of the file`);
+}
+
 /** Truth values of constants. */
 function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Value {
   const values = [call.constant(0), call.constant(1)];
+  for (const value of values) requireExact(call, value);
   const shape = broadcastShape(
     call,
     values.map((value) => value.shape),
@@ -421,6 +475,8 @@ function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Valu
   const areSizes = isWhole(a.type) && isWhole(b.type);
   return call.fold(shape, "BOOL", (i) => {
     const [x, y] = [a.data[i]!, b.data[i]!];
+    if (areSizes && [x, y].some((value) => Math.abs(value) > Number.MAX_SAFE_INTEGER))
+      return call.refuse(`it compares ${x} with ${y} (${a.type}); expected whole numbers up to 2^53`);
     const [isX, isY] = [areSizes && Number.isNaN(x), areSizes && Number.isNaN(y)];
     if (isX !== isY && !((isX ? y : x) < 1)) return call.refuse("it depends on the size of the batch, which is free");
     // What holds for one size of the batch, beside itself or beside what no size is, holds for all.
@@ -428,26 +484,55 @@ function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Valu
   });
 }
 
-function compare(call: Call, onNumbers: (a: number, b: number) => boolean, isLess: boolean): Value {
+/** Truth values joined, of which one may be of what depends on the inputs. */
+function connect(call: Call, onNumbers: (a: number, b: number) => boolean, onMasks: (a: Node, b: Node) => Node): Value {
+  const values = [call.any(0), call.any(1)];
+  if (values.every((value) => value.kind === "constant")) return logical(call, onNumbers);
+  const { shape, batch, nodes } = broadcast(call, values.map(asNumbers));
+  return condition(shape, batch, onMasks(nodes[0]!, nodes[1]!));
+}
+
+function asNumbers(value: Value): Numeric {
+  return value.kind === "condition" ? feature(value.shape, value.batch, value.mask, "FLOAT") : value;
+}
+
+function compare(call: Call, onNumbers: (a: number, b: number) => boolean, isLess: boolean, orEqual: boolean): Value {
   const values = [call.value(0), call.value(1)];
   if (values.every((value) => value.kind === "constant")) return logical(call, onNumbers);
+  requireOneType(call, values);
   const { shape, batch, nodes } = broadcast(call, values);
-  const [left, right] = isLess ? nodes.toReversed() : nodes;
-  return { kind: "condition", shape, batch, left: left!, right: right! } satisfies Condition;
+  const [left, right] = (isLess ? nodes.toReversed() : nodes) as [Node, Node];
+  return condition(shape, batch, isAbove(call.graph, call.graph.sum(left, right, -1), orEqual), { left, right, orEqual });
+}
+
+/** on where an index is the number of a place, else off, along a new axis; indices below 0 count from its end. */
+function oneHot(call: Call): Value {
+  const [indices, depth] = [call.value(0), call.scalar(1)];
+  const { data, type } = call.constant(2);
+  const [off = NaN, on = NaN] = data;
+  if (indices.kind === "constant") return call.refuse("its indices are constants; expected what depends on the inputs");
+  if (!(Number.isSafeInteger(depth) && depth > 0)) call.refuse(`its depth is ${depth}; expected a whole number above 0`);
+  const rank = indices.shape.length + 1;
+  const axis = call.axis(call.integer("axis", -1), rank);
+  if (axis !== rank - 1) call.refuse(`its axis is ${axis} of ${rank}; expected the last one`);
+  const { graph } = call;
+  const hits = graph.sum(placesOf(call, indices.node, depth, 0), placesOf(call, indices.node, depth, depth));
+  return feature([...indices.shape, depth], indices.batch, graph.scaled(hits, on - off, off), type);
 }
 
 function where(call: Call): Value {
   const given = call.any(0);
   const [a, b] = [call.value(1), call.value(2)];
   requireOneType(call, [a, b]);
-  if (given.kind === "feature") return call.refuse("its condition depends on the inputs; expected a comparison or a constant");
+  if (given.kind === "feature") return call.refuse("its condition is a number; expected a truth value");
   if (given.kind === "condition") {
-    const [left, right] = [given.left, given.right].map((node) => feature(given.shape, given.batch, node, "FLOAT"));
-    const { shape, batch, nodes } = broadcast(call, [left!, right!, a, b]);
-    const chosen =
-      choose(call.graph, ...(nodes as [Node, Node, Node, Node])) ??
-      call.refuse("which branch it takes depends on the point, and the branches are none of a known activation");
-    return feature(shape, batch, chosen, a.type);
+    const { graph } = call;
+    const { left = given.mask, right = given.mask, orEqual = false } = given.compared ?? {};
+    const parts = [given.mask, left, right].map((node) => feature(given.shape, given.batch, node, "FLOAT"));
+    const { shape, batch, nodes } = broadcast(call, [...parts, a, b]);
+    const [mask, l, r, above, below] = nodes as [Node, Node, Node, Node, Node];
+    const known = given.compared && choose(graph, { left: l, right: r, orEqual }, above, below);
+    return feature(shape, batch, known ?? select(graph, mask, above, below), a.type);
   }
   if (given.type !== "BOOL") call.refuse(`its condition is of the type ${given.type}; expected BOOL`);
   if (a.kind === "constant" && b.kind === "constant") {

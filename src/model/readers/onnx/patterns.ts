@@ -106,22 +106,28 @@ function centredOf(node: Node): Node | null {
 
 /**
  * left > right ? a : b, where it is an activation written out: a linear part beyond a threshold (softplus), or two branches
- * that meet at 0 (relu, leaky_relu, elu). null where it is not: then which branch a point takes depends on the point.
+ * that meet at 0 (relu, leaky_relu, elu). null where it is not.
  */
-export function choose(graph: Graph, left: Node, right: Node, a: Node, b: Node): Node | null {
+export function choose(
+  graph: Graph,
+  { left, right, orEqual }: { left: Node; right: Node; orEqual: boolean },
+  a: Node,
+  b: Node,
+): Node | null {
   const difference = graph.sum(left, right, -1);
-  return recogniseBranches(graph, difference, a, b) ?? recogniseBranches(graph, graph.scaled(difference, -1), b, a);
+  return recogniseBranches(graph, difference, orEqual, a, b) ?? recogniseBranches(graph, graph.scaled(difference, -1), !orEqual, b, a);
 }
 
-/** above where difference > 0, else below. */
-function recogniseBranches(graph: Graph, difference: Node, above: Node, below: Node): Node | null {
+/** above where difference > 0, or >= 0, else below. */
+function recogniseBranches(graph: Graph, difference: Node, orEqual: boolean, above: Node, below: Node): Node | null {
   const line = polynomial(graph, difference, above);
   if (!line || !near(line[2], 0) || !near(line[3], 0) || !(line[1] > 0)) return null;
   // difference > 0 where above > threshold.
   const threshold = -line[0] / line[1];
   const inner = innermost(below);
   if (inner.node.kind === "activation" && inner.node.activation.toString() === "softplus" && near(inner.shift, 0)) {
-    const beta = polynomial(graph, inner.node.operand, above);
+    // On the threshold, where the two differ, softplus is not yet linear.
+    const beta = orEqual ? null : polynomial(graph, inner.node.operand, above);
     if (!beta || !near(beta[0], 0) || !near(beta[2], 0) || !near(beta[3], 0) || !near(beta[1] * inner.factor, 1)) return null;
     return graph.activation(above, `softplus(${snap(beta[1])}, ${snap(threshold * beta[1])})`);
   }

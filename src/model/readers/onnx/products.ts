@@ -1,5 +1,5 @@
 import type { Numbers } from "../../network.js";
-import { onto, requireOneType, requireWhole, scale, type Numeric } from "./elementwise.js";
+import { onto, requireOneType, computed, scale, type Numeric } from "./elementwise.js";
 import type { Node } from "./graph.js";
 import type { LinearMap } from "./maps.js";
 import { transpose } from "./movement.js";
@@ -108,7 +108,7 @@ function multiplyNumbers(
     for (let k = 0; k < inner; k++) sum += numbers[from + k]! * b[column + k]!;
     return sum;
   });
-  return requireWhole(call, product);
+  return computed(call, product);
 }
 
 /** A product whose leading axes count products of matrices, as numpy.matmul's: the labels of einsum say which axis is which. */
@@ -219,7 +219,7 @@ function contraction(call: Call, given: readonly Factor[], out: readonly string[
   if (features.length === 0) {
     const sums = call.fold(shape, type, () => 0);
     for (let choice = 0; choice < rows * terms; choice++) sums.data[Math.floor(choice / terms)]! += factorAt(choice);
-    return requireWhole(call, sums);
+    return computed(call, sums);
   }
   const [first, second] = features as [Feature, Feature?];
   if (second) {

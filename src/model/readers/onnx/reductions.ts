@@ -1,4 +1,4 @@
-import { requireWhole, unary } from "./elementwise.js";
+import { computed, unary } from "./elementwise.js";
 import { isWhole } from "./decode.js";
 import type { Graph, Node } from "./graph.js";
 import { Groups } from "./groups.js";
@@ -90,7 +90,7 @@ function reduce(call: Call, { verb, ofNumbers, ofNodes }: Reduction): Value {
       ofNumbers(Array.from(elements.subarray(i * size, (i + 1) * size), (at) => numbers[at]!)),
     );
     if (isWhole(value.type) && !wholeReductions.has(call.type)) call.refuse(`it reduces whole numbers (${value.type}); expected floats`);
-    return requireWhole(call, reduced);
+    return computed(call, reduced);
   }
   if (!ofNodes) return call.refuse("it multiplies what depends on the inputs; expected a sum, a mean, a norm, or the largest or smallest");
   const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;

@@ -18,6 +18,8 @@ export type Value = Constant | Feature | Condition;
 /** Numbers that depend on nothing. NaN in whole numbers stands for the size of the batch, which is free. */
 export interface Constant extends Tensor {
   readonly kind: "constant";
+  /** Whether these are floats that were computed here in float64, and that a run in the file's own type may round otherwise. */
+  readonly isComputed?: boolean;
 }
 
 /** What depends on the inputs: the elements that one point has, row-major. */
@@ -32,13 +34,14 @@ export interface Feature {
   readonly type: DataType;
 }
 
-/** left > right, or left >= right, of features; only Where can read it. */
+/** A truth value of what depends on the inputs, as 1 or 0; it has no slope. */
 export interface Condition {
   readonly kind: "condition";
   readonly shape: readonly number[];
   readonly batch: number | null;
-  readonly left: Node;
-  readonly right: Node;
+  readonly mask: Node;
+  /** Where it is left > right, or left >= right: some of those are parts of an activation. */
+  readonly compared: { readonly left: Node; readonly right: Node; readonly orEqual: boolean } | null;
 }
 
 export function feature(shape: readonly number[], batch: number | null, node: Node, type: DataType): Feature {
@@ -292,8 +295,10 @@ export function alongBatch(call: Call, value: Constant | Feature, axis: number |
   return moved(call, value, shape, null, sourcesOf(call, offsets));
 }
 
-/** The numbers of a constant that is computed with; the size of the batch is none. */
+/** The numbers of a constant that is computed with; the size of the batch is none, and past 2^53 neighbours are one here. */
 export function numbersOf(call: Call, { data, type }: Constant): Numbers {
   if (isWhole(type) && data.some(Number.isNaN)) call.refuse("it computes with the size of the batch, which is free");
+  const far = isWhole(type) ? data.find((value) => !Number.isSafeInteger(value)) : undefined;
+  if (far !== undefined) call.refuse(`it computes with ${far} (${type}); expected whole numbers up to 2^53`);
   return data;
 }
