@@ -151,6 +151,8 @@ export interface LinearLayer {
   readonly weightName: string;
   readonly bias: Numbers | null;
   readonly biasName: string;
+  /** What follows it, where the file says so; else it is the chain's option. */
+  readonly activation?: Activation;
 }
 
 /**
@@ -208,7 +210,9 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
       `${source}: the network takes ${inputSize} inputs and gives ${stateSize} outputs; a vector field gives as many outputs as its state has components, so at most ${inputSize}`,
     );
 
-  const activations = readActivations(source, options.activation, layers.length - 1);
+  const known = layers.map((layer) => layer.activation ?? null);
+  const isKnown = options.activation === undefined && known.slice(0, -1).every((activation) => activation !== null);
+  const activations = isKnown ? known : readActivations(source, options.activation, layers.length - 1).map((given, i) => known[i] ?? given);
   const operations: Operation[] = [];
   for (const [index, { weight, bias }] of layers.entries()) {
     const terms: { operand: Operand; weight: Matrix }[] = [];

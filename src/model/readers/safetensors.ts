@@ -1,6 +1,7 @@
 import { ModelError, quote } from "../../errors.js";
 import { bfloat16, float16 } from "../float16.js";
-import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "../network.js";
+import { linearChain, type Network, type Numbers } from "../network.js";
+import { isCounter, readStateDict } from "./stateDict.js";
 
 /** What a state_dict does not say. */
 export interface SafetensorsOptions {
@@ -8,9 +9,15 @@ export interface SafetensorsOptions {
   activation?: string | readonly string[] | undefined;
   /** As in {@link mlp}. Wins over the file's own `__metadata__.contextColumns`. */
   contextColumns?: "last" | "first" | undefined;
+  /** What the names of the network's tensors begin with, where a file holds more than one network: "ema.". Others are left out. */
+  prefix?: string | undefined;
+  /** The layers' names in their order, where neither numbers nor shapes tell it: ["embed", "body", "head"]. */
+  layers?: readonly string[] | undefined;
+  /** Tensors that are no part of the network and may be left out: ["mean", "std"]. */
+  ignore?: readonly string[] | undefined;
 }
 
-interface Tensor {
+export interface Tensor {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
@@ -30,6 +37,13 @@ const dtypes: ReadonlyMap<unknown, Dtype> = new Map([
   ["F16", { bytes: 2, read: (view, offset) => float16(view.getUint16(offset, true)) }],
   ["BF16", { bytes: 2, read: (view, offset) => bfloat16(view.getUint16(offset, true)) }],
 ] satisfies [string, Dtype][]);
+/** Of counters, which are left out. */
+const wholeSizes: ReadonlyMap<unknown, number> = new Map([
+  ["I64", 8],
+  ["I32", 4],
+  ["U8", 1],
+  ["BOOL", 1],
+]);
 
 /** Bytes of a header: some 20 000 tensors. The format allows 100 MB, of which a parser could make gigabytes. */
 const maximumHeader = 4 * 2 ** 20;
@@ -41,9 +55,12 @@ const maximumActivation = 10_000;
 
 /**
  * Reads a safetensors file that holds one chain of linear layers under PyTorch's state_dict names: `net.0.weight` [out, in]
- * and, where there is one, `net.0.bias` [out]. The layers follow one another in the natural order of their names (2 before
- * 10). A state_dict does not say what stands between them, so activations come from `__metadata__.activation` or from the
- * caller, and a skip connection cannot be seen. F64 stays float64; F32, F16 and BF16 become float32, exactly.
+ * and, where there is one, `net.0.bias` [out]; or under Flax's and Keras's, whose `kernel` is [in, out]. Weight and spectral
+ * norms are multiplied out, BatchNorm (ε = 1e-5) in evaluation mode goes into the layers beside it, PReLU is the activation
+ * where it stands. Layers follow the numbers of their names (2 before 10), else their shapes and words such as in, out,
+ * encoder, decoder where only one order fits; never the alphabet. A state_dict does not say what stands between them, so
+ * activations come from `__metadata__.activation` or from the caller, and a skip connection cannot be seen. F64 stays float64;
+ * F32, F16 and BF16 become float32, exactly.
  *
  * `__metadata__` may also hold contextColumns ("last" or "first") and context, a number that the shapes have to confirm.
  *
@@ -61,17 +78,19 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
   const activation = metadata.get("activation");
   if (activation !== undefined && activation.length > maximumActivation)
     fail(`__metadata__.activation has ${activation.length} characters; expected at most ${maximumActivation}`);
-  const network = linearChain("safetensors", readLayers(tensors, data), {
-    activation: options.activation ?? activation,
-    // linearChain refuses any other text.
-    contextColumns: options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined),
-  });
+  const numbers = (tensor: Tensor): Numbers => readNumbers(tensor, data);
+  const { layers, notes } = readStateDict(tensors, numbers, options);
+  // linearChain refuses any other text.
+  const contextColumns = options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined) ?? "last";
+  const network = linearChain("safetensors", layers, { activation: options.activation ?? activation, contextColumns });
   const context = metadata.get("context");
   if (context !== undefined && context !== String(network.contextSize))
     fail(
       `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
     );
-  return network;
+  const { contextSize } = network;
+  const place = `the context is the ${contextColumns} ${contextSize} of the columns that the first layer takes (options.contextColumns may say ${contextColumns === "last" ? "first" : "last"})`;
+  return { ...network, notes: contextSize > 0 ? [...notes, place] : notes };
 }
 
 /** An 8-byte length, a JSON object of that length, then the tensors' data. */
@@ -143,20 +162,15 @@ function readMetadata(given: unknown): ReadonlyMap<string, string> {
   return texts;
 }
 
-/** Checks one tensor by itself: a layer's part by its name and shape, of a known type, inside the data. */
+/** Checks one tensor by itself: of a known type, inside the data. */
 function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
   const tensor = `tensor ${quote(name)}`;
   if (!isObject(entry)) fail(`${tensor} is ${show(entry)}; expected { dtype, shape, data_offsets }`);
   const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
   if (!isCounts(shape)) fail(`${tensor} has the shape ${show(shape)}; expected a list of whole numbers`);
-  const isWeight = /(^|\.)weight$/.test(name) && shape.length === 2;
-  const isBias = /(^|\.)bias$/.test(name) && shape.length === 1;
-  if (!isWeight && !isBias)
-    fail(
-      `${tensor} of shape ${show(shape)} is not part of a chain of linear layers; expected only "….weight" [out, in] and "….bias" [out]`,
-    );
   if (shape.includes(0)) fail(`${tensor} has the shape ${show(shape)}; expected no dimension of 0`);
-  const dtype = dtypes.get(dtypeName);
+  const size = wholeSizes.get(dtypeName);
+  const dtype = dtypes.get(dtypeName) ?? (size !== undefined && isCounter(name) ? { bytes: size, read: () => NaN } : undefined);
   if (!dtype) fail(`${tensor} has the dtype ${show(dtypeName)}; expected ${[...dtypes.keys()].join(", ")}`);
 
   if (!isCounts(offsets) || offsets.length !== 2) fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
@@ -164,8 +178,9 @@ function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
   if (begin > end || end > dataSize)
     fail(`${tensor} has the data_offsets ${show(offsets)}; expected begin <= end <= ${dataSize}, the size of the data`);
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
-  const size = shape.reduce((product, n) => product * n, dtype.bytes);
-  if (end - begin !== size) fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
+  const length = shape.reduce((product, n) => product * n, dtype.bytes);
+  if (end - begin !== length)
+    fail(`${tensor} has ${end - begin} bytes of data; expected ${length} for ${String(dtypeName)} ${show(shape)}`);
   return { name, dtype, shape, begin, end };
 }
 
@@ -180,49 +195,6 @@ function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
     covered = end;
   }
   if (covered !== dataSize) fail(`the tensors end at byte ${covered} of the data; expected ${dataSize}, its end`);
-}
-
-function readLayers(tensors: readonly Tensor[], data: DataView): LinearLayer[] {
-  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  const weights = tensors.filter(({ name }) => name.endsWith("weight"));
-  const prefixes = weights.map(({ name }) => name.slice(0, -"weight".length));
-  prefixes.sort(new Intl.Collator("en", { numeric: true }).compare);
-  requireOneSequence(prefixes);
-
-  for (const { name } of tensors) {
-    const weight = name.replace(/bias$/, "weight");
-    if (!byName.has(weight)) fail(`tensor ${quote(name)} stands alone; expected ${quote(weight)} beside it`);
-  }
-  return prefixes.map((prefix) => {
-    const weight = byName.get(`${prefix}weight`)!;
-    const bias = byName.get(`${prefix}bias`);
-    const [rows, columns] = weight.shape as [number, number];
-    const matrix: Matrix = { rows, columns, data: readNumbers(weight, data) };
-    return {
-      weight: matrix,
-      weightName: `tensor ${quote(weight.name)}`,
-      bias: bias ? readNumbers(bias, data) : null,
-      biasName: `tensor ${quote(`${prefix}bias`)}`,
-    };
-  });
-}
-
-/**
- * Two numbered sequences, such as a network beside its moving average, could chain by their shapes alone and give a field
- * that nobody trained.
- */
-function requireOneSequence(prefixes: readonly string[]): void {
-  const firsts = new Map<string, string>();
-  const sequences = new Set<string>();
-  for (const prefix of prefixes) {
-    const stem = prefix.replaceAll(/\d+/g, "N");
-    const first = firsts.get(stem);
-    if (first === undefined) firsts.set(stem, prefix);
-    else sequences.add(first);
-  }
-  const [one, other] = sequences;
-  if (other !== undefined)
-    fail(`tensors ${quote(`${one}weight`)} and ${quote(`${other}weight`)} begin two sequences of layers; expected one`);
 }
 
 function readNumbers({ dtype, begin, end }: Tensor, data: DataView): Numbers {

@@ -11,6 +11,9 @@ export interface ModelOptions {
   readonly state?: string;
   readonly contextOrder?: string;
   readonly output?: string;
+  readonly prefix?: string;
+  readonly layers?: string;
+  readonly ignore?: string;
 }
 
 /** What the readers' options are called here. */
@@ -19,6 +22,9 @@ const flags: ReadonlyMap<string, string> = new Map([
   ["state", "--state"],
   ["context", "--context-order"],
   ["output", "--output"],
+  ["prefix", "--prefix"],
+  ["layers", "--layers"],
+  ["ignore", "--ignore"],
 ]);
 
 function inOwnWords(text: string): string {
@@ -36,7 +42,10 @@ export function addModelOptions(command: Command): Command {
     .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]))
     .addOption(new Option("--state <name>", "the input of an .onnx file that is the state"))
     .addOption(new Option("--context-order <names>", "its other inputs, with commas, in the order of the context's numbers"))
-    .addOption(new Option("--output <name>", "its output that is the field"));
+    .addOption(new Option("--output <name>", "its output that is the field"))
+    .addOption(new Option("--prefix <text>", "what the names in a .safetensors file begin with that are the network's, of several in it"))
+    .addOption(new Option("--layers <names>", "its layers in their order, with commas, where neither numbers nor shapes tell it"))
+    .addOption(new Option("--ignore <names>", "its tensors, with commas, that are no part of the field"));
 }
 
 export function modelArgument(): Argument {
@@ -44,13 +53,16 @@ export function modelArgument(): Argument {
 }
 
 export async function readModel(path: string, options: ModelOptions): Promise<Network> {
-  const { activation, contextColumns, state, contextOrder, output } = options;
+  const { activation, contextColumns, state, contextOrder, output, prefix, layers, ignore } = options;
   const isOnnx = path.toLowerCase().endsWith(".onnx");
   if (isOnnx && activation !== undefined)
     throw new InputError(`--activation is ${quote(activation)}, but an .onnx file holds its own; expected no --activation`);
   for (const [flag, name] of Object.entries({ "--state": state, "--context-order": contextOrder, "--output": output }))
     if (!isOnnx && name !== undefined)
       throw new InputError(`${flag} is ${quote(name)}, but only an .onnx file names its inputs and outputs; expected no ${flag}`);
+  for (const [flag, name] of Object.entries({ "--prefix": prefix, "--layers": layers, "--ignore": ignore }))
+    if (isOnnx && name !== undefined)
+      throw new InputError(`${flag} is ${quote(name)}, which only a .safetensors file needs; expected no ${flag}`);
   const bytes = await readBytes(path);
   try {
     const network = isOnnx
@@ -61,7 +73,7 @@ export async function readModel(path: string, options: ModelOptions): Promise<Ne
           output,
           externalData: { get: (location) => readBeside(path, location) },
         })
-      : parseSafetensors(bytes, { activation, contextColumns });
+      : parseSafetensors(bytes, { activation, contextColumns, prefix, layers: layers?.split(","), ignore: ignore?.split(",") });
     return { ...network, notes: (network.notes ?? []).map(inOwnWords) };
   } catch (error) {
     if (error instanceof DeldotError) throw new ModelError(`${path}: ${inOwnWords(error.message)}`, { cause: error });
