@@ -6,6 +6,9 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, expect, test } from "vitest";
 
+import { activationNames } from "../src/model/activation.js";
+import { operatorNames } from "../src/model/readers/onnx/operators.js";
+
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
 const run = promisify(execFile);
@@ -24,6 +27,12 @@ afterAll(() => rmSync(folder, { recursive: true }));
 test.for(blocks("ts").map((code, index) => ({ code, index })))("example $index of the README runs as it stands", async ({ code }) => {
   const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", code], { cwd: root });
   if (code.includes("console.log")) expect(stdout).not.toBe("");
+});
+
+test("the README lists the activations and the ONNX operations that the code has", () => {
+  const text = readme.replaceAll(/\s+/g, " ");
+  expect(text).toContain(`takes opsets 7 to 25 of ${operatorNames.join(", ")};`);
+  for (const name of activationNames) expect(text).toMatch(new RegExp(`\\b${name}\\b`));
 });
 
 test("the README's first example prints the divergence of the Lorenz system", async () => {

@@ -266,6 +266,9 @@ const operators: Readonly<Record<string, Operator>> = {
   Where: where,
 };
 
+/** All that are read, in the order of the alphabet. */
+export const operatorNames: readonly string[] = Object.keys(operators).sort();
+
 /** What is not there, and why not. */
 const refusals: readonly (readonly [RegExp, string])[] = [
   [/^(Qlinear|Deform)?Conv/i, "a convolution; expected a network of linear layers, norms and elementwise functions"],
