@@ -1259,6 +1259,32 @@ describe("operations", () => {
   });
 });
 
+it("Squeeze of no axes takes all of size 1, as without them", () => {
+  for (const [axes, given] of [
+    [["axes"], {}],
+    [[], { axes: [] }],
+  ] as [string[], Record<string, number[]>][]) {
+    const file = onnxFile({
+      inputs: { x: ["batch", 3] },
+      nodes: [
+        ["Unsqueeze", ["x", "middle"], ["wide"]],
+        ["Squeeze", ["wide", ...axes], ["a"], given],
+        ["Softmax", ["a"], ["v"], { axis: 1 }],
+      ],
+      outputs: ["v"],
+      initializers: { axes: { shape: [0], type: 7, data: [] }, middle: whole(1) },
+      opset: 13,
+    });
+    const value = float64Run(parseOnnx(file), [1, 1, 1], null).value;
+    expectClose(
+      value,
+      value.map(() => 1 / 3),
+      value.map(() => 1),
+      { relative: 1e-12, absolute: 0 },
+    );
+  }
+});
+
 describe("what jumps", () => {
   const read = (file: Omit<OnnxFile, "outputs" | "inputs"> & { inputs?: OnnxFile["inputs"] }): Network =>
     parseOnnx(onnxFile({ inputs: { x: ["batch", 2] }, outputs: ["v"], ...file }));

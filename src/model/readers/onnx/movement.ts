@@ -97,7 +97,8 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const rank = value.shape.length;
     const batch = value.kind === "feature" ? value.batch : null;
     const given = axesOf(call, 1);
-    const axes = given
+    // No axes are all, as onnxruntime has it.
+    const axes = given?.length
       ? call.axes(given, rank)
       : value.shape.flatMap((size, axis) => (size === 1 && (axis !== batch || call.fixedBatch === 1) ? [axis] : []));
     const stays = axes.find((axis) => value.shape[axis] !== 1);
