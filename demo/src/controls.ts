@@ -1,6 +1,6 @@
 /** The form beside the picture. */
 import type { Activation, Network } from "deldot";
-import type { App } from "./app.js";
+import type { App, Loaded } from "./app.js";
 import { drawDigit } from "./digits.js";
 import { shippedFields } from "./fields.js";
 import { element, option, save, slider } from "./page.js";
@@ -121,6 +121,11 @@ export function bindControls(app: App, attempt: Attempt, activations: readonly A
   });
 }
 
+/** Its name, and how it was read; the reader's options are questions here. */
+function describeFile({ file, network: { notes = [] } }: Loaded): string {
+  return [file ?? "", ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
+}
+
 /** What the controls were built for: they are built anew only where that changes, so that a slider keeps its focus. */
 let builtFor = "";
 let builtNetwork: Network | null = null;
@@ -142,7 +147,7 @@ export function showState(app: App, attempt: Attempt): void {
   text(
     "about",
     shipped?.about ??
-      (state.field === "random" ? "Weights uniform in ±gain/√inputs, as PyTorch draws them for a gain of 1." : (loaded.file ?? "")),
+      (state.field === "random" ? "Weights uniform in ±gain/√inputs, as PyTorch draws them for a gain of 1." : describeFile(loaded)),
   );
   hide("random", state.field !== "random");
   for (const id of ["seed", "dimensions", "width", "depth", "gain"] as const) input(id).value = String(state.random[id]);

@@ -21,17 +21,23 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
     waiting = null;
     return app.useFile({ network, truth: null, file: name, isOnnx: isOnnx(name) });
   };
-  const read = async (file: File): Promise<void> => {
+  /** A model, and whatever lies beside it: an .onnx file may have its weights in others. */
+  const read = async (files: readonly File[]): Promise<void> => {
     question.hidden = true;
+    const file = files.find((each) => isModel(each.name)) ?? files[0]!;
     const { name } = file;
-    if (!/\.(onnx|safetensors)$/i.test(name))
-      throw new Error(`${name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
+    if (!isModel(name)) throw new Error(`${name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
     const bytes = new Uint8Array(await file.arrayBuffer());
-    if (isOnnx(name))
+    if (isOnnx(name)) {
+      const others = files.filter((each) => each !== file);
+      const externalData = new Map(
+        await Promise.all(others.map(async (each) => [each.name, new Uint8Array(await each.arrayBuffer())] as const)),
+      );
       return use(
-        named(name, () => parseOnnx(bytes)),
+        named(name, () => parseOnnx(bytes, { externalData })),
         name,
       );
+    }
     const { network, asksActivation } = named(name, () => readTensors(bytes));
     const asksColumns = network.contextSize > 0 && metadataOf(bytes)["contextColumns"] === undefined;
     if (!asksActivation && !asksColumns) return use(network, name);
@@ -45,8 +51,8 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
   };
 
   input.addEventListener("change", () => {
-    const [file] = input.files ?? [];
-    if (file) attempt(read(file));
+    const files = [...(input.files ?? [])];
+    if (files.length > 0) attempt(read(files));
     input.value = "";
   });
   element("file-use", HTMLButtonElement).addEventListener("click", () => {
@@ -74,9 +80,13 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    const [file] = event.dataTransfer?.files ?? [];
-    if (file) attempt(read(file));
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.length > 0) attempt(read(files));
   });
+}
+
+function isModel(name: string): boolean {
+  return /\.(onnx|safetensors)$/i.test(name);
 }
 
 function isOnnx(name: string): boolean {
@@ -88,7 +98,8 @@ function named<T>(name: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    throw error instanceof ModelError ? new ModelError(`${name}: ${error.message}`) : error;
+    if (!(error instanceof ModelError)) throw error;
+    throw new ModelError(`${name}: ${error.message.replace("its bytes in options.externalData", "it dropped together with the model")}`);
   }
 }
 

@@ -196,14 +196,14 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   test("takes dropped files, asks what they leave open, and says what is wrong with the others", async () => {
     const { page, faults } = await open({ ...PLAIN });
     await painted(page);
-    const drop = async (name: string, bytes: Uint8Array): Promise<void> => {
+    const drop = async (name: string, bytes: Uint8Array, ...beside: [string, Uint8Array][]): Promise<void> => {
       const transfer = await page.evaluateHandle(
-        ([name, text]) => {
+        (files) => {
           const data = new DataTransfer();
-          data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
+          for (const [name, text] of files) data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
           return data;
         },
-        [name, Buffer.from(bytes).toString("base64")] as const,
+        [...beside, [name, bytes] as const].map(([name, bytes]) => [name, Buffer.from(bytes).toString("base64")] as const),
       );
       await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
     };
@@ -214,6 +214,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     expect(await page.inputValue("#field")).toBe("file");
     await expectColours(page, await load("van-der-pol"), []);
+
+    // Weights in another file, which has to come along.
+    const apart = new URL("../cases/external/", import.meta.url);
+    const [model, weights] = await Promise.all(["model.onnx", "model.onnx.data"].map((name) => readFile(new URL(name, apart))));
+    await drop("apart.onnx", model!);
+    await page.waitForFunction(() =>
+      document.querySelector("#problem")!.textContent.endsWith('"model.onnx.data"; expected it dropped together with the model'),
+    );
+    await forget(page);
+    await drop("apart.onnx", model!, ["model.onnx.data", weights!]);
+    await painted(page);
+    expect(await page.textContent("#about")).toMatch(/^apart\.onnx; the state is the input "x" \[batch, 3\], the only input; /);
 
     await drop("cut.onnx", good.subarray(0, 400));
     await problem.waitFor({ state: "visible" });
@@ -233,7 +245,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#file-use");
     await painted(page);
     expect(await problem.isVisible()).toBe(false);
-    expect(await page.textContent("#about")).toBe("quiet.safetensors");
+    expect(await page.textContent("#about")).toMatch(
+      /^quiet\.safetensors; read as a chain of 2 layers, 0 -> 2; a state_dict does not show skips/,
+    );
     // Three inputs, two outputs: which of them is the context?
     const timed = tensors({ "0.weight": [8, 3], "2.weight": [2, 8] }, { activation: "tanh" });
     await drop("timed.safetensors", timed);

@@ -37,7 +37,12 @@ export interface OnnxOptions {
    * The bytes of files beside the model that hold its weights, by the location that the model gives ("field.onnx.data"), as
    * PyTorch's exporter writes them: a Map, or anything that gives them.
    */
-  readonly externalData?: { get(location: string): Uint8Array | undefined } | undefined;
+  readonly externalData?:
+    | {
+        /** The bytes of the file at this location, as the model writes it; undefined where there is none. */
+        get(location: string): Uint8Array | undefined;
+      }
+    | undefined;
 }
 
 const oldestOpset = 7;
