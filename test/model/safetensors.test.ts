@@ -151,10 +151,11 @@ describe("names and options", () => {
     const second: Entry = ["2.weight", [2, 2], [1, 2, 3, 4]];
     const last = floats({ activation: "tanh", context: "1" }, [["0.weight", [2, 3], [1, 2, 9, 3, 4, 8]], second]);
     const first = [["0.weight", [2, 3], [9, 1, 2, 8, 3, 4]], second] satisfies Entry[];
-    const expected = JSON.stringify(parseSafetensors(last));
-    expect(JSON.stringify(parseSafetensors(last, { contextColumns: "last" }))).toBe(expected);
-    expect(JSON.stringify(parseSafetensors(floats({ activation: "tanh" }, first), { contextColumns: "first" }))).toBe(expected);
-    expect(JSON.stringify(parseSafetensors(floats({ activation: "tanh", contextColumns: "first" }, first)))).toBe(expected);
+    const read = (...given: Parameters<typeof parseSafetensors>): unknown => ({ ...parseSafetensors(...given), notes: null });
+    const expected = read(last);
+    expect(read(last, { contextColumns: "last" })).toEqual(expected);
+    expect(read(floats({ activation: "tanh" }, first), { contextColumns: "first" })).toEqual(expected);
+    expect(read(floats({ activation: "tanh", contextColumns: "first" }, first))).toEqual(expected);
     expect(parseSafetensors(last).operations[0]).toMatchObject({
       terms: [
         { operand: "state", weight: { data: Float32Array.of(1, 2, 3, 4) } },
@@ -305,7 +306,7 @@ describe("tensors that are not a chain of linear layers", () => {
         ["net.0.weight", [3, 2]],
         ["net.2.weight", [2, 3]],
       ],
-      'tensors "ema.0.weight" and "net.0.weight" begin two sequences of layers; expected one',
+      'layers "ema.0" and "net.0" begin two sequences; expected one, as of prefix: "ema." or prefix: "net."',
     ],
     ["a key that is special in JavaScript", [["__proto__", [2, 2]]], 'tensor "__proto__" of shape [2,2] is not part'],
   ])("refuses %s", (_, entries, message) => {
@@ -351,7 +352,7 @@ describe("hostile files", () => {
     ["an entry that is a list", file({ weight: [1] }), 'tensor "weight" is [1]'],
     ["no dtype", file(entry({ dtype: undefined }), 16), 'tensor "weight" has the dtype missing; expected F64, F32, F16, BF16'],
     ["a dtype that is no text", file(entry({ dtype: 4 }), 16), 'tensor "weight" has the dtype 4'],
-    ["a dtype it cannot read", file(entry({ dtype: "I64" }), 16), 'tensor "weight" has the dtype "I64"'],
+    ["a dtype it cannot read", file(entry({ dtype: "I32" }), 16), 'tensor "weight" has the dtype "I32"'],
     ["a dtype named like a method", file(entry({ dtype: "constructor" }), 16), 'tensor "weight" has the dtype "constructor"'],
     ["no shape", file(entry({ shape: undefined }), 16), 'tensor "weight" has the shape missing; expected a list of whole numbers'],
     ["a negative shape", file(entry({ shape: [-2, -2] }), 16), 'tensor "weight" has the shape [-2,-2]'],

@@ -1,6 +1,7 @@
 import { ModelError, quote } from "../../errors.js";
 import { bfloat16, float16 } from "../float16.js";
-import { linearChain, type LinearLayer, type Matrix, type Network, type Numbers } from "../network.js";
+import { linearChain, type Network, type Numbers } from "../network.js";
+import { readLayers, type Tensor } from "./safetensors/layers.js";
 
 /** What a state_dict does not say. */
 export interface SafetensorsOptions {
@@ -8,12 +9,15 @@ export interface SafetensorsOptions {
   activation?: string | readonly string[] | undefined;
   /** As in {@link mlp}. Wins over the file's own `__metadata__.contextColumns`. */
   contextColumns?: "last" | "first" | undefined;
+  /** The layers in order, each by its tensors' names less ".weight", where names and shapes do not tell the order. */
+  layers?: readonly string[] | undefined;
+  /** Only tensors whose names begin so are read: "ema." where a file holds a network and its moving average. */
+  prefix?: string | undefined;
+  /** Tensors that the field does without, or modules of such tensors: ["mean", "std"]. */
+  ignore?: readonly string[] | undefined;
 }
 
-interface Tensor {
-  readonly name: string;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
+interface Entry extends Tensor {
   /** Bytes [begin, end) of the data that follows the header. */
   readonly begin: number;
   readonly end: number;
@@ -21,33 +25,48 @@ interface Tensor {
 
 interface Dtype {
   readonly bytes: number;
-  readonly read: (view: DataView, offset: number) => number;
+  /** Left out for whole numbers, which only counters are. */
+  readonly read?: (view: DataView, offset: number) => number;
 }
 
-const dtypes: ReadonlyMap<unknown, Dtype> = new Map([
+const dtypes: ReadonlyMap<unknown, Dtype> = new Map<string, Dtype>([
   ["F64", { bytes: 8, read: (view, offset) => view.getFloat64(offset, true) }],
   ["F32", { bytes: 4, read: (view, offset) => view.getFloat32(offset, true) }],
   ["F16", { bytes: 2, read: (view, offset) => float16(view.getUint16(offset, true)) }],
   ["BF16", { bytes: 2, read: (view, offset) => bfloat16(view.getUint16(offset, true)) }],
-] satisfies [string, Dtype][]);
+  ["I64", { bytes: 8 }],
+  ["U64", { bytes: 8 }],
+  ["I32", { bytes: 4 }],
+  ["U32", { bytes: 4 }],
+  ["I16", { bytes: 2 }],
+  ["U16", { bytes: 2 }],
+  ["I8", { bytes: 1 }],
+  ["U8", { bytes: 1 }],
+  ["BOOL", { bytes: 1 }],
+]);
+const floatingPoint = "F64, F32, F16, BF16";
 
 /** Bytes of a header: some 20 000 tensors. The format allows 100 MB, of which a parser could make gigabytes. */
 const maximumHeader = 4 * 2 ** 20;
 /** The header, the entry of a tensor, a list of numbers. */
 const deepestHeader = 3;
 
+/** Characters of a tensor's name, few enough for patterns. */
+const maximumName = 1000;
 /** Far more than any list of activations, and few enough characters for patterns that take quadratic time. */
 const maximumActivation = 10_000;
 
 /**
- * Reads a safetensors file that holds one chain of linear layers under PyTorch's state_dict names: `net.0.weight` [out, in]
- * and, where there is one, `net.0.bias` [out]. The layers follow one another in the natural order of their names (2 before
- * 10). A state_dict does not say what stands between them, so activations come from `__metadata__.activation` or from the
- * caller, and a skip connection cannot be seen. F64 stays float64; F32, F16 and BF16 become float32, exactly.
+ * Reads a safetensors file that holds one chain of linear layers under the names of PyTorch's state_dict, `net.0.weight`
+ * [out, in] and, where there is one, `net.0.bias` [out], or of Flax and Keras, whose kernels are [in, out]. weight_norm and
+ * spectral_norm are multiplied out; PReLU and BatchNorm1d stand where their numbers put them among the layers'. The layers' order is
+ * that of the numbers in their names (2 before 10), else the only one in which the shapes chain, or `layers`. A state_dict does not
+ * say what stands between them, so activations come from `__metadata__.activation` or from the caller, and a skip connection
+ * cannot be seen; the network's notes say how the file was read. F64 stays float64; F32, F16 and BF16 become float32, exactly.
  *
  * `__metadata__` may also hold contextColumns ("last" or "first") and context, a number that the shapes have to confirm.
  *
- * @throws ModelError where the file is not valid safetensors, or holds anything but such a chain.
+ * @throws ModelError where the file is not valid safetensors, holds anything but such a chain, or leaves its order open.
  */
 export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: SafetensorsOptions = {}): Network {
   if (typeof bytes !== "object" || bytes === null) fail(`the file is ${quote(bytes)}; expected its bytes`);
@@ -55,23 +74,32 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
   const metadata = readMetadata(header["__metadata__"]);
   const tensors = Object.entries(header)
     .filter(([name]) => name !== "__metadata__")
-    .map(([name, entry]) => readTensor(name, entry, data.byteLength));
+    .map(([name, entry]) => readTensor(name, entry, data));
   requireFullCover(tensors, data.byteLength);
 
   const activation = metadata.get("activation");
   if (activation !== undefined && activation.length > maximumActivation)
     fail(`__metadata__.activation has ${activation.length} characters; expected at most ${maximumActivation}`);
-  const network = linearChain("safetensors", readLayers(tensors, data), {
+  const chain = {
     activation: options.activation ?? activation,
     // linearChain refuses any other text.
     contextColumns: options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined),
-  });
+  };
+  const { prefix, layers: order, ignore } = options;
+  if (prefix !== undefined && typeof prefix !== "string") fail(`prefix is ${quote(prefix)}; expected what tensors' names begin with`);
+  for (const [option, names] of Object.entries({ layers: order, ignore }))
+    if (names !== undefined && !(Array.isArray(names) && names.every((name) => typeof name === "string")))
+      fail(`${option} is ${quote(names)}; expected a list of names`);
+  const { layers, notes } = readLayers(tensors, { activation: chain.activation, prefix, layers: order, ignore });
+  const network = linearChain("safetensors", layers, chain);
   const context = metadata.get("context");
   if (context !== undefined && context !== String(network.contextSize))
     fail(
       `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
     );
-  return network;
+  if (network.contextSize > 0 && chain.contextColumns === undefined)
+    notes.push(`the last ${network.contextSize} inputs are taken for the context; where they come first, contextColumns: "first"`);
+  return { ...network, notes };
 }
 
 /** An 8-byte length, a JSON object of that length, then the tensors' data. */
@@ -143,21 +171,18 @@ function readMetadata(given: unknown): ReadonlyMap<string, string> {
   return texts;
 }
 
-/** Checks one tensor by itself: a layer's part by its name and shape, of a known type, inside the data. */
-function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
+/** Checks one tensor by itself: of a known type, inside the data. */
+function readTensor(name: string, entry: unknown, data: DataView): Entry {
+  const dataSize = data.byteLength;
+  if (name.length > maximumName) fail(`tensor ${quote(name)} has a name of ${name.length} characters; expected at most ${maximumName}`);
   const tensor = `tensor ${quote(name)}`;
   if (!isObject(entry)) fail(`${tensor} is ${show(entry)}; expected { dtype, shape, data_offsets }`);
   const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
   if (!isCounts(shape)) fail(`${tensor} has the shape ${show(shape)}; expected a list of whole numbers`);
-  const isWeight = /(^|\.)weight$/.test(name) && shape.length === 2;
-  const isBias = /(^|\.)bias$/.test(name) && shape.length === 1;
-  if (!isWeight && !isBias)
-    fail(
-      `${tensor} of shape ${show(shape)} is not part of a chain of linear layers; expected only "….weight" [out, in] and "….bias" [out]`,
-    );
   if (shape.includes(0)) fail(`${tensor} has the shape ${show(shape)}; expected no dimension of 0`);
   const dtype = dtypes.get(dtypeName);
-  if (!dtype) fail(`${tensor} has the dtype ${show(dtypeName)}; expected ${[...dtypes.keys()].join(", ")}`);
+  const wrongType = `${tensor} has the dtype ${show(dtypeName)}; expected ${floatingPoint}`;
+  if (!dtype) fail(wrongType);
 
   if (!isCounts(offsets) || offsets.length !== 2) fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
   const [begin, end] = offsets as [number, number];
@@ -166,11 +191,12 @@ function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
   const size = shape.reduce((product, n) => product * n, dtype.bytes);
   if (end - begin !== size) fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
-  return { name, dtype, shape, begin, end };
+  const read = (): Numbers => readNumbers(dtype, new DataView(data.buffer, data.byteOffset + begin, size)) ?? fail(wrongType);
+  return { name, shape, begin, end, read };
 }
 
 /** Every byte of the data belongs to exactly one tensor, as the format demands; so no file hides anything. */
-function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
+function requireFullCover(tensors: readonly Entry[], dataSize: number): void {
   let covered = 0;
   for (const { name, begin, end } of tensors.toSorted((a, b) => a.begin - b.begin)) {
     if (begin !== covered)
@@ -182,53 +208,11 @@ function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
   if (covered !== dataSize) fail(`the tensors end at byte ${covered} of the data; expected ${dataSize}, its end`);
 }
 
-function readLayers(tensors: readonly Tensor[], data: DataView): LinearLayer[] {
-  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  const weights = tensors.filter(({ name }) => name.endsWith("weight"));
-  const prefixes = weights.map(({ name }) => name.slice(0, -"weight".length));
-  prefixes.sort(new Intl.Collator("en", { numeric: true }).compare);
-  requireOneSequence(prefixes);
-
-  for (const { name } of tensors) {
-    const weight = name.replace(/bias$/, "weight");
-    if (!byName.has(weight)) fail(`tensor ${quote(name)} stands alone; expected ${quote(weight)} beside it`);
-  }
-  return prefixes.map((prefix) => {
-    const weight = byName.get(`${prefix}weight`)!;
-    const bias = byName.get(`${prefix}bias`);
-    const [rows, columns] = weight.shape as [number, number];
-    const matrix: Matrix = { rows, columns, data: readNumbers(weight, data) };
-    return {
-      weight: matrix,
-      weightName: `tensor ${quote(weight.name)}`,
-      bias: bias ? readNumbers(bias, data) : null,
-      biasName: `tensor ${quote(`${prefix}bias`)}`,
-    };
-  });
-}
-
-/**
- * Two numbered sequences, such as a network beside its moving average, could chain by their shapes alone and give a field
- * that nobody trained.
- */
-function requireOneSequence(prefixes: readonly string[]): void {
-  const firsts = new Map<string, string>();
-  const sequences = new Set<string>();
-  for (const prefix of prefixes) {
-    const stem = prefix.replaceAll(/\d+/g, "N");
-    const first = firsts.get(stem);
-    if (first === undefined) firsts.set(stem, prefix);
-    else sequences.add(first);
-  }
-  const [one, other] = sequences;
-  if (other !== undefined)
-    fail(`tensors ${quote(`${one}weight`)} and ${quote(`${other}weight`)} begin two sequences of layers; expected one`);
-}
-
-function readNumbers({ dtype, begin, end }: Tensor, data: DataView): Numbers {
-  const count = (end - begin) / dtype.bytes;
-  const numbers = dtype.bytes === 8 ? new Float64Array(count) : new Float32Array(count);
-  for (let i = 0; i < count; i++) numbers[i] = dtype.read(data, begin + i * dtype.bytes);
+function readNumbers({ bytes, read }: Dtype, data: DataView): Numbers | null {
+  if (!read) return null;
+  const count = data.byteLength / bytes;
+  const numbers = bytes === 8 ? new Float64Array(count) : new Float32Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = read(data, i * bytes);
   return numbers;
 }
 

@@ -7,6 +7,9 @@ import { asContext, readBytes, readNumbers } from "../files/points.js";
 export interface ModelOptions {
   readonly activation?: string;
   readonly contextColumns?: "last" | "first";
+  readonly layers?: readonly string[];
+  readonly prefix?: string;
+  readonly ignore?: readonly string[];
 }
 
 export function addModelOptions(command: Command): Command {
@@ -17,24 +20,51 @@ export function addModelOptions(command: Command): Command {
         'activation of the hidden layers, such as silu or "elu(0.5)", or a list with commas; wins over the .safetensors file\'s own',
       ),
     )
-    .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]));
+    .addOption(new Option("--context-columns <place>", "where the first weight has the context's columns").choices(["last", "first"]))
+    .addOption(
+      new Option("--layers <names>", "the layers of a .safetensors file in order, with commas: names of weights less .weight").argParser(
+        parseNames,
+      ),
+    )
+    .addOption(new Option("--prefix <text>", "read only the tensors of a .safetensors file whose names begin so"))
+    .addOption(
+      new Option("--ignore <names>", "tensors of a .safetensors file that the field does without, with commas").argParser(parseNames),
+    );
+}
+
+function parseNames(text: string): string[] {
+  return text.split(",").map((name) => name.trim());
 }
 
 export function modelArgument(): Argument {
   return new Argument("<model>", "file in .safetensors or .onnx format");
 }
 
-export async function readModel(path: string, { activation, contextColumns }: ModelOptions): Promise<Network> {
+export async function readModel(path: string, { activation, contextColumns, layers, prefix, ignore }: ModelOptions): Promise<Network> {
   const isOnnx = path.toLowerCase().endsWith(".onnx");
-  if (isOnnx && activation !== undefined)
-    throw new InputError(`--activation is ${quote(activation)}, but an .onnx file holds its own; expected no --activation`);
+  if (isOnnx)
+    for (const [name, value] of Object.entries({ activation, layers, prefix, ignore }))
+      if (value !== undefined)
+        throw new InputError(`--${name} is ${quote(String(value))}, but an .onnx file says by itself what it holds; expected no --${name}`);
   const bytes = await readBytes(path);
   try {
-    return isOnnx ? parseOnnx(bytes, { contextColumns }) : parseSafetensors(bytes, { activation, contextColumns });
+    const network = isOnnx
+      ? parseOnnx(bytes, { contextColumns })
+      : parseSafetensors(bytes, { activation, contextColumns, layers, prefix, ignore });
+    return network.notes ? { ...network, notes: network.notes.map(asTyped) } : network;
   } catch (error) {
-    if (error instanceof DeldotError) throw new ModelError(`${path}: ${error.message}`, { cause: error });
+    if (error instanceof DeldotError) throw new ModelError(`${path}: ${asTyped(error.message)}`, { cause: error });
     throw error;
   }
+}
+
+/** The readers' texts write options as in code, layers: ["a", "b"]; here they are typed, --layers a,b. */
+export function asTyped(text: string): string {
+  return text.replaceAll(
+    /\b(activation|contextColumns|layers|prefix|ignore): (\[[^\]]*\]|"[^"]*")/g,
+    (_, name: string, value: string) =>
+      `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} ${value.replaceAll(/[[\]"]/g, "").replaceAll(", ", ",") || '""'}`,
+  );
 }
 
 export const adapterChoices = ["auto", "software", "cpu"] as const;
