@@ -18,9 +18,9 @@ const MOST_MILLISECONDS = 1000;
 const MOST_BYTES = 300 * 2 ** 20;
 
 function filesOf(ending: string): Uint8Array[] {
-  return ["../vectors/", "../architectures/"].flatMap((folder) => {
+  return ["../vectors/", "../architectures/", "../cases/"].flatMap((folder) => {
     const at = new URL(folder, import.meta.url);
-    return readdirSync(at)
+    return readdirSync(at, { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(ending))
       .map((name) => readFileSync(new URL(name, at)));
   });
