@@ -51,7 +51,7 @@ const cases: readonly Case[] = [
   {
     name: "weight-norm",
     relative: 1e-7,
-    note: /the last 1 inputs are taken for the context; where they come first, contextColumns: "first"/,
+    note: /context: the last 1 of 4 inputs; where they come first, contextColumns: "first"/,
   },
 ];
 

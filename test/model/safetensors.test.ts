@@ -296,7 +296,7 @@ describe("tensors that are not a chain of linear layers", () => {
         ["net.0.weight", [4, 2]],
         ["net.2.weight", [2, 3]],
       ],
-      'tensor "net.2.weight" is [2, 3], but tensor "net.0.weight" gives 4 outputs; expected [2, 4]',
+      'names and shapes [outputs, inputs] fit no order of "net.0" [4, 2], "net.2" [2, 3]; expected the names in order in layers:',
     ],
     [
       "a network beside its moving average",

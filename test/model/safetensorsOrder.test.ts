@@ -72,6 +72,17 @@ describe("the order of layers", () => {
     ["equal layers between words", [layer("in", 2, 2), layer("a", 2, 2), layer("b", 2, 2), layer("out", 2, 2)], /do not tell the order/],
     ["shapes that fit no order", [layer("a", 8, 2), layer("b", 2, 7)], /fit no order/],
     ["two sequences", [layer("a.0", 8, 2), layer("a.1", 2, 8), layer("b.0", 8, 2), layer("b.1", 2, 8)], /prefix: "a\." or prefix: "b\."/],
+    [
+      "a sequence under another",
+      [layer("0", 8, 2), layer("1", 2, 8), layer("ema.0", 8, 2), layer("ema.1", 2, 8)],
+      /expected one, as of ignore: \["ema"\] or prefix: "ema\.", or/,
+    ],
+    [
+      "two sequences side by side",
+      [layer("n.0.a", 2, 2), layer("n.1.a", 2, 2), layer("n.0.b", 2, 2), layer("n.1.b", 2, 2)],
+      /expected one, or all in order/,
+    ],
+    ["numbers that are no order", [layer("fc_2_9", 9, 2), layer("fc_9_2", 2, 9), layer("fc_9_9", 9, 9)], /fit no order/],
     ["a number twice", [layer("f1", 2, 2), layer("f01", 2, 2)], /"f1" and "f01" have the same numbers/],
   ])("is asked for at %s", (_, layers, message) => expect(() => orderLayers(layers)).toThrow(message));
 

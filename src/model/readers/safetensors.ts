@@ -98,7 +98,9 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
       `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
     );
   if (network.contextSize > 0 && chain.contextColumns === undefined)
-    notes.push(`the last ${network.contextSize} inputs are taken for the context; where they come first, contextColumns: "first"`);
+    notes.push(
+      `context: the last ${network.contextSize} of ${network.stateSize + network.contextSize} inputs; where they come first, contextColumns: "first"`,
+    );
   return { ...network, notes };
 }
 

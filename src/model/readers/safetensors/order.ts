@@ -22,20 +22,28 @@ const backWords = /^(out|output|outputs|last|final|end|decoder|head)$/;
  */
 export function orderLayers<Layer extends NamedLayer>(layers: readonly Layer[]): readonly Layer[] {
   const sequences = numberedSequences(layers);
-  if (sequences.length <= 1) return sequences[0] ?? [];
+  const [only = []] = sequences;
+  const chains = only.every((layer, i) => i === 0 || layer.shape[1] === only[i - 1]!.shape[0]);
+  if (sequences.length <= 1 && chains) return only;
   const [one, other] = sequences.filter(({ length }) => length > 1);
-  if (one && other) {
-    const [first, second] = [one, other].map(([layer]) => layer!.name.replace(/\d.*$/s, ""));
+  if (one && other)
     throw new ModelError(
-      `safetensors: layers ${quote(one[0]!.name)} and ${quote(other[0]!.name)} begin two sequences; expected one, as of prefix: ${quote(first)} or prefix: ${quote(second)}, or all in order in layers: ["a", "b"]`,
+      `safetensors: layers ${quote(one[0]!.name)} and ${quote(other[0]!.name)} begin two sequences; expected one${choices(one[0]!, other[0]!)}, or all in order in layers: ["a", "b"]`,
     );
-  }
   let orders = findChains(sequences, null);
   if (orders && orders.length > 1) orders = findChains(sequences, ranksOf(sequences));
   if (orders?.length === 1) return orders[0]!;
   throw new ModelError(
     `safetensors: the names and shapes [outputs, inputs] ${orders?.length === 0 ? "fit no order" : "do not tell the order"} of ${listed(layers.map(({ name, shape }) => `${quote(name)} [${shape.join(", ")}]`))}; expected the names in order in layers: ["a", "b"]`,
   );
+}
+
+/** How to choose between two sequences by what stands before their numbers. */
+function choices(...layers: readonly [NamedLayer, NamedLayer]): string {
+  const [short, long] = layers.map(({ name }) => name.replace(/\d.*$/s, "")).sort((a, b) => a.length - b.length) as [string, string];
+  if (short === long) return "";
+  const first = long.startsWith(short) ? `ignore: [${quote(long.replace(/[./]$/, ""))}]` : `prefix: ${quote(short)}`;
+  return `, as of ${first} or prefix: ${quote(long)}`;
 }
 
 /** Some of many, for a message. */
