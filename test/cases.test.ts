@@ -24,13 +24,10 @@ const answers: Readonly<Record<string, { refusal?: RegExp; options: OnnxOptions 
   diffrax_d1: { refusal: /"in_0" \[batch, 1\], "in_1" \[batch, 1\] .* options\.state$/, options: { state: "in_1" } },
   onnx_t_args: { refusal: /"args_0" \[batch, 1\], "args_1" \[batch, 1\] .* options\.state$/, options: { state: "args_1" } },
   sbi_theta_x: { refusal: /"theta" \[batch, 2\], "x" \[batch, 2\] .* options\.state$/, options: { state: "theta" } },
-  st_ema_both: { refusal: /begin two sequences .* options\.prefix: "model\.net\.", "ema\.module\.net\."$/, options: { prefix: "model." } },
+  st_ema_both: { refusal: /prefix: "model\.net\." or prefix: "ema\.module\.net\."/, options: { prefix: "model." } },
   st_time_first: { options: { contextColumns: "first" } },
-  st_norm_buffers: { refusal: /tensor "mean" of shape \[3\] .* options\.ignore/, options: { ignore: ["mean", "std"] } },
-  st_square_named: {
-    refusal: /"embed" \[16, 16\], "body" \[16, 16\], "head" \[16, 16\] are of one shape.* options\.layers$/,
-    options: { layers: ["embed", "body", "head"] },
-  },
+  st_norm_buffers: { refusal: /"mean".*ignore: \["mean"/, options: { ignore: ["mean", "std"] } },
+  st_format_pt: { refusal: /activation: "silu"/, options: { activation: "silu" } },
   external: {
     refusal: /has its data in the file "model\.onnx\.data"; .* options\.externalData$/,
     options: { externalData: beside("external") },

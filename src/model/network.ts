@@ -151,8 +151,19 @@ export interface LinearLayer {
   readonly weightName: string;
   readonly bias: Numbers | null;
   readonly biasName: string;
-  /** What follows it, where the file says so; else it is the chain's option. */
-  readonly activation?: Activation;
+  /** What scales the results before the activation, in order. */
+  readonly before?: readonly Scaling[];
+  /** In the place of an activation, a PReLU: max(z, 0) + slope min(z, 0), with one slope or [outputs]. */
+  readonly slopes?: Numbers;
+  /** What scales the activation's results, in order. */
+  readonly after?: readonly Scaling[];
+}
+
+/** gain ∘ a + bias, both [outputs] of the layer: a BatchNorm that is not trained any more. */
+export interface Scaling {
+  readonly name: string;
+  readonly gain: Numbers;
+  readonly bias: Numbers;
 }
 
 /**
@@ -190,16 +201,25 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
   const last = layers.at(-1);
   if (!first || !last) throw new ModelError(`${source}: there are no layers; expected at least one`);
 
-  for (const [index, { weight, weightName, bias, biasName }] of layers.entries()) {
-    const before = layers[index - 1];
-    if (before && weight.columns !== before.weight.rows)
+  for (const [index, { weight, weightName, bias, biasName, before = [], slopes, after = [] }] of layers.entries()) {
+    const previous = layers[index - 1];
+    if (previous && weight.columns !== previous.weight.rows)
       throw new ModelError(
-        `${source}: ${weightName} is [${weight.rows}, ${weight.columns}], but ${before.weightName} gives ${before.weight.rows} outputs; expected [${weight.rows}, ${before.weight.rows}]`,
+        `${source}: ${weightName} is [${weight.rows}, ${weight.columns}], but ${previous.weightName} gives ${previous.weight.rows} outputs; expected [${weight.rows}, ${previous.weight.rows}]`,
       );
     if (bias && bias.length !== weight.rows)
       throw new ModelError(`${source}: ${biasName} has ${bias.length} numbers; expected ${weight.rows}, one per row of ${weightName}`);
+    if (slopes && slopes.length !== 1 && slopes.length !== weight.rows)
+      throw new ModelError(`${source}: ${slopes.length} slopes follow ${weightName}; expected 1 or ${weight.rows}, one per row`);
     requireFinite(weight.data, `${source}: ${weightName}`);
     if (bias) requireFinite(bias, `${source}: ${biasName}`);
+    if (slopes) requireFinite(slopes, `${source}: the slopes after ${weightName}`);
+    for (const { name, gain, bias: shift } of [...before, ...after]) {
+      if (gain.length !== weight.rows)
+        throw new ModelError(`${source}: ${name} has ${gain.length} numbers; expected ${weight.rows}, one per row of ${weightName}`);
+      requireFinite(gain, `${source}: the gain of ${name}`);
+      requireFinite(shift, `${source}: the bias of ${name}`);
+    }
   }
 
   const inputSize = first.weight.columns;
@@ -210,11 +230,12 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
       `${source}: the network takes ${inputSize} inputs and gives ${stateSize} outputs; a vector field gives as many outputs as its state has components, so at most ${inputSize}`,
     );
 
-  const known = layers.map((layer) => layer.activation ?? null);
-  const isKnown = options.activation === undefined && known.slice(0, -1).every((activation) => activation !== null);
-  const activations = isKnown ? known : readActivations(source, options.activation, layers.length - 1).map((given, i) => known[i] ?? given);
+  const activations = readActivations(source, options.activation, layers);
   const operations: Operation[] = [];
-  for (const [index, { weight, bias }] of layers.entries()) {
+  const scale = ({ gain, bias }: Scaling): void => {
+    operations.push({ kind: "linear", terms: [{ operand: operations.length - 1, weight: { diagonal: gain } }], bias });
+  };
+  for (const [index, { weight, bias, before = [], slopes, after = [] }] of layers.entries()) {
     const terms: { operand: Operand; weight: Matrix }[] = [];
     if (index > 0) terms.push({ operand: operations.length - 1, weight });
     else {
@@ -224,37 +245,60 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
       if (contextSize > 0) terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize) });
     }
     operations.push({ kind: "linear", terms, bias });
+    before.forEach(scale);
+    const z = operations.length - 1;
     const activation = activations[index];
-    if (activation) operations.push({ kind: "activation", operand: operations.length - 1, activation });
+    if (activation) operations.push({ kind: "activation", operand: z, activation });
+    // a z + (1 - a) relu(z)
+    if (slopes && slopes.length > 1)
+      operations.push({
+        kind: "linear",
+        terms: [
+          { operand: z, weight: { diagonal: slopes } },
+          { operand: z + 1, weight: { diagonal: Float64Array.from(slopes, (slope) => 1 - slope) } },
+        ],
+        bias: null,
+      });
+    after.forEach(scale);
   }
   return { stateSize, contextSize, operations };
 }
 
-/** One activation per layer; null for the output unless the list names one more than there are hidden layers. */
-function readActivations(source: string, given: ChainOptions["activation"], hidden: number): (Activation | null)[] {
+/**
+ * One activation per layer; null for the output unless the list names one more than there are hidden layers. A layer with slopes
+ * of its own takes none of a name for all, and is called prelu in a list.
+ */
+function readActivations(source: string, given: ChainOptions["activation"], layers: readonly LinearLayer[]): (Activation | null)[] {
   if (given !== undefined && typeof given !== "string" && !Array.isArray(given))
     throw new ModelError(`${source}: activation is ${quote(given)}; expected a name such as "silu", or a list of names`);
   const names = typeof given === "string" ? parseActivationList(given) : (given ?? []);
-  const layers = `${hidden} hidden layer${hidden === 1 ? "" : "s"}`;
-  if (names.length === 0) {
-    if (hidden > 0)
-      throw new ModelError(`${source}: no activation was given for ${layers}; expected a name such as "silu", or a list of ${hidden}`);
-    return [null];
-  }
+  const hidden = layers.length - 1;
+  const counted = `${hidden} hidden layer${hidden === 1 ? "" : "s"}`;
   const parsed = names.map((name) => {
     try {
-      return parseActivation(name);
+      return /^\s*prelu\s*$/i.test(name) ? null : parseActivation(name);
     } catch (error) {
       throw error instanceof ModelError ? new ModelError(`${source}: ${error.message}`) : error;
     }
   });
   // A name meant for all hidden layers says nothing about the output, even where there is no hidden layer.
-  if (parsed.length === 1 && (hidden > 0 || typeof given === "string")) return [...Array<Activation>(hidden).fill(parsed[0]!), null];
-  if (parsed.length === hidden) return [...parsed, null];
-  if (parsed.length === hidden + 1) return parsed;
-  throw new ModelError(
-    `${source}: ${parsed.length} activations (${quote(parsed.join(", "))}) for ${layers}; expected ${hidden > 0 ? `1, ${hidden}, or ` : ""}${hidden + 1} with the output's`,
-  );
+  const isForAll = parsed.length === 1 && (hidden > 0 || typeof given === "string");
+  if (!isForAll && parsed.length > 0 && parsed.length !== hidden && parsed.length !== hidden + 1)
+    throw new ModelError(
+      `${source}: ${parsed.length} activations (${quote(names.join(", "))}) for ${counted}; expected ${hidden > 0 ? `1, ${hidden}, or ` : ""}${hidden + 1} with the output's`,
+    );
+  return layers.map(({ slopes, weightName }, index) => {
+    const activation = isForAll && index < hidden ? parsed[0] : isForAll ? undefined : parsed[index];
+    if (slopes && (isForAll || !activation)) return parseActivation(slopes.length > 1 ? "relu" : `leaky_relu(${slopes[0]})`);
+    if (slopes)
+      throw new ModelError(`${source}: activation ${quote(names[index])} stands for the slopes after ${weightName}; expected "prelu"`);
+    if (activation === null) throw new ModelError(`${source}: activation is "prelu", but no slopes follow ${weightName}; expected another`);
+    if (activation === undefined && index < hidden)
+      throw new ModelError(
+        `${source}: no activation was given for ${counted}; expected a name, as in activation: "silu", or a list of ${hidden}`,
+      );
+    return activation ?? null;
+  });
 }
 
 /** @param before the width of the layer before, which the rows of a flat array have to have. */

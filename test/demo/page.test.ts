@@ -246,7 +246,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     expect(await problem.isVisible()).toBe(false);
     expect(await page.textContent("#about")).toMatch(
-      /^quiet\.safetensors; read as a chain of 2 layers, 0 -> 2; a state_dict does not show skips/,
+      /^quiet\.safetensors; read as a chain of 2 layers: 0 -> 2; a state_dict does not show skips/,
     );
     // Three inputs, two outputs: which of them is the context?
     const timed = tensors({ "0.weight": [8, 3], "2.weight": [2, 8] }, { activation: "tanh" });

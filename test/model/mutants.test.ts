@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { DeldotError, evaluateReference, explainPlan, parseOnnx, parseSafetensors, type Network } from "../../src/index.js";
+import { expectClose } from "../close.js";
 import { random } from "../random.js";
 import { mutatedOnnx, mutatedSafetensors, renamedOnnx } from "./mutants.js";
 
@@ -18,9 +19,9 @@ const MOST_MILLISECONDS = 1000;
 const MOST_BYTES = 300 * 2 ** 20;
 
 function filesOf(ending: string): Uint8Array[] {
-  return ["../vectors/", "../architectures/"].flatMap((folder) => {
+  return ["../vectors/", "../architectures/", "../cases/"].flatMap((folder) => {
     const at = new URL(folder, import.meta.url);
-    return readdirSync(at)
+    return readdirSync(at, { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(ending))
       .map((name) => readFileSync(new URL(name, at)));
   });
@@ -64,8 +65,18 @@ test("mutants of safetensors are networks or errors of the package", { timeout }
   expect(accepted).toBeLessThan(count * 0.9);
 });
 
+/** Without an answer to what the file leaves open. */
+function isReadAlone(file: Uint8Array): boolean {
+  try {
+    parseOnnx(file);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 test("other names and orders in ONNX make no other numbers", { timeout }, () => {
-  const files = filesOf(".onnx");
+  const files = filesOf(".onnx").filter(isReadAlone);
   const rounds = Math.min(count, 2000);
   for (let seed = firstSeed; seed < firstSeed + rounds; seed++) {
     const uniform = random(seed);
@@ -75,6 +86,11 @@ test("other names and orders in ONNX make no other numbers", { timeout }, () => 
     const context = original.contextSize > 0 ? Array.from({ length: original.contextSize }, uniform) : null;
     const results = [original, renamed].map((network) => evaluateReference(network, points, { context }));
     for (const output of ["value", "divergence"] as const)
-      results[0]![output]!.forEach((value, i) => expect(results[1]![output]![i], `seed ${seed}`).toBeCloseTo(value, 10));
+      expectClose(
+        results[1]![output]!,
+        results[0]![output]!,
+        results[0]![output]!.map((number) => 1 + Math.abs(number)),
+        { relative: 1e-10, absolute: 0, label: `seed ${seed}: ${output}` },
+      );
   }
 });

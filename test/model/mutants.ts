@@ -294,6 +294,11 @@ function mutateHeader(given: readonly Entry[], uniform: Uniform): Entry[] {
         ".bias",
         other[0],
         one[0].replace("weight", "bias"),
+        one[0].replace("weight", "kernel"),
+        one[0].replace("weight", "running_mean"),
+        one[0].replace("weight", "parametrizations.weight.original1"),
+        one[0].replace(/\d+/, pick(uniform, ["1", "01", "three", "", "1e9"])!),
+        "n_averaged",
       ])!;
       return entries;
     case 5:
@@ -302,6 +307,8 @@ function mutateHeader(given: readonly Entry[], uniform: Uniform): Entry[] {
         tensor.shape?.toReversed(),
         [],
         [0],
+        [1],
+        tensor.shape?.slice(0, 1),
         [1e9, 1e9],
         [2 ** 53, 2],
       ]) as number[];
@@ -317,7 +324,7 @@ function mutateHeader(given: readonly Entry[], uniform: Uniform): Entry[] {
       ]) as number[];
       return entries;
     case 7:
-      tensor.dtype = pick(uniform, ["F64", "F32", "F16", "BF16", "I64", "", null, 1, {}]);
+      tensor.dtype = pick(uniform, ["F64", "F32", "F16", "BF16", "I64", "I32", "", null, 1, {}]);
       return entries;
     default:
       one[1] = pick(uniform, [null, 1, "text", [], {}, [one[1]], { ...tensor, shape: Array(100_000).fill(1) }]);

@@ -190,7 +190,11 @@ describe("errors of mlp", () => {
       "the network takes 1 inputs and gives 2 outputs; a vector field gives as many outputs as its state has components, so at most 1",
     ],
     ["contextColumns", { layers: [square], contextColumns: "middle" }, 'contextColumns is "middle"; expected "last" or "first"'],
-    ["a missing activation", { layers: two }, 'no activation was given for 1 hidden layer; expected a name such as "silu", or a list of 1'],
+    [
+      "a missing activation",
+      { layers: two },
+      'no activation was given for 1 hidden layer; expected a name, as in activation: "silu", or a list of 1',
+    ],
     ["an empty list of activations", { layers: [...two, square], activation: [] }, "no activation was given for 2 hidden layers"],
     ["an unknown activation", { layers: two, activation: "relux" }, 'activation is "relux"; expected one of identity, relu,'],
     [

@@ -151,10 +151,11 @@ describe("names and options", () => {
     const second: Entry = ["2.weight", [2, 2], [1, 2, 3, 4]];
     const last = floats({ activation: "tanh", context: "1" }, [["0.weight", [2, 3], [1, 2, 9, 3, 4, 8]], second]);
     const first = [["0.weight", [2, 3], [9, 1, 2, 8, 3, 4]], second] satisfies Entry[];
-    const { operations } = parseSafetensors(last);
-    expect(parseSafetensors(last, { contextColumns: "last" }).operations).toEqual(operations);
-    expect(parseSafetensors(floats({ activation: "tanh" }, first), { contextColumns: "first" }).operations).toEqual(operations);
-    expect(parseSafetensors(floats({ activation: "tanh", contextColumns: "first" }, first)).operations).toEqual(operations);
+    const read = (...given: Parameters<typeof parseSafetensors>): unknown => ({ ...parseSafetensors(...given), notes: null });
+    const expected = read(last);
+    expect(read(last, { contextColumns: "last" })).toEqual(expected);
+    expect(read(floats({ activation: "tanh" }, first), { contextColumns: "first" })).toEqual(expected);
+    expect(read(floats({ activation: "tanh", contextColumns: "first" }, first))).toEqual(expected);
     expect(parseSafetensors(last).operations[0]).toMatchObject({
       terms: [
         { operand: "state", weight: { data: Float32Array.of(1, 2, 3, 4) } },
@@ -295,7 +296,7 @@ describe("tensors that are not a chain of linear layers", () => {
         ["net.0.weight", [4, 2]],
         ["net.2.weight", [2, 3]],
       ],
-      'tensor "net.2.weight" is [2, 3], but tensor "net.0.weight" gives 4 outputs; expected [2, 4]',
+      'names and shapes [outputs, inputs] fit no order of "net.0" [4, 2], "net.2" [2, 3]; expected the names in order in layers:',
     ],
     [
       "a network beside its moving average",
@@ -305,7 +306,7 @@ describe("tensors that are not a chain of linear layers", () => {
         ["net.0.weight", [3, 2]],
         ["net.2.weight", [2, 3]],
       ],
-      'tensors "ema.0.weight" and "net.0.weight" begin two sequences of layers; expected one',
+      'layers "ema.0" and "net.0" begin two sequences; expected one, as of prefix: "ema." or prefix: "net."',
     ],
     ["a key that is special in JavaScript", [["__proto__", [2, 2]]], 'tensor "__proto__" of shape [2,2] is not part'],
   ])("refuses %s", (_, entries, message) => {
@@ -351,7 +352,7 @@ describe("hostile files", () => {
     ["an entry that is a list", file({ weight: [1] }), 'tensor "weight" is [1]'],
     ["no dtype", file(entry({ dtype: undefined }), 16), 'tensor "weight" has the dtype missing; expected F64, F32, F16, BF16'],
     ["a dtype that is no text", file(entry({ dtype: 4 }), 16), 'tensor "weight" has the dtype 4'],
-    ["a dtype it cannot read", file(entry({ dtype: "I64" }), 16), 'tensor "weight" has the dtype "I64"'],
+    ["a dtype it cannot read", file(entry({ dtype: "I32" }), 16), 'tensor "weight" has the dtype "I32"'],
     ["a dtype named like a method", file(entry({ dtype: "constructor" }), 16), 'tensor "weight" has the dtype "constructor"'],
     ["no shape", file(entry({ shape: undefined }), 16), 'tensor "weight" has the shape missing; expected a list of whole numbers'],
     ["a negative shape", file(entry({ shape: [-2, -2] }), 16), 'tensor "weight" has the shape [-2,-2]'],
@@ -456,112 +457,241 @@ describe("hostile files", () => {
   });
 });
 
-describe("the order of layers", () => {
-  const order = (layers: Record<string, [number, number]>, options: SafetensorsOptions = {}): string => {
-    const entries = Object.entries(layers).map(([name, shape]): Entry => [`${name}.weight`, shape]);
-    const { notes = [] } = parseSafetensors(floats({ activation: "tanh" }, entries), options);
-    return /layers?, (.*?);/.exec(notes[0]!)![1]!;
-  };
+describe("what a layer is stored as", () => {
+  const bias: Entry = ["bias", [2], [1, -1]];
+  const square: [number, number] = [2, 2];
+  const v = [3, 4, 5, 12];
 
-  it.each<[string, Record<string, [number, number]>]>([
-    ["net.0 -> net.2 -> net.10", { "net.10": [2, 4], "net.2": [4, 4], "net.0": [4, 3] }],
-    ["dense -> dense_1 -> dense_2", { dense_2: [2, 4], dense_1: [4, 4], dense: [4, 3] }],
-    ["fc_one -> fc_two -> fc_three", { fc_three: [2, 4], fc_two: [4, 4], fc_one: [4, 3] }],
-    ["fc_in -> fc_hidden -> fc_out", { fc_hidden: [4, 4], fc_in: [4, 2], fc_out: [2, 4] }],
-    ["encoder -> decoder", { decoder: [2, 3], encoder: [3, 2] }],
-    ["inp -> mid -> res", { mid: [5, 4], res: [2, 5], inp: [4, 3] }],
-    ["layers.0 -> layers.1 -> head", { head: [2, 3], "layers.0": [3, 2], "layers.1": [3, 3] }],
-    ["input_layer -> hidden.0 -> hidden.1 -> out", { input_layer: [4, 3], "hidden.0": [4, 4], "hidden.1": [4, 4], out: [2, 4] }],
-    ["alone", { alone: [2, 3] }],
-  ])("is %s", (expected, layers) => {
-    expect(order(layers)).toBe(expected);
-    expect(order(Object.fromEntries(Object.entries(layers).toReversed()))).toBe(expected);
+  it.each<[string, Entry[], number[]]>([
+    ["a weight", [["weight", square, v]], v],
+    ["a kernel", [["kernel", square, v]], [3, 5, 4, 12]],
+    ["Keras's kernel", [["dense/kernel:0", square, v]], [3, 5, 4, 12]],
+    ["Keras's variables", [["layers/dense/vars/0", square, v]], [3, 5, 4, 12]],
+    [
+      "weight_norm over rows",
+      [
+        ["weight_g", [2, 1], [10, 26]],
+        ["weight_v", square, v],
+      ],
+      [6, 8, 10, 24],
+    ],
+    [
+      "weight_norm over columns",
+      [
+        ["a.parametrizations.weight.original0", [1, 2], [34 ** 0.5, 160 ** 0.5 * 2]],
+        ["a.parametrizations.weight.original1", square, v],
+      ],
+      [3, 8, 5, 24],
+    ],
+    [
+      "weight_norm over all",
+      [
+        ["a.weight_v", square, v],
+        ["a.weight_g", [], [194 ** 0.5 * 3]],
+      ],
+      [9, 12, 15, 36],
+    ],
+    [
+      "spectral_norm",
+      [
+        ["weight_orig", square, v],
+        ["weight_u", [2], [0, 1]],
+        ["weight_v", [2], [2, 0]],
+      ],
+      [0.3, 0.4, 0.5, 1.2],
+    ],
+    [
+      "spectral_norm as a parametrization",
+      [
+        ["net.0.parametrizations.weight.original", square, v],
+        ["net.0.parametrizations.weight.0._u", [2], [0, 1]],
+        ["net.0.parametrizations.weight.0._v", [2], [2, 0]],
+      ],
+      [0.3, 0.4, 0.5, 1.2],
+    ],
+  ])("is read from %s", (_, entries, expected) => {
+    const weight = weightOf(parseSafetensors(floats({}, entries)), 0);
+    weight.data.forEach((value, i) => expect(value).toBeCloseTo(expected[i]!, 5));
   });
 
-  it.each<[Record<string, [number, number]>, string]>([
-    [{ input: [2, 2], hidden: [2, 2], output: [2, 2] }, "are of one shape, and their names have no numbers"],
-    [{ a: [3, 2], b: [2, 3] }, "in more than one order"],
-    [{ a: [3, 2], b: [5, 4] }, "in no order"],
-    [{ "net.0": [3, 2], "net.1": [2, 3], "other.0": [3, 2], "other.1": [2, 3] }, 'which one in options.prefix: "net.", "other."'],
-  ])("of %j is asked for", (layers, message) => {
-    expect(() => order(layers)).toThrow(message);
-    if (message.includes("prefix")) expect(order(layers, { prefix: "other." })).toBe("0 -> 1");
-    else if (!message.includes("no order")) expect(order(layers, { layers: Object.keys(layers) })).toBe(Object.keys(layers).join(" -> "));
-  });
-
-  it("is refused soon where there are many parts", () => {
-    const many = Object.fromEntries(
-      Array.from({ length: 20 }, (_, i) => [`${"abcdefghijklmnopqrst"[i]}`, [i + 1, i + 2] as [number, number]]),
-    );
-    expect(() => order(many)).toThrow("parts whose names have no numbers in common");
-  });
-
-  it.each<[SafetensorsOptions, string]>([
-    [{ layers: ["net.0"] }, 'options.layers is ["net.0"]; expected all of "net.0", "net.1", in their order'],
-    [{ layers: ["net.0", "net.2"] }, "expected all of"],
-    [{ prefix: "nothing." }, 'options.prefix is "nothing."'],
-    [{ ignore: ["nothing"] }, 'options.ignore has "nothing"'],
-  ])("%j is an error", (options, message) => {
-    expect(() => order({ "net.0": [3, 2], "net.1": [2, 3] }, options)).toThrow(message);
-  });
+  it.each<[string, Entry[], string]>([
+    [
+      "a gain for everything",
+      [
+        ["weight_g", square],
+        ["weight_v", square],
+      ],
+      'tensor "weight_g" of shape [2,2] is of no weight_norm of [2,2]; expected [2,1], [1,2] or [1]',
+    ],
+    [
+      "weights that are 0",
+      [
+        ["weight_g", [2, 1], [1, 1]],
+        ["weight_v", square, [1, 1, 0, 0]],
+      ],
+      'tensor "weight_v" holds NaN at position 2',
+    ],
+    [
+      "vectors of another length",
+      [
+        ["weight_orig", square],
+        ["weight_u", [3]],
+        ["weight_v", [2]],
+      ],
+      "are of no spectral_norm of",
+    ],
+    ["a direction alone", [["weight_v", square]], 'tensor "weight_v" of shape [2,2] is not part'],
+    ["a weight beside what makes it", [bias, ["weight", square], ["weight_g", [2, 1]], ["weight_v", square]], "is not part"],
+    [
+      "two names for one part",
+      [
+        ["kernel", square],
+        ["vars/0", square],
+      ],
+      'tensors "kernel" and "vars/0" are the same part of a layer',
+    ],
+  ])("is refused with %s", (_, entries, message) => expect(refusal(floats({}, entries))).toContain(message));
 });
 
-describe("what stands beside weights", () => {
-  const w = [1, 2, 3, 4, 5, 6];
-  const first: Entry = ["0.weight", [3, 2], w];
-  const last: Entry = ["3.weight", [2, 3], w];
-  const norm = (at: number): Entry[] => [
-    [`${at}.weight`, [3], [1, 2, 3]],
-    [`${at}.bias`, [3], [0.5, -1, 2]],
-    [`${at}.running_mean`, [3], [0.1, 0.2, 0.3]],
-    [`${at}.running_var`, [3], [4, 1, 0.25]],
+describe("what stands between layers", () => {
+  const linear = (name: string): Entry => [`${name}.weight`, [2, 2], [1, 2, -3, 4]];
+  const norm = (name: string): Entry[] => [
+    [`${name}.running_mean`, [2], [0.5, -1]],
+    [`${name}.running_var`, [2], [4, 0.25]],
   ];
-  const normed = (z: number[]): number[] =>
-    z.map((v, i) => ((v - [0.1, 0.2, 0.3][i]!) / Math.sqrt([4, 1, 0.25][i]! + 1e-5)) * (i + 1) + [0.5, -1, 2][i]!);
-  const dense = (rows: number, x: number[]): number[] =>
-    Array.from({ length: rows }, (_, i) => x.reduce((sum, v, j) => sum + v * w[i * x.length + j]!, 0));
-  const at = [0.3, -0.2];
-  const valueOf = (entries: Entry[]): number[] =>
-    Array.from(float64Run(parseSafetensors(floats({ activation: "tanh" }, entries)), at, null).value);
+  /** The operations after the first linear one, without the last layer's. */
+  const between = (entries: Entry[], activation = "tanh"): string =>
+    parseSafetensors(floats({ activation }, entries))
+      .operations.slice(1, -1)
+      .map((operation) => (operation.kind === "activation" ? String(operation.activation) : operation.kind))
+      .join(" ");
 
-  it("is a BatchNorm before or after the activation, by its number", () => {
-    const close = (actual: number[], expected: number[]): void =>
-      expectClose(
-        actual,
-        expected,
-        expected.map(() => 1),
-        { relative: 1e-6, absolute: 0 },
-      );
-    close(valueOf([first, ...norm(1), last]), dense(2, normed(dense(3, at)).map(Math.tanh)));
-    close(valueOf([first, ...norm(2), last]), dense(2, normed(dense(3, at).map(Math.tanh))));
-    expect(refusal(floats({ activation: "tanh" }, [first, ...norm(3), ["4.weight", [2, 3], w]]))).toContain("stands 3 places after tensor");
-    expect(refusal(floats({ activation: "tanh" }, [["a.weight", [3, 2]], ...norm(1)]))).toContain("give it no place");
+  it.each<[string, Entry[], string]>([
+    ["before the activation", [linear("0"), ...norm("1"), linear("3")], "linear tanh"],
+    ["before it, with a Dropout after", [linear("net.0"), ...norm("net.1"), linear("net.4")], "linear tanh"],
+    ["after it", [linear("0"), ...norm("2"), linear("3")], "tanh linear"],
+    ["before and after", [linear("0"), ...norm("1"), ...norm("3"), linear("4")], "linear tanh linear"],
+    ["before a PReLU", [linear("0"), ...norm("1"), ["2.weight", [1], [0.25]], linear("4")], "linear leaky_relu(0.25)"],
+    ["after a PReLU", [linear("0"), ["1.weight", [1], [0.25]], ...norm("2"), linear("4")], "leaky_relu(0.25) linear"],
+  ])("is a BatchNorm %s", (_, entries, expected) => expect(between(entries)).toBe(expected));
+
+  it("is a BatchNorm's scale and shift", () => {
+    const network = parseSafetensors(
+      floats({ activation: "identity" }, [linear("0"), ...norm("1"), ["1.weight", [2], [3, 4]], ["1.bias", [2], [7, 8]], linear("3")]),
+    );
+    const { value } = float64Run(network, [0.1, 0.2], null);
+    const z = [0.1 + 2 * 0.2, -3 * 0.1 + 4 * 0.2];
+    const [a, b] = [((z[0]! - 0.5) / Math.sqrt(4 + 1e-5)) * 3 + 7, ((z[1]! + 1) / Math.sqrt(0.25 + 1e-5)) * 4 + 8];
+    expect(value[0]).toBeCloseTo(a + 2 * b, 12);
+    expect(value[1]).toBeCloseTo(-3 * a + 4 * b, 12);
+    expect(network.notes?.join("\n")).toContain("epsilon is taken for 0.00001");
   });
 
-  it("is a PReLU in the activation's place, which then needs no name", () => {
-    const network = parseSafetensors(floats({}, [first, ["1.weight", [1], [0.125]], ["2.weight", [2, 3], w]]));
-    expect(activationsOf(network)).toEqual(["leaky_relu(0.125)"]);
-    expect(refusal(floats({}, [first, ["1.weight", [3], [1, 2, 3]], ["2.weight", [2, 3], w]]))).toContain("has 3 slopes that differ");
+  it("is a PReLU with a slope for each element, where its name or the activation says so", () => {
+    const files = [
+      parseSafetensors(floats({}, [linear("net.0"), ["net.1.weight", [2], [0.5, -2]], linear("net.2")]), { activation: ["PReLU"] }),
+      parseSafetensors(floats({}, [linear("prelus.0"), ["prelus.1.weight", [2], [0.5, -2]], linear("prelus.2")])),
+    ];
+    for (const network of files) {
+      const { value, divergence } = float64Run(network, [-1, 0.1, 1, -0.1], null);
+      // z = (-0.8, 3.4), then (0.8, -3.4).
+      expect(Array.from(value, (x) => Number(x.toFixed(6)))).toEqual([6.4, 14.8, 14.4, 24.8]);
+      expect(divergence[0]).toBeCloseTo(0.5 * 1 + 1 * 2 * -3 + 0.5 * -3 * 2 + 1 * 4 * 4, 10);
+      expect(divergence[1]).toBeCloseTo(1 * 1 + -2 * 2 * -3 + 1 * -3 * 2 + -2 * 4 * 4, 10);
+    }
   });
 
-  it("is a counter, which is named and left out", () => {
-    const header = {
-      "0.weight": { dtype: "F32", shape: [1, 1], data_offsets: [0, 4] },
-      n_averaged: { dtype: "I64", shape: [], data_offsets: [4, 12] },
-    };
-    expect(parseSafetensors(file(header, 12)).notes).toContain('left out: "n_averaged"');
-    expect(refusal(file({ ...header, "0.bias": { dtype: "I64", shape: [1], data_offsets: [12, 20] } }, 20))).toContain(
-      'has the dtype "I64"',
+  it("lets a list name a PReLU's place, and takes one name for the others", () => {
+    const entries: Entry[] = [linear("0"), ["1.weight", [1], [0.25]], linear("2"), linear("4")];
+    expect(between(entries)).toBe("leaky_relu(0.25) linear tanh");
+    expect(between(entries, "prelu,silu")).toBe("leaky_relu(0.25) linear silu");
+    expect(refusal(floats({ activation: "silu,silu" }, entries))).toContain(
+      'activation "silu" stands for the slopes after tensor "0.weight"',
+    );
+    expect(refusal(floats({ activation: "prelu,prelu" }, entries))).toContain(
+      'activation is "prelu", but no slopes follow tensor "2.weight"',
     );
   });
 
-  it("names a kernel as Keras does", () => {
-    const { notes } = parseSafetensors(
-      floats({ activation: "tanh" }, [
-        ["m/dense/kernel:0", [2, 3], w],
-        ["m/dense_1/kernel:0", [3, 2], w],
+  it.each<[string, Entry[], string]>([
+    ["a norm between two free numbers", [linear("0"), ...norm("2"), linear("4")], "its number does not show whether it stands before"],
+    ["a norm without a free number", [linear("0"), ...norm("1"), linear("2")], "its number does not show whether it stands before"],
+    ["a norm far behind the last layer", [linear("0"), ...norm("2")], "its number does not show whether it stands before"],
+    ["a norm by another name", [linear("fc0"), linear("fc1"), ...norm("bn0")], "no layer has a number below its own"],
+    ["a norm without a number", [linear("0"), ...norm("bn")], "its name has no number"],
+    ["a norm of another width", [linear("0"), ["1.running_mean", [3]], ["1.running_var", [3]], linear("3")], "has 3 numbers; expected 2"],
+    ["a norm with a weight alone", [linear("0"), ...norm("1"), ["1.weight", [2]], linear("3")], "is not part of a chain"],
+    ["a LayerNorm", [linear("0"), ["1.weight", [2]], ["1.bias", [2]], linear("3")], 'ignore: ["1.weight", "1.bias"], else a file in ONNX'],
+    ["what may be an RMSNorm", [linear("0"), ["1.weight", [2]], linear("3")], 'it may be a PReLU, as activation: "prelu" says'],
+    ["two PReLUs", [linear("0"), ["1.weight", [1]], ["2.weight", [1]], linear("3")], "another PReLU follows the same layer"],
+    ["a number twice", [linear("0"), ["1.weight", [1]], ...norm("01"), linear("3")], "its number stands twice"],
+  ])("is refused with %s", (_, entries, message) => expect(refusal(floats({ activation: "tanh" }, entries))).toContain(message));
+});
+
+describe("which tensors are read", () => {
+  const entries: Entry[] = [
+    ["net.a.weight", [2, 2], [1, 2, 3, 4]],
+    ["net.b.weight", [2, 2], [5, 6, 7, 8]],
+    ["net.scale", [2]],
+  ];
+  const bytes = floats({ activation: "tanh" }, entries);
+
+  it("is said by layers and ignore", () => {
+    const network = parseSafetensors(bytes, { layers: ["net.b", "net.a"], ignore: ["net.scale"] });
+    expect(weightOf(network, 0).data).toEqual(Float32Array.of(5, 6, 7, 8));
+    expect(network.notes).toEqual([
+      expect.stringContaining("chain of 2 layers: net.b -> net.a;"),
+      "left out as no part of the field: net.scale",
+    ]);
+  });
+
+  it("leaves out counters, of whole numbers too", () => {
+    const header = {
+      n_averaged: { dtype: "I64", shape: [], data_offsets: [0, 8] },
+      weight: { dtype: "F64", shape: [1, 1], data_offsets: [8, 16] },
+    };
+    expect(parseSafetensors(file(header, 16)).notes).toContain("left out as no part of the field: n_averaged");
+  });
+
+  it.each<[string, SafetensorsOptions, string]>([
+    [
+      "no options",
+      {},
+      'tensor "net.scale" of shape [2] is not part of a chain of linear layers; where the field does without, expected ignore: ["net.scale"]',
+    ],
+    [
+      "an open order",
+      { ignore: ["net.scale"] },
+      'do not tell the order of "net.a" [2, 2], "net.b" [2, 2]; expected the names in order in layers: ["a", "b"]',
+    ],
+    ["a layer left out", { ignore: ["net.scale"], layers: ["net.a"] }, 'layers leaves out "net.b"; expected all of "net.a", "net.b"'],
+    ["a layer that is none", { ignore: ["net.scale"], layers: ["net.a", "c"] }, 'layers names "c", which is no layer'],
+    [
+      "a layer twice",
+      { ignore: ["net.scale"], layers: ["net.a", "net.a"] },
+      'layers names "net.a", which is no layer or stands there twice',
+    ],
+    ["nothing to ignore", { ignore: ["net.sc"] }, 'ignore names "net.sc"; expected the name of a tensor or module'],
+    ["all ignored", { ignore: ["net"] }, "there are no layers"],
+    ["a prefix of nothing", { prefix: "ema." }, 'prefix is "ema."; expected what tensors\' names begin with, such as "net.a.weight"'],
+    ["a text for layers", { layers: "a,b" as unknown as string[] }, 'layers is "a,b"; expected a list of names'],
+    ["numbers for ignore", { ignore: [1] as unknown as string[] }, "ignore is [1]; expected a list of names"],
+    ["a number for prefix", { prefix: 1 as unknown as string }, "prefix is 1; expected what tensors' names begin with"],
+  ])("is an error with %s", (_, options, message) => expect(refusal(bytes, options)).toContain(message));
+
+  it.each<[string, (i: number) => string]>([
+    ["PReLUs of one family", (i) => `net.${i}.weight`],
+    ["PReLUs of many families", (i) => `n${i % 7}.${i}.x${i % 11}.weight`],
+    ["names of digits", (i) => `${i}${"1".repeat(90)}.weight`],
+  ])("takes bounded time for thousands of %s", (_, name) => {
+    const header = Object.fromEntries(
+      Array.from({ length: 20_000 }, (__, i) => [
+        name(i),
+        { dtype: "F16", shape: i === 0 ? [1, 1] : [1], data_offsets: [2 * i, 2 * i + 2] },
       ]),
     );
-    expect(notes![0]).toContain("m.dense -> m.dense_1");
+    const start = performance.now();
+    refusal(file(header, 40_000));
+    expect(performance.now() - start).toBeLessThan(5000);
   });
 });

@@ -253,6 +253,18 @@ describe("heatmap", () => {
 });
 
 describe("verify", () => {
+  test("says what a state_dict does not show, and options as they are typed", async () => {
+    const model = resolve("test/cases/norm-buffers/model.safetensors");
+    const asked = await deldot(["info", model]);
+    expect(asked.status).toBe(2);
+    expect(asked.stderr).toContain("expected --ignore mean,std, else a file in ONNX");
+    const { status, stdout } = await deldot(["verify", model, "--ignore", "mean, std", "--points", "8", "--adapter", "cpu"]);
+    expect(status).toBe(0);
+    expect(stdout).toContain("float64 reference of the network as read");
+    expect(stdout).toContain("a state_dict does not show skips");
+    expect(stdout).toContain("where they come first, --context-columns first");
+  });
+
   test("ends with 0 where the GPU is right", async () => {
     const { status, stdout } = await deldot(["verify", moons, "--points", "64", "--seed", "3"]);
     expect(stdout).toMatch(/worst \|error\| \S+ beside Σ\|∂f_i\/∂x_i\| = \S+/);
@@ -307,6 +319,12 @@ describe("an error", () => {
   test.each<[string, string[], RegExp]>([
     ["no such model", ["info", "absent.safetensors"], /absent\.safetensors: no such file/],
     ["a file that is no model", ["info", "plain.csv"], /plain\.csv: .*header/],
+    [
+      "two networks in one file",
+      ["info", resolve("test/cases/ema-both/model.safetensors")],
+      /--prefix model\.net\. or --prefix ema\.module\.net\., or all in order in --layers a,b/,
+    ],
+    ["layers of an .onnx file", ["info", resolve("test/architectures/residual.dynamo.onnx"), "--layers", "a"], /--layers is "a"/],
     ["an unknown activation", ["info", moons, "--activation", "wobble"], /"wobble"/],
     ["points of another size", ["eval", lorenz, "--points", "plain.csv"], /2 components; expected 3/],
     ["no context", ["eval", moons, "--points", "plain.csv"], /context of 1 number/],

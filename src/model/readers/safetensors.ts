@@ -1,7 +1,7 @@
 import { ModelError, quote } from "../../errors.js";
 import { bfloat16, float16 } from "../float16.js";
 import { linearChain, type Network, type Numbers } from "../network.js";
-import { isCounter, readStateDict } from "./stateDict.js";
+import { readLayers, type Tensor } from "./safetensors/layers.js";
 
 /** What a state_dict does not say. */
 export interface SafetensorsOptions {
@@ -9,18 +9,15 @@ export interface SafetensorsOptions {
   activation?: string | readonly string[] | undefined;
   /** As in {@link mlp}. Wins over the file's own `__metadata__.contextColumns`. */
   contextColumns?: "last" | "first" | undefined;
-  /** What the names of the network's tensors begin with, where a file holds more than one network: "ema.". Others are left out. */
-  prefix?: string | undefined;
-  /** The layers' names in their order, where neither numbers nor shapes tell it: ["embed", "body", "head"]. */
+  /** The layers in order, each by its tensors' names less ".weight", where names and shapes do not tell the order. */
   layers?: readonly string[] | undefined;
-  /** Tensors that are no part of the network and may be left out: ["mean", "std"]. */
+  /** Only tensors whose names begin so are read: "ema." where a file holds a network and its moving average. */
+  prefix?: string | undefined;
+  /** Tensors that the field does without, or modules of such tensors: ["mean", "std"]. */
   ignore?: readonly string[] | undefined;
 }
 
-export interface Tensor {
-  readonly name: string;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
+interface Entry extends Tensor {
   /** Bytes [begin, end) of the data that follows the header. */
   readonly begin: number;
   readonly end: number;
@@ -28,43 +25,48 @@ export interface Tensor {
 
 interface Dtype {
   readonly bytes: number;
-  readonly read: (view: DataView, offset: number) => number;
+  /** Left out for whole numbers, which only counters are. */
+  readonly read?: (view: DataView, offset: number) => number;
 }
 
-const dtypes: ReadonlyMap<unknown, Dtype> = new Map([
+const dtypes: ReadonlyMap<unknown, Dtype> = new Map<string, Dtype>([
   ["F64", { bytes: 8, read: (view, offset) => view.getFloat64(offset, true) }],
   ["F32", { bytes: 4, read: (view, offset) => view.getFloat32(offset, true) }],
   ["F16", { bytes: 2, read: (view, offset) => float16(view.getUint16(offset, true)) }],
   ["BF16", { bytes: 2, read: (view, offset) => bfloat16(view.getUint16(offset, true)) }],
-] satisfies [string, Dtype][]);
-/** Of counters, which are left out. */
-const wholeSizes: ReadonlyMap<unknown, number> = new Map([
-  ["I64", 8],
-  ["I32", 4],
-  ["U8", 1],
-  ["BOOL", 1],
+  ["I64", { bytes: 8 }],
+  ["U64", { bytes: 8 }],
+  ["I32", { bytes: 4 }],
+  ["U32", { bytes: 4 }],
+  ["I16", { bytes: 2 }],
+  ["U16", { bytes: 2 }],
+  ["I8", { bytes: 1 }],
+  ["U8", { bytes: 1 }],
+  ["BOOL", { bytes: 1 }],
 ]);
+const floatingPoint = "F64, F32, F16, BF16";
 
 /** Bytes of a header: some 20 000 tensors. The format allows 100 MB, of which a parser could make gigabytes. */
 const maximumHeader = 4 * 2 ** 20;
 /** The header, the entry of a tensor, a list of numbers. */
 const deepestHeader = 3;
 
+/** Characters of a tensor's name, few enough for patterns. */
+const maximumName = 1000;
 /** Far more than any list of activations, and few enough characters for patterns that take quadratic time. */
 const maximumActivation = 10_000;
 
 /**
- * Reads a safetensors file that holds one chain of linear layers under PyTorch's state_dict names: `net.0.weight` [out, in]
- * and, where there is one, `net.0.bias` [out]; or under Flax's and Keras's, whose `kernel` is [in, out]. Weight and spectral
- * norms are multiplied out, BatchNorm (ε = 1e-5) in evaluation mode goes into the layers beside it, PReLU is the activation
- * where it stands. Layers follow the numbers of their names (2 before 10), else their shapes and words such as in, out,
- * encoder, decoder where only one order fits; never the alphabet. A state_dict does not say what stands between them, so
- * activations come from `__metadata__.activation` or from the caller, and a skip connection cannot be seen. F64 stays float64;
- * F32, F16 and BF16 become float32, exactly.
+ * Reads a safetensors file that holds one chain of linear layers under the names of PyTorch's state_dict, `net.0.weight`
+ * [out, in] and, where there is one, `net.0.bias` [out], or of Flax and Keras, whose kernels are [in, out]. weight_norm and
+ * spectral_norm are multiplied out; PReLU and BatchNorm1d stand where their numbers put them among the layers'. The layers' order is
+ * that of the numbers in their names (2 before 10), else the only one in which the shapes chain, or `layers`. A state_dict does not
+ * say what stands between them, so activations come from `__metadata__.activation` or from the caller, and a skip connection
+ * cannot be seen; the network's notes say how the file was read. F64 stays float64; F32, F16 and BF16 become float32, exactly.
  *
  * `__metadata__` may also hold contextColumns ("last" or "first") and context, a number that the shapes have to confirm.
  *
- * @throws ModelError where the file is not valid safetensors, or holds anything but such a chain.
+ * @throws ModelError where the file is not valid safetensors, holds anything but such a chain, or leaves its order open.
  */
 export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: SafetensorsOptions = {}): Network {
   if (typeof bytes !== "object" || bytes === null) fail(`the file is ${quote(bytes)}; expected its bytes`);
@@ -72,25 +74,34 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
   const metadata = readMetadata(header["__metadata__"]);
   const tensors = Object.entries(header)
     .filter(([name]) => name !== "__metadata__")
-    .map(([name, entry]) => readTensor(name, entry, data.byteLength));
+    .map(([name, entry]) => readTensor(name, entry, data));
   requireFullCover(tensors, data.byteLength);
 
   const activation = metadata.get("activation");
   if (activation !== undefined && activation.length > maximumActivation)
     fail(`__metadata__.activation has ${activation.length} characters; expected at most ${maximumActivation}`);
-  const numbers = (tensor: Tensor): Numbers => readNumbers(tensor, data);
-  const { layers, notes } = readStateDict(tensors, numbers, options);
-  // linearChain refuses any other text.
-  const contextColumns = options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined) ?? "last";
-  const network = linearChain("safetensors", layers, { activation: options.activation ?? activation, contextColumns });
+  const chain = {
+    activation: options.activation ?? activation,
+    // linearChain refuses any other text.
+    contextColumns: options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined),
+  };
+  const { prefix, layers: order, ignore } = options;
+  if (prefix !== undefined && typeof prefix !== "string") fail(`prefix is ${quote(prefix)}; expected what tensors' names begin with`);
+  for (const [option, names] of Object.entries({ layers: order, ignore }))
+    if (names !== undefined && !(Array.isArray(names) && names.every((name) => typeof name === "string")))
+      fail(`${option} is ${quote(names)}; expected a list of names`);
+  const { layers, notes } = readLayers(tensors, { activation: chain.activation, prefix, layers: order, ignore });
+  const network = linearChain("safetensors", layers, chain);
   const context = metadata.get("context");
   if (context !== undefined && context !== String(network.contextSize))
     fail(
       `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
     );
-  const { contextSize } = network;
-  const place = `the context is the ${contextColumns} ${contextSize} of the columns that the first layer takes (options.contextColumns may say ${contextColumns === "last" ? "first" : "last"})`;
-  return { ...network, notes: contextSize > 0 ? [...notes, place] : notes };
+  if (network.contextSize > 0 && chain.contextColumns === undefined)
+    notes.push(
+      `context: the last ${network.contextSize} of ${network.stateSize + network.contextSize} inputs; where they come first, contextColumns: "first"`,
+    );
+  return { ...network, notes };
 }
 
 /** An 8-byte length, a JSON object of that length, then the tensors' data. */
@@ -163,29 +174,31 @@ function readMetadata(given: unknown): ReadonlyMap<string, string> {
 }
 
 /** Checks one tensor by itself: of a known type, inside the data. */
-function readTensor(name: string, entry: unknown, dataSize: number): Tensor {
+function readTensor(name: string, entry: unknown, data: DataView): Entry {
+  const dataSize = data.byteLength;
+  if (name.length > maximumName) fail(`tensor ${quote(name)} has a name of ${name.length} characters; expected at most ${maximumName}`);
   const tensor = `tensor ${quote(name)}`;
   if (!isObject(entry)) fail(`${tensor} is ${show(entry)}; expected { dtype, shape, data_offsets }`);
   const { dtype: dtypeName, shape, data_offsets: offsets } = entry;
   if (!isCounts(shape)) fail(`${tensor} has the shape ${show(shape)}; expected a list of whole numbers`);
   if (shape.includes(0)) fail(`${tensor} has the shape ${show(shape)}; expected no dimension of 0`);
-  const size = wholeSizes.get(dtypeName);
-  const dtype = dtypes.get(dtypeName) ?? (size !== undefined && isCounter(name) ? { bytes: size, read: () => NaN } : undefined);
-  if (!dtype) fail(`${tensor} has the dtype ${show(dtypeName)}; expected ${[...dtypes.keys()].join(", ")}`);
+  const dtype = dtypes.get(dtypeName);
+  const wrongType = `${tensor} has the dtype ${show(dtypeName)}; expected ${floatingPoint}`;
+  if (!dtype) fail(wrongType);
 
   if (!isCounts(offsets) || offsets.length !== 2) fail(`${tensor} has the data_offsets ${show(offsets)}; expected [begin, end]`);
   const [begin, end] = offsets as [number, number];
   if (begin > end || end > dataSize)
     fail(`${tensor} has the data_offsets ${show(offsets)}; expected begin <= end <= ${dataSize}, the size of the data`);
   // A product past 2^53 is rounded, but stays far above any length of a file, so it cannot pass for one.
-  const length = shape.reduce((product, n) => product * n, dtype.bytes);
-  if (end - begin !== length)
-    fail(`${tensor} has ${end - begin} bytes of data; expected ${length} for ${String(dtypeName)} ${show(shape)}`);
-  return { name, dtype, shape, begin, end };
+  const size = shape.reduce((product, n) => product * n, dtype.bytes);
+  if (end - begin !== size) fail(`${tensor} has ${end - begin} bytes of data; expected ${size} for ${String(dtypeName)} ${show(shape)}`);
+  const read = (): Numbers => readNumbers(dtype, new DataView(data.buffer, data.byteOffset + begin, size)) ?? fail(wrongType);
+  return { name, shape, begin, end, read };
 }
 
 /** Every byte of the data belongs to exactly one tensor, as the format demands; so no file hides anything. */
-function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
+function requireFullCover(tensors: readonly Entry[], dataSize: number): void {
   let covered = 0;
   for (const { name, begin, end } of tensors.toSorted((a, b) => a.begin - b.begin)) {
     if (begin !== covered)
@@ -197,10 +210,11 @@ function requireFullCover(tensors: readonly Tensor[], dataSize: number): void {
   if (covered !== dataSize) fail(`the tensors end at byte ${covered} of the data; expected ${dataSize}, its end`);
 }
 
-function readNumbers({ dtype, begin, end }: Tensor, data: DataView): Numbers {
-  const count = (end - begin) / dtype.bytes;
-  const numbers = dtype.bytes === 8 ? new Float64Array(count) : new Float32Array(count);
-  for (let i = 0; i < count; i++) numbers[i] = dtype.read(data, begin + i * dtype.bytes);
+function readNumbers({ bytes, read }: Dtype, data: DataView): Numbers | null {
+  if (!read) return null;
+  const count = data.byteLength / bytes;
+  const numbers = bytes === 8 ? new Float64Array(count) : new Float32Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = read(data, i * bytes);
   return numbers;
 }
 

@@ -16,19 +16,21 @@ export interface ModelOptions {
   readonly ignore?: string;
 }
 
-/** What the readers' options are called here. */
+/** What the readers' options are called here, where it is not --name. */
 const flags: ReadonlyMap<string, string> = new Map([
   ["contextColumns", "--context-columns"],
-  ["state", "--state"],
   ["context", "--context-order"],
-  ["output", "--output"],
-  ["prefix", "--prefix"],
-  ["layers", "--layers"],
-  ["ignore", "--ignore"],
 ]);
 
-function inOwnWords(text: string): string {
-  return text.replaceAll(/\boptions\.(\w+)/g, (whole, name: string) => flags.get(name) ?? whole);
+/** The readers' texts write options as in code, options.state and layers: ["a", "b"]; here they are typed, --state and --layers a,b. */
+export function asTyped(text: string): string {
+  const flag = (name: string): string => flags.get(name) ?? `--${name}`;
+  return text
+    .replaceAll(/\boptions\.(contextColumns|state|context|output)\b/g, (_, name: string) => flag(name))
+    .replaceAll(
+      /\b(activation|contextColumns|layers|prefix|ignore): (\[[^\]]*\]|"[^"]*")/g,
+      (_, name: string, value: string) => `${flag(name)} ${value.replaceAll(/[[\]"]/g, "").replaceAll(", ", ",") || '""'}`,
+    );
 }
 
 export function addModelOptions(command: Command): Command {
@@ -74,9 +76,9 @@ export async function readModel(path: string, options: ModelOptions): Promise<Ne
           externalData: { get: (location) => readBeside(path, location) },
         })
       : parseSafetensors(bytes, { activation, contextColumns, prefix, layers: layers?.split(","), ignore: ignore?.split(",") });
-    return { ...network, notes: (network.notes ?? []).map(inOwnWords) };
+    return { ...network, notes: (network.notes ?? []).map(asTyped) };
   } catch (error) {
-    if (error instanceof DeldotError) throw new ModelError(`${path}: ${inOwnWords(error.message)}`, { cause: error });
+    if (error instanceof DeldotError) throw new ModelError(`${path}: ${asTyped(error.message)}`, { cause: error });
     throw error;
   }
 }

@@ -41,6 +41,7 @@ export function addVerify(program: Command): void {
 
 async function runVerify(modelPath: string, { points: count, seed, adapter, method, ...modelOptions }: VerifyOptions): Promise<void> {
   const network = await readModel(modelPath, modelOptions);
+  const { notes = [] } = network;
   const { candidates } = explainPlan(network, { method, outputs: ["divergence"] });
   if (candidates.find(({ chosen }) => chosen)?.exact === false)
     throw new InputError(`--method is ${method}; expected an exact method, which can be told right from wrong`);
@@ -70,6 +71,10 @@ async function runVerify(modelPath: string, { points: count, seed, adapter, meth
     ...(atKinks > 0 ? [`${atKinks} of them at a kink, and right on its other side\n`] : []),
     `worst |error| ${worst.error.toExponential(2)} beside Σ|∂f_i/∂x_i| = ${round(worst.scale)}, at point ${worst.point}\n`,
     `tolerance there ${worst.tolerance.toExponential(2)} = ${relative} Σ|∂f_i/∂x_i| + ${absoluteTolerance}: ${judged.within ? "within" : "OUT OF TOLERANCE"}\n`,
+    ...(notes.length > 0
+      ? ["This compares kernels with the float64 reference of the network as read, not with where the file came from:\n"]
+      : []),
+    ...notes.map((note) => `  ${note}\n`),
   ]);
   if (!judged.within) process.exitCode = 1;
 }
