@@ -47,16 +47,23 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     mean = clamp(mean / scale, lowest, highest);
   }
   let scale = norm_scale(max(highest - mean, mean - lowest), root_epsilon);
+  // What rounding the mean has left, in that scale: entries that differ little from one another differ much from a mean so rounded.
+  var rest = 0.0;
+  if (p.centered == 1u) {
+    for (var i = 0u; i < p.width; i++) {
+      rest += dot(select(vec4f(), scale * (x[start + i] - mean), lanes(i, p.size)), vec4f(1.0)) / n;
+    }
+  }
   // min and max may lose a NaN; the variance does not.
   var variance = 0.0;
   for (var i = 0u; i < p.width; i++) {
-    let distance = select(vec4f(), scale * (x[start + i] - mean), lanes(i, p.size));
+    let distance = select(vec4f(), scale * (x[start + i] - mean) - rest, lanes(i, p.size));
     variance += dot(distance, distance) / n;
   }
   let r = inverse_deviation_of(variance, root_epsilon, scale);
   inverse_deviation[row] = r.y;
   for (var i = 0u; i < p.width; i++) {
-    let y = r.x * (scale * (x[start + i] - mean));
+    let y = r.x * (scale * (x[start + i] - mean) - rest);
     normed[row * p.width + i] = select(vec4f(), y, lanes(i, p.size));
   }
 }

@@ -55,6 +55,29 @@ test.each(kinds)("centered: $centered, epsilon $epsilon: right at any magnitude"
   }
 });
 
+test.each(["layers 4x4", "fused uniform x1", "fused uniform x2 by 4 lanes"])("entries that differ by little, by %s", async (kernels) => {
+  const points = Float32Array.of(1000, 1000.0001, 1000, 1e6, 1e6 + 1, 1e6 + 3, -7, -7, -7.000001, 1, 2, 4);
+  const network = normOf(3, true, 1e-12);
+  const options = { outputs: ["value", "divergence", "diagonal"] } as const;
+  const truth = evaluateReference(network, points, options) as unknown as Results;
+  const field = await VectorField.create(device, network, { kernels });
+  const actual = await field.evaluate(points, { outputs: ["value", "divergence"] });
+  expect(actual.kernels).toBe(kernels);
+  const scale = [0, 1, 2, 3].map((point) =>
+    Array.from(truth.diagonal)
+      .slice(3 * point, 3 * point + 3)
+      .reduce((sum, entry) => sum + Math.abs(entry), 0),
+  );
+  expectClose(
+    actual.value,
+    truth.value,
+    truth.value.map(() => 1),
+    { relative: 1e-6, absolute: 0, label: "value" },
+  );
+  expectClose(actual.divergence, truth.divergence, scale, { relative: 5e-6, absolute: 0, label: "divergence" });
+  field.destroy();
+});
+
 test("large entries that cancel", async () => {
   const { value, divergence } = await onDevice(normOf(2, true, 1e-5), Float32Array.of(1e20, -1e20, 3e38, -3e37));
   expectClose(value, [1, -1, 1, -1], [1, 1, 1, 1], { label: "value" });

@@ -218,13 +218,13 @@ export class Looped extends Writer {
     this.each(x.width, (index) =>
       this.lines.push(`${low} = min(${low}, ${x.name}[${index}]);`, `${high} = max(${high}, ${x.name}[${index}]);`),
     );
-    const { mean, scale, scaled } = this.normOf(statement, [low, high], (of) => {
+    const normalised = this.normOf(statement, [low, high], (of) => {
       const total = this.fresh("total");
       this.lines.push(`var ${total} = V(0.0);`);
       this.each(x.width, (index) => this.lines.push(`${total} += ${of(`${x.name}[${index}]`)};`));
       return total;
     });
-    this.each(x.width, (index) => this.lines.push(`${into.name}[${index}] = ${scaled} * (${scale} * (${x.name}[${index}] - ${mean}));`));
+    this.each(x.width, (index) => this.lines.push(`${into.name}[${index}] = ${normalised(`${x.name}[${index}]`)};`));
   }
 
   protected override keepInverseDeviation({ name }: Vector, expression: string): void {

@@ -260,12 +260,12 @@ export abstract class Unrolled extends Writer {
       this.lines.push(`let ${name} = ${names.reduce((sofar, entry) => `${least}(${sofar}, ${entry})`)};`);
       return name;
     }) as [string, string];
-    const { mean, scale, scaled } = this.normOf(statement, [low, high], (of) => {
+    const normalised = this.normOf(statement, [low, high], (of) => {
       const total = this.fresh("total");
       this.lines.push(`let ${total} = ${names.map(of).join(" + ")};`);
       return total;
     });
-    names.forEach((name, index) => this.define(into, index, `${scaled} * (${scale} * (${name} - ${mean}))`));
+    names.forEach((name, index) => this.define(into, index, normalised(name)));
   }
 
   protected override keepInverseDeviation(vector: Vector, expression: string): void {

@@ -106,14 +106,14 @@ export abstract class Writer {
   }
 
   /**
-   * How a norm is computed once the least and the largest entry are known, as shaders/norm.wgsl does: names of its mean, of the
-   * scale in which distances are squared, and at last of r / scale and r; `sum` adds up what `of` makes of each entry.
+   * How a norm is computed once the least and the largest entry are known, as shaders/norm.wgsl does: the normalised value of an
+   * entry, r times its distance from the mean; `sum` adds up what `of` makes of each entry.
    */
   protected normOf(
     { centered, epsilon, x, inverseDeviation }: Norm,
     [low, high]: readonly [string, string],
     sum: (of: (entry: string) => string) => string,
-  ): { mean: string; scale: string; scaled: string } {
+  ): (entry: string) => string {
     const root = literal(Math.sqrt(epsilon));
     const named = (prefix: string, expression: string): string => {
       const name = this.fresh(prefix);
@@ -132,7 +132,11 @@ export abstract class Writer {
       mean = named("mean", `clamp(${total} / ${scale}, ${low}, ${high})`);
     }
     const scale = scaleOf(named("largest", `max(${high} - ${mean}, ${mean} - ${low})`), root);
-    const variance = sum((entry) => `(${scale} * (${entry} - ${mean})) * (${scale} * (${entry} - ${mean})) * ${literal(1 / x.width)}`);
+    const apart = (entry: string): string => `${scale} * (${entry} - ${mean})`;
+    // What rounding the mean has left.
+    const rest = centered ? sum((entry) => `${apart(entry)} * ${literal(1 / x.width)}`) : null;
+    const distance = (entry: string): string => (rest === null ? `(${apart(entry)})` : `(${apart(entry)} - ${rest})`);
+    const variance = sum((entry) => `${distance(entry)} * ${distance(entry)} * ${literal(1 / x.width)}`);
     const both = COMPONENTS.slice(0, this.points).map((_, point) =>
       named("r", `inverse_deviation_of(${this.ofPoint(variance, point)}, ${root}, ${this.ofPoint(scale, point)})`),
     );
@@ -144,7 +148,7 @@ export abstract class Writer {
       inverseDeviation,
       this.ofPoints((point) => `${both[point]}.y`),
     );
-    return { mean, scale, scaled };
+    return (entry) => `${scaled} * ${distance(entry)}`;
   }
 
   protected abstract keepInverseDeviation(vector: Vector, expression: string): void;
