@@ -43,9 +43,13 @@ function errorOf({ name, parameters }: Activation): (exact: number) => number {
     2e-6 * Math.max(1, ...parameters.map(Math.abs)) * (1 + Math.abs(exact)) + 1e-4 * (name === "celu" ? Math.abs(exact) : 0);
 }
 
-/** Whether z is where σ or σ' ends before float32 does. */
-function isBeyond({ name, parameters }: Activation, z: number): boolean {
+/** Whether z is where σ or σ' ends before float32 does, or σ' may be taken for 0 far from 0 and is NaN. */
+function isBeyond(activation: Activation, z: number): boolean {
+  const { name, parameters } = activation;
   if (["sin", "cos", "tan"].includes(name)) return Math.abs(z) > 2 ** 68 / 1.01;
+  const isSlowest = ["log", "acosh", "asinh", "reciprocal", "power"].includes(name) && Math.abs(z) > 1;
+  if (isSlowest && Math.abs(activationFunctions(activation).slope(z)) < 1.01 * LEAST * Math.max(1, Math.abs(parameters[0] ?? 1)))
+    return true;
   const hasPole = name === "log" || name === "sqrt" || name === "reciprocal" || name === "power";
   return hasPole && Math.abs(z) < 1.01 * LEAST && parameters[0] !== 2 && parameters[0] !== 3;
 }

@@ -243,10 +243,10 @@ describe("activationWgsl", () => {
     ["silu", "silu(z)"],
     ["tanh", "hyperbolic_tangent(z)"],
     ["elu(0.5)", "elu(z, 0.5)"],
-    ["softplus", "softplus(z, 1, 20)"],
+    ["softplus", "softplus(z, 1.0, 20.0)"],
     // 1/(2π) and 30/(2π) = 4.77... in fixed point.
     ["cos", "cosine(z, vec4<u32>(0x0u, 0x28be60dbu, 0x9391054au, 0x7f09d5f4u))"],
-    ["sin(-30)", "sine(z, -30, vec4<u32>(0x4u, 0xc64f59bbu, 0x4afe9ebau, 0xe32712a6u))"],
+    ["sin(-30)", "sine(z, -30.0, vec4<u32>(0x4u, 0xc64f59bbu, 0x4afe9ebau, 0xe32712a6u))"],
   ])("%s calls %s", (text, call) => {
     const guarded = `undefined_where(${call}, vec2<bool>(!is_finite(z)))`;
     expect(activationWgsl(parseActivation(text))).toBe(`fn activation(z: f32) -> vec2f { return ${guarded}; }\n`);

@@ -1395,6 +1395,21 @@ describe("what jumps", () => {
     expect(Array.from(float64Run(two("PRelu", 1e20, 0.5), [1, 0], null).diagonal)).toEqual([1, 0.5]);
   });
 
+  it("does not take a falling softplus for a rising one", () => {
+    // z above 0, and below it log sigmoid z.
+    const network = read({
+      nodes: [
+        ["Neg", ["x"], ["m"]],
+        ["Softplus", ["m"], ["s"]],
+        ["Neg", ["s"], ["b"]],
+        ["Greater", ["x", "zero"], ["c"]],
+        ["Where", ["c", "x", "b"], ["v"]],
+      ],
+      initializers: { zero: one(0) },
+    });
+    expectClose(float64Run(network, [2, -3], null).value, [2, -Math.log1p(Math.exp(3))], [1, 1], { relative: 1e-12, absolute: 0 });
+  });
+
   const cutting = (...nodes: OnnxCall[]): OnnxCall[] => [...nodes, ["Cast", ["i"], ["e"], { to: 1 }], ["Mul", ["x", "e"], ["v"]]];
   it.each<[string, OnnxCall[], Record<string, OnnxTensor>, string]>([
     [
@@ -1408,6 +1423,17 @@ describe("what jumps", () => {
       cutting(["Mul", ["p", "q"], ["d"]], ["Equal", ["d", "r"], ["i"]]),
       { p: { shape: [1], data: [0.7] }, q: { shape: [1], data: [10] }, r: { shape: [1], data: [7] } },
       "it cuts or compares numbers that depend on how FLOAT rounds",
+    ],
+    [
+      "computed floats that are cut to a step, also joined and cast before",
+      cutting(
+        ["Mul", ["p", "q"], ["d"]],
+        ["Concat", ["d", "d"], ["j"], { axis: 0 }],
+        ["Cast", ["j"], ["k"], { to: 11 }],
+        ["Floor", ["k"], ["i"]],
+      ),
+      { p: { shape: [1], data: [0.7] }, q: { shape: [1], data: [10] } },
+      "it cuts or compares numbers that depend on how DOUBLE rounds",
     ],
     [
       "whole numbers past 2^53 that are computed with",

@@ -254,7 +254,7 @@ describe("heatmap", () => {
 
 describe("verify", () => {
   test("says what a state_dict does not show, and options as they are typed", async () => {
-    const model = resolve("test/cases/norm-buffers/model.safetensors");
+    const model = resolve("test/cases/st_norm_buffers/model.safetensors");
     const asked = await deldot(["info", model]);
     expect(asked.status).toBe(2);
     expect(asked.stderr).toContain("expected --ignore mean,std, else a file in ONNX");
@@ -321,7 +321,7 @@ describe("an error", () => {
     ["a file that is no model", ["info", "plain.csv"], /plain\.csv: .*header/],
     [
       "two networks in one file",
-      ["info", resolve("test/cases/ema-both/model.safetensors")],
+      ["info", resolve("test/cases/st_ema_both/model.safetensors")],
       /--prefix model\.net\. or --prefix ema\.module\.net\., or all in order in --layers a,b/,
     ],
     ["layers of an .onnx file", ["info", resolve("test/architectures/residual.dynamo.onnx"), "--layers", "a"], /--layers is "a"/],

@@ -61,8 +61,8 @@ const ornaments = /^(serving_default_|onnx::|inputs?_(?=\D))|(:\d+|[._]\d+)$/g;
  * Reads an ONNX file of opset 7 to 25 that holds a vector field: linear layers, activations, norms, products and quotients of
  * what depends on the state, and anything that folds away, such as shapes and constants. Each input has the shape
  * [batch, size], or [size] in a file for one point; a batch that the file fixes is free here. One input of more columns than
- * the output has joins state and context. The output has the state's shape, a row for each point. Weights are inline, in F32,
- * F64, F16 or BF16. Softplus is PyTorch's, which is linear beyond 20 and differs from ONNX's by 2e-9 there.
+ * the output has joins state and context. The output has the state's shape, a row for each point. Weights are F32, F64, F16
+ * or BF16, in the file or in `options.externalData`, or constants that DequantizeLinear reads. Softplus is PyTorch's, which is linear beyond 20 and differs from ONNX's by 2e-9 there.
  *
  * @throws ModelError where the file is not valid ONNX, or holds anything else: the message names operation, node and reason.
  */
@@ -75,7 +75,9 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const graph = new Graph(new Budget(file.length));
   const model = decodeModel(file, graph.budget, options.externalData ?? new Map());
   const opset = model.opsets.get("") ?? 0;
-  if (!(opset >= oldestOpset && opset <= newestOpset)) fail(`the file is of opset ${opset}; expected ${oldestOpset} to ${newestOpset}`);
+  for (const version of [opset, ...Array.from(model.functions.values(), (body) => body.opset ?? opset)])
+    if (!(version >= oldestOpset && version <= newestOpset))
+      fail(`the file is of opset ${version}; expected ${oldestOpset} to ${newestOpset}`);
 
   const output = readOutput(model, options);
   const nodes = requiredNodes(model, inlined(model, graph.budget), output.name);

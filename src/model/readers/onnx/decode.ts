@@ -283,9 +283,12 @@ function decodeFunction(bytes: Uint8Array, budget: Budget): { key: string; body:
     else if (field.number === 10) domain = readText(field);
     else if (field.number === 11) {
       const { name, attribute } = decodeAttribute(field.bytes, budget);
+      if (defaults.has(name)) fail(`the function ${quote(type)} has two attributes ${quote(name)}; expected one`);
       defaults.set(name, attribute);
     } else overload = readText(field);
   }
+  for (const names of [inputs, outputs])
+    if (new Set(names).size < names.length) fail(`the function ${quote(type)} has a name twice among ${quote(names)}; expected each once`);
   return { key: functionOf({ type, domain, overload }), body: { inputs, outputs, nodes, defaults, opset: opsets.get("") ?? null } };
 }
 
@@ -444,7 +447,7 @@ export function readTensor({ shape, type: name, raw, fields }: StoredTensor, bud
  * The number that a program's author wrote, of what float32 made of it: a decimal number of up to 4 digits, or quarters of π.
  * A float32 that nobody wrote is hardly ever one of those, and then within its own rounding.
  */
-function intended(value: number): number {
+export function intended(value: number): number {
   const quarters = Math.round((value / Math.PI) * 4);
   const candidates = [Number(value.toPrecision(4)), Math.abs(quarters) <= 64 ? (quarters / 4) * Math.PI : value];
   return candidates.find((candidate) => Math.fround(candidate) === value) ?? value;

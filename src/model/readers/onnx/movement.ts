@@ -1,5 +1,5 @@
 import type { Numbers } from "../../network.js";
-import { isWhole } from "./decode.js";
+import { intended, isWhole } from "./decode.js";
 import { placesOf } from "./elementwise.js";
 import type { Term } from "./graph.js";
 import {
@@ -49,7 +49,7 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     if (integers) return call.fold([integers.length], "INT64", (i) => integers[i]!);
     if (!Number.isNaN(integer)) return call.fold([], "INT64", () => integer);
     if (Number.isNaN(float)) call.refuse("it has no numbers; expected value, value_float, value_floats, value_int or value_ints");
-    return call.fold([], "FLOAT", () => Math.fround(float));
+    return call.fold([], "FLOAT", () => intended(Math.fround(float)));
   },
   ConstantOfShape: (call) => {
     const { sizes, batch } = splitBatch(call, call.integers(0));
@@ -386,7 +386,8 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   aligned.forEach((value, i) => {
     if (value.kind === "constant") value.data.forEach((number, k) => (data[places[i]![k]!] = number));
   });
-  if (features.length === 0) return { kind: "constant", shape, data, type: first.type };
+  const isComputed = values.some((value) => value.kind === "constant" && value.isComputed === true);
+  if (features.length === 0) return { kind: "constant", shape, data, type: first.type, isComputed };
   const terms = aligned.flatMap((value, i): Term[] => {
     if (value.kind === "constant") return [];
     const indices = new Int32Array(call.graph.budget.taken(total)).fill(-1);

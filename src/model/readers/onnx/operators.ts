@@ -4,6 +4,7 @@ import {
   apply,
   binary,
   clip,
+  computed,
   extreme,
   isAbove,
   isZero,
@@ -55,7 +56,11 @@ const activations: Readonly<Record<string, (call: Call) => string>> = {
   Erf: () => "erf",
   Exp: () => "exp",
   Floor: () => "floor",
-  Gelu: (call) => (call.text("approximate", "none") === "tanh" ? "gelu_tanh" : "gelu"),
+  Gelu: (call) => {
+    const approximate = call.text("approximate", "none");
+    if (approximate !== "none" && approximate !== "tanh") call.refuse(`approximate is ${approximate}; expected none or tanh`);
+    return approximate === "tanh" ? "gelu_tanh" : "gelu";
+  },
   HardSwish: () => "hardswish",
   LeakyRelu: (call) => `leaky_relu(${call.float("alpha", 0.01)})`,
   Log: () => "log",
@@ -101,22 +106,12 @@ const operators: Readonly<Record<string, Operator>> = {
   Div: divide,
   Mod: remainder,
   Pow: power,
-  Sum: (call) =>
-    variadic(
-      call,
-      (a, b) => a + b,
-      (a, b) => call.graph.sum(a, b),
-    ),
+  Sum: sumOf,
   Mean: (call) => {
     const count = call.inputs.length;
-    const sum = variadic(
-      call,
-      (a, b) => a + b,
-      (a, b) => call.graph.sum(a, b),
-    );
     return apply(
       call,
-      [sum],
+      [sumOf(call)],
       (x) => x / count,
       (x) => call.graph.scaled(x, 1 / count),
     );
@@ -137,9 +132,7 @@ const operators: Readonly<Record<string, Operator>> = {
     const { graph } = call;
     return unary(call, (x) => {
       if (alpha === 0) return graph.activation(x, "relu");
-      // 1 beyond the threshold, and 0 on it.
-      const isBeyond = graph.activation(graph.activation(graph.scaled(x, 1, -alpha), "sign"), "relu");
-      return graph.product(x, isBeyond);
+      return graph.product(x, isAbove(graph, graph.scaled(x, 1, -alpha), false));
     });
   },
   Shrink: (call) => {
@@ -269,6 +262,17 @@ const operators: Readonly<Record<string, Operator>> = {
 /** All that are read, in the order of the alphabet. */
 export const operatorNames: readonly string[] = Object.keys(operators).sort();
 
+/** Activations that jump. */
+const steps = new Set(["Ceil", "Floor", "Round", "Sign"]);
+
+function sumOf(call: Call): Numeric {
+  return variadic(
+    call,
+    (a, b) => a + b,
+    (a, b) => call.graph.sum(a, b),
+  );
+}
+
 /** What is not there, and why not. */
 const refusals: readonly (readonly [RegExp, string])[] = [
   [/^(Qlinear|Deform)?Conv/i, "a convolution; expected a network of linear layers, norms and elementwise functions"],
@@ -302,6 +306,8 @@ export function callOperator(call: Call): readonly Value[] {
     budget.take(countOf(value));
     if (value.kind !== "condition") requireType(call, value);
   }
+  const [first] = call.inputs;
+  if (steps.has(call.type) && first?.kind === "constant") requireExact(call, first);
   const result = operator(call);
   call.requireLooked();
   const results = Array.isArray(result) ? (result as readonly Value[]) : [result as Value];
@@ -349,10 +355,16 @@ function dequantize(call: Call): Value {
     at = (i) => Math.floor(i / strides[axis]!) % x.shape[axis]!;
   }
   const [numbers, factors] = [numbersOf(call, x), numbersOf(call, scales)];
-  return call.fold(x.shape, scales.type, (i) => (numbers[i]! - (zeros?.data[at(i)] ?? 0)) * factors[at(i)]!);
+  return computed(
+    call,
+    call.fold(x.shape, scales.type, (i) => (numbers[i]! - (zeros?.data[at(i)] ?? 0)) * factors[at(i)]!),
+  );
 }
 
-/** As ONNX casts: floats are rounded to the type, whole numbers keep their lowest bits. */
+/**
+ * As ONNX casts constants: floats are rounded to the type, whole numbers keep their lowest bits in INT32, and what else does not
+ * fit is refused. What depends on the inputs stays exact, or is cut.
+ */
 function cast(call: Call, value: Value, type: DataType): Value {
   if (value.kind === "condition") return type === "BOOL" ? value : feature(value.shape, value.batch, value.mask, type);
   if (value.type === type) return value;
@@ -365,7 +377,8 @@ function cast(call: Call, value: Value, type: DataType): Value {
   if (isWhole(type)) requireExact(call, value);
   const data = isWhole(type) ? value.data : numbersOf(call, value);
   const convert = isWhole(type) ? (x: number): number => castToWhole(call, x, value.type, type) : roundings[type as keyof typeof roundings];
-  return call.fold(value.shape, type, (i) => convert(data[i]!));
+  const isComputed = !isWhole(type) && value.isComputed === true;
+  return { ...call.fold(value.shape, type, (i) => convert(data[i]!)), isComputed };
 }
 
 const roundings = {
@@ -404,6 +417,7 @@ function remainder(call: Call): Value {
   const [a, b] = [call.value(0), call.value(1)];
   const isOfC = call.integer("fmod", 0) !== 0;
   if (!isOfC && !isWhole(a.type)) call.refuse("its fmod is 0 and its inputs are floats; expected an fmod of 1");
+  for (const value of [a, b]) if (value.kind === "constant") requireExact(call, value);
   if (a.kind === "constant" && b.kind === "constant")
     return apply(
       call,
@@ -541,7 +555,8 @@ function where(call: Call): Value {
   if (a.kind === "constant" && b.kind === "constant") {
     const shape = broadcastShape(call, [given.shape, a.shape, b.shape]);
     const [mask, above, below] = [given, a, b].map((value) => (expanded(call, value, shape, null) as Constant).data);
-    return call.fold(shape, a.type, (i) => (mask![i] !== 0 ? above![i]! : below![i]!));
+    const chosen = call.fold(shape, a.type, (i) => (mask![i] !== 0 ? above![i]! : below![i]!));
+    return { ...chosen, isComputed: a.isComputed === true || b.isComputed === true };
   }
   const { graph } = call;
   const { shape, batch, nodes } = broadcast(call, [given, a, b]);

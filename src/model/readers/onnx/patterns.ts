@@ -128,7 +128,8 @@ function recogniseBranches(graph: Graph, difference: Node, orEqual: boolean, abo
   if (inner.node.kind === "activation" && inner.node.activation.toString() === "softplus" && near(inner.shift, 0)) {
     // On the threshold, where the two differ, softplus is not yet linear.
     const beta = orEqual ? null : polynomial(graph, inner.node.operand, above);
-    if (!beta || !near(beta[0], 0) || !near(beta[2], 0) || !near(beta[3], 0) || !near(beta[1] * inner.factor, 1)) return null;
+    if (!beta || !(beta[1] > 0) || !near(beta[0], 0) || !near(beta[2], 0) || !near(beta[3], 0) || !near(beta[1] * inner.factor, 1))
+      return null;
     return graph.activation(above, `softplus(${snap(beta[1])}, ${snap(threshold * beta[1])})`);
   }
   if (!near(threshold, 0)) return null;

@@ -77,7 +77,10 @@ function reduce(call: Call, { verb, ofNumbers, ofNodes }: Reduction): Value {
   const value = call.value(0);
   const rank = value.shape.length;
   const given = axesOf(call, 1);
-  if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) return value;
+  if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) {
+    if (!keepingOne.has(call.type)) call.refuse("it reduces along no axes; expected some, since runtimes differ in what is left");
+    return value;
+  }
   const axes = new Set(given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : call.axes(given, rank));
   if (value.kind === "feature" && value.batch !== null && axes.has(value.batch)) call.refuseBatch(verb);
   const groups = new Groups(call, value.shape, axes);
@@ -96,6 +99,9 @@ function reduce(call: Call, { verb, ofNumbers, ofNodes }: Reduction): Value {
   const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;
   return feature(shape, batch, ofNodes(groups, value.node, call.graph), value.type);
 }
+
+/** Those that leave what is reduced with nothing else as it is. */
+const keepingOne = new Set(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"]);
 
 /** Those whose results are whole numbers too. */
 const wholeReductions = new Set(["ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare"]);
