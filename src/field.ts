@@ -23,7 +23,8 @@ import type { Network } from "./model/network.js";
 import { makeJvpPlan, makePlan } from "./plan/choose.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
-import { parametersOf, readRunOptions, type PlanOptions } from "./plan/options.js";
+import { DEFAULT_PROBES } from "./plan/estimators.js";
+import { parametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
 import type { Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
@@ -296,8 +297,10 @@ export class VectorField implements Field<Float32Array> {
     if (this.destroyed) throw new DeldotError("the field was destroyed; make a new one with VectorField.create");
   }
 
+  /** One plan for all ways to ask for it, so that what was tuned or reserved for one is there for the others. */
   private planFor(options: PlanOptions): Plan {
-    const { outputs, method, chunkSize, probes, probesPer, contextPer } = options;
+    const { outputs, method } = readPlanOptions(options);
+    const { chunkSize = null, probes = DEFAULT_PROBES, probesPer = "point", contextPer = "point" } = options;
     const key = JSON.stringify([outputs, method, chunkSize, probes, probesPer, contextPer]);
     return this.plans.get(key, () => makePlan(this.network, options));
   }

@@ -30,7 +30,7 @@ export interface Family {
   readonly example: string;
   /** Those worth trying on a device. */
   variants(device: Capabilities): Variant[];
-  /** The variant of a name; null where it is none of this family. Whether a device can run it is for `lacks` to say. */
+  /** The variant of a name; null where it is none of this family. The tuner holds its `lanes` to the device's. */
   parse(name: string, device: Capabilities): { readonly variant: Variant; readonly lanes: number } | null;
 }
 

@@ -12,7 +12,7 @@ export interface Estimator {
   readonly instructions: readonly TangentInstruction[];
 }
 
-const DEFAULT_PROBES = 16;
+export const DEFAULT_PROBES = 16;
 
 /** vᵀ J v for Rademacher probes v. What shared probes alone decide is computed once for all points. */
 export function hutchinson(graph: Graph, options: PlanOptions, sharesContext: boolean): Estimator {

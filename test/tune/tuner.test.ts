@@ -142,6 +142,19 @@ describe("what a store remembers", () => {
     const result = await field.evaluate(points);
     expect(result.kernels).toBe(byLanes());
     expectClose(result.divergence, plain, plain.map(Math.abs));
+    // Asked for by its outputs, which were left out before.
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    const [labels, setPipeline] = [[] as string[], pass.setPipeline.bind(pass)];
+    pass.setPipeline = (pipeline) => {
+      labels.push(pipeline.label);
+      setPipeline(pipeline);
+    };
+    const usage = GPUBufferUsage.STORAGE;
+    const buffer = (floats: number): GPUBuffer => device.createBuffer({ size: 4 * floats, usage });
+    field.encode(pass, { points: buffer(2 * COUNT), count: COUNT, value: buffer(2 * COUNT), divergence: buffer(COUNT) });
+    pass.end();
+    expect(labels).toEqual([`deldot ${byLanes()}`]);
     field.destroy();
   });
 

@@ -71,16 +71,20 @@ export async function readModel(path: string, options: ModelOptions): Promise<Ne
       ? parseOnnx(bytes, {
           contextColumns,
           state,
-          context: contextOrder?.split(","),
+          context: namesIn(contextOrder),
           output,
           externalData: { get: (location) => readBeside(path, location) },
         })
-      : parseSafetensors(bytes, { activation, contextColumns, prefix, layers: layers?.split(","), ignore: ignore?.split(",") });
+      : parseSafetensors(bytes, { activation, contextColumns, prefix, layers: namesIn(layers), ignore: namesIn(ignore) });
     return { ...network, notes: (network.notes ?? []).map(asTyped) };
   } catch (error) {
     if (error instanceof DeldotError) throw new ModelError(`${path}: ${asTyped(error.message)}`, { cause: error });
     throw error;
   }
+}
+
+function namesIn(text: string | undefined): string[] | undefined {
+  return text?.split(",").map((name) => name.trim());
 }
 
 /** A model's weights in another file. Its name is not trusted: only one in the model's own folder, or below, is read. */
