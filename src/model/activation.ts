@@ -1,4 +1,5 @@
 import { ModelError, quote } from "../errors.js";
+import { roundToEven } from "./float16.js";
 
 /** An activation σ with its parameters. Formulas, defaults and derivatives at kinks are PyTorch's. */
 export interface Activation {
@@ -395,12 +396,6 @@ function rowOf(a: Activation): Row {
   const row = rows[a.name];
   if (!row) throw new ModelError(`activation is ${quote(a.name)}; expected one of ${activationNames.join(", ")}`);
   return row;
-}
-
-/** To the nearest integer, of two the even one. */
-function roundToEven(z: number): number {
-  const rounded = Math.round(z);
-  return rounded - z === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
 /** 1 / (1 + e^-z). */

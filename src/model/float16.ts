@@ -37,10 +37,10 @@ export function toBfloat16(value: number): number {
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
-function roundToEven(value: number): number {
-  const below = Math.floor(value);
-  const rest = value - below;
-  return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+/** To the nearest integer, of two the even one. */
+export function roundToEven(z: number): number {
+  const rounded = Math.round(z);
+  return rounded - z === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
 /** Numbers in float16. @throws LimitError where one is too large for it. */

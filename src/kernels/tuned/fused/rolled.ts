@@ -210,11 +210,6 @@ export class Rolled extends Unrolled {
       }
   }
 
-  private begin(contraction: Contraction): void {
-    if (!contraction.begun) this.lines.push(`var ${contraction.sum} = V(0.0);`);
-    contraction.begun = true;
-  }
-
   /** Names, before the loop, for what its products multiply: with its constants where several share the weights. */
   private prepare({ byMatrix }: RoundProducts): void {
     for (const sharing of byMatrix.values())
@@ -230,15 +225,6 @@ export class Rolled extends Unrolled {
     const name = this.fresh("u");
     this.lines.push(`let ${name} = ${expression};`);
     return name;
-  }
-
-  private results(count: number, start: (result: number) => string): string[] {
-    return Array.from({ length: count }, (_, result) => {
-      const started = start(result);
-      const name = this.fresh("z");
-      this.lines.push(`var ${name} = ${started};`);
-      return name;
-    });
   }
 
   /** bias + added of a result of the round. */

@@ -151,6 +151,21 @@ export abstract class Unrolled extends Writer {
     return constant === 1 ? name : `${literal(constant)} * ${name}`;
   }
 
+  protected begin(contraction: Contraction): void {
+    if (!contraction.begun) this.lines.push(`var ${contraction.sum} = V(0.0);`);
+    contraction.begun = true;
+  }
+
+  /** Variables that results grow in, from what each starts with. */
+  protected results(count: number, start: (result: number) => string): string[] {
+    return Array.from({ length: count }, (_, result) => {
+      const started = start(result);
+      const name = this.fresh("z");
+      this.lines.push(`var ${name} = ${started};`);
+      return name;
+    });
+  }
+
   /** Results of Σ W x, a few at a time, as names of variables. */
   private block(
     results: readonly number[],
@@ -158,12 +173,7 @@ export abstract class Unrolled extends Writer {
     start: (result: number) => string,
     take: (result: number, name: string) => void,
   ): void {
-    const names = results.map((result) => {
-      const started = start(result);
-      const name = this.fresh("z");
-      this.lines.push(`var ${name} = ${started};`);
-      return name;
-    });
+    const names = this.results(results.length, (index) => start(results[index]!));
     for (const { matrix, x } of products)
       for (let column = 0; column < matrix.columns; column++) {
         const { constant, names: factors } = this.factors(x, column);
@@ -243,8 +253,7 @@ export abstract class Unrolled extends Writer {
   }
 
   private weigh(contraction: Contraction, by: Elements, result: number, names: readonly string[], constant: number): void {
-    if (!contraction.begun) this.lines.push(`var ${contraction.sum} = V(0.0);`);
-    contraction.begun = true;
+    this.begin(contraction);
     const weight = this.factors(by, result);
     const all = { constant: constant * weight.constant, names: [...names, ...weight.names] };
     // A name of its own for every result would only be a name more.

@@ -1,7 +1,7 @@
 import { largestClip } from "../../activation.js";
 import type { Numbers } from "../../network.js";
 import { fitsType, isWhole } from "./decode.js";
-import type { Graph, Node } from "./graph.js";
+import { constantOf, type Graph, type Node } from "./graph.js";
 import { broadcast, broadcastShape, expanded, feature, numbersOf, type Call, type Constant, type Feature, type Value } from "./values.js";
 
 /** What is computed with: a truth value is not. */
@@ -116,10 +116,9 @@ export function reciprocal(call: Call, value: Numeric): Numeric {
 /** The larger (sign 1) or the smaller (sign -1): a clip beside one constant number, else the one that is so; the mean of two that are equal. */
 export function extreme(call: Call, a: Node, b: Node, sign: 1 | -1): Node {
   const { graph } = call;
-  const [given, other] = a.kind === "linear" && a.terms.length === 0 ? [a, b] : [b, a];
-  const bound = slopesOf(given)[0];
-  if (bound !== undefined && slopesOf(given).every((value) => value === bound))
-    return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
+  const [given, other] = constantOf(a) ? [a, b] : [b, a];
+  const bound = uniformConstant(given);
+  if (bound !== null) return sign === 1 ? clip(call, other, bound, Infinity) : clip(call, other, -Infinity, bound);
   return select(graph, graph.scaled(graph.activation(graph.sum(a, b, -1), "sign"), sign / 2, 0.5), a, b);
 }
 
@@ -139,9 +138,11 @@ export function isZero(graph: Graph, z: Node): Node {
   return graph.scaled(graph.activation(graph.activation(z, "sign"), "abs"), -1, 1);
 }
 
-/** The numbers of a constant node; none of another. */
-export function slopesOf(node: Node): Numbers {
-  return node.kind === "linear" && node.terms.length === 0 && node.bias ? node.bias : new Float64Array();
+/** The number that all elements of a constant node are; null of another. */
+export function uniformConstant(node: Node): number | null {
+  const numbers = constantOf(node);
+  const first = numbers?.[0];
+  return first !== undefined && numbers!.every((value) => value === first) ? first : null;
 }
 
 export function clip(call: Call, x: Node, low: number, high: number): Node {

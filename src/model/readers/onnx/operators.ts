@@ -13,8 +13,8 @@ import {
   reciprocal,
   requireOneType,
   select,
-  slopesOf,
   unary,
+  uniformConstant,
   variadic,
   type Numeric,
 } from "./elementwise.js";
@@ -177,8 +177,8 @@ const operators: Readonly<Record<string, Operator>> = {
       call.constant(1),
       (x, slope) => (x > 0 ? x : slope * x),
       (x, slope) => {
-        const [first] = slopesOf(slope);
-        if (slopesOf(slope).every((value) => value === first)) return call.graph.activation(x, `leaky_relu(${first})`);
+        const one = uniformConstant(slope);
+        if (one !== null) return call.graph.activation(x, `leaky_relu(${one})`);
         // max(z, 0) + slope min(z, 0), where the slopes differ.
         return call.graph.sum(call.graph.activation(x, "relu"), call.graph.product(clip(call, x, -Infinity, 0), slope));
       },
@@ -315,7 +315,7 @@ export function callOperator(call: Call): readonly Value[] {
   return results;
 }
 
-/** Operations that take truth values too, and those that take whole numbers which depend on the inputs: they only move or cast. */
+/** Operations that take truth values too, and those that take whole numbers which depend on the inputs: they move, cast or compare. */
 const moving = new Set([...Object.keys(movements), "Cast", "CastLike"]);
 const comparing = new Set(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "OneHot", "Where"]);
 const logic = new Set(["And", "Or", "Xor", "Not"]);
@@ -558,11 +558,6 @@ function where(call: Call): Value {
     const chosen = call.fold(shape, a.type, (i) => (mask![i] !== 0 ? above![i]! : below![i]!));
     return { ...chosen, isComputed: a.isComputed === true || b.isComputed === true };
   }
-  const { graph } = call;
   const { shape, batch, nodes } = broadcast(call, [given, a, b]);
-  const [mask, above, below] = nodes as [Node, Node, Node];
-  const truth = slopesOf(mask);
-  const opposite = call.fold([truth.length], "BOOL", (i) => 1 - truth[i]!);
-  const chosen = graph.sum(graph.product(graph.constant(truth), above), graph.product(graph.constant(opposite.data), below));
-  return feature(shape, batch, chosen, a.type);
+  return feature(shape, batch, select(call.graph, nodes[0]!, nodes[1]!, nodes[2]!), a.type);
 }

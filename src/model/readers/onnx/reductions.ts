@@ -8,6 +8,10 @@ import { feature, numbersOf, type Call, type Value } from "./values.js";
 /** Along the axes that are reduced; of numbers on the host, of what moves out of operations whose tangents are known. */
 interface Reduction {
   readonly verb: string;
+  /** Whether whole numbers give a whole number. */
+  readonly staysWhole: boolean;
+  /** Whether one element alone is left as it is. */
+  readonly keepsOne: boolean;
   readonly ofNumbers: (numbers: readonly number[]) => number;
   /** Left out where only constants are reduced so. */
   readonly ofNodes?: (groups: Groups, node: Node, graph: Graph) => Node;
@@ -16,46 +20,67 @@ interface Reduction {
 const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, number) => sum + number, 0);
 
 const reductions: Readonly<Record<string, Reduction>> = {
-  ReduceSum: { verb: "sums", ofNumbers: sumOf, ofNodes: (groups, x) => groups.sum(x) },
+  ReduceSum: { verb: "sums", staysWhole: true, keepsOne: true, ofNumbers: sumOf, ofNodes: (groups, x) => groups.sum(x) },
   ReduceMean: {
     verb: "takes the mean",
+    staysWhole: false,
+    keepsOne: true,
     ofNumbers: (numbers) => sumOf(numbers) / numbers.length,
     ofNodes: (groups, x) => groups.sum(x, 1 / groups.size),
   },
   ReduceMax: {
     verb: "takes the largest",
+    staysWhole: true,
+    keepsOne: true,
     ofNumbers: (numbers) => numbers.reduce((most, number) => Math.max(most, number)),
     ofNodes: (groups, x) => groups.extreme(x, 1),
   },
   ReduceMin: {
     verb: "takes the smallest",
+    staysWhole: true,
+    keepsOne: true,
     ofNumbers: (numbers) => numbers.reduce((least, number) => Math.min(least, number)),
     ofNodes: (groups, x) => groups.extreme(x, -1),
   },
-  ReduceProd: { verb: "multiplies", ofNumbers: (numbers) => numbers.reduce((product, number) => product * number, 1) },
+  ReduceProd: {
+    verb: "multiplies",
+    staysWhole: true,
+    keepsOne: true,
+    ofNumbers: (numbers) => numbers.reduce((product, number) => product * number, 1),
+  },
   ReduceL1: {
     verb: "sums",
+    staysWhole: true,
+    keepsOne: false,
     ofNumbers: (numbers) => sumOf(numbers.map(Math.abs)),
     ofNodes: (groups, x, graph) => groups.sum(graph.activation(x, "abs")),
   },
   ReduceL2: {
     verb: "sums",
+    staysWhole: false,
+    keepsOne: false,
     ofNumbers: (numbers) => Math.hypot(...numbers),
     // |x| = Σ x_i (x_i / |x|): a norm scales by the largest entry, where squares would leave float32.
     ofNodes: (groups, x, graph) => groups.sum(graph.product(x, groups.normalised(x, false, 0)), 1 / Math.sqrt(groups.size)),
   },
   ReduceSumSquare: {
     verb: "sums",
+    staysWhole: true,
+    keepsOne: false,
     ofNumbers: (numbers) => sumOf(numbers.map((number) => number * number)),
     ofNodes: (groups, x, graph) => groups.sum(graph.activation(x, "square")),
   },
   ReduceLogSum: {
     verb: "sums",
+    staysWhole: false,
+    keepsOne: false,
     ofNumbers: (numbers) => Math.log(sumOf(numbers)),
     ofNodes: (groups, x, graph) => graph.activation(groups.sum(x), "log"),
   },
   ReduceLogSumExp: {
     verb: "sums",
+    staysWhole: false,
+    keepsOne: true,
     ofNumbers: (numbers) => {
       const most = Math.max(...numbers);
       return most + Math.log(sumOf(numbers.map((number) => Math.exp(number - most))));
@@ -73,12 +98,12 @@ export const reducing: Readonly<Record<string, (call: Call) => Value>> = {
   LogSoftmax: (call) => softmax(call, true),
 };
 
-function reduce(call: Call, { verb, ofNumbers, ofNodes }: Reduction): Value {
+function reduce(call: Call, { verb, staysWhole, keepsOne, ofNumbers, ofNodes }: Reduction): Value {
   const value = call.value(0);
   const rank = value.shape.length;
   const given = axesOf(call, 1);
   if ((given === null || given.length === 0) && call.integer("noop_with_empty_axes", 0) !== 0) {
-    if (!keepingOne.has(call.type)) call.refuse("it reduces along no axes; expected some, since runtimes differ in what is left");
+    if (!keepsOne) call.refuse("it reduces along no axes; expected some, since runtimes differ in what is left");
     return value;
   }
   const axes = new Set(given === null || given.length === 0 ? value.shape.map((_, axis) => axis) : call.axes(given, rank));
@@ -92,19 +117,13 @@ function reduce(call: Call, { verb, ofNumbers, ofNodes }: Reduction): Value {
     const reduced = call.fold(shape, value.type, (i) =>
       ofNumbers(Array.from(elements.subarray(i * size, (i + 1) * size), (at) => numbers[at]!)),
     );
-    if (isWhole(value.type) && !wholeReductions.has(call.type)) call.refuse(`it reduces whole numbers (${value.type}); expected floats`);
+    if (isWhole(value.type) && !staysWhole) call.refuse(`it reduces whole numbers (${value.type}); expected floats`);
     return computed(call, reduced);
   }
   if (!ofNodes) return call.refuse("it multiplies what depends on the inputs; expected a sum, a mean, a norm, or the largest or smallest");
   const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;
   return feature(shape, batch, ofNodes(groups, value.node, call.graph), value.type);
 }
-
-/** Those that leave what is reduced with nothing else as it is. */
-const keepingOne = new Set(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"]);
-
-/** Those whose results are whole numbers too. */
-const wholeReductions = new Set(["ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare"]);
 
 /** e^(x - most) of each element, and their sums: no softmax depends on what is taken off, so the largest is, and nothing overflows. */
 function exponentials(groups: Groups, x: Node, graph: Graph): { most: Node; shifted: Node; each: Node; sum: Node } {

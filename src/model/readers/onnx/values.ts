@@ -30,7 +30,7 @@ export interface Feature {
   /** The axis of the batch; null where there is none, because the value is one for all points or the file is for one point. */
   readonly batch: number | null;
   readonly node: Node;
-  /** What the file computes it in. Floats of all types are computed with as real numbers here; whole ones are only moved and cast. */
+  /** What the file computes it in. Floats of all types are computed with as real numbers here; whole ones are moved, cast and compared. */
   readonly type: DataType;
 }
 
