@@ -1,5 +1,5 @@
 import { ModelError, quote } from "../errors.js";
-import { parseActivation, parseActivationList, type Activation } from "./activation.js";
+import { largestClip, parseActivation, parseActivationList, type Activation } from "./activation.js";
 
 /** Numbers of a weight or a bias: float32 as most files store them, or float64. */
 export type Numbers = Float32Array | Float64Array;
@@ -152,15 +152,15 @@ export interface LinearLayer {
   readonly bias: Numbers | null;
   readonly biasName: string;
   /** What scales the results before the activation, in order. */
-  readonly before?: readonly Scaling[];
+  readonly before?: readonly Affine[];
   /** In the place of an activation, a PReLU: max(z, 0) + slope min(z, 0), with one slope or [outputs]. */
   readonly slopes?: Numbers;
   /** What scales the activation's results, in order. */
-  readonly after?: readonly Scaling[];
+  readonly after?: readonly Affine[];
 }
 
 /** gain ∘ a + bias, both [outputs] of the layer: a BatchNorm that is not trained any more. */
-export interface Scaling {
+export interface Affine {
   readonly name: string;
   readonly gain: Numbers;
   readonly bias: Numbers;
@@ -232,7 +232,7 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
 
   const activations = readActivations(source, options.activation, layers);
   const operations: Operation[] = [];
-  const scale = ({ gain, bias }: Scaling): void => {
+  const scale = ({ gain, bias }: Affine): void => {
     operations.push({ kind: "linear", terms: [{ operand: operations.length - 1, weight: { diagonal: gain } }], bias });
   };
   for (const [index, { weight, bias, before = [], slopes, after = [] }] of layers.entries()) {
@@ -249,16 +249,18 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
     const z = operations.length - 1;
     const activation = activations[index];
     if (activation) operations.push({ kind: "activation", operand: z, activation });
-    // a z + (1 - a) relu(z)
-    if (slopes && slopes.length > 1)
+    // relu(z) + a min(z, 0): nothing cancels, however large a slope is.
+    if (slopes && slopes.length > 1) {
+      operations.push({ kind: "activation", operand: z, activation: parseActivation(`clip(${-largestClip}, 0)`) });
       operations.push({
         kind: "linear",
         terms: [
-          { operand: z, weight: { diagonal: slopes } },
-          { operand: z + 1, weight: { diagonal: Float64Array.from(slopes, (slope) => 1 - slope) } },
+          { operand: z + 1, weight: { diagonal: new Float64Array(slopes.length).fill(1) } },
+          { operand: z + 2, weight: { diagonal: slopes } },
         ],
         bias: null,
       });
+    }
     after.forEach(scale);
   }
   return { stateSize, contextSize, operations };

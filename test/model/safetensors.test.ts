@@ -601,6 +601,16 @@ describe("what stands between layers", () => {
     }
   });
 
+  it("is a PReLU whose large slope leaves the other side as it is", () => {
+    const identity: Entry = ["net.2.weight", [2, 2], [1, 0, 0, 1]];
+    const network = parseSafetensors(floats({}, [["net.0.weight", [2, 2], [1, 0, 0, 1]], ["net.1.weight", [2], [1e20, 0.5]], identity]), {
+      activation: "prelu",
+    });
+    const { value, diagonal } = float64Run(network, [1, -2], null);
+    expect(Array.from(value)).toEqual([1, -1]);
+    expect(Array.from(diagonal)).toEqual([1, 0.5]);
+  });
+
   it("lets a list name a PReLU's place, and takes one name for the others", () => {
     const entries: Entry[] = [linear("0"), ["1.weight", [1], [0.25]], linear("2"), linear("4")];
     expect(between(entries)).toBe("leaky_relu(0.25) linear tanh");

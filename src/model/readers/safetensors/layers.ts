@@ -1,5 +1,5 @@
 import { ModelError, quote } from "../../../errors.js";
-import type { LinearLayer, Matrix, Numbers, Scaling } from "../../network.js";
+import type { LinearLayer, Matrix, Numbers, Affine } from "../../network.js";
 import { listed, orderLayers, type NamedLayer } from "./order.js";
 
 /** A tensor of the file, whose numbers are decoded when something reads them. */
@@ -85,7 +85,7 @@ export function readLayers(tensors: readonly Tensor[], options: LayerOptions): {
 }
 
 /** A layer while what follows it is put in place. */
-type LayerParts = LinearLayer & { before: Scaling[]; after: Scaling[]; slopes?: Numbers };
+type LayerParts = LinearLayer & { before: Affine[]; after: Affine[]; slopes?: Numbers };
 
 /** Without what is outside the prefix, ignored on request, or a counter. */
 function chooseTensors(all: readonly Tensor[], { prefix = "", ignore = [] }: LayerOptions): { kept: Tensor[]; notes: string[] } {
@@ -270,7 +270,7 @@ function readSlopes(module: Between, activation: unknown): Numbers {
   return slopes;
 }
 
-function readBatchNorm({ parts, main }: Between): Scaling {
+function readBatchNorm({ parts, main }: Between): Affine {
   const [mean, variance, weight, bias] = ["running_mean", "running_var", "weight", "bias"].map((role) => parts.get(role)?.read());
   const lengths = [mean, variance, weight, bias].map((numbers) => numbers?.length ?? mean!.length);
   if (lengths.some((length) => length !== mean!.length))
