@@ -81,6 +81,8 @@ export type Operation = LinearOperation | ActivationOperation | ProductOperation
 export interface Network {
   /** d, the size of the state and of the velocity. */
   readonly stateSize: number;
+  /** A point's own axes where the file has several, [particles, 3]: their product is d. */
+  readonly stateShape?: readonly number[];
   /** c, the size of the context (time and the like); 0 where there is none. */
   readonly contextSize: number;
   /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d]. */

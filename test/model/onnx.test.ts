@@ -1359,7 +1359,8 @@ describe("what jumps", () => {
       initializers: { table },
     });
     for (const k of [0, 1, 2]) expect(Array.from(float64Run(network, [0, 0], [k]).value)).toEqual(table.data.slice(2 * k, 2 * k + 2));
-    for (const k of [-1, 3, 0.5, NaN]) expect(float64Run(network, [0, 0], [k]).value.some(Number.isFinite)).toBe(false);
+    for (const k of [-1, -3]) expect(Array.from(float64Run(network, [0, 0], [k]).value)).toEqual(table.data.slice(2 * k + 6, 2 * k + 8));
+    for (const k of [-4, 3, 0.5, NaN]) expect(float64Run(network, [0, 0], [k]).value.some(Number.isFinite)).toBe(false);
   });
 
   it("makes a place out of a number, also one that was cut from a float", () => {
@@ -1566,7 +1567,14 @@ describe("functions of the file's own", () => {
 
   it("that call themselves, or one another to no end, are refused soon", () => {
     expect(() => parseOnnx(recursive(1, 1))).toThrow("calls functions more than 32 deep");
+    const wide = Array.from({ length: 3e4 }, (_, k): OnnxCall => ["Tanh", [k === 0 ? "a" : `y${k - 1}`], [`y${k}`]]);
+    const own = { name: "F", domain: "own", inputs: ["a"], outputs: ["y29999"], nodes: wide };
+    const file = onnxFile({ inputs: { x: ["batch", 2] }, nodes: [["F", ["x"], ["v"], {}, "own"]], outputs: ["v"], functions: [own] });
+    const start = process.cpuUsage();
     expect(() => parseOnnx(recursive(10, 30))).toThrow(/more than/);
+    expect(() => parseOnnx(recursive(2, 20))).toThrow(/more than/);
+    expect(() => parseOnnx(file)).toThrow("stand for more than 16384 nodes");
+    expect(cpuMilliseconds(start)).toBeLessThan(1000);
   });
 
   it("cannot be named twice, nor give what none of their nodes gives", () => {

@@ -571,8 +571,8 @@ describe("what stands between layers", () => {
     ["before it, with a Dropout after", [linear("net.0"), ...norm("net.1"), linear("net.4")], "linear tanh"],
     ["after it", [linear("0"), ...norm("2"), linear("3")], "tanh linear"],
     ["before and after", [linear("0"), ...norm("1"), ...norm("3"), linear("4")], "linear tanh linear"],
-    ["before a PReLU", [linear("0"), ...norm("1"), ["2.weight", [1], [0.25]], linear("4")], "linear leaky_relu(0.25)"],
-    ["after a PReLU", [linear("0"), ["1.weight", [1], [0.25]], ...norm("2"), linear("4")], "leaky_relu(0.25) linear"],
+    ["before a PReLU", [linear("0"), ...norm("1"), ["2.weight", [1], [0.25]], linear("3")], "linear leaky_relu(0.25)"],
+    ["after a PReLU", [linear("0"), ["1.weight", [1], [0.25]], ...norm("2"), linear("3")], "leaky_relu(0.25) linear"],
   ])("is a BatchNorm %s", (_, entries, expected) => expect(between(entries)).toBe(expected));
 
   it("is a BatchNorm's scale and shift", () => {
@@ -609,6 +609,13 @@ describe("what stands between layers", () => {
     const { value, diagonal } = float64Run(network, [1, -2], null);
     expect(Array.from(value)).toEqual([1, -1]);
     expect(Array.from(diagonal)).toEqual([1, 0.5]);
+  });
+
+  it.each<[string, Entry[]]>([
+    ["a name that only begins like one", [linear("prelude.0"), ["prelude.1.weight", [2]], linear("prelude.2")]],
+    ["a scale beside an activation", [linear("net.0"), ["net.2.weight", [1]], linear("net.3")]],
+  ])("is no PReLU by %s", (_, entries) => {
+    expect(refusal(floats({ activation: "silu" }, entries))).toContain('it may be a PReLU, as activation: "prelu" says, or');
   });
 
   it("lets a list name a PReLU's place, and takes one name for the others", () => {

@@ -179,21 +179,28 @@ describe("eval", () => {
   });
 
   test("gives results in the shape of points that end in several axes, and reads those of numpy.savetxt", async () => {
-    const shape = [truth.points.length, 2, 1];
-    await writeFile(join(folder, "particles.npy"), Buffer.concat(writeNpy({ data: Float64Array.from(truth.points.flat()), shape })));
-    await writeFile(join(folder, "particles.txt"), `# x y\n${truth.points.map((point) => point.join(" ")).join("\n")}\n`);
+    const data = Float64Array.from({ length: 24 }, (_, index) => Math.sin(index));
+    const shape = [4, 3, 2];
+    const model = { inputs: { x: ["batch", 3, 2] }, nodes: [["Sin", ["x"], ["v"]]] as const, outputs: ["v"] };
+    await writeFile(join(folder, "particles.onnx"), onnxFile(model));
+    await writeFile(join(folder, "particles.npy"), Buffer.concat(writeNpy({ data, shape })));
+    await writeFile(join(folder, "swapped.npy"), Buffer.concat(writeNpy({ data, shape: [4, 2, 3] })));
+    const rows = [0, 1, 2, 3].map((point) => data.subarray(6 * point, 6 * point + 6).join(" "));
+    await writeFile(join(folder, "particles.txt"), `# a b c d e f\n${rows.join("\n")}\n`);
+    const swapped = await deldot(["eval", "particles.onnx", "--points", "swapped.npy", "--adapter", "cpu"]);
+    expect(swapped.stderr).toContain("expected 6, the size of the model's state or its axes, [3, 2]");
     for (const [name, expected] of [
       ["particles.npy", shape],
-      ["particles.txt", shape.slice(0, 2)],
+      ["particles.txt", [4, 6]],
     ] as const) {
-      const common = ["--context", "context.json", "--adapter", "cpu", "--diagonal", "--out", "p.npy"];
-      expect(await deldot(["eval", moons, "--points", name, ...common])).toMatchObject({ status: 0, stderr: "" });
+      const common = ["--adapter", "cpu", "--diagonal", "--out", "p.npy"];
+      expect(await deldot(["eval", "particles.onnx", "--points", name, ...common])).toMatchObject({ status: 0, stderr: "" });
       const [divergence, value, diagonal] = await Promise.all(
         ["p.npy", "p.value.npy", "p.diagonal.npy"].map(async (file) => readNpy(await readFile(join(folder, file)))),
       );
-      expect([divergence!.shape, value!.shape, diagonal!.shape]).toEqual([shape.slice(0, 1), expected, expected]);
-      expectClose([...divergence!.data], truth.divergence, 1e-9);
-      expectClose([...value!.data], truth.value.flat(), 1e-9);
+      expect([divergence!.shape, value!.shape, diagonal!.shape]).toEqual([[4], expected, expected]);
+      expectClose([...value!.data], Array.from(data, Math.sin), 1e-9);
+      expectClose([...diagonal!.data], Array.from(data, Math.cos), 1e-9);
     }
   });
 

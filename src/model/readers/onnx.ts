@@ -89,7 +89,13 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const others = findContext(inputs, given, options);
   const { state, contextSize, replacements } = splitInputs(graph, given, others, velocity.node.width, contextColumns);
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
-  return { ...emit(graph, field, state, contextSize), notes: describeReading(output, velocity, given, why, others, contextColumns) };
+  const own = given.value.shape.filter((_, axis) => axis !== given.value.batch);
+  const shape = own.length > 1 && given.value.node.width === state.width ? { stateShape: own } : {};
+  return {
+    ...emit(graph, field, state, contextSize),
+    ...shape,
+    notes: describeReading(output, velocity, given, why, others, contextColumns),
+  };
 }
 
 /** An input of the file, as a node of its own until it is known which part of it is the state. */

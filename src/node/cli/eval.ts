@@ -35,8 +35,8 @@ interface EvalOptions extends ModelOptions, EvaluationOptions {
 
 const help = `
 Points:
-  .npy   real numbers, [count, state] or any shape that ends in the state, or in axes whose product it is, such as
-         [count, particles, 3]; the last axis alone wins
+  .npy   real numbers, [count, state] or any shape that ends in the state, or in the axes that an .onnx model has
+         for one point, such as [count, particles, 3]
   .csv, .tsv, .txt
          a line per point, with or without a line of names. The first line tells what separates the numbers: commas
          where it has any, else semicolons, else tabs, else spaces. First lines that begin with "# " are skipped.
@@ -72,7 +72,7 @@ export function addEval(program: Command): void {
 
 async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   const network = await readModel(modelPath, options);
-  const points = asPoints(await readNumbers(options.points), network.stateSize, options.points);
+  const points = asPoints(await readNumbers(options.points), network, options.points);
   const count = points.data.length / network.stateSize;
   const context = await readContext(options.context, network, count);
   const outputs: Output[] = ["value", "divergence"];

@@ -3,6 +3,7 @@ import { readFileSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
 import { InputError, quote } from "../../errors.js";
+import type { Network } from "../../index.js";
 import { readCsv } from "./csv.js";
 import { readJson } from "./json.js";
 import { readNpy } from "./npy.js";
@@ -75,10 +76,12 @@ export interface Points extends NumberArray {
   readonly batch: readonly number[];
 }
 
-/**
- * Points [..., d], or [..., N, k] where d = N * k: a point's are the fewest last axes whose product is d. Or the list is flat.
- */
-export function asPoints({ data, shape, count }: NumberArray, stateSize: number, path: string): Points {
+/** Points [..., d], or in the axes that the model has for one point: [..., N, k] where d = N * k. Or the list is flat. */
+export function asPoints(
+  { data, shape, count }: NumberArray,
+  { stateSize, stateShape = [stateSize] }: Pick<Network, "stateSize" | "stateShape">,
+  path: string,
+): Points {
   if (shape.length < 2) {
     if (data.length % stateSize !== 0)
       throw new InputError(`${path}: it holds ${data.length} numbers; expected a multiple of ${stateSize}, the size of the model's state`);
@@ -86,12 +89,15 @@ export function asPoints({ data, shape, count }: NumberArray, stateSize: number,
     return { data, shape: [points, stateSize], batch: [points] };
   }
   const countFits = count === undefined || count * stateSize === data.length;
-  const own = shape.findLastIndex((_, axis) => shape.slice(axis).reduce((a, b) => a * b, 1) === stateSize);
-  if (countFits && own >= 0) return { data, shape, batch: shape.slice(0, own) };
+  for (const own of [[stateSize], stateShape]) {
+    const batch = shape.slice(0, -own.length);
+    if (countFits && String(shape.slice(-own.length)) === String(own)) return { data, shape, batch };
+  }
   const batch = shape.slice(0, -1);
   if (countFits && batch.includes(0)) return { data, shape: [...batch, stateSize], batch };
+  const expected = stateShape.length > 1 ? ` or its axes, [${stateShape.join(", ")}]` : "";
   throw new InputError(
-    `${path}: its shape is ${describeShape(shape, count)}, so its points have ${countFits ? shape.at(-1) : data.length / count} components; expected ${stateSize}, the size of the model's state, along the last axis or several together`,
+    `${path}: its shape is ${describeShape(shape, count)}, so its points have ${countFits ? shape.at(-1) : data.length / count} components; expected ${stateSize}, the size of the model's state${expected}`,
   );
 }
 

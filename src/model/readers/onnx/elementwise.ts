@@ -159,10 +159,15 @@ export function clip(call: Call, x: Node, low: number, high: number): Node {
   return graph.activation(x, `clip(${Math.max(low, -largestClip)}, ${Math.min(high, largestClip)})`);
 }
 
-/** 1 for each number that is the place's own, less `below`, else 0: [elements of the node, places]. */
-export function placesOf({ graph }: Call, node: Node, places: number, below: number): Node {
-  const count = graph.budget.taken(node.width * places);
+/** 1 where a number is that of the place, or counts to it from the end below 0, else 0: [elements of the node, places]. */
+export function placesOf({ graph }: Call, node: Node, places: number): Node {
+  const count = node.width * places;
+  // Of what follows, before any of it is made.
+  graph.budget.take(16 * count);
   const indices = Int32Array.from({ length: count }, (_, i) => Math.floor(i / places));
-  const own = Float64Array.from({ length: count }, (_, i) => below - (i % places));
-  return isZero(graph, graph.mapped(node, { kind: "pick", columns: node.width, indices, factors: null }, own));
+  const hits = (end: number): Node => {
+    const own = Float64Array.from({ length: count }, (_, i) => end - (i % places));
+    return isZero(graph, graph.mapped(node, { kind: "pick", columns: node.width, indices, factors: null }, own));
+  };
+  return graph.sum(hits(0), hits(places));
 }

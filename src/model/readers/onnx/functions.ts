@@ -2,14 +2,15 @@ import { quote } from "../../../errors.js";
 import type { Budget } from "./budget.js";
 import { describeNode, fail, functionOf, type Attribute, type OnnxModel, type OnnxNode } from "./decode.js";
 
-/** Calls within calls, more than any exporter nests. */
+/** Calls within calls, more than any exporter nests, and nodes that they stand for. */
 const DEEPEST = 32;
+const MOST_INLINED = 2 ** 14;
 
 /** The nodes with each call of a function replaced by its body, whose own names get the call's ahead of them. */
 export function inlined({ nodes, functions }: OnnxModel, budget: Budget): readonly OnnxNode[] {
   if (functions.size === 0) return nodes;
   const result: OnnxNode[] = [];
-  let calls = 0;
+  let [calls, made] = [0, 0];
   const add = (node: OnnxNode, depth: number): void => {
     const called = functions.get(functionOf(node));
     if (!called) return void result.push(node);
@@ -32,7 +33,7 @@ export function inlined({ nodes, functions }: OnnxModel, budget: Budget): readon
       if (index < node.outputs.length && !given.has(name)) fail(`${describeNode(node)}: no node of the function gives ${quote(name)}`);
     }
     for (const inner of called.nodes) {
-      budget.takeField();
+      if (++made > MOST_INLINED) fail(`the calls of the file's own functions stand for more than ${MOST_INLINED} nodes; expected fewer`);
       budget.take(inner.inputs.length + inner.outputs.length + inner.attributes.size);
       add(
         {

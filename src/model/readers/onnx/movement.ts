@@ -315,14 +315,14 @@ function take(call: Call, value: Moved, chosen: readonly (readonly number[])[]):
   );
 }
 
-/** Rows of a constant table by numbers that depend on the inputs, as of an embedding; beyond its rows it is infinite. */
+/** Rows of a constant table by numbers that depend on the inputs, as of an embedding; those below 0 count from its end, and beyond its rows it is infinite. */
 function lookUp(call: Call, table: Moved, axis: number, index: Feature): Feature {
   if (table.kind === "feature" || axis !== 0) call.refuse("it looks up along an axis other than a constant table's first; expected that");
   if (!isWhole(index.type)) call.refuse(`its indices are of the type ${index.type}; expected whole numbers`);
   const { graph } = call;
   const [rows, width] = [table.shape[0]!, sizeOf(table.shape.slice(1))];
   const numbers = numbersOf(call, table);
-  const hits = placesOf(call, index.node, rows, 0);
+  const hits = placesOf(call, index.node, rows);
   const count = index.node.width;
   const data = new Float64Array(graph.budget.taken(count * width * (count * rows)));
   const found = new Float64Array(graph.budget.taken(count * width * (count * rows)));

@@ -533,7 +533,7 @@ function oneHot(call: Call): Value {
   const axis = call.axis(call.integer("axis", -1), rank);
   if (axis !== rank - 1) call.refuse(`its axis is ${axis} of ${rank}; expected the last one`);
   const { graph } = call;
-  const hits = graph.sum(placesOf(call, indices.node, depth, 0), placesOf(call, indices.node, depth, depth));
+  const hits = placesOf(call, indices.node, depth);
   return feature([...indices.shape, depth], indices.batch, graph.scaled(hits, on - off, off), type);
 }
 

@@ -30,7 +30,7 @@ const synonyms: Readonly<Record<string, string>> = {
   "vars/1": "bias",
 };
 /** What training counts beside a field. */
-const counterPattern = /(?:^|[./])(?:n_averaged|num_batches_tracked|num_updates|steps?|epoch|initted|decay)$/;
+const counterPattern = /(?:^|[./])(?:n_averaged|num_batches_tracked|num_updates|steps?|epoch|initted)$/;
 
 /** What nn.BatchNorm1d adds to the variance unless told otherwise. */
 const batchNormEpsilon = 1e-5;
@@ -250,7 +250,7 @@ function placeBetween(order: readonly Linear[], betweens: readonly Between[], la
         if (!(freeBefore >= 0 && freeAfter >= 0)) unplaced(module, "its number stands twice");
         if (!module.isNorm) {
           if (i !== slopesAt) unplaced(module, "another PReLU follows the same layer");
-          layer.slopes = readSlopes(module, activation);
+          layer.slopes = readSlopes(module, activation, free);
           return;
         }
         const isBefore = slopesAt >= 0 ? i < slopesAt : freeBefore === 0;
@@ -262,11 +262,21 @@ function placeBetween(order: readonly Linear[], betweens: readonly Between[], la
   }
 }
 
-/** One slope, or one for each element, which an RMSNorm's gains look like. */
-function readSlopes(module: Between, activation: unknown): Numbers {
+/** The word alone, or as the name of several: a prelude is none. */
+const preluPattern = /(?<![a-z])prelus?(?![a-z])/i;
+
+/**
+ * One slope, or one for each element, which an RMSNorm's gains look like; one number beside an activation may be a scale.
+ *
+ * @param free how many numbers without tensors stand between the layers, Infinity after the last one.
+ */
+function readSlopes(module: Between, activation: unknown, free: number): Numbers {
   const slopes = module.main.read();
-  if (slopes.length > 1 && !/prelu/i.test(`${module.name},${String(activation)}`))
-    unplaced(module, 'it may be a PReLU, as activation: "prelu" says, or an RMSNorm');
+  if ((slopes.length > 1 || free > 0) && !preluPattern.test(`${module.name},${String(activation)}`))
+    unplaced(
+      module,
+      `it may be a PReLU, as activation: "prelu" says, or ${slopes.length > 1 ? "an RMSNorm" : "a scale beside an activation"}`,
+    );
   return slopes;
 }
 

@@ -13,26 +13,33 @@ const mostTrials = 1_000_000;
 const numberWords = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 const frontWords = /^(in|input|inputs|first|start|encoder|embed|embedding)$/;
 const backWords = /^(out|output|outputs|last|final|end|decoder|head)$/;
+/** Beside one of those in a name they change nothing of what it says. */
+const plainWords = /^(fc|lin|linear|dense|layer|proj|net|mlp)$/;
 
 /**
  * The layers in the order of the chain: of the numbers in their names where all have them, else of their shapes where one
- * order alone chains, else where one order is left once layers that are called first or last stand there.
+ * order alone chains, else where one order is left once the layers that are called first and last stand there.
  *
- * @throws ModelError where that leaves no order or several.
+ * @throws ModelError where that leaves no order or several, or where numbers are widths and words contradict the shapes.
  */
 export function orderLayers<Layer extends NamedLayer>(layers: readonly Layer[]): readonly Layer[] {
   const sequences = numberedSequences(layers);
   const [only = []] = sequences;
   const chains = only.every((layer, i) => i === 0 || layer.shape[1] === only[i - 1]!.shape[0]);
-  if (sequences.length <= 1 && chains) return only;
+  if (sequences.length <= 1 && chains && !areWidths(only)) return only;
   const [one, other] = sequences.filter(({ length }) => length > 1);
   if (one && other)
     throw new ModelError(
       `safetensors: layers ${quote(one[0]!.name)} and ${quote(other[0]!.name)} begin two sequences; expected one${choices(one[0]!, other[0]!)}, or all in order in layers: ["a", "b"]`,
     );
-  let orders = findChains(sequences, null);
-  if (orders && orders.length > 1) orders = findChains(sequences, ranksOf(sequences));
-  if (orders?.length === 1) return orders[0]!;
+  const places = placesOf(sequences);
+  let orders = sequences.length <= 1 && chains ? null : findChains(sequences, null);
+  if (orders && orders.length > 1 && settles(places))
+    orders = findChains(
+      sequences,
+      places.map(({ isPlain, rank }) => (isPlain ? rank : 1)),
+    );
+  if (orders?.length === 1 && !isContradicted(orders[0]!, sequences, places)) return orders[0]!;
   throw new ModelError(
     `safetensors: the names and shapes [outputs, inputs] ${orders?.length === 0 ? "fit no order" : "do not tell the order"} of ${listed(layers.map(({ name, shape }) => `${quote(name)} [${shape.join(", ")}]`))}; expected the names in order in layers: ["a", "b"]`,
   );
@@ -69,8 +76,8 @@ function numberedSequences<Layer extends NamedLayer>(layers: readonly Layer[]): 
   }
   // Keras calls the first of its layers dense, and the next dense_1.
   for (const [stem, sequence] of sequences) {
-    const numbered = sequences.get(`${stem}_N`);
-    if (!numbered) continue;
+    const numbered = /(^|[./])dense$/.test(stem) ? sequences.get(`${stem}_N`) : undefined;
+    if (!numbered?.some(({ text }) => text.endsWith("_1")) || numbered.some(({ text }) => text.endsWith("_0"))) continue;
     numbered.push(...sequence);
     sequences.delete(stem);
   }
@@ -125,22 +132,56 @@ export function findChains<Layer extends NamedLayer>(
   return null;
 }
 
-/** 0 for a sequence called in, first, encoder and the like, 2 for out, last, decoder, 1 for others; words that all share say nothing. */
-function ranksOf(sequences: readonly (readonly NamedLayer[])[]): number[] {
-  const words = sequences.map(
-    ([layer]) =>
-      new Set(
-        layer!.name
-          .replaceAll(/([a-z])([A-Z])/g, "$1 $2")
-          .toLowerCase()
-          .match(/[a-z]+/g),
-      ),
+/** Whether the numbers in all names are the layers' own widths, and another order chains too: lin_64_32 before lin_32_64, or after. */
+function areWidths(layers: readonly NamedLayer[]): boolean {
+  const isNamedByWidth = ({ name, shape }: NamedLayer): boolean =>
+    name.match(/\d+/g)?.every((number) => shape.includes(Number(number))) ?? false;
+  if (layers.length < 2 || !layers.every(isNamedByWidth)) return false;
+  const orders = findChains(
+    layers.map((layer) => [layer]),
+    null,
   );
-  const counts = new Map<string, number>();
-  for (const own of words) for (const word of own) counts.set(word, (counts.get(word) ?? 0) + 1);
-  return words.map((own) => {
-    const telling = [...own].filter((word) => counts.get(word)! < sequences.length);
-    const [front, back] = [frontWords, backWords].map((pattern) => telling.some((word) => pattern.test(word)));
-    return front === back ? 1 : front ? 0 : 2;
+  return orders === null || orders.length > 1;
+}
+
+/** What the words of a name say of a sequence's place. */
+interface Place {
+  /** 0 for one called in, first, encoder and the like, 2 for out, last, decoder, 1 for others. */
+  readonly rank: number;
+  /** Whether it is called so and nothing else: time_embed and last_hidden are not. */
+  readonly isPlain: boolean;
+  /** What it is a part of. */
+  readonly parent: string;
+}
+
+function placesOf(sequences: readonly (readonly NamedLayer[])[]): Place[] {
+  return sequences.map(([layer]) => {
+    const parts = layer!.name.replace(/([._/]?\d+)+$/, "").split(/[./]/);
+    const words =
+      parts
+        .pop()!
+        .replaceAll(/([a-z])([A-Z])/g, "$1 $2")
+        .toLowerCase()
+        .match(/[a-z]+/g) ?? [];
+    const [front, back] = [frontWords, backWords].map((pattern) => words.some((word) => pattern.test(word)));
+    const isPlain = words.filter((word) => !plainWords.test(word)).length === 1;
+    return { rank: front === back ? 1 : front ? 0 : 2, isPlain, parent: parts.join(".") };
   });
+}
+
+/** Words settle an order where they name both of its ends, of one module. */
+function settles(places: readonly Place[]): boolean {
+  const named = (rank: number): boolean => places.some((place) => place.isPlain && place.rank === rank);
+  return named(0) && named(2) && places.every(({ parent }) => parent === places[0]!.parent);
+}
+
+/** Whether one that is called first, with whatever other words, does not stand there, or one that is called last. */
+function isContradicted<Layer extends NamedLayer>(
+  order: readonly Layer[],
+  sequences: readonly (readonly Layer[])[],
+  places: readonly Place[],
+): boolean {
+  return places.some(
+    ({ rank }, at) => (rank === 0 && order[0] !== sequences[at]![0]) || (rank === 2 && order.at(-1) !== sequences[at]!.at(-1)),
+  );
 }
