@@ -213,10 +213,9 @@ export class Measurement {
 export function agree(plan: Plan, expected: Outcome, given: Outcome): boolean {
   return plan.outputs.every((output) => {
     const [a, b] = [expected.results.arrays[output]!, given.results.arrays[output]!];
-    const most = largest(output === "divergence" ? expected.sizes : a);
     // Where nothing is finite there is nothing that could tell them apart.
     if (!a.some(Number.isFinite)) return a.length === 0;
-    const bound = TOLERANCE * most;
+    const bound = TOLERANCE * largest(output === "divergence" ? expected.sizes : a);
     return a.every((value, index) => {
       const other = b[index]!;
       return Number.isFinite(value) === Number.isFinite(other) && !(Math.abs(value - other) > bound);

@@ -1259,6 +1259,21 @@ describe("operations", () => {
   });
 });
 
+it.each(["ReduceL2", "ReduceLogSumExp", "ReduceMax"])("%s takes a million constants", (type) => {
+  const file = onnxFile({
+    inputs: { x: ["batch", 1] },
+    nodes: [
+      ["ConstantOfShape", ["s"], ["ones"], { value: { tensor: { shape: [1], data: [1] } } }],
+      [type, ["ones"], ["r"], { keepdims: 0 }],
+      ["Mul", ["x", "r"], ["v"]],
+    ],
+    outputs: ["v"],
+    initializers: { s: whole(1e6) },
+  });
+  const expected = { ReduceL2: 1000, ReduceLogSumExp: 1 + Math.log(1e6), ReduceMax: 1 }[type]!;
+  expect(float64Run(parseOnnx(file), [1], null).value[0]).toBeCloseTo(expected, 5);
+});
+
 it("Squeeze of no axes takes all of size 1, as without them", () => {
   for (const [axes, given] of [
     [["axes"], {}],

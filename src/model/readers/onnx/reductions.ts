@@ -19,6 +19,8 @@ interface Reduction {
 
 const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, number) => sum + number, 0);
 
+const largestOf = (numbers: readonly number[]): number => numbers.reduce((most, number) => Math.max(most, number));
+
 const reductions: Readonly<Record<string, Reduction>> = {
   ReduceSum: { verb: "sums", staysWhole: true, keepsOne: true, ofNumbers: sumOf, ofNodes: (groups, x) => groups.sum(x) },
   ReduceMean: {
@@ -32,7 +34,7 @@ const reductions: Readonly<Record<string, Reduction>> = {
     verb: "takes the largest",
     staysWhole: true,
     keepsOne: true,
-    ofNumbers: (numbers) => numbers.reduce((most, number) => Math.max(most, number)),
+    ofNumbers: largestOf,
     ofNodes: (groups, x) => groups.extreme(x, 1),
   },
   ReduceMin: {
@@ -59,7 +61,7 @@ const reductions: Readonly<Record<string, Reduction>> = {
     verb: "sums",
     staysWhole: false,
     keepsOne: false,
-    ofNumbers: (numbers) => Math.hypot(...numbers),
+    ofNumbers: (numbers) => numbers.reduce((norm, number) => Math.hypot(norm, number), 0),
     // |x| = Σ x_i (x_i / |x|): a norm scales by the largest entry, where squares would leave float32.
     ofNodes: (groups, x, graph) => groups.sum(graph.product(x, groups.normalised(x, false, 0)), 1 / Math.sqrt(groups.size)),
   },
@@ -82,7 +84,7 @@ const reductions: Readonly<Record<string, Reduction>> = {
     staysWhole: false,
     keepsOne: true,
     ofNumbers: (numbers) => {
-      const most = Math.max(...numbers);
+      const most = largestOf(numbers);
       return most + Math.log(sumOf(numbers.map((number) => Math.exp(number - most))));
     },
     ofNodes: (groups, x, graph) => {
