@@ -9,7 +9,10 @@
 struct Parameters {
   rows: u32,
   columns: u32,                  // tangents per point
-  inner: u32,                    // vec4 per tangent
+  inner: u32,                    // vec4 of a row that one vec4 of results reads
+  width: u32,                    // vec4 per tangent
+  block_rows: u32,               // results and inputs of a diagonal block of W, as the next
+  block_columns: u32,
   outer: u32,                    // vec4 per product
   parts: u32,
   tangent_offset: u32,           // in vec4, as all strides down to contraction_scale_per_point
@@ -28,7 +31,7 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> weight: array<Weight>;             // [4 inner, outer]: W transposed, 4 outputs a vec4
+@group(0) @binding(1) var<storage, read> weight: array<Weight>;             // [4 inner, outer]: W transposed, 4 outputs a vec4, first() of them left out
 @group(0) @binding(2) var<storage, read> tangent: array<vec4f>;             // [points or 1, columns, inner]
 @group(0) @binding(3) var<storage, read> scale: array<vec4f>;               // s [points or 1, inner]
 @group(0) @binding(4) var<storage, read> contraction: array<vec4f>;         // c [points or 1, columns, outer]

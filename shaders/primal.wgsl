@@ -6,7 +6,10 @@
 struct Parameters {
   rows: u32,
   size: u32,            // outputs per row; the rest of a vec4 is padding
-  inner: u32,           // vec4 per row of a
+  inner: u32,           // vec4 of a row that one vec4 of results reads
+  width: u32,           // vec4 per row of a
+  block_rows: u32,      // results and inputs of a diagonal block of W, as the next
+  block_columns: u32,
   outer: u32,           // vec4 per row of z
   input_per_row: u32,   // in vec4, as the next; 0: one row for all
   prior_per_row: u32,
@@ -17,7 +20,7 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> weight: array<Weight>;     // [4 inner, outer]: W transposed, 4 outputs a vec4
+@group(0) @binding(1) var<storage, read> weight: array<Weight>;     // [4 inner, outer]: W transposed, 4 outputs a vec4, first() of them left out
 @group(0) @binding(2) var<storage, read> prior: array<vec4f>;       // [rows or 1, outer]
 @group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, inner]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride

@@ -25,6 +25,8 @@ export {
   type Diagonal,
   type LinearOperation,
   type Matrix,
+  type Repeated,
+  type Weight,
   type MlpOptions,
   type Network,
   type Numbers,

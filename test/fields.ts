@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { isDiagonal, mlp, type Matrix, type Network } from "../src/model/network.js";
+import { mlp, type Diagonal, type Matrix, type Network, type Weight } from "../src/model/network.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { random } from "./random.js";
 
@@ -45,8 +45,8 @@ export function randomMlp({ seed, widths, contextSize = 0, ...options }: RandomM
 export function weightOf(network: Network, index: number, term = 0): Matrix {
   const operation = network.operations[index];
   const weight = operation?.kind === "linear" ? operation.terms[term]?.weight : undefined;
-  if (!weight || isDiagonal(weight)) throw new Error(`operation ${index} has no matrix as its term ${term}`);
-  return weight;
+  if (!weight || "diagonal" in weight) throw new Error(`operation ${index} has no matrix as its term ${term}`);
+  return denseOf(weight) as Matrix;
 }
 
 const models = new URL("../demo/models/", import.meta.url);
@@ -141,4 +141,16 @@ function readJson(folder: URL, name: string): any {
 
 function readWeights(folder: URL, name: string): Uint8Array {
   return readFileSync(new URL(`${name}.safetensors`, folder));
+}
+
+/** A weight whose blocks are written out, zeros beside them. */
+export function denseOf(weight: Weight): Matrix | Diagonal {
+  if (!("block" in weight)) return weight;
+  const { block, times } = weight;
+  const columns = times * block.columns;
+  const data = new Float64Array(times * block.rows * columns);
+  for (let n = 0; n < times; n++)
+    for (let row = 0; row < block.rows; row++)
+      data.set(block.data.subarray(row * block.columns, (row + 1) * block.columns), (n * block.rows + row) * columns + n * block.columns);
+  return { rows: times * block.rows, columns, data };
 }

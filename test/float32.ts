@@ -1,4 +1,5 @@
-import { isDiagonal, widthOf, type Network, type Operand } from "../src/model/network.js";
+import { denseOf } from "./fields.js";
+import { widthOf, type Network, type Operand } from "../src/model/network.js";
 import { activationFunctions, activationKinks } from "../src/model/activation.js";
 
 export interface Run {
@@ -114,11 +115,12 @@ function forward(
     const width = widthOf(network, results.length);
     const value = operation.bias ? Float64Array.from(operation.bias, round) : new Float64Array(width);
     const tangents = new Float64Array(width * count);
-    for (const { operand, weight } of operation.terms) {
+    for (const { operand, weight: given } of operation.terms) {
       const input = of(operand);
+      const weight = denseOf(given);
       for (let row = 0; row < width; row++)
-        for (const column of isDiagonal(weight) ? [row] : Array(weight.columns).keys()) {
-          const w = round(isDiagonal(weight) ? weight.diagonal[row]! : weight.data[row * weight.columns + column]!);
+        for (const column of "diagonal" in weight ? [row] : Array(weight.columns).keys()) {
+          const w = round("diagonal" in weight ? weight.diagonal[row]! : weight.data[row * weight.columns + column]!);
           value[row] = round(value[row]! + round(w * input.value[column]!));
           for (let k = 0; k < count; k++)
             tangents[row * count + k] = round(tangents[row * count + k]! + round(w * input.tangents[column * count + k]!));

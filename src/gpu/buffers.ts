@@ -1,8 +1,8 @@
 import { LimitError } from "../errors.js";
 import { halves } from "../model/float16.js";
-import type { Matrix } from "../model/network.js";
-import type { PlannedMatrix } from "../plan/matrices.js";
+import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
 import type { MatrixLayout } from "../schedule/steps.js";
+import { bandOf, bandStart } from "../schedule/tile.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
@@ -10,15 +10,27 @@ export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x4
 /**
  * A matrix [rows, columns] as kernels read it, in float32, padded with zeros to whole vec4s:
  * "rows" keeps each row together, [rows, ⌈columns/4⌉] of vec4;
- * "product" is the transpose with 4 rows a vec4, [4⌈columns/4⌉, ⌈rows/4⌉] of vec4, so that W x reads vec4s of outputs.
- * "half product" is that in float16.
+ * "product" is the transpose with 4 rows a vec4, [4 inner, ⌈rows/4⌉] of vec4, so that W x reads vec4s of outputs: all columns
+ * of W, or those of the blocks that these rows have (bandOf). "half product" is that in float16.
  */
-export function layoutMatrix({ rows, columns, data }: Matrix, layout: MatrixLayout): Float32Array<ArrayBuffer> {
+export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Float32Array<ArrayBuffer> {
+  const { rows, columns } = matrix;
   const width = 4 * Math.ceil((layout === "rows" ? columns : rows) / 4);
-  const padded = new Float32Array((layout === "rows" ? rows : 4 * Math.ceil(columns / 4)) * width);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++)
-      padded[layout === "rows" ? row * width + column : column * width + row] = data[row * columns + column]!;
+  if (layout === "rows") {
+    const { data } = matrix.build();
+    const padded = new Float32Array(rows * width);
+    for (let row = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++) padded[row * width + column] = data[row * columns + column]!;
+    return padded;
+  }
+  const band = bandOf(matrix);
+  const [height, inputs] = blockShape(matrix);
+  const { data } = (matrix.blocks ?? matrix).build();
+  const padded = new Float32Array(4 * band.inner * width);
+  for (let row = 0; row < rows; row++) {
+    const first = Math.floor(row / height) * inputs - 4 * bandStart(band, row - (row % 4));
+    for (let column = 0; column < inputs; column++) padded[(first + column) * width + row] = data[row * inputs + column]!;
+  }
   return padded;
 }
 
@@ -41,12 +53,12 @@ export class Matrices {
       const largest = Math.min(maxStorageBufferBindingSize, maxBufferSize);
       const width = layout === "rows" ? matrix.columns : matrix.rows;
       const bytes =
-        (layout === "half product" ? 8 : 16) * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * Math.ceil(matrix.columns / 4));
+        (layout === "half product" ? 8 : 16) * Math.ceil(width / 4) * (layout === "rows" ? matrix.rows : 4 * bandOf(matrix).inner);
       if (bytes > largest)
         throw new LimitError(
           `the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`,
         );
-      const numbers = layoutMatrix(matrix.build(), layout);
+      const numbers = layoutMatrix(matrix, layout);
       const data = layout === "half product" ? halves(numbers, matrix.name) : numbers;
       const label = `${this.label}: ${matrix.name} [${matrix.rows}, ${matrix.columns}] as ${layout}`;
       buffer = this.device.createBuffer({ label, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });

@@ -50,11 +50,13 @@ const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 
+const [plainTiles, plainHalfTiles] = [plainTile(false), plainTile(true)];
+
 /** The kernels that every network and every device can run: loops over 4 rows and 4 outputs, shaders/lib/product.wgsl. */
-export const PLAIN: Variant = layers(plainTile(false));
+export const PLAIN: Variant = layers(plainTiles);
 
 /** The same with weights in float16. */
-export const PLAIN_HALF: Variant = layers(plainTile(true));
+export const PLAIN_HALF: Variant = layers(plainHalfTiles);
 
 function plainTile(half: boolean): Tile {
   return {
@@ -75,7 +77,7 @@ function plainTile(half: boolean): Tile {
 
 /** A dispatch per instruction, products cut into tiles. */
 export function layers(tile: Tile): Variant {
-  return { name: `layers ${tile.name}`, tile, fuse: null };
+  return { name: `layers ${tile.name}`, tile, plain: tile.half ? plainHalfTiles : plainTiles, fuse: null };
 }
 
 /** By label: a step asks for its kernel at every dispatch. Activations with parameters may come in any number. */

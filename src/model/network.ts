@@ -20,6 +20,17 @@ export interface Diagonal {
   readonly diagonal: Numbers;
 }
 
+/** One matrix for each part of a vector, as particles share it: y_n = W x_n for part n of x, so [times * rows, times * columns]. */
+export interface Repeated {
+  /** W */
+  readonly block: Matrix;
+  /** How many parts there are, at least 2. */
+  readonly times: number;
+}
+
+/** What multiplies an operand of a linear operation. */
+export type Weight = Matrix | Diagonal | Repeated;
+
 /** Which value an operation reads: the state, the context, or the result of an earlier operation by its index. */
 export type Operand = "state" | "context" | number;
 
@@ -32,7 +43,7 @@ export interface LinearOperation {
     /** What is multiplied. */
     readonly operand: Operand;
     /** By what: [width, width of the operand]. */
-    readonly weight: Matrix | Diagonal;
+    readonly weight: Weight;
   }[];
   /** [width]; null for none. */
   readonly bias: Numbers | null;
@@ -96,17 +107,17 @@ export function widthOf(network: Network, operand: Operand): number {
   let at = operand;
   while (typeof at === "number") {
     const operation: Operation = network.operations[at]!;
-    if (operation.kind === "linear") {
-      const weight = operation.terms[0]?.weight;
-      return weight === undefined ? (operation.bias?.length ?? 0) : isDiagonal(weight) ? weight.diagonal.length : weight.rows;
-    }
+    if (operation.kind === "linear") return widthOfLinear(operation);
     at = operation.kind === "product" ? operation.operands[0] : operation.operand;
   }
   return at === "state" ? network.stateSize : network.contextSize;
 }
 
-export function isDiagonal(weight: Matrix | Diagonal): weight is Diagonal {
-  return "diagonal" in weight;
+/** The number of elements of a sum. */
+export function widthOfLinear({ terms, bias }: LinearOperation): number {
+  const weight = terms[0]?.weight;
+  if (weight === undefined) return bias?.length ?? 0;
+  return "diagonal" in weight ? weight.diagonal.length : "block" in weight ? weight.times * weight.block.rows : weight.rows;
 }
 
 /**

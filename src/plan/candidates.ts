@@ -1,7 +1,7 @@
 import { cyclicPrograms } from "./cycle.js";
 import { hutchinson } from "./estimators.js";
 import type { Graph } from "./graph.js";
-import { identity, type PlannedMatrix } from "./matrices.js";
+import { identity, sizeOf, type PlannedMatrix } from "./matrices.js";
 import type { PlanOptions } from "./options.js";
 import { delivers, EXACT, outputs, type Method, type Output } from "./outputs.js";
 import type { Plan } from "./plan.js";
@@ -165,7 +165,7 @@ function priced(
     ratio: multiplyAdds / Math.max(1, forwardMultiplyAdds(graph)),
     passes: Math.ceil(tangents / tangentsAtOnce),
     bytesPerPoint,
-    matrixBytes: matrices.reduce((total, { rows, columns }) => total + 4 * rows * columns, 0),
+    matrixBytes: matrices.reduce((total, matrix) => total + 4 * sizeOf(matrix), 0),
     delivers: outputs.filter((output) => delivers(method, output)),
     planFor,
   };

@@ -1,7 +1,7 @@
 import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
-import { lazily, rowOf, type PlannedMatrix } from "./matrices.js";
-import type { Matrix, Network, Numbers, Operand, Operation } from "../model/network.js";
+import { lazily, repeated, rowOf, type PlannedMatrix } from "./matrices.js";
+import { widthOfLinear, type Network, type Operand, type Operation, type Weight } from "../model/network.js";
 
 /** A part of a node's sum; `source` is a node. */
 export type Term =
@@ -170,10 +170,14 @@ class GraphBuilder {
   }
 
   /** One term, or those of a sum that is read here alone and needs no node of its own. */
-  private terms(operand: Operand, weight: Matrix | { readonly diagonal: Numbers }): Term[] {
+  private terms(operand: Operand, weight: Weight): Term[] {
     const source = this.node(operand);
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
-    if ("data" in weight) return [{ kind: "dense", source, matrix: lazily(this.name(this.drafts[source]!.moves ? "W" : "C"), weight) }];
+    if (!("diagonal" in weight)) {
+      const name = this.name(this.drafts[source]!.moves ? "W" : "C");
+      const matrix = "block" in weight ? repeated(lazily(name, weight.block), weight.times) : lazily(name, weight);
+      return [{ kind: "dense", source, matrix }];
+    }
     const { diagonal } = weight;
     const factors = diagonal.every((factor) => factor === 1) ? null : rowOf(this.name("d"), diagonal);
     const { body, activation } = this.drafts[source]!;
@@ -191,12 +195,6 @@ function operandsOf(operation: Operation): readonly Operand[] {
   if (operation.kind === "linear") return operation.terms.map(({ operand }) => operand);
   if (operation.kind === "product") return operation.operands;
   return [operation.operand];
-}
-
-function widthOfLinear({ terms, bias }: Extract<Operation, { kind: "linear" }>): number {
-  const weight = terms[0]?.weight;
-  if (!weight) return bias!.length;
-  return "data" in weight ? weight.rows : weight.diagonal.length;
 }
 
 /** Drops the nodes that nothing reads, numbers the rest anew, and counts their uses. */

@@ -15,13 +15,26 @@ export interface PlannedMatrix {
   readonly isOnes: boolean;
   /** d [1, n] of diag(d) [n, n]; null where it is not known to be diagonal. Only what must have all of it builds n x n numbers. */
   readonly diagonal: PlannedMatrix | null;
+  /** Of a block-diagonal matrix the blocks, beneath one another in one matrix as wide as a block; null where it is not known to be one. */
+  readonly blocks: PlannedMatrix | null;
   build(): Matrix;
+}
+
+/** The numbers that a matrix is given by: all, or those of its blocks. */
+export function sizeOf({ rows, columns, blocks }: PlannedMatrix): number {
+  return blocks ? blocks.rows * blocks.columns : rows * columns;
+}
+
+/** [rows, columns] of a diagonal block; of the matrix itself where it has none. */
+export function blockShape({ rows, columns, blocks }: PlannedMatrix): readonly [number, number] {
+  return blocks ? [rows / (columns / blocks.columns), blocks.columns] : [rows, columns];
 }
 
 interface Properties {
   readonly isMerged?: boolean;
   readonly isOnes?: boolean;
   readonly diagonal?: PlannedMatrix;
+  readonly blocks?: PlannedMatrix;
 }
 
 function planned(
@@ -29,10 +42,11 @@ function planned(
   rows: number,
   columns: number,
   compute: () => Matrix,
-  { isMerged = false, isOnes = false, diagonal }: Properties = {},
+  { isMerged = false, isOnes = false, diagonal, blocks }: Properties = {},
 ): PlannedMatrix {
   let built: Matrix | undefined;
-  return { name, rows, columns, isMerged, isOnes, diagonal: diagonal ?? null, build: () => (built ??= compute()) };
+  const build = (): Matrix => (built ??= compute());
+  return { name, rows, columns, isMerged, isOnes, diagonal: diagonal ?? null, blocks: blocks ?? null, build };
 }
 
 /** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */
@@ -79,9 +93,38 @@ function computed(
   return planned(name, rows, columns, compute, properties);
 }
 
+/** I ⊗ A, [times rows, times columns]. */
+export function repeated(a: PlannedMatrix, times: number): PlannedMatrix {
+  const { rows, columns } = a;
+  const fill = (data: Float64Array): void => {
+    const numbers = a.build().data;
+    for (let n = 0; n < times; n++) data.set(numbers, n * numbers.length);
+  };
+  return blockDiagonal(computed(a.name, times * rows, columns, fill), times);
+}
+
+/** The matrix with these blocks, which lie beneath one another. */
+function blockDiagonal(blocks: PlannedMatrix, count: number): PlannedMatrix {
+  const [rows, width, columns] = [blocks.rows, blocks.columns, count * blocks.columns];
+  const fill = (data: Float64Array): void => {
+    const numbers = blocks.build().data;
+    for (let row = 0; row < rows; row++)
+      data.set(numbers.subarray(row * width, (row + 1) * width), row * columns + Math.floor((row * count) / rows) * width);
+  };
+  const { name, isMerged } = blocks;
+  return once(`block diagonal ${count}`, [blocks], () => computed(name, rows, columns, fill, { blocks, isMerged }));
+}
+
+/** How many blocks two matrices have, where both have as many; 0 otherwise. */
+function commonBlocks(a: PlannedMatrix, b: PlannedMatrix): number {
+  const [first, second] = [a, b].map(({ columns, blocks }) => (blocks ? columns / blocks.columns : 0));
+  return first === second ? first! : 0;
+}
+
 /** Aᵀ: its rows are the columns of A. */
 export function transposed(a: PlannedMatrix): PlannedMatrix {
   if (a.diagonal) return a;
+  if (a.blocks) return blockDiagonal(transposedBlocks(a.blocks, a.columns / a.blocks.columns), a.columns / a.blocks.columns);
   return once("transposed", [a], () => {
     const { rows, columns } = a;
     return planned(`columns of ${a.name}`, columns, rows, () => {
@@ -94,39 +137,69 @@ export function transposed(a: PlannedMatrix): PlannedMatrix {
   });
 }
 
+/** Each block of as many on its own. */
+function transposedBlocks(a: PlannedMatrix, count: number): PlannedMatrix {
+  const [rows, columns] = [a.rows / count, a.columns];
+  const fill = (data: Float64Array): void =>
+    a.build().data.forEach((value, index) => {
+      const [row, column] = [Math.floor(index / columns), index % columns];
+      data[(Math.floor(row / rows) * columns + column) * rows + (row % rows)] = value;
+    });
+  return once(`transposed blocks ${count}`, [a], () => computed(`columns of ${a.name}`, count * columns, rows, fill));
+}
+
 /** The product A B, in float64. */
 export function merge(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   if (a.diagonal) return scaleRows(b, a.diagonal);
   if (b.diagonal) return scaleColumns(a, b.diagonal);
+  const count = commonBlocks(a, b);
+  return count ? blockDiagonal(mergedBlocks(a.blocks!, b.blocks!, count), count) : mergedBlocks(a, b, 1);
+}
+
+/** The product of each block of A and that of B. */
+function mergedBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): PlannedMatrix {
   const [rows, inner, columns] = [a.rows, a.columns, b.columns];
   const fill = (data: Float64Array): void => {
     const left = a.build().data;
     const right = b.build().data;
-    for (let row = 0; row < rows; row++)
+    for (let row = 0; row < rows; row++) {
+      const first = Math.floor((row * count) / rows) * inner;
       for (let k = 0; k < inner; k++) {
         const factor = left[row * inner + k]!;
-        for (let column = 0; column < columns; column++) data[row * columns + column]! += factor * right[k * columns + column]!;
+        for (let column = 0; column < columns; column++) data[row * columns + column]! += factor * right[(first + k) * columns + column]!;
       }
+    }
   };
-  return once("merge", [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, { isMerged: true }));
+  return once(`merge ${count}`, [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, { isMerged: true }));
 }
 
 /** A ∘ Bᵀ, in float64: tr(D_2 A D_1 B) = d_2ᵀ (A ∘ Bᵀ) d_1 for diagonal D. */
 export function diagonalProduct(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
+  const count = commonBlocks(a, b);
+  return count ? blockDiagonal(productOfBlocks(a.blocks!, b.blocks!, count), count) : productOfBlocks(a, b, 1);
+}
+
+/** The same of each block of A and that of B. */
+function productOfBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): PlannedMatrix {
   const { rows, columns } = a;
+  const height = rows / count;
   const fill = (data: Float64Array): void => {
     const left = a.build().data;
     const right = b.build().data;
-    for (let row = 0; row < rows; row++)
+    for (let row = 0; row < rows; row++) {
+      const first = Math.floor(row / height) * columns;
       for (let column = 0; column < columns; column++)
-        data[row * columns + column] = left[row * columns + column]! * right[column * rows + row]!;
+        data[row * columns + column] = left[row * columns + column]! * right[(first + column) * height + (row % height)]!;
+    }
   };
-  return once("diagonal product", [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, { isMerged: true }));
+  return once(`diagonal product ${count}`, [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, { isMerged: true }));
 }
 
 /** A + B. */
 export function sum(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   if (a.diagonal && b.diagonal) return diagonalMatrix(sum(a.diagonal, b.diagonal));
+  const count = commonBlocks(a, b);
+  if (count) return blockDiagonal(sum(a.blocks!, b.blocks!), count);
   const fill = (data: Float64Array): void => {
     const [left, right] = [a.build().data, b.build().data];
     for (let index = 0; index < data.length; index++) data[index] = left[index]! + right[index]!;
@@ -150,6 +223,7 @@ export function scaleColumns(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix 
 export function scaleRows(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
   if (d.isOnes) return a;
   if (a.diagonal) return diagonalMatrix(scaleColumns(d, a.diagonal));
+  if (a.blocks) return blockDiagonal(scaleRows(a.blocks, d), a.columns / a.blocks.columns);
   const fill = (data: Float64Array): void => {
     const [numbers, factors] = [a.build().data, d.build().data];
     for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[Math.floor(index / a.columns)]!;

@@ -1,6 +1,6 @@
 import type { Activation } from "../model/activation.js";
 import { sourcesOf, type Graph, type Node, type Term } from "./graph.js";
-import type { PlannedMatrix } from "./matrices.js";
+import { sizeOf, type PlannedMatrix } from "./matrices.js";
 
 /** A vector of the forward pass, or a constant one [1, width], that scales tangents element by element. */
 export type Factor =
@@ -197,10 +197,6 @@ function multiplyAddsOfTerm(term: Term, width: number): number {
 
 export function widthOfTarget(into: Target): number {
   return into.kind === "register" ? into.register.width : into.width;
-}
-
-function sizeOf({ rows, columns }: PlannedMatrix): number {
-  return rows * columns;
 }
 
 export function isOnes(rows: Rows): boolean {

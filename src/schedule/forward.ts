@@ -1,10 +1,10 @@
 import type { Activation } from "../model/activation.js";
 import { sourcesOf, type Node, type Term } from "../plan/graph.js";
-import { zeros } from "../plan/matrices.js";
+import { sizeOf, zeros } from "../plan/matrices.js";
 import type { ForwardInstruction } from "../plan/program.js";
 import { asBits, asProduct, asRows, onesRow, quads, Slots, type Address, type ChunkRecorder, type Values } from "./recorder.js";
 import type { Binding } from "./steps.js";
-import { productInvocations, tilesAcross } from "./tile.js";
+import { bandOf, productInvocations, tilesAcross } from "./tile.js";
 
 /** Copies of each point, copy 2k moved by -h and copy 2k + 1 by +h along coordinate firstCoordinate + k. */
 export interface Moved {
@@ -163,15 +163,16 @@ export class ForwardSteps {
     }
     const { binding, perRow } = pass.values.get(term.source)!;
     const outer = quads(node.width);
+    const tile = this.chunk.tileOf(term.matrix);
     this.chunk.add({
       label: `node ${node.index}: ${term.matrix.name}`,
       kernel: "primal",
       activation,
-      tile: this.chunk.tile,
+      tile,
       parameters: {
         rows,
         size: node.width,
-        inner: quads(term.matrix.columns),
+        ...bandOf(term.matrix),
         outer,
         inputPerRow: perRow,
         priorPerRow: prior.perRow,
@@ -181,14 +182,14 @@ export class ForwardSteps {
         keepsSlope: slope ? 1 : 0,
       },
       bindings: {
-        weight: asProduct(term.matrix, this.chunk.tile),
+        weight: asProduct(term.matrix, tile),
         prior: prior.binding,
         a: binding,
         out: into.binding,
         slope: slope ?? this.chunk.scratch("unused", 4),
       },
-      invocations: productInvocations(this.chunk.tile, rows, tilesAcross(this.chunk.tile, node.width)),
-      multiplyAdds: rows * term.matrix.rows * term.matrix.columns,
+      invocations: productInvocations(tile, rows, tilesAcross(tile, node.width)),
+      multiplyAdds: rows * sizeOf(term.matrix),
     });
   }
 

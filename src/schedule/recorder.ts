@@ -51,7 +51,6 @@ export class ChunkRecorder {
   readonly graph: Graph;
   readonly count: number;
   readonly route: Route;
-  readonly tile: Tile;
   /** Multiply-adds of the submission that is being collected. */
   work = 0;
   private readonly scratchBytes = new Map<string, number>();
@@ -63,7 +62,12 @@ export class ChunkRecorder {
     this.graph = request.plan.graph;
     this.count = request.count;
     this.route = request.route;
-    this.tile = request.variant.tile;
+  }
+
+  /** How a product with a matrix is cut. */
+  tileOf({ blocks }: PlannedMatrix): Tile {
+    const { plain, tile } = this.request.variant;
+    return blocks ? plain : tile;
   }
 
   /** Closes the last submission. */

@@ -62,6 +62,8 @@ export interface Variant {
   readonly name: string;
   /** How products are cut where the plan runs layer by layer. */
   readonly tile: Tile;
+  /** How products are whose matrix is block-diagonal: other tiles know nothing of blocks. */
+  readonly plain: Tile;
   /** A plan in one kernel, by where its results go, null for plans that none can carry; null where all run layer by layer. */
   readonly fuse: ((plan: Plan, to: Route["to"]) => Fused | null) | null;
 }

@@ -1,5 +1,5 @@
 import type { TracePlan } from "../plan/plan.js";
-import { zeros, type PlannedMatrix } from "../plan/matrices.js";
+import { sizeOf, zeros, type PlannedMatrix } from "../plan/matrices.js";
 import {
   isOnes,
   multiplyAddsOf,
@@ -17,7 +17,7 @@ import { inverseDeviationName, slopeName, UNMOVED, valueName, type ForwardSteps 
 import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
 import type { Binding } from "./steps.js";
 import { partsPerTerm, termsPerPoint } from "./terms.js";
-import { productInvocations, tilesAcross, type Scaling } from "./tile.js";
+import { bandOf, productInvocations, tilesAcross, type Scaling } from "./tile.js";
 
 /** Tangents, or rows contracted with them: where column k of point b is found, in vec4. */
 interface Columns {
@@ -88,20 +88,20 @@ export class TangentSteps {
     const { matrix, from } = instruction;
     const points = this.pointsOf(instruction.into);
     const rows = points * pass.columns;
-    const [inner, outer] = [quads(matrix.columns), quads(matrix.rows)];
+    const tile = this.chunk.tileOf(matrix);
     const end = this.scaleValues(instruction.endScale, matrix.rows);
-    const { tangent, scale, scaling } = this.inputOf(from, matrix.columns, pass.columns, pass);
+    const { tangent, scale, scaling } = this.inputOf(from, matrix, pass.columns, pass);
     const target = this.target(instruction.into, pass, slots);
     this.chunk.add({
       label: `carry by ${matrix.name}`,
       kernel: "carry",
-      tile: this.chunk.tile,
+      tile,
       scaling,
       parameters: {
         rows,
         columns: pass.columns,
-        inner,
-        outer,
+        ...bandOf(matrix),
+        outer: quads(matrix.rows),
         tangentOffset: tangent.offset,
         tangentPerPoint: tangent.perPoint,
         tangentPerColumn: tangent.perColumn,
@@ -111,14 +111,14 @@ export class TangentSteps {
         adds: instruction.adds ? 1 : 0,
       },
       bindings: {
-        weight: asProduct(matrix, this.chunk.tile),
+        weight: asProduct(matrix, tile),
         tangent: tangent.binding,
         scale: scale.binding,
         endScale: end.binding,
         out: target.binding,
       },
-      invocations: productInvocations(this.chunk.tile, rows, tilesAcross(this.chunk.tile, matrix.rows)),
-      multiplyAdds: rows * matrix.rows * matrix.columns,
+      invocations: productInvocations(tile, rows, tilesAcross(tile, matrix.rows)),
+      multiplyAdds: rows * sizeOf(matrix),
     });
   }
 
@@ -226,22 +226,23 @@ export class TangentSteps {
       });
       return;
     }
-    const { tangent, scale: tangentScale, scaling } = this.inputOf(from, matrix.columns, columns, pass);
+    const { tangent, scale: tangentScale, scaling } = this.inputOf(from, matrix, columns, pass);
+    const tile = this.chunk.tileOf(matrix);
     this.chunk.add({
       label: `carry by ${matrix.name} and contract`,
       kernel: "contract",
-      tile: this.chunk.tile,
+      tile,
       scaling,
       parameters: {
         ...parameters,
         ...addressOf(tangent),
-        inner: quads(matrix.columns),
+        ...bandOf(matrix),
         outer: quads(matrix.rows),
         parts: partsPerTerm(this.chunk),
         scalePerPoint: tangentScale.perRow,
       },
-      bindings: { ...bindings, weight: asProduct(matrix, this.chunk.tile), tangent: tangent.binding, scale: tangentScale.binding },
-      invocations: productInvocations(this.chunk.tile, rows, partsPerTerm(this.chunk)),
+      bindings: { ...bindings, weight: asProduct(matrix, tile), tangent: tangent.binding, scale: tangentScale.binding },
+      invocations: productInvocations(tile, rows, partsPerTerm(this.chunk)),
       multiplyAdds: rows * multiplyAddsOf(instruction),
     });
   }
@@ -301,14 +302,14 @@ export class TangentSteps {
   /** What a product reads: the tangents, their scale, and how they meet. A scale of ones is a tangent itself. */
   private inputOf(
     { rows, scale }: Tangents,
-    width: number,
+    matrix: PlannedMatrix,
     columns: number,
     pass: TangentPass,
   ): { tangent: Columns; scale: Values; scaling: Scaling } {
-    const values = this.scaleValues(scale, width);
+    const values = this.scaleValues(scale, matrix.columns);
     if (scale.length > 0 && isOnes(rows))
       return { tangent: { binding: values.binding, offset: 0, perPoint: values.perRow, perColumn: 0 }, scale: values, scaling: "none" };
-    const { tile } = this.chunk;
+    const tile = this.chunk.tileOf(matrix);
     const together = columns % tile.rows === 0 && tile.scalings.includes("together");
     return { tangent: this.columnsOf(rows, pass), scale: values, scaling: scale.length === 0 ? "none" : together ? "together" : "each" };
   }

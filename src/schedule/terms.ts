@@ -11,10 +11,12 @@ export function termsPerPoint(chunk: ChunkRecorder): number {
 }
 
 /** One tangent without a diagonal (the bilinear form) is summed in parts, for more parallel work and a better sum. */
-export function partsPerTerm({ plan, tile }: ChunkRecorder): number {
+export function partsPerTerm(chunk: ChunkRecorder): number {
+  const { plan } = chunk;
   if (plan.kind !== "trace" || plan.tangents > 1 || plan.diagonal || plan.probesPer) return 1;
   for (const instruction of tangentsOf(plan.instructions))
-    if (instruction.kind === "contract" && instruction.matrix) return Math.min(PARTIAL_SUMS, tilesAcross(tile, instruction.matrix.rows));
+    if (instruction.kind === "contract" && instruction.matrix)
+      return Math.min(PARTIAL_SUMS, tilesAcross(chunk.tileOf(instruction.matrix), instruction.matrix.rows));
   return 1;
 }
 

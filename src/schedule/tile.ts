@@ -1,3 +1,5 @@
+import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
+
 /** Rows as they are; each by a scale of its own; or all rows of a tile by one scale, where they are tangents of one point. */
 export type Scaling = "none" | "each" | "together";
 
@@ -23,6 +25,22 @@ export interface Tile {
   readonly enables: readonly string[];
   /** The loops of its kernels in WGSL, with the entry point. */
   readonly main: (scaling: Scaling, ending: Ending) => string;
+}
+
+/** What of a row a product reads for 4 of its outputs, all in vec4 but the block's shape: see shaders/lib/product.wgsl. */
+export function bandOf(matrix: PlannedMatrix): Record<"width" | "inner" | "blockRows" | "blockColumns", number> {
+  const [blockRows, blockColumns] = blockShape(matrix);
+  let inner = 0;
+  for (let row = 0; row < matrix.rows; row += 4) {
+    const [first, last] = [row, Math.min(row + 3, matrix.rows - 1)].map((each) => Math.floor(each / blockRows) * blockColumns);
+    inner = Math.max(inner, Math.ceil((last! + blockColumns) / 4) - Math.floor(first! / 4));
+  }
+  return { width: Math.ceil(matrix.columns / 4), inner, blockRows, blockColumns };
+}
+
+/** Where the band of 4 outputs from `row` on begins, in vec4; twin of first() in shaders/lib/product.wgsl. */
+export function bandStart({ width, inner, blockRows, blockColumns }: ReturnType<typeof bandOf>, row: number): number {
+  return Math.min(Math.floor((Math.floor(row / blockRows) * blockColumns) / 4), width - inner);
 }
 
 /** Tiles, or blocks of a workgroup's tiles, beside one another in a product of `width` outputs. */

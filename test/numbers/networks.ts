@@ -1,4 +1,13 @@
-import { activationNames, mlp, type Activation, type LinearOperation, type Network, type Operand, type Operation } from "deldot";
+import {
+  activationNames,
+  mlp,
+  type Activation,
+  type LinearOperation,
+  type Network,
+  type Operand,
+  type Operation,
+  type Weight,
+} from "deldot";
 import { Draw } from "./draw.js";
 
 /** "small" ones can be fused into one kernel that compiles soon; "wide" ones fill several tiles and blocks of a product. */
@@ -40,7 +49,20 @@ export function hasSteps({ operations }: Network): boolean {
 
 /** Random chains and graphs; values stay about O(1) to O(10) where the state is O(1). */
 export function drawNetwork(draw: Draw, size: Size, palette: Palette): Network {
+  if (draw.chance(0.08)) return drawParticles(draw, size, palette);
   return draw.chance(0.55) ? drawChain(draw, size, palette) : drawGraph(draw, size, palette);
+}
+
+/** One chain for each of several particles, and sometimes a dense layer in which they meet. */
+function drawParticles(draw: Draw, size: Size, palette: Palette): Network {
+  const [times, each] = [draw.integer(2, size === "small" ? 3 : 6), draw.integer(1, 3)];
+  const builder = new GraphBuilder(draw, size, times * each, 0, palette);
+  const width = (): number => draw.integer(1, size === "wide" ? 24 : 10);
+  let last: Operand = "state";
+  for (let left = draw.integer(1, 3); left > 0; left--)
+    last = builder.activation(draw.chance(0.85) ? builder.shared(times, width(), last) : builder.linear(times * width(), last));
+  builder.shared(times, each, last);
+  return { stateSize: builder.stateSize, contextSize: 0, operations: builder.operations };
 }
 
 function drawWidth(draw: Draw, size: Size): number {
@@ -138,6 +160,22 @@ class GraphBuilder {
     return { operand, weight: { rows, columns, data: this.draw.numbers(rows * columns, gain * Math.sqrt(3 / columns)) } };
   }
 
+  /** One matrix for each part of an operand, as particles share it: of all parts that it can be cut into, some. */
+  parts(operand: Operand): number {
+    const { draw } = this;
+    const columns = this.widthOf(operand);
+    const counts = Array.from({ length: columns }, (_, index) => index + 1).filter((count) => count > 1 && columns % count === 0);
+    if (counts.length === 0) return this.linear(this.width(), operand);
+    return this.shared(draw.pick(counts), draw.integer(1, 5), operand);
+  }
+
+  shared(times: number, rows: number, operand: Operand): number {
+    const columns = this.widthOf(operand) / times;
+    const data = this.draw.numbers(rows * columns, this.draw.between(0.6, 1.3) * Math.sqrt(3 / columns));
+    const terms: Term[] = [{ operand, weight: { block: { rows, columns, data }, times } }];
+    return this.add({ kind: "linear", terms, bias: this.draw.chance(0.7) ? this.draw.numbers(times * rows, 0.5) : null }, times * rows);
+  }
+
   private diagonal(operand: Operand): Term {
     const width = this.widthOf(operand);
     const ones = this.draw.chance(0.5);
@@ -226,6 +264,7 @@ const blocks: readonly { readonly weight: number; readonly add: (builder: GraphB
     },
   },
   { weight: 3, add: (builder) => builder.norm(builder.linear(builder.width())) },
+  { weight: 3, add: (builder) => builder.activation(builder.parts(builder.any())) },
   { weight: 1, add: (builder) => builder.activation(builder.any()) },
   { weight: 1, add: (builder) => builder.norm(builder.any()) },
   { weight: 1, add: (builder) => builder.sum(builder.any()) },
@@ -277,10 +316,13 @@ export function describeNetwork({ stateSize, contextSize, operations }: Network)
     if (operation.kind === "activation") return `${operation.activation}(${nameOf(operation.operand)})`;
     if (operation.kind === "product") return operation.operands.map(nameOf).join("∘");
     if (operation.kind === "norm") return `${operation.centered ? "LayerNorm" : "RMSNorm"}(${nameOf(operation.operand)})`;
-    const terms = operation.terms.map(({ operand, weight }) =>
-      "diagonal" in weight ? `diag ${nameOf(operand)}` : `[${weight.rows}x${weight.columns}]${nameOf(operand)}`,
-    );
+    const terms = operation.terms.map(({ operand, weight }) => `${describeWeight(weight)}${nameOf(operand)}`);
     return [...terms, ...(operation.bias ? ["b"] : [])].join("+");
   });
   return `d=${stateSize} c=${contextSize}: ${parts.map((part, index) => `#${index}=${part}`).join("; ")}`;
+}
+
+function describeWeight(weight: Weight): string {
+  if ("block" in weight) return `${weight.times}x${describeWeight(weight.block)}`;
+  return "diagonal" in weight ? "diag " : `[${weight.rows}x${weight.columns}]`;
 }

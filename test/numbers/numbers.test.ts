@@ -1,6 +1,7 @@
 import { evaluateReference, type Network } from "deldot";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openDevice } from "../device.js";
+import { denseOf } from "../fields.js";
 import { runCase } from "./cases.js";
 import { check, type Results } from "./check.js";
 import { Draw } from "./draw.js";
@@ -134,8 +135,8 @@ function withoutOneWeight(draw: Draw, network: Network): Network {
     copy[draw.integer(0, copy.length - 1)] = 0;
     return copy;
   };
-  const weight =
-    "diagonal" in chosen.weight ? { diagonal: cleared(chosen.weight.diagonal) } : { ...chosen.weight, data: cleared(chosen.weight.data) };
+  const dense = denseOf(chosen.weight);
+  const weight = "diagonal" in dense ? { diagonal: cleared(dense.diagonal) } : { ...dense, data: cleared(dense.data) };
   return {
     ...network,
     operations: network.operations.map((operation) =>

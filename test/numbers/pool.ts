@@ -1,4 +1,5 @@
 import type { Network } from "deldot";
+import { denseOf } from "../fields.js";
 import type { Draw } from "./draw.js";
 import { drawNetwork, type Palette, type Size } from "./networks.js";
 import { truthOf, type Truth } from "./truth.js";
@@ -89,7 +90,7 @@ function workOf({ stateSize, operations }: Network): { multiplyAdds: number; num
   let [multiplyAdds, numbers] = [0, 0];
   for (const operation of operations) {
     if (operation.kind !== "linear") continue;
-    for (const { weight } of operation.terms) {
+    for (const weight of operation.terms.map((term) => denseOf(term.weight))) {
       multiplyAdds += "diagonal" in weight ? weight.diagonal.length : weight.data.length;
       numbers += "diagonal" in weight ? weight.diagonal.length : weight.rows;
     }

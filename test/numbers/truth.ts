@@ -1,4 +1,5 @@
 import { evaluateReference, type Activation, type Network, type NormOperation, type Operand } from "deldot";
+import { denseOf } from "../fields.js";
 import type { Draw } from "./draw.js";
 
 /** What float64 gives at each point, and what float32 may err by. */
@@ -77,7 +78,8 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
 
   for (const operation of network.operations) {
     if (operation.kind === "linear") {
-      const [first] = operation.terms;
+      const terms = operation.terms.map(({ operand, weight }) => ({ operand, weight: denseOf(weight) }));
+      const [first] = terms;
       const width =
         first === undefined ? operation.bias!.length : "diagonal" in first.weight ? first.weight.diagonal.length : first.weight.rows;
       const result = empty(width);
@@ -95,7 +97,7 @@ export function truthOf(network: Network, points: Float32Array, context: Float32
             // Fused kernels round it as they round weights.
             squares[0] = bias * bias;
           }
-          for (const { operand, weight } of operation.terms) {
+          for (const { operand, weight } of terms) {
             const input = of(operand);
             const isDiagonal = "diagonal" in weight;
             const [begin, end] = isDiagonal ? [row, row + 1] : [0, weight.columns];

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { explainPlan, type Diagonal, type Matrix, type Network, type Operand, type Operation } from "../../index.js";
+import { explainPlan, type Network, type Operand, type Operation, type Weight } from "../../index.js";
 import { addModelOptions, modelArgument, readModel, type ModelOptions } from "./options.js";
 import { formatTable, print } from "./output.js";
 
@@ -58,7 +58,11 @@ function describeOperation(operation: Operation): Description {
   }
 }
 
-function describeWeight(weight: Matrix | Diagonal): { shape: string; parameters: number } {
+function describeWeight(weight: Weight): { shape: string; parameters: number } {
+  if ("block" in weight) {
+    const { shape, parameters } = describeWeight(weight.block);
+    return { shape: `${shape} for each of ${weight.times} parts`, parameters };
+  }
   if (!("diagonal" in weight)) return { shape: `${weight.rows} x ${weight.columns}`, parameters: weight.rows * weight.columns };
   const { diagonal } = weight;
   if (diagonal.every((factor) => factor === 1)) return { shape: "identity", parameters: 0 };

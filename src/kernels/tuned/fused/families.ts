@@ -103,8 +103,8 @@ function rolled(points: Form["points"], lanes: number, device: Capabilities): Fo
 function variantOf(form: Form): Variant {
   const known = new WeakMap<Plan, Map<Route["to"], Fused | null>>();
   return {
+    ...(form.half ? PLAIN_HALF : PLAIN),
     name: form.name,
-    tile: (form.half ? PLAIN_HALF : PLAIN).tile,
     fuse: (plan, to) => {
       let routes = known.get(plan);
       if (!routes) known.set(plan, (routes = new Map()));
