@@ -77,9 +77,9 @@ describe.each(shapes)("$times particles through $widths", ({ times, widths }) =>
     for (const kernels of ["layers 4x4", "layers 8x8"]) {
       const field = await VectorField.create(device, network, { kernels });
       const single = await field.evaluate(points, { method, outputs: wanted });
-      expectClose(single.value, truth.value!, size, { absolute: 2e-6, label: `${kernels} value` });
+      expectClose(single.value!, truth.value!, size, { absolute: 2e-6, label: `${kernels} value` });
       const allowed = method === "hutchinson" ? scale.map((s) => s * d) : scale;
-      expectClose(single.divergence, truth.divergence!, allowed, { relative: exact ? 2e-5 : 5e-3, label: kernels });
+      expectClose(single.divergence!, truth.divergence!, allowed, { relative: exact ? 2e-5 : 5e-3, label: kernels });
       field.destroy();
     }
   });
@@ -143,14 +143,19 @@ test("an .onnx model over particles keeps what they share: x, their mean and a t
 
   const x = draw.numbers(times * each, 1);
   const t = 0.3;
-  const row = (values: number[], { shape, data }: OnnxTensor): number[] =>
-    Array.from({ length: shape[1]! }, (_, k) => values.reduce((sum, v, i) => sum + v * data![i * shape[1]! + k]!, 0));
+  const row = (values: readonly number[], { shape, data }: OnnxTensor): number[] => {
+    const width = Number(shape[1]);
+    return Array.from({ length: width }, (_, k) => values.reduce((sum, v, i) => sum + v * Number(data![i * width + k]), 0));
+  };
   const f = (at: Float64Array): number[] => {
     const mean = [0, 1, 2].map((k) => at.reduce((sum, v, i) => sum + (i % each === k ? v / times : 0), 0));
     return Array.from({ length: times }, (_, n) => {
       const input = [...at.subarray(n * each, (n + 1) * each), ...mean, t];
-      const h1 = row(input, initializers.w1).map((v, k) => Math.tanh(v + initializers.b1.data![k]!));
-      return row(row(h1, initializers.w2).map(Math.tanh), initializers.w3);
+      const h1 = row(input, initializers.w1).map((v, k) => Math.tanh(v + Number(initializers.b1.data![k])));
+      return row(
+        row(h1, initializers.w2).map((v) => Math.tanh(v)),
+        initializers.w3,
+      );
     }).flat();
   };
   const result = evaluateReference(network, x, { context: t, outputs: ["value", "divergence", "diagonal"] });

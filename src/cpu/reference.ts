@@ -1,9 +1,10 @@
 import { InputError } from "../errors.js";
 import { readBatch, readContext, type Batch, type BatchInput, type ContextInput, type Contexts } from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
-import type { Matrix, Network, Numbers } from "../model/network.js";
+import type { Network, Numbers } from "../model/network.js";
 import { makePlan } from "../plan/choose.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
+import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
 import { parametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
 import type { Method, Output } from "../plan/outputs.js";
 import type { Plan, TracePlan } from "../plan/plan.js";
@@ -209,7 +210,7 @@ function makeForward(graph: Graph): Forward {
         if (body.bias) z.set(body.bias.build().data);
         for (const term of body.terms) {
           const source = values[term.source]!;
-          if (term.kind === "dense") addTo(z, multiply(term.matrix.build(), source));
+          if (term.kind === "dense") addTo(z, multiply(term.matrix, source));
           else if (term.kind === "product") addTo(z, scaled(source, values[term.by]!));
           else addTo(z, scaled(source, term.factors && term.factors.build().data));
         }
@@ -317,8 +318,7 @@ function tangentOf(
       const other = tangents[term.by];
       if (t) addTo(sum, scaled(t, values[term.by]!));
       if (other) addTo(sum, scaled(other, values[term.source]!));
-    } else if (t)
-      addTo(sum, term.kind === "dense" ? multiply(term.matrix.build(), t) : scaled(t, term.factors && term.factors.build().data));
+    } else if (t) addTo(sum, term.kind === "dense" ? multiply(term.matrix, t) : scaled(t, term.factors && term.factors.build().data));
   }
   return sum;
 }
@@ -360,7 +360,7 @@ function runCyclic(
 ): number {
   if (instruction.kind === "contract" && instruction.once && k > 0) return 0;
   let t = scaleBy(rowOf(instruction.from.rows), instruction.from.scale);
-  if ("matrix" in instruction && instruction.matrix) t = multiply(instruction.matrix.build(), t);
+  if ("matrix" in instruction && instruction.matrix) t = multiply(instruction.matrix, t);
   if (instruction.kind !== "contract") {
     if (instruction.into.kind === "register") registers.set(instruction.into.register.index, t);
     return 0;
@@ -400,11 +400,15 @@ function estimate(graph: Graph, probesPer: "point" | "batch", seed: number, coun
   };
 }
 
-function multiply({ rows, columns, data }: Matrix, vector: Float64Array): Float64Array {
-  const product = new Float64Array(rows);
-  for (let row = 0; row < rows; row++) {
+/** W x; each block of a block-diagonal W reads its own part of x alone. */
+function multiply(matrix: PlannedMatrix, vector: Float64Array): Float64Array {
+  const { data } = (matrix.blocks ?? matrix).build();
+  const [height, width] = blockShape(matrix);
+  const product = new Float64Array(matrix.rows);
+  for (let row = 0; row < product.length; row++) {
+    const first = Math.floor(row / height) * width;
     let sum = 0;
-    for (let column = 0; column < columns; column++) sum += data[row * columns + column]! * vector[column]!;
+    for (let column = 0; column < width; column++) sum += data[row * width + column]! * vector[first + column]!;
     product[row] = sum;
   }
   return product;

@@ -47,12 +47,17 @@ function describeOperation(operation: Operation): Description {
       return { name, reads: [operation.operand], weights: "", parameters: 0 };
     }
     case "linear": {
+      const { bias } = operation;
       const weights = operation.terms.map(({ weight }) => describeWeight(weight));
+      // What all parts share is counted once, their bias too.
+      const parts = operation.terms.map(({ weight }) => ("block" in weight ? weight.times : 1));
+      const period = (bias?.length ?? 0) / Math.max(1, ...parts);
+      const biases = bias?.every((value, i) => value === bias[i % period]) ? period : (bias?.length ?? 0);
       return {
         name: "linear",
         reads: operation.terms.map(({ operand }) => operand),
-        weights: [...weights.map(({ shape }) => shape), ...(operation.bias ? [`bias ${operation.bias.length}`] : [])].join(" + "),
-        parameters: weights.reduce((sum, { parameters }) => sum + parameters, 0) + (operation.bias?.length ?? 0),
+        weights: [...weights.map(({ shape }) => shape), ...(bias ? [`bias ${biases}`] : [])].join(" + "),
+        parameters: weights.reduce((sum, { parameters }) => sum + parameters, 0) + biases,
       };
     }
   }

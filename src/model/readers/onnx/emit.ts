@@ -1,4 +1,4 @@
-import type { Matrix, Network, Numbers, Operand, Operation, Repeated, Weight } from "../../network.js";
+import type { Network, Numbers, Operand, Operation, Weight } from "../../network.js";
 import { fail } from "./decode.js";
 import { constantOf, topologicalOrder, type Graph, type Node } from "./graph.js";
 import { addMaps, identityMap, isDiagonalMap, toMatrix, type LinearMap } from "./maps.js";
@@ -55,28 +55,9 @@ function weightOf(graph: Graph, node: Node, map: LinearMap): Weight {
     requireFinite(map.factors, node);
     return { diagonal: map.factors ?? new Float32Array(graph.budget.taken(map.columns)).fill(1) };
   }
-  const matrix = toMatrix(map, graph.budget);
+  const matrix = map.kind === "dense" ? map.matrix : toMatrix(map, graph.budget);
   requireFinite(matrix.data, node);
-  return repeatedBlock(matrix) ?? matrix;
-}
-
-/** The smallest block that stands along a diagonal as often as there is room for it, with nothing beside it; null where there is none. */
-function repeatedBlock({ rows, columns, data }: Matrix): Repeated | null {
-  for (let times = Math.min(rows, columns); times > 1; times--) {
-    if (rows % times !== 0 || columns % times !== 0) continue;
-    const [height, width] = [rows / times, columns / times];
-    const isRepeated = data.every((value, index) => {
-      const [row, column] = [Math.floor(index / columns), index % columns];
-      const isInside = Math.floor(row / height) === Math.floor(column / width);
-      return value === (isInside ? data[(row % height) * columns + (column % width)] : 0);
-    });
-    if (!isRepeated) continue;
-    const block = Array.from({ length: height }, (_, row) => data.subarray(row * columns, row * columns + width));
-    const own = new (data.constructor as Float64ArrayConstructor)(height * width);
-    block.forEach((numbers, row) => own.set(numbers, row * width));
-    return { block: { rows: height, columns: width, data: own }, times };
-  }
-  return null;
+  return map.kind === "dense" && map.times > 1 ? { block: matrix, times: map.times } : matrix;
 }
 
 /** The state first, then the context, then earlier results in their order. */

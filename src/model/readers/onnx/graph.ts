@@ -1,7 +1,19 @@
 import { activationFunctions, isIdentity, parseActivation, type Activation } from "../../activation.js";
 import type { Numbers } from "../../network.js";
 import type { Budget } from "./budget.js";
-import { addMaps, applyMap, canAdd, compose, countPicked, identityMap, isEmptyMap, isIdentityMap, rowsOf, type LinearMap } from "./maps.js";
+import {
+  addMaps,
+  applyMap,
+  canAdd,
+  compose,
+  countPicked,
+  grows,
+  identityMap,
+  isEmptyMap,
+  isIdentityMap,
+  rowsOf,
+  type LinearMap,
+} from "./maps.js";
 
 interface Common {
   readonly width: number;
@@ -291,7 +303,8 @@ const foldTerms: Rule = (graph, node, rewritten, readers) => {
   let folded = false;
   for (const { node: operand, map } of node.terms) {
     const inner = rewritten.get(operand)!;
-    if (inner.kind !== "linear" || constantOf(inner) || !foldsInto(map, inner, readers.get(operand)!, dissolves)) {
+    const folds = inner.kind === "linear" && !constantOf(inner) && foldsInto(map, inner, readers.get(operand)!, dissolves);
+    if (!folds || inner.terms.some((term) => grows(map, term.map))) {
       terms.push({ node: inner, map });
       continue;
     }

@@ -1,6 +1,6 @@
 import { extreme } from "./elementwise.js";
 import type { Node, Term } from "./graph.js";
-import type { Pick } from "./maps.js";
+import { dense, type Pick } from "./maps.js";
 import { sizeOf, sourcesOf, stridesOf, type Call } from "./values.js";
 
 /** Which elements of a value are reduced to one: those of a group, which all have as many. */
@@ -39,9 +39,13 @@ export class Groups {
     const { count: rows } = this;
     const columns = node.width;
     if (this.size === 1) return this.call.graph.scaled(this.ofEach(node, this.elements), factor);
+    if (this.elements.every((element, i) => element === i)) {
+      const data = new Float64Array(this.call.graph.budget.taken(this.size)).fill(factor);
+      return this.call.graph.mapped(node, dense({ rows: 1, columns: this.size, data }, rows));
+    }
     const data = new Float64Array(this.call.graph.budget.taken(rows * columns));
     this.groupOf.forEach((row, column) => (data[row * columns + column] = factor));
-    return this.call.graph.mapped(node, { kind: "dense", matrix: { rows, columns, data } });
+    return this.call.graph.mapped(node, dense({ rows, columns, data }));
   }
 
   /** The largest (sign 1) or the smallest (sign -1) of each group: of halves side by side, until one is left. */

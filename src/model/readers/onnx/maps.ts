@@ -13,15 +13,21 @@ export interface Pick {
   readonly factors: Numbers | null;
 }
 
+/** One matrix for each of `times` parts of the input, which are read in turn: I ⊗ matrix. */
 export interface Dense {
   readonly kind: "dense";
   readonly matrix: Matrix;
+  readonly times: number;
 }
 
 export type LinearMap = Pick | Dense;
 
 export function rowsOf(map: LinearMap): number {
-  return map.kind === "pick" ? map.indices.length : map.matrix.rows;
+  return map.kind === "pick" ? map.indices.length : map.times * map.matrix.rows;
+}
+
+export function dense(matrix: Matrix, times = 1): Dense {
+  return { kind: "dense", matrix, times };
 }
 
 export function identityMap(width: number, budget: Budget, factors: Numbers | null = null): Pick {
@@ -54,9 +60,15 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   if (isIdentityMap(inner)) return outer;
   if (outer.kind === "dense") {
     if (inner.kind === "dense") throw new Error("two dense maps are never composed");
-    return { kind: "dense", matrix: scatterColumns(outer.matrix, inner, budget) };
+    const part = partOf(inner, outer.times);
+    return part
+      ? dense(scatterColumns(outer.matrix, part, 1, budget), outer.times)
+      : dense(scatterColumns(outer.matrix, inner, outer.times, budget));
   }
-  if (inner.kind === "dense") return { kind: "dense", matrix: pickRows(inner.matrix, outer, budget) };
+  if (inner.kind === "dense") {
+    const part = partOf(outer, inner.times);
+    return part ? dense(pickRows(inner.matrix, part, 1, budget), inner.times) : dense(pickRows(inner.matrix, outer, inner.times, budget));
+  }
   budget.take(outer.indices.length);
   const indices = outer.indices.map((index) => (index < 0 ? -1 : inner.indices[index]!));
   if (!outer.factors && !inner.factors) return { kind: "pick", columns: inner.columns, indices, factors: null };
@@ -65,11 +77,32 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   return { kind: "pick", columns: inner.columns, indices, factors: isOnes(factors, indices) ? null : factors };
 }
 
+/** What a pick does to each of as many parts, where it does the same to all; else null. */
+function partOf({ columns, indices, factors }: Pick, times: number): Pick | null {
+  if (times === 1 || columns % times !== 0 || indices.length % times !== 0) return null;
+  const [rows, width] = [indices.length / times, columns / times];
+  const isAlike = indices.every((index, i) => {
+    const [first, part] = [indices[i % rows]!, Math.floor(i / rows)];
+    if (first >= width || factors?.[i] !== factors?.[i % rows]) return false;
+    return index === (first < 0 ? -1 : first + part * width);
+  });
+  return isAlike ? { kind: "pick", columns: width, indices: indices.slice(0, rows), factors: factors?.slice(0, rows) ?? null } : null;
+}
+
+/** Whether compose would give more numbers than both maps have together with all parts of a dense one written down. */
+export function grows(outer: LinearMap, inner: LinearMap): boolean {
+  const [map, pick] = outer.kind === "dense" ? [outer, inner] : [inner, outer];
+  if (map.kind !== "dense" || pick.kind !== "pick" || map.times === 1 || partOf(pick, map.times)) return false;
+  const columns = inner.kind === "pick" ? inner.columns : inner.times * inner.matrix.columns;
+  return rowsOf(outer) * columns > map.times * map.matrix.data.length;
+}
+
 /** Whether the sum of two maps is no more than the larger: of two picks only where no output then reads two inputs. */
 export function canAdd(a: LinearMap, b: LinearMap): boolean {
-  return (
-    a.kind === "dense" || b.kind === "dense" || a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i])
-  );
+  if (a.kind === "pick" && b.kind === "pick")
+    return a.indices.every((index, i) => index < 0 || b.indices[i]! < 0 || index === b.indices[i]);
+  const times = a.kind === "dense" ? a.times : (b as Dense).times;
+  return [a, b].every((map) => times === 1 || (map.kind === "dense" ? map.times === times : partOf(map, times) !== null));
 }
 
 /** The map of a(x) + b(x). */
@@ -82,11 +115,13 @@ export function addMaps(a: LinearMap, b: LinearMap, budget: Budget): LinearMap {
     for (let i = 0; i < factors.length; i++) factors[i] = part(a, i) + part(b, i);
     return { kind: "pick", columns: a.columns, indices, factors: isOnes(factors, indices) ? null : factors };
   }
-  const left = toMatrix(a, budget);
-  const right = toMatrix(b, budget);
+  const times = canAdd(a, b) ? (a.kind === "dense" ? a.times : (b as Dense).times) : 1;
+  const matrixOf = (map: LinearMap): Matrix =>
+    times === 1 ? toMatrix(map, budget) : map.kind === "dense" ? map.matrix : toMatrix(partOf(map, times)!, budget);
+  const [left, right] = [matrixOf(a), matrixOf(b)];
   const data = new Float64Array(budget.taken(left.data.length));
   for (let i = 0; i < data.length; i++) data[i] = left.data[i]! + right.data[i]!;
-  return { kind: "dense", matrix: { ...left, data } };
+  return dense({ ...left, data }, times);
 }
 
 /** map(x), in float64. */
@@ -97,14 +132,19 @@ export function applyMap(map: LinearMap, x: ArrayLike<number>, budget: Budget): 
     return result;
   }
   const { rows, columns, data } = map.matrix;
-  budget.take(data.length);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++) result[row]! += data[row * columns + column]! * x[column]!;
+  budget.take(map.times * data.length);
+  for (let i = 0; i < result.length; i++) {
+    const [row, first] = [i % rows, Math.floor(i / rows) * columns];
+    for (let column = 0; column < columns; column++) result[i]! += data[row * columns + column]! * x[first + column]!;
+  }
   return result;
 }
 
 export function toMatrix(map: LinearMap, budget: Budget): Matrix {
-  if (map.kind === "dense") return map.matrix;
+  if (map.kind === "dense") {
+    const { matrix, times } = map;
+    return times === 1 ? matrix : pickRows(matrix, identityMap(times * matrix.rows, budget), times, budget);
+  }
   const { columns, indices, factors } = map;
   const data = emptyLike(factors, indices.length * columns, budget);
   indices.forEach((index, row) => {
@@ -113,26 +153,39 @@ export function toMatrix(map: LinearMap, budget: Budget): Matrix {
   return { rows: indices.length, columns, data };
 }
 
-function scatterColumns({ rows, columns, data }: Matrix, { columns: width, indices, factors }: Pick, budget: Budget): Matrix {
+/** (I ⊗ matrix) times a pick, all of it. */
+function scatterColumns(
+  { rows, columns, data }: Matrix,
+  { columns: width, indices, factors }: Pick,
+  times: number,
+  budget: Budget,
+): Matrix {
   const read = indices.filter((index) => index >= 0);
   const isMoved = factors === null && new Set(read).size === read.length;
-  const result = isMoved ? emptyLike(data, rows * width, budget) : new Float64Array(budget.taken(rows * width));
-  for (let row = 0; row < rows; row++)
+  const length = times * rows * width;
+  const result = isMoved ? emptyLike(data, length, budget) : new Float64Array(budget.taken(length));
+  for (let row = 0; row < times * rows; row++) {
+    const [from, first] = [(row % rows) * columns, Math.floor(row / rows) * columns];
     for (let column = 0; column < columns; column++) {
-      const index = indices[column]!;
-      if (index >= 0) result[row * width + index]! += data[row * columns + column]! * (factors?.[column] ?? 1);
+      const index = indices[first + column]!;
+      if (index >= 0) result[row * width + index]! += data[from + column]! * (factors?.[first + column] ?? 1);
     }
-  return { rows, columns: width, data: result };
+  }
+  return { rows: times * rows, columns: width, data: result };
 }
 
-function pickRows({ columns, data }: Matrix, { indices, factors }: Pick, budget: Budget): Matrix {
-  const result = factors ? new Float64Array(budget.taken(indices.length * columns)) : emptyLike(data, indices.length * columns, budget);
+/** A pick of the rows of I ⊗ matrix, all of it. */
+function pickRows({ rows, columns, data }: Matrix, { indices, factors }: Pick, times: number, budget: Budget): Matrix {
+  const width = times * columns;
+  const length = indices.length * width;
+  const result = factors ? new Float64Array(budget.taken(length)) : emptyLike(data, length, budget);
   indices.forEach((index, row) => {
     if (index < 0) return;
     const factor = factors?.[row] ?? 1;
-    for (let column = 0; column < columns; column++) result[row * columns + column] = data[index * columns + column]! * factor;
+    const to = row * width + Math.floor(index / rows) * columns;
+    for (let column = 0; column < columns; column++) result[to + column] = data[(index % rows) * columns + column]! * factor;
   });
-  return { rows: indices.length, columns, data: result };
+  return { rows: indices.length, columns: width, data: result };
 }
 
 /** Numbers that are only moved keep their type; numbers that are computed with become float64. */

@@ -2,6 +2,7 @@ import type { Numbers } from "../../network.js";
 import { intended, isWhole } from "./decode.js";
 import { placesOf } from "./elementwise.js";
 import type { Term } from "./graph.js";
+import { dense } from "./maps.js";
 import {
   alongBatch,
   broadcastShape,
@@ -324,19 +325,13 @@ function lookUp(call: Call, table: Moved, axis: number, index: Feature): Feature
   const numbers = numbersOf(call, table);
   const hits = placesOf(call, index.node, rows);
   const count = index.node.width;
-  const data = new Float64Array(graph.budget.taken(count * width * (count * rows)));
-  const found = new Float64Array(graph.budget.taken(count * width * (count * rows)));
-  for (let i = 0; i < count; i++)
-    for (let k = 0; k < width; k++)
-      for (let row = 0; row < rows; row++) {
-        const at = (i * width + k) * count * rows + i * rows + row;
-        data[at] = numbers[row * width + k]!;
-        found[at] = 1;
-      }
-  const matrix = { rows: count * width, columns: count * rows };
+  const data = new Float64Array(graph.budget.taken(width * rows));
+  for (let k = 0; k < width; k++) for (let row = 0; row < rows; row++) data[k * rows + row] = numbers[row * width + k]!;
+  const found = new Float64Array(graph.budget.taken(width * rows)).fill(1);
+  const matrix = { rows: width, columns: rows };
   // log 1 is 0, and log 0 no number of a table.
-  const beyond = graph.activation(graph.mapped(hits, { kind: "dense", matrix: { ...matrix, data: found } }), "log");
-  const looked = graph.mapped(hits, { kind: "dense", matrix: { ...matrix, data } });
+  const beyond = graph.activation(graph.mapped(hits, dense({ ...matrix, data: found }, count)), "log");
+  const looked = graph.mapped(hits, dense({ ...matrix, data }, count));
   return feature([...index.shape, ...table.shape.slice(1)], index.batch, graph.sum(looked, beyond), table.type);
 }
 

@@ -92,7 +92,7 @@ function repeatedOf(node: Node): Node | null {
 function meanOf(node: Node): Node | null {
   if (node.kind !== "linear" || node.width !== 1 || node.terms.length !== 1 || node.bias) return null;
   const { node: inner, map } = node.terms[0]!;
-  return map.kind === "dense" && map.matrix.data.every((value) => near(value, 1 / inner.width)) ? inner : null;
+  return map.kind === "dense" && map.times === 1 && map.matrix.data.every((value) => near(value, 1 / inner.width)) ? inner : null;
 }
 
 /** x of x - mean(x). */

@@ -1,7 +1,7 @@
 import type { Numbers } from "../../network.js";
 import { onto, requireOneType, computed, scale, type Numeric } from "./elementwise.js";
 import type { Node } from "./graph.js";
-import type { LinearMap } from "./maps.js";
+import { dense, type LinearMap } from "./maps.js";
 import { transpose } from "./movement.js";
 import { multiply } from "./patterns.js";
 import { alongBatch, feature, numbersOf, sizeOf, sourcesOf, stridesOf, type Call, type Constant, type Feature } from "./values.js";
@@ -75,21 +75,19 @@ export function contract(
   { left, inner, right, outputs }: Record<"left" | "inner" | "right" | "outputs", number>,
 ): Node {
   if (inner === 0 || outputs === 0 || left * right === 0) call.refuse("it has a dimension of 0");
-  const rows = left * outputs * right;
-  const columns = left * inner * right;
+  const rows = outputs * right;
+  const columns = inner * right;
   let data = weight;
-  if (left * right > 1) {
+  if (right > 1) {
     data =
       weight instanceof Float32Array
         ? new Float32Array(call.graph.budget.taken(rows * columns))
         : new Float64Array(call.graph.budget.taken(rows * columns));
-    for (let l = 0; l < left; l++)
-      for (let m = 0; m < outputs; m++)
-        for (let k = 0; k < inner; k++)
-          for (let r = 0; r < right; r++)
-            data[((l * outputs + m) * right + r) * columns + (l * inner + k) * right + r] = weight[m * inner + k]!;
+    for (let m = 0; m < outputs; m++)
+      for (let k = 0; k < inner; k++)
+        for (let r = 0; r < right; r++) data[(m * right + r) * columns + k * right + r] = weight[m * inner + k]!;
   }
-  return call.graph.mapped(node, { kind: "dense", matrix: { rows, columns, data } });
+  return call.graph.mapped(node, dense({ rows, columns, data }, left));
 }
 
 /** a [rows, inner] times the transpose of b [columns, inner]. */
@@ -229,17 +227,24 @@ function contraction(call: Call, given: readonly Factor[], out: readonly string[
     const product = multiply(call.graph, a!, b!);
     return feature(shape, place, terms === 1 ? product : call.graph.mapped(product, summing(call, rows, terms)), type);
   }
-  const columns = first.node.width;
-  const data = new Float64Array(call.graph.budget.taken(rows * columns));
-  const at = elements[factors.findIndex(({ value }) => value === first)]!;
-  for (let choice = 0; choice < rows * terms; choice++) data[Math.floor(choice / terms) * columns + at[choice]!]! += factorAt(choice);
-  return feature(shape, place, call.graph.mapped(first.node, { kind: "dense", matrix: { rows, columns, data } }), type);
+  const index = factors.findIndex(({ value }) => value === first);
+  // Leading axes that no constant has are parts, all with one matrix.
+  const isPart = (label: string, axis: number): boolean =>
+    factors[index]!.labels[axis] === label &&
+    first.shape[axis] === sizes.get(label) &&
+    factors[index]!.labels.lastIndexOf(label) === axis &&
+    factors.every(({ value, labels }) => value === first || !labels.includes(label));
+  const split = out.findIndex((label, axis) => !isPart(label, axis));
+  const times = sizeOf(shape.slice(0, split < 0 ? shape.length : split));
+  const [height, columns] = [rows / times, first.node.width / times];
+  const data = new Float64Array(call.graph.budget.taken(height * columns));
+  for (let choice = 0; choice < height * terms; choice++)
+    data[Math.floor(choice / terms) * columns + elements[index]![choice]!]! += factorAt(choice);
+  return feature(shape, place, call.graph.mapped(first.node, dense({ rows: height, columns, data }, times)), type);
 }
 
 /** Σ of each run of as many elements. */
 function summing(call: Call, rows: number, terms: number): LinearMap {
-  const columns = rows * terms;
-  const data = new Float32Array(call.graph.budget.taken(rows * columns));
-  for (let column = 0; column < columns; column++) data[Math.floor(column / terms) * columns + column] = 1;
-  return { kind: "dense", matrix: { rows, columns, data } };
+  const data = new Float32Array(call.graph.budget.taken(terms)).fill(1);
+  return dense({ rows: 1, columns: terms, data }, rows);
 }
