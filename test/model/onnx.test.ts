@@ -1622,6 +1622,25 @@ describe("refusals", () => {
       },
       'MatMul "n1": its inputs have the batch on different axes, which couples the points of a batch',
     ],
+    [
+      "attention over many particles",
+      {
+        nodes: [
+          ["MatMul", ["x", "w"], ["flat"]],
+          ["Reshape", ["flat", "shape"], ["q"]],
+          ["Transpose", ["q"], ["k"], { perm: [0, 2, 1] }],
+          ["MatMul", ["q", "k"], ["scores"]],
+          ["ReduceSum", ["scores", "axes"], ["sum"], { keepdims: 0 }],
+          ["Mul", ["x", "sum"], ["v"]],
+        ],
+        initializers: {
+          w: { shape: [3, 4096], data: Array(3 * 4096).fill(0.1) },
+          shape: { shape: [3], type: 7, data: [-1, 64, 64] },
+          axes: { shape: [2], type: 7, data: [1, 2] },
+        },
+      },
+      'MatMul "n3": it sums 262144 products of two tensors that both depend on the inputs; it could be read, but the field is too general',
+    ],
     ["a softmax over the batch", { nodes: [["Softmax", ["x"], ["v"], { axis: 0 }]] }, 'Softmax "n0": it divides by a sum along the batch'],
     [
       "control flow",

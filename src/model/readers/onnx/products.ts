@@ -6,6 +6,9 @@ import { transpose } from "./movement.js";
 import { multiply } from "./patterns.js";
 import { alongBatch, feature, numbersOf, sizeOf, sourcesOf, stridesOf, type Call, type Constant, type Feature } from "./values.js";
 
+/** Factors are selected by matrices: so many numbers of these are taken for a product of two that both move. */
+const MOST_SELECTED = 2 ** 23;
+
 export function gemm(call: Call): Numeric {
   const side = (index: number, name: string): Numeric => {
     const value = call.value(index);
@@ -221,6 +224,11 @@ function contraction(call: Call, given: readonly Factor[], out: readonly string[
   }
   const [first, second] = features as [Feature, Feature?];
   if (second) {
+    const products = rows * terms;
+    if (products * (first.node.width + second.node.width) > MOST_SELECTED)
+      call.refuse(
+        `it sums ${products} products of two tensors that both depend on the inputs; it could be read, but the field is too general to be written out at this size: expected fewer or narrower parts`,
+      );
     const [a, b] = [first, second].map(({ node }, i) =>
       call.graph.mapped(node, { kind: "pick", columns: node.width, indices: elements[i]!, factors: null }),
     );
