@@ -26,6 +26,7 @@ export {
   type LinearOperation,
   type Matrix,
   type Repeated,
+  type Tensor,
   type Weight,
   type MlpOptions,
   type Network,
@@ -33,9 +34,19 @@ export {
   type Operand,
   type NormOperation,
   type Operation,
+  type Place,
   type ProductOperation,
   type WeightInput,
 } from "./model/network.js";
+export {
+  parameterLayout,
+  parametersOf,
+  withParameters,
+  type Parameter,
+  type ParameterInput,
+  type ParameterLayout,
+  type ParameterSlot,
+} from "./model/parameters.js";
 export { parseOnnx, type OnnxOptions } from "./model/readers/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/readers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";

@@ -85,6 +85,25 @@ export interface NormOperation {
 /** One step of a {@link Network}. */
 export type Operation = LinearOperation | ActivationOperation | ProductOperation | NormOperation;
 
+/** Where numbers of a tensor stand: entry [row, column] of a part is number offset + row rowStride + column columnStride of it. */
+export interface Place {
+  /** Index of a linear operation. */
+  readonly operation: number;
+  /** The weight of one of its terms, or its bias; a list of numbers, a bias or a diagonal, runs along its columns. */
+  readonly part: number | "bias";
+  readonly offset: number;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+/** A named tensor of a network: weights and biases as their file has them. */
+export interface Tensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** All that it gives. */
+  readonly places: readonly Place[];
+}
+
 /**
  * A vector field f: R^d x R^c -> R^d as a graph of operations in topological order; the last one is the velocity.
  * Made by {@link mlp} or by a file reader; never changed afterwards.
@@ -98,6 +117,8 @@ export interface Network {
   readonly contextSize: number;
   /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d]. */
   readonly operations: readonly Operation[];
+  /** Weights and biases by the names of their file, in its order; what no tensor gives has a name made out of its operation. */
+  readonly tensors?: readonly Tensor[];
   /** Sentences of the reader: what it took for state and context and why, what a file does not show, what it left out. */
   readonly notes?: readonly string[];
 }
@@ -160,6 +181,8 @@ export interface MlpOptions extends ChainOptions {
 
 /** One linear layer, and what messages call its parts. */
 export interface LinearLayer {
+  /** The tensors that the weight and the bias are as they stand; absent where they were computed. */
+  readonly tensors?: { readonly weight: TensorName; readonly bias?: TensorName };
   readonly weight: Matrix;
   readonly weightName: string;
   readonly bias: Numbers | null;
@@ -170,6 +193,12 @@ export interface LinearLayer {
   readonly slopes?: Numbers;
   /** What scales the activation's results, in order. */
   readonly after?: readonly Affine[];
+}
+
+/** A tensor's name, and whether it is stored [inputs, outputs]. */
+export interface TensorName {
+  readonly name: string;
+  readonly isTransposed?: boolean;
 }
 
 /** gain ∘ a + bias, both [outputs] of the layer: a BatchNorm that is not trained any more. */
@@ -195,7 +224,8 @@ export function mlp(options: MlpOptions): Network {
     const biasName = `layers[${index}].bias`;
     const weight = readWeight(input, `mlp: ${weightName}`, layers.at(-1)?.weight.rows);
     const bias = input.bias == null ? null : readNumbers(input.bias, `mlp: ${biasName}`);
-    layers.push({ weight, weightName, bias, biasName });
+    const tensors = { weight: { name: `${index}.weight` }, ...(bias && { bias: { name: `${index}.bias` } }) };
+    layers.push({ weight, weightName, bias, biasName, tensors });
   }
   return linearChain("mlp", layers, options);
 }
@@ -245,19 +275,21 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
 
   const activations = readActivations(source, options.activation, layers);
   const operations: Operation[] = [];
+  const tensors: Tensor[] = [];
   const scale = ({ gain, bias }: Affine): void => {
     operations.push({ kind: "linear", terms: [{ operand: operations.length - 1, weight: { diagonal: gain } }], bias });
   };
-  for (const [index, { weight, bias, before = [], slopes, after = [] }] of layers.entries()) {
-    const terms: { operand: Operand; weight: Matrix }[] = [];
-    if (index > 0) terms.push({ operand: operations.length - 1, weight });
+  for (const [index, { weight, bias, tensors: names, before = [], slopes, after = [] }] of layers.entries()) {
+    const terms: { operand: Operand; weight: Matrix; first: number }[] = [];
+    if (index > 0) terms.push({ operand: operations.length - 1, weight, first: 0 });
     else {
       const stateFrom = contextColumns === "last" ? 0 : contextSize;
       const contextFrom = contextColumns === "last" ? stateSize : 0;
-      terms.push({ operand: "state", weight: sliceColumns(weight, stateFrom, stateSize) });
-      if (contextSize > 0) terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize) });
+      terms.push({ operand: "state", weight: sliceColumns(weight, stateFrom, stateSize), first: stateFrom });
+      if (contextSize > 0) terms.push({ operand: "context", weight: sliceColumns(weight, contextFrom, contextSize), first: contextFrom });
     }
-    operations.push({ kind: "linear", terms, bias });
+    if (names) tensors.push(...tensorsOfLayer(names, operations.length, weight, terms));
+    operations.push({ kind: "linear", terms: terms.map(({ operand, weight: part }) => ({ operand, weight: part })), bias });
     before.forEach(scale);
     const z = operations.length - 1;
     const activation = activations[index];
@@ -276,7 +308,23 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
     }
     after.forEach(scale);
   }
-  return { stateSize, contextSize, operations };
+  return { stateSize, contextSize, tensors, operations };
+}
+
+function tensorsOfLayer(
+  { weight: { name, isTransposed = false }, bias }: NonNullable<LinearLayer["tensors"]>,
+  operation: number,
+  { rows, columns }: Matrix,
+  terms: readonly { readonly first: number }[],
+): Tensor[] {
+  const [rowStride, columnStride] = isTransposed ? [1, rows] : [columns, 1];
+  const places = terms.map(({ first }, part) => ({ operation, part, offset: first * columnStride, rowStride, columnStride }));
+  const tensors = [{ name, shape: isTransposed ? [columns, rows] : [rows, columns], places }];
+  if (bias) {
+    const place = { operation, part: "bias", offset: 0, rowStride: 0, columnStride: 1 } as const;
+    return [...tensors, { name: bias.name, shape: [rows], places: [place] }];
+  }
+  return tensors;
 }
 
 /**

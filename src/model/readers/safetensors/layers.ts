@@ -74,6 +74,7 @@ export function readLayers(tensors: readonly Tensor[], options: LayerOptions): {
       weightName: `tensor ${quote(linear.main.name)}`,
       bias: bias?.read() ?? null,
       biasName: `tensor ${quote(bias?.name)}`,
+      ...tensorNames(linear),
       before: [],
       after: [],
     };
@@ -82,6 +83,14 @@ export function readLayers(tensors: readonly Tensor[], options: LayerOptions): {
   if (betweens.some(({ isNorm }) => isNorm))
     notes.push(`a BatchNorm's epsilon is taken for ${batchNormEpsilon}, PyTorch's default, which a state_dict does not show`);
   return { layers, notes };
+}
+
+/** The tensors that training would change: none of a weight that is a function of others. */
+function tensorNames({ parts, main }: Linear): Pick<LinearLayer, "tensors"> {
+  const isTransposed = main === parts.get("kernel");
+  if (!isTransposed && main !== parts.get("weight")) return {};
+  const bias = parts.get("bias");
+  return { tensors: { weight: { name: main.name, isTransposed }, ...(bias && { bias: { name: bias.name } }) } };
 }
 
 /** A layer while what follows it is put in place. */

@@ -1,0 +1,184 @@
+import { InputError, quote } from "../errors.js";
+import {
+  widthOfLinear,
+  type LinearOperation,
+  type Network,
+  type Numbers,
+  type Operation,
+  type Place,
+  type Tensor,
+  type Weight,
+} from "./network.js";
+
+/** Numbers of a network that training changes, as {@link parametersOf} gives them. */
+export interface Parameter {
+  /** Row-major. */
+  readonly data: Float32Array;
+  readonly shape: readonly number[];
+}
+
+/** A tensor in one flat buffer of all parameters. */
+export interface ParameterSlot {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Where it begins, in floats. */
+  readonly offset: number;
+}
+
+/** Where the parameters of a network lie in one flat buffer, one after another without holes. */
+export interface ParameterLayout {
+  readonly tensors: readonly ParameterSlot[];
+  /** Floats of all together. */
+  readonly size: number;
+}
+
+const tensors = new WeakMap<Network, readonly Tensor[]>();
+
+/**
+ * The tensors of a network, each once: those that its reader named, in the file's order, and for what no name is known "3.weight"
+ * and "3.bias" of operation 3, "3.weight.1" of its second term where it has several. Factors that are all 1 are no tensors: they
+ * take something as it is.
+ */
+export function tensorsOf(network: Network): readonly Tensor[] {
+  let known = tensors.get(network);
+  if (!known) tensors.set(network, (known = listTensors(network)));
+  return known;
+}
+
+function listTensors({ operations, tensors: named = [] }: Network): readonly Tensor[] {
+  const placed = new Set(named.flatMap(({ places }) => places.map(({ operation, part }) => `${operation} ${part}`)));
+  const names = new Set(named.map(({ name }) => name));
+  const unique = (name: string): string => {
+    let free = name;
+    for (let i = 2; names.has(free); i++) free = `${name} ${i}`;
+    names.add(free);
+    return free;
+  };
+  const rest: Tensor[] = [];
+  operations.forEach((operation, index) => {
+    if (operation.kind !== "linear") return;
+    const add = (part: Place["part"], name: string, shape: readonly number[]): void => {
+      if (placed.has(`${index} ${part}`)) return;
+      const places = [{ operation: index, part, offset: 0, rowStride: shape.length > 1 ? shape[1]! : 0, columnStride: 1 }];
+      rest.push({ name: unique(name), shape, places });
+    };
+    operation.terms.forEach(({ weight }, term) => {
+      const name = `${index}.weight${operation.terms.length > 1 ? `.${term}` : ""}`;
+      if (!isIdentity(weight)) add(term, name, shapeOf(weight));
+    });
+    if (operation.bias) add("bias", `${index}.bias`, [widthOfLinear(operation)]);
+  });
+  return [...named, ...rest];
+}
+
+function isIdentity(weight: Weight): boolean {
+  return "diagonal" in weight && weight.diagonal.every((factor) => factor === 1);
+}
+
+/** [rows, columns] of a matrix, of the one that parts share, or [n] of a diagonal. */
+function shapeOf(weight: Weight): readonly number[] {
+  if ("diagonal" in weight) return [weight.diagonal.length];
+  const { rows, columns } = "block" in weight ? weight.block : weight;
+  return [rows, columns];
+}
+
+/** The numbers of a part of an operation, and how many columns they have: one where they are a list. */
+export function numbersOf({ terms, bias }: LinearOperation, part: Place["part"]): { numbers: Numbers; columns: number } {
+  if (part === "bias") return { numbers: bias!, columns: 1 };
+  const { weight } = terms[part]!;
+  if ("diagonal" in weight) return { numbers: weight.diagonal, columns: 1 };
+  const { data, columns } = "block" in weight ? weight.block : weight;
+  return { numbers: data, columns };
+}
+
+/** Where number `index` of a part lies in the tensor. */
+export function positionOf({ offset, rowStride, columnStride }: Place, index: number, columns: number): number {
+  // A list runs along its columns.
+  return columns === 1 && rowStride === 0
+    ? offset + index * columnStride
+    : offset + Math.floor(index / columns) * rowStride + (index % columns) * columnStride;
+}
+
+/**
+ * The weights and biases of a network by name, in order: of a safetensors file its own tensors, of `mlp` "0.weight" [outputs,
+ * inputs], "0.bias" [outputs], "1.weight" and so on, of an ONNX file its initializers where they are weights as they stand, else
+ * "3.weight" of operation 3. Copies, in float32.
+ */
+export function parametersOf(network: Network): Record<string, Parameter> {
+  return Object.fromEntries(
+    tensorsOf(network).map(({ name, shape, places }) => {
+      const data = new Float32Array(shape.reduce((product, n) => product * n, 1));
+      for (const place of places) {
+        const { numbers, columns } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
+        numbers.forEach((value, index) => (data[positionOf(place, index, columns)] = value));
+      }
+      return [name, { data, shape }];
+    }),
+  );
+}
+
+/** The flat buffer that gradients of parameters are given in by encodeVjp: {@link parametersOf}'s tensors in their order. */
+export function parameterLayout(network: Network): ParameterLayout {
+  let size = 0;
+  const slots = tensorsOf(network).map(({ name, shape }) => {
+    const slot = { name, shape, offset: size };
+    size += shape.reduce((product, n) => product * n, 1);
+    return slot;
+  });
+  return { tensors: slots, size };
+}
+
+/** Numbers of one parameter, row-major, with or without their shape. */
+export type ParameterInput = ArrayLike<number> | { readonly data: ArrayLike<number>; readonly shape?: readonly number[] | undefined };
+
+/**
+ * The same network with other numbers, by name as {@link parametersOf} gives them; those left out stay as they are. The network
+ * given is not changed.
+ *
+ * @throws InputError where a name is unknown, a shape another, or a number not finite in float32.
+ */
+export function withParameters(network: Network, parameters: Readonly<Record<string, ParameterInput>>): Network {
+  const all = tensorsOf(network);
+  const operations: Operation[] = [...network.operations];
+  for (const [name, given] of Object.entries(parameters)) {
+    const tensor = all.find((each) => each.name === name);
+    if (!tensor)
+      throw new InputError(`parameters has ${quote(name)}; expected names out of ${all.map((each) => quote(each.name)).join(", ")}`);
+    const data = readParameter(tensor, given);
+    for (const place of tensor.places) {
+      const operation = operations[place.operation] as LinearOperation;
+      const { numbers, columns } = numbersOf(operation, place.part);
+      const moved = new (data.constructor as Float64ArrayConstructor)(numbers.length).map(
+        (_, index) => data[positionOf(place, index, columns)]!,
+      );
+      operations[place.operation] = withNumbers(operation, place.part, moved);
+    }
+  }
+  return { ...network, tensors: all, operations };
+}
+
+function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers {
+  const size = shape.reduce((product, n) => product * n, 1);
+  const data: unknown = typeof given === "object" && given !== null && "data" in given ? given.data : given;
+  const length = typeof data === "object" && data !== null && "length" in data ? data.length : undefined;
+  if (length !== size)
+    throw new InputError(`parameter ${quote(name)} has ${quote(length)} numbers; expected ${size}, [${shape.join(", ")}]`);
+  const own = typeof given === "object" && "shape" in given ? given.shape : undefined;
+  if (own !== undefined && String(own) !== String(shape))
+    throw new InputError(`parameter ${quote(name)} has the shape [${own.join(", ")}]; expected [${shape.join(", ")}]`);
+  const numbers = data instanceof Float32Array ? data : Float64Array.from(data as ArrayLike<number>);
+  const bad = numbers.findIndex((value) => !Number.isFinite(Math.fround(value)));
+  if (bad >= 0) throw new InputError(`parameter ${quote(name)} holds ${numbers[bad]} at position ${bad}; expected finite numbers`);
+  return numbers;
+}
+
+function withNumbers(operation: LinearOperation, part: Place["part"], data: Numbers): LinearOperation {
+  if (part === "bias") return { ...operation, bias: data };
+  const terms = operation.terms.map((term, index): LinearOperation["terms"][number] => {
+    const { operand, weight } = term;
+    if (index !== part) return term;
+    if ("diagonal" in weight) return { operand, weight: { diagonal: data } };
+    return { operand, weight: "block" in weight ? { ...weight, block: { ...weight.block, data } } : { ...weight, data } };
+  });
+  return { ...operation, terms };
+}
