@@ -151,7 +151,11 @@ describe("names and options", () => {
     const second: Entry = ["2.weight", [2, 2], [1, 2, 3, 4]];
     const last = floats({ activation: "tanh", context: "1" }, [["0.weight", [2, 3], [1, 2, 9, 3, 4, 8]], second]);
     const first = [["0.weight", [2, 3], [9, 1, 2, 8, 3, 4]], second] satisfies Entry[];
-    const read = (...given: Parameters<typeof parseSafetensors>): unknown => ({ ...parseSafetensors(...given), notes: null });
+    const read = (...given: Parameters<typeof parseSafetensors>): unknown => ({
+      ...parseSafetensors(...given),
+      notes: null,
+      tensors: null,
+    });
     const expected = read(last);
     expect(read(last, { contextColumns: "last" })).toEqual(expected);
     expect(read(floats({ activation: "tanh" }, first), { contextColumns: "first" })).toEqual(expected);

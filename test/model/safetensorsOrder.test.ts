@@ -105,7 +105,7 @@ describe("the order of layers", () => {
     ],
     ["equal", (i) => layer(`net.${"ab"[i % 2]}${"q".repeat(i / 2)}`.slice(0, 60) + "z".repeat(i / 2), 2, 2)],
   ])("takes bounded time for 20 000 layers, %s", (_, make) => {
-    const start = performance.now();
+    const start = process.cpuUsage();
     const layers = Array.from({ length: 20_000 }, (__, i) => ({ ...make(i) }));
     try {
       expect(orderLayers(layers)).toHaveLength(20_000);
@@ -113,6 +113,7 @@ describe("the order of layers", () => {
       expect(String(error)).toMatch(/the order|same numbers/);
       expect(String(error).length).toBeLessThan(3000);
     }
-    expect(performance.now() - start).toBeLessThan(5000);
+    const { user, system } = process.cpuUsage(start);
+    expect((user + system) / 1000).toBeLessThan(10_000);
   });
 });
