@@ -20,6 +20,53 @@ export interface JvpOptions extends RunOptions {
   readonly value?: boolean | undefined;
 }
 
+/** What the results of a network are weighed with: L = Σ_b (value_b · f(x_b) + divergence_b ∇·f(x_b)). At least one is given. */
+export interface Cotangents {
+  /** ∂L/∂f(x_b), [B, d]. Default none. */
+  readonly value?: BatchInput | null | undefined;
+  /** ∂L/∂(∇·f(x_b)): [B], or one number for all points. Default none. */
+  readonly divergence?: ArrayLike<number> | number | null | undefined;
+}
+
+/** What a gradient may be taken for. */
+export type Wrt = "points" | "context" | "parameters";
+
+/** What {@link Field.vjp} is asked for, and how. */
+export interface VjpOptions<W extends Wrt = Wrt, O extends "value" | "divergence" = "value" | "divergence">
+  extends Omit<PlanOptions, "outputs" | "contextPer" | "step">, RunOptions {
+  /** What the gradient is taken for. Default the points alone. */
+  readonly wrt?: readonly W[] | undefined;
+  /** Whether the value, the divergence or both are given beside the gradient, of the same pass. Default none. */
+  readonly outputs?: readonly O[] | undefined;
+  /** One vector for all points, or one per point; required where the network takes a context. */
+  readonly context?: ContextInput | null | undefined;
+}
+
+/** A gradient of one tensor. */
+export interface Gradient<A = Float32Array> {
+  /** Row-major. */
+  readonly data: A;
+  readonly shape: readonly number[];
+}
+
+/** ∂L/∂ what was asked for, and what was asked for beside it. */
+export type Vjp<W extends Wrt = Wrt, O extends "value" | "divergence" = "value" | "divergence", A = Float32Array> = {
+  /** The method whose trace was differentiated; "value" where the divergence has no part in it. */
+  readonly method: Method | "value";
+  /** The leading batch shape of the points: [B] for a flat array. */
+  readonly shape: readonly number[];
+} & (Wrt extends W ? Partial<Gradients<A>> : Pick<Gradients<A>, W>) &
+  ("value" | "divergence" extends O ? Partial<Arrays<O, A>> : Arrays<O, A>);
+
+interface Gradients<A> {
+  /** ∂L/∂x_b, [...shape, d]. */
+  readonly points: A;
+  /** ∂L/∂context_b, [...shape, c]; [c], summed over the points, where one context serves all. */
+  readonly context: A;
+  /** ∂L/∂ each tensor of {@link parametersOf}, by its name. */
+  readonly parameters: Readonly<Record<string, Gradient<A>>>;
+}
+
 /**
  * Results, row-major, with the batch shape of the points in front; those that were asked for:
  * `value`, f(x), [...shape, d]; `divergence`, Σ ∂f_i/∂x_i, [...shape]; `diagonal`, ∂f_i/∂x_i, [...shape, d];

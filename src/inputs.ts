@@ -1,5 +1,6 @@
 /** All that a caller hands in, checked once, before any work is done. */
 import { InputError, quote } from "./errors.js";
+import type { Cotangents, Wrt } from "./evaluation.js";
 import type { Network } from "./model/network.js";
 
 /** Points, tangents or contexts [B, width]: flat and row-major, or with any leading batch shape in `shape`. */
@@ -13,6 +14,39 @@ export type BatchInput =
       /** Any batch shape, then the size of one vector: [..., width]. */
       readonly shape: readonly number[];
     };
+
+/** @throws InputError where there is none, or one does not fit the points. */
+export function readCotangents(given: Cotangents, stateSize: number, count: number): { value: Batch | null; divergence: Weights | null } {
+  checkObject("cotangents", given);
+  const value = given.value == null ? null : readBatch(given.value, stateSize, "the cotangent of value");
+  if (value && value.count !== count)
+    throw new InputError(`the cotangent of value has ${value.count} vectors of ${stateSize}; expected ${count}, one per point`);
+  const weights = given.divergence == null ? null : given.divergence;
+  if (value === null && weights === null) throw new InputError("cotangents has neither value nor divergence; expected at least one");
+  if (weights === null || typeof weights === "number")
+    return { value, divergence: weights === null ? null : { data: [weights], shared: true } };
+  const { data } = readBatch(weights as BatchInput, 1, "the cotangent of divergence");
+  if (data.length !== count)
+    throw new InputError(`the cotangent of divergence has ${data.length} numbers; expected ${count}, one per point, or one number`);
+  return { value, divergence: { data, shared: false } };
+}
+
+/** A number for each point, or one for all. */
+export interface Weights {
+  readonly data: Batch["data"];
+  readonly shared: boolean;
+}
+
+const WRT: readonly Wrt[] = ["points", "context", "parameters"];
+
+/** @throws InputError where something else is asked for. */
+export function readWrt(given: readonly Wrt[] | undefined, contextSize: number): readonly Wrt[] {
+  const wrt = given ?? ["points"];
+  if (!Array.isArray(wrt) || wrt.length === 0 || !wrt.every((each) => WRT.includes(each)))
+    throw new InputError(`wrt is ${quote(wrt)}; expected a list out of ${WRT.map((each) => quote(each)).join(", ")}`);
+  if (contextSize === 0 && wrt.includes("context")) throw new InputError(`wrt has "context"; the network takes none`);
+  return WRT.filter((each) => wrt.includes(each));
+}
 
 /** One vector for all points (a number where it has one component), or one per point. */
 export type ContextInput = number | BatchInput;
