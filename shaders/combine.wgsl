@@ -1,7 +1,7 @@
-// z = prior + f ∘ x, out = σ(z), slope = σ'(z), for every row (a point, a moved copy of one, or a context).
+// z = prior + f ∘ x, out = σ(z), slope = σ'(z), curvature = σ''(z), for every row (a point, a moved copy of one, or a context).
 // The prior is the bias, or what other terms have summed up; f is a constant row or another value.
 // One invocation computes one vec4 of one row.
-// Needs: lib/dispatch.wgsl, and activation(z) -> (σ(z), σ'(z)).
+// Needs: lib/dispatch.wgsl, and derivatives(z) -> (σ(z), σ'(z), σ''(z)).
 
 struct Parameters {
   rows: u32,
@@ -14,6 +14,7 @@ struct Parameters {
   out_stride: u32,
   out_width: u32,       // how many of a row's outputs are stored
   keeps_slope: u32,
+  keeps_curvature: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -22,6 +23,7 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> f: array<vec4f>;           // [rows or 1, outer]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
 @group(0) @binding(5) var<storage, read_write> slope: array<f32>;   // [rows, 4 outer]
+@group(0) @binding(6) var<storage, read_write> curvature: array<f32>;   // [rows, 4 outer]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
@@ -35,12 +37,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   for (var lane = 0u; lane < 4u; lane++) {
     let column = output * 4u + lane;
     // Padding stays 0: σ(0) may be huge, as that of a reciprocal, and products of it overflow into real lanes as NaN.
-    let result = select(vec2f(), activation(z[lane]), column < p.size);
+    let result = select(vec3f(), derivatives(z[lane]), column < p.size);
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }
     if (p.keeps_slope == 1u) {
       slope[row * p.outer * 4u + column] = result.y;
+    }
+    if (p.keeps_curvature == 1u) {
+      curvature[row * p.outer * 4u + column] = result.z;
     }
   }
 }

@@ -1,7 +1,7 @@
-// z = prior + W a, out = σ(z), slope = σ'(z), for every row (a point, a moved copy of one, or a context).
+// z = prior + W a, out = σ(z), slope = σ'(z), curvature = σ''(z), for every row (a point, a moved copy of one, or a context).
 // The prior is the bias, or what other terms have summed up.
 // One invocation computes a tile of consecutive rows and outputs: lib/product.wgsl adds the loops, or src/kernels/tuned/tiles.ts others.
-// Needs: activation(z) -> (σ(z), σ'(z)); Weight, a number or a vec4 of them.
+// Needs: derivatives(z) -> (σ(z), σ'(z), σ''(z)); Weight, a number or a vec4 of them.
 
 struct Parameters {
   rows: u32,
@@ -17,6 +17,7 @@ struct Parameters {
   out_stride: u32,
   out_width: u32,       // how many of a row's outputs are stored
   keeps_slope: u32,
+  keeps_curvature: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -25,6 +26,7 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, inner]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
 @group(0) @binding(5) var<storage, read_write> slope: array<f32>;   // [rows, 4 outer]
+@group(0) @binding(6) var<storage, read_write> curvature: array<f32>;   // [rows, 4 outer]
 
 fn address(row: u32) -> u32 {
   return row * p.input_per_row;
@@ -45,12 +47,15 @@ fn finish(row: u32, output: u32, z: vec4f) {
   for (var lane = 0u; lane < 4u; lane++) {
     let column = output * 4u + lane;
     // Padding stays 0: σ(0) may be huge, as that of a reciprocal, and products of it overflow into real lanes as NaN.
-    let result = select(vec2f(), activation(z[lane]), column < p.size);
+    let result = select(vec3f(), derivatives(z[lane]), column < p.size);
     if (column < p.out_width) {
       out[p.out_offset + row * p.out_stride + column] = result.x;
     }
     if (p.keeps_slope == 1u) {
       slope[row * p.outer * 4u + column] = result.y;
+    }
+    if (p.keeps_curvature == 1u) {
+      curvature[row * p.outer * 4u + column] = result.z;
     }
   }
 }

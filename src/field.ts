@@ -1,8 +1,9 @@
-import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "./evaluation.js";
+import type { Cotangents, EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "./evaluation.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
 import { encodeSteps } from "./gpu/encode.js";
 import { asGpuError, checked, DeviceWatch, whenFailed } from "./gpu/errors.js";
+import { Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
@@ -17,16 +18,16 @@ import {
   type ReserveOptions,
   type VectorFieldOptions,
 } from "./fieldOptions.js";
-import { checkCount, checkObject, ownOptions, readInputs, startRun, type BatchInput } from "./inputs.js";
+import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { Network } from "./model/network.js";
-import { makeJvpPlan, makePlan } from "./plan/choose.js";
+import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
 import { parametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
-import type { Plan } from "./plan/plan.js";
+import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
 import { matricesOf, type Chunk, type Route, type ScheduleLimits } from "./schedule/steps.js";
@@ -167,6 +168,66 @@ export class VectorField implements Field<Float32Array> {
   }
 
   /**
+   * The gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)) for the cotangents e (`value`, [B, d]) and c (`divergence`, [B] or one number),
+   * with respect to what `wrt` names: the points (the default), the context, the parameters. Reverse mode over the trace's own plan: by
+   * the bilinear form of two hidden layers at some 2 times the price of the gradient of f alone, whatever d is.
+   *
+   * `method` names the trace that is differentiated: an exact one, all of which have one gradient, or "hutchinson", whose gradient is
+   * that of the estimate by the same probes. `outputs` gives value and divergence of the same pass.
+   *
+   * A point with a NaN or an infinity in it, in its context or its cotangents, gets NaN in its rows, and so do all sums over the points:
+   * the parameters' gradients, and that of a context which serves all.
+   *
+   * Errors: float32 rounding, some 1e-6 of a tensor's largest entry. Equal calls give equal bits on one device.
+   *
+   * @throws as {@link VectorField.evaluate} does; PlanError for method "difference".
+   */
+  async vjp<W extends Wrt = "points", O extends "value" | "divergence" = never>(
+    points: BatchInput,
+    cotangents: Cotangents,
+    given: VjpOptions<W, O> = {},
+  ): Promise<Vjp<W, O>> {
+    this.checkUsable();
+    const options = ownOptions(given);
+    const { outputs: wantedOutputs = [], wrt: wantedWrt, ...planOptions } = options;
+    if (wantedOutputs.length > 0) readRunOptions({ ...planOptions, outputs: wantedOutputs });
+    readRunOptions({ ...planOptions, outputs: ["divergence"] });
+    const inputs = readInputs(this.network, points, options.context, null, cotangents);
+    const wrt = readWrt(wantedWrt, this.network.contextSize);
+    startRun(options);
+    const { count } = inputs;
+    const wantsTrace = wantedOutputs.includes("divergence" as O);
+    // Contexts in runs have gradients of their own, point by point.
+    const context = inputs.context && {
+      ...inputs.context,
+      runs: wrt.includes("context") && !inputs.context.shared ? null : inputs.context.runs,
+    };
+    const divergenceCotangent = inputs.divergenceCotangent ?? (wantsTrace ? { data: new Float32Array(1), shared: true } : null);
+    const plan = this.gradientPlan(planOptions, {
+      outputs: wantedOutputs,
+      value: inputs.valueCotangent !== null,
+      divergence: divergenceCotangent !== null,
+      wrt,
+      contextPer: context === null || context.runs !== null ? "batch" : "point",
+    });
+    const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
+    const job = { plan, parameters: parametersOf(options), variant: this.tuner.plain };
+    await run(job, { ...inputs, context, divergenceCotangent }, this.shared(), options, (read, first, rows, data) =>
+      results.take(read, first, rows, data),
+    );
+    results.finish(inputs.nonFinite);
+    return {
+      method: plan.method,
+      shape: inputs.shape,
+      ...(results.points && { points: results.points }),
+      ...(results.context && { context: results.context }),
+      ...(wrt.includes("parameters") && { parameters: results.parameters() }),
+      ...(results.value && { value: results.value }),
+      ...(results.divergence && { divergence: results.divergence }),
+    } as Vjp<W, O>;
+  }
+
+  /**
    * Records the evaluation into the caller's command encoder, or its open compute pass; nothing is submitted or read back.
    * It may be called again before a submit with other counts, contexts and buffers. Rows with a NaN or an infinity, and rows that
    * overflow float32 on the way, are unspecified. How long a submission runs is the caller's business.
@@ -303,6 +364,23 @@ export class VectorField implements Field<Float32Array> {
     const { chunkSize = null, probes = DEFAULT_PROBES, probesPer = "point", contextPer = "point" } = options;
     const key = JSON.stringify([outputs, method, chunkSize, probes, probesPer, contextPer]);
     return this.plans.get(key, () => makePlan(this.network, options));
+  }
+
+  private gradientPlan(
+    { chunkSize, probes, probesPer, method }: PlanOptions,
+    wanted: Pick<GradientOptions, "value" | "divergence" | "contextPer"> & { outputs: GradientOptions["outputs"]; wrt: readonly Wrt[] },
+  ): GradientPlan {
+    const options = { ...wanted, chunkSize, probes, probesPer, method };
+    return this.plans.get(`gradient ${JSON.stringify(options)}`, () =>
+      makeGradientPlan(this.network, {
+        ...options,
+        wrt: {
+          points: wanted.wrt.includes("points"),
+          context: wanted.wrt.includes("context"),
+          parameters: wanted.wrt.includes("parameters"),
+        },
+      }),
+    ) as GradientPlan;
   }
 
   private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {

@@ -103,12 +103,15 @@ export interface Inputs {
   readonly context: { readonly data: Float32Array<ArrayBuffer>; readonly shared: boolean; readonly runs: readonly number[] | null } | null;
   /** [count, d]; null where none are given. */
   readonly tangents: Float32Array<ArrayBuffer> | null;
-  /** [count]: 1 where a point, its context or its tangent holds a NaN or an infinity, after rounding to float32. */
+  /** ∂L/∂f [count, d], and ∂L/∂(∇·f) [1 or count]; null where none are given. */
+  readonly valueCotangent: Float32Array<ArrayBuffer> | null;
+  readonly divergenceCotangent: { readonly data: Float32Array<ArrayBuffer>; readonly shared: boolean } | null;
+  /** [count]: 1 where a point, its context, its tangent or a cotangent holds a NaN or an infinity, after rounding to float32. */
   readonly nonFinite: Uint8Array<ArrayBuffer>;
 }
 
 /**
- * Reads and copies points, context and tangents.
+ * Reads and copies points, context, tangents and cotangents.
  * @throws InputError where one does not fit the network or the others.
  */
 export function readInputs(
@@ -116,6 +119,7 @@ export function readInputs(
   points: BatchInput,
   context: ContextInput | null | undefined,
   tangents: BatchInput | null,
+  cotangents: Cotangents | null = null,
 ): Inputs {
   const batch = readBatch(points, stateSize, "points");
   const { count, shape } = batch;
@@ -123,6 +127,7 @@ export function readInputs(
   if (directions && directions.count !== count)
     throw new InputError(`tangents has ${directions.count} vectors of ${stateSize}; expected ${count}, one per point`);
   const contexts = readContext(context, contextSize, count);
+  const weights = cotangents && readCotangents(cotangents, stateSize, count);
   const nonFinite = new Uint8Array(count);
   return {
     count,
@@ -132,6 +137,11 @@ export function readInputs(
     points: copyFinite(batch.data, count, nonFinite),
     context: contexts && { ...contexts, data: copyFinite(contexts.data, contexts.shared ? 1 : count, nonFinite) },
     tangents: directions && copyFinite(directions.data, count, nonFinite),
+    valueCotangent: (weights?.value ?? null) && copyFinite(weights!.value!.data, count, nonFinite),
+    divergenceCotangent: (weights?.divergence ?? null) && {
+      ...weights!.divergence!,
+      data: copyFinite(weights!.divergence!.data, weights!.divergence!.shared ? 1 : count, nonFinite),
+    },
     nonFinite,
   };
 }

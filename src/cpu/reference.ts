@@ -250,7 +250,7 @@ type Trace = (at: TraceArguments) => void;
 
 function makeTrace(plan: Plan, forward: Forward, { seed, step }: PlanParameters): Trace | null {
   const { graph } = plan;
-  if (plan.kind === "value") return null;
+  if (plan.kind === "value" || plan.kind === "gradient") return null;
   if (plan.kind === "difference") return differences(graph, step, forward);
   if (plan.probesPer) return estimate(graph, plan.probesPer, seed, plan.tangents);
   if (plan.method === "cyclic") return cycle(plan);

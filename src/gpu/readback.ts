@@ -1,4 +1,4 @@
-import { STAGING_BUFFERS, type Read } from "../schedule/steps.js";
+import { floatsOf, STAGING_BUFFERS, type Read } from "../schedule/steps.js";
 import { USAGE, type Scratch } from "./buffers.js";
 import { asGpuError } from "./errors.js";
 
@@ -34,11 +34,12 @@ export class Readback {
   /** Records the copies of the results of `count` points; call after free(), before the submit. */
   copy(encoder: GPUCommandEncoder, reads: readonly Read[], count: number, scratch: Scratch): void {
     let at = 0;
-    const bytes = reads.reduce((sum, { width }) => sum + 4 * width * count, 0);
+    const bytes = reads.reduce((sum, read) => sum + 4 * floatsOf(read, count), 0);
     const staging = this.staging(bytes);
-    for (const { scratch: name, width } of reads) {
-      encoder.copyBufferToBuffer(scratch.get(name), 0, staging, at, 4 * width * count);
-      at += 4 * width * count;
+    for (const read of reads) {
+      const size = 4 * floatsOf(read, count);
+      encoder.copyBufferToBuffer(scratch.get(read.scratch), 0, staging, at, size);
+      at += size;
     }
   }
 
@@ -77,7 +78,7 @@ export class Readback {
     count: number,
     take: (read: Read, data: Float32Array) => void,
   ): Promise<void> {
-    const bytes = reads.reduce((sum, { width }) => sum + 4 * width * count, 0);
+    const bytes = reads.reduce((sum, read) => sum + 4 * floatsOf(read, count), 0);
     await staging.mapAsync(MAP_READ, 0, bytes).catch((error: unknown) => {
       throw asGpuError(staging.label, error);
     });
@@ -85,8 +86,9 @@ export class Readback {
       const mapped = staging.getMappedRange(0, bytes);
       let at = 0;
       for (const read of reads) {
-        take(read, new Float32Array(mapped, at, read.width * count));
-        at += 4 * read.width * count;
+        const floats = floatsOf(read, count);
+        take(read, new Float32Array(mapped, at, floats));
+        at += 4 * floats;
       }
     } finally {
       staging.unmap();

@@ -70,7 +70,7 @@ export async function run(
   const { count: total } = inputs;
   const runs = inputs.context ? inputs.context.runs : [0];
   const starts = runs ?? [0];
-  const route: Route = { to: "host", sharedContext: runs !== null };
+  const route: Route = { to: "host", sharedContext: runs !== null, sharedCotangent: inputs.divergenceCotangent?.shared === true };
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
   let nextRun = 0;
@@ -177,7 +177,8 @@ async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, c
 type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
 
 /** The chunk's part of the inputs; a field whose divergence is constant reads no points. */
-function uploadsOf({ first, count, scratch }: Chunk, { points, context, tangents, stateSize, contextSize }: Inputs): Upload[] {
+function uploadsOf({ first, count, scratch }: Chunk, inputs: Inputs): Upload[] {
+  const { points, context, tangents, valueCotangent, divergenceCotangent, stateSize, contextSize } = inputs;
   const rows = (data: Float32Array<ArrayBuffer>, width: number, from: number, number: number): Float32Array<ArrayBuffer> =>
     data.subarray(from * width, (from + number) * width);
   const uploads: Upload[] = [["points", rows(points, stateSize, first, count)]];
@@ -186,5 +187,10 @@ function uploadsOf({ first, count, scratch }: Chunk, { points, context, tangents
     uploads.push(["context", rows(context.data, contextSize, context.shared ? 0 : first, one ? 1 : count)]);
   }
   if (tangents) uploads.push(["tangents", rows(tangents, stateSize, first, count)]);
+  if (valueCotangent) uploads.push(["value cotangent", rows(valueCotangent, stateSize, first, count)]);
+  if (divergenceCotangent) {
+    const { data, shared } = divergenceCotangent;
+    uploads.push(["divergence cotangent", shared ? data : rows(data, 1, first, count)]);
+  }
   return uploads.filter(([name]) => scratch.has(name));
 }

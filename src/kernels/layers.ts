@@ -5,8 +5,10 @@ import contract from "../../shaders/contract.wgsl?raw";
 import diagonal from "../../shaders/diagonal.wgsl?raw";
 import difference from "../../shaders/difference.wgsl?raw";
 import dot from "../../shaders/dot.wgsl?raw";
+import fold from "../../shaders/fold.wgsl?raw";
 import gather from "../../shaders/gather.wgsl?raw";
 import activations from "../../shaders/lib/activations.wgsl?raw";
+import curvatures from "../../shaders/lib/curvatures.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
 import norms from "../../shaders/lib/norms.wgsl?raw";
 import product from "../../shaders/lib/product.wgsl?raw";
@@ -15,12 +17,14 @@ import productStored from "../../shaders/lib/product_stored.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
 import tangents from "../../shaders/lib/tangents.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
+import normFold from "../../shaders/norm_fold.wgsl?raw";
 import normTangent from "../../shaders/norm_tangent.wgsl?raw";
+import outer from "../../shaders/outer.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
 import { Recent } from "../recent.js";
-import { activationWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
+import { activationWgsl, curvatureWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
 import type { Kernel } from "../schedule/kernel.js";
 import { WORKGROUP_SIZE, type KernelName, type Step, type Variant } from "../schedule/steps.js";
 import type { Ending, Scaling, Tile } from "../schedule/tile.js";
@@ -37,6 +41,9 @@ const TEXTS: Record<KernelName, string> = {
   carry,
   blend,
   norm_tangent: normTangent,
+  fold,
+  outer,
+  norm_fold: normFold,
   contract,
   dot,
   diagonal,
@@ -47,6 +54,8 @@ const TEXTS: Record<KernelName, string> = {
 const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
+/** Those that gradients alone run; they are compiled when a gradient is first asked for. */
+const OF_GRADIENTS: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold"]);
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 
@@ -87,19 +96,28 @@ const kernels = new Recent<string, Kernel>(512);
  * The kernel of a step. Widths are parameters, not constants, so a device compiles each kernel once for all networks, those
  * that end with an activation once per activation, and products once per tile.
  */
-export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling">): Kernel {
-  const { kernel, activation, tile, scaling } = step;
+export function kernelOf(step: Pick<Step, "kernel" | "activation" | "tile" | "scaling" | "curved">): Kernel {
+  const { kernel, activation, tile, scaling, curved } = step;
   if (typeof kernel !== "string") return kernel.kernel;
   const ending = ACTIVATED.has(kernel) ? ` ${textOf(activation ?? IDENTITY)}` : "";
   const scaled = scaling === "none" ? "" : scaling === "each" ? ", scaled" : ", scaled together";
-  const label = `${kernel}${ending}${scaled}${tile ? `, ${tile.name}` : ""}`;
-  return kernels.get(label, () => makeKernel(label, kernel, activation, tile, scaling));
+  const label = `${kernel}${ending}${curved ? " curved" : ""}${scaled}${tile ? `, ${tile.name}` : ""}`;
+  return kernels.get(label, () => makeKernel(label, kernel, step));
 }
 
-function makeKernel(label: string, kernel: KernelName, activation: Activation | null, tile: Tile | null, scaling: Scaling): Kernel {
+function makeKernel(
+  label: string,
+  kernel: KernelName,
+  { activation, tile, scaling, curved }: Pick<Step, "activation" | "tile" | "scaling" | "curved">,
+): Kernel {
   const constants = [`const WORKGROUP_SIZE = ${tile?.workgroup ?? WORKGROUP_SIZE}u`];
   const parts = [dispatch, norms];
-  if (ACTIVATED.has(kernel)) parts.push(special, activations, activationWgsl(activation ?? IDENTITY));
+  if (ACTIVATED.has(kernel)) {
+    parts.push(special, activations, activationWgsl(activation ?? IDENTITY));
+    if (curved) parts.push(curvatures, curvatureWgsl(activation ?? IDENTITY));
+    const derivatives = curved ? "activation_with_curvature(z)" : "vec3f(activation(z), 0.0)";
+    parts.push(`fn derivatives(z: f32) -> vec3f { return ${derivatives}; }`);
+  }
   if (TANGENTS.has(kernel)) {
     constants.push(`const SCALED = ${scaling !== "none"}`);
     parts.push(tangents);
@@ -114,8 +132,8 @@ function makeKernel(label: string, kernel: KernelName, activation: Activation | 
 /** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */
 export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile): Kernel[] {
   const make = (kernel: KernelName, activation: Activation | null, scaling: Scaling = "none"): Kernel =>
-    kernelOf({ kernel, activation, scaling, tile: PRODUCTS[kernel] ? tile : null });
-  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !ACTIVATED.has(kernel));
+    kernelOf({ kernel, activation, scaling, tile: PRODUCTS[kernel] ? tile : null, curved: false });
+  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !ACTIVATED.has(kernel) && !OF_GRADIENTS.has(kernel));
   return [
     ...names.flatMap((kernel) =>
       (TANGENTS.has(kernel) ? tile.scalings : (["none"] as const)).map((scaling) => make(kernel, null, scaling)),

@@ -63,15 +63,17 @@ export function forwardMultiplyAdds({ nodes }: Graph): number {
 }
 
 /** Every candidate with its price; cyclic has one per start and merging, or none where the graph has no cycle. */
-export function candidatesOf(graph: Graph, options: PlanOptions = {}): readonly PlannedCandidate[] {
+export function candidatesOf(graph: Graph, options: PlanOptions = {}, isForGradient = false): readonly PlannedCandidate[] {
   const d = graph.stateSize;
   const basis: Rows = { kind: "matrix", matrix: identity(d) };
-  const sharesContext = graph.contextSize === 0 || options.contextPer === "batch";
+  // A gradient reads the tangents of every point.
+  const sharesContext = isForGradient ? "never" : graph.contextSize === 0 || options.contextPer === "batch";
   const atOnce = (tangents: number): number => Math.min(tangents, options.chunkSize ?? tangents);
   const diagonal = new Pushforward(graph, basis, sharesContext);
   diagonal.contractDiagonal();
   const jacobian = new Pushforward(graph, basis, sharesContext);
-  jacobian.store("jacobian");
+  if (isForGradient) jacobian.contractWith(basis);
+  else jacobian.store("jacobian");
   const all = { tangents: d, tangentsAtOnce: atOnce(d), diagonal: true };
   const estimator = hutchinson(graph, options, sharesContext);
   return [

@@ -1,10 +1,12 @@
 import { PlanError } from "../errors.js";
+import { adjointOf, type AdjointOptions } from "./adjoint.js";
+import type { Method, Output } from "./outputs.js";
 import type { Network } from "../model/network.js";
 import { candidatesOf, type Candidate } from "./candidates.js";
 import { graphOf } from "./graph.js";
 import { readPlanOptions, type PlanOptions, type Wanted } from "./options.js";
-import type { Plan } from "./plan.js";
-import { withForward } from "./program.js";
+import type { GradientPlan, Plan } from "./plan.js";
+import { tangentsOf, withForward } from "./program.js";
 import { Pushforward } from "./pushforward.js";
 
 /**
@@ -34,6 +36,47 @@ export function makeJvpPlan(network: Network, wantsValue: boolean): Plan {
     tangentsAtOnce: 1,
     diagonal: false,
     probesPer: null,
+  };
+}
+
+/** What a gradient is asked for. */
+export interface GradientOptions extends Omit<PlanOptions, "outputs"> {
+  readonly outputs: readonly Extract<Output, "value" | "divergence">[];
+  /** Which cotangents are given. */
+  readonly value: boolean;
+  readonly divergence: boolean;
+  readonly wrt: AdjointOptions["wrt"];
+}
+
+/**
+ * The plan of field.vjp: the trace by the method named or the cheapest exact one, and back through it.
+ * @throws PlanError where the method does not exist or has no gradient; InputError for options out of range.
+ */
+export function makeGradientPlan(network: Network, options: GradientOptions): GradientPlan {
+  const graph = graphOf(network);
+  const { outputs, wrt } = options;
+  const wanted = readPlanOptions({ ...options, outputs: ["divergence"] });
+  if (wanted.method === "difference")
+    throw new PlanError('method "difference" has no gradient here; expected an exact method or "hutchinson"');
+  const sharesContext = graph.contextSize === 0 || options.contextPer === "batch";
+  const wantsTrace = outputs.includes("divergence");
+  const plan =
+    options.divergence || wantsTrace ? chooseCandidate(candidatesOf(graph, options, true), wanted).planFor(["divergence"]) : null;
+  if (plan && plan.kind !== "trace") throw new TypeError(`a plan of the kind ${plan.kind} has no gradient`);
+  const share = plan?.probesPer ? 1 / plan.tangents : 1;
+  const trace = plan && { instructions: tangentsOf(plan.instructions), tangents: plan.tangents, share };
+  const adjoint = adjointOf(graph, { wrt, value: options.value, trace, wantsTrace, wantsValue: outputs.includes("value"), sharesContext });
+  return {
+    kind: "gradient",
+    method: (plan?.method ?? "value") as Method | "value",
+    graph,
+    outputs,
+    instructions: adjoint.forward,
+    tangents: plan?.tangents ?? 0,
+    tangentsAtOnce: plan?.tangentsAtOnce ?? 1,
+    probesPer: plan?.probesPer ?? null,
+    share,
+    adjoint,
   };
 }
 

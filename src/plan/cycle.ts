@@ -32,7 +32,7 @@ export interface CyclicProgram {
  * nothing scales merged or not. Empty where more than one path leads from the state to the velocity, skips of the state
  * itself apart.
  */
-export function cyclicPrograms(graph: Graph, sharesContext: boolean): CyclicProgram[] {
+export function cyclicPrograms(graph: Graph, sharesContext: boolean | "never"): CyclicProgram[] {
   const path = readPath(graph);
   if (!path) return [];
   const { links, skips } = path;
@@ -40,7 +40,7 @@ export function cyclicPrograms(graph: Graph, sharesContext: boolean): CyclicProg
   if (links.at(-1)!.scale.length === 0 && links.length > 1) cycles.push(mergeLinks(links, (index) => index === links.length - 1));
   if (links.slice(0, -1).some(({ scale }) => scale.length === 0)) cycles.push(mergeLinks(links, () => true));
   return cycles
-    .flatMap((cycle) => programsOf(cycle, (tangents) => isShared(tangents, graph, sharesContext)))
+    .flatMap((cycle) => programsOf(cycle, (tangents) => sharesContext !== "never" && isShared(tangents, graph, sharesContext)))
     .map((program) => ({ ...program, instructions: [...program.instructions, ...skips.map(addSkip)] }));
 }
 
@@ -123,7 +123,7 @@ function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => bool
         instructions.push(contraction(matrix, from, last.matrix, scale, last.scale));
         break;
       }
-      const register = { index, width: matrix.rows, shared };
+      const register = { index, width: matrix.rows, shared, per: "tangent" } as const;
       instructions.push({ kind: "carry", matrix, from, into: { kind: "register", register }, endScale: [], adds: false });
       from = { rows: { kind: "register", register }, scale };
       // A gate on the way, of a context that all points share, is folded once: only a dot product is left.

@@ -15,7 +15,7 @@ export interface Estimator {
 export const DEFAULT_PROBES = 16;
 
 /** vᵀ J v for Rademacher probes v. What shared probes alone decide is computed once for all points. */
-export function hutchinson(graph: Graph, options: PlanOptions, sharesContext: boolean): Estimator {
+export function hutchinson(graph: Graph, options: PlanOptions, sharesContext: boolean | "never"): Estimator {
   const { probes = DEFAULT_PROBES, probesPer = "point" } = options;
   const rows: Rows = { kind: "probes", shared: probesPer === "batch" };
   const pushforward = new Pushforward(graph, rows, sharesContext);

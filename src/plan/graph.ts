@@ -1,6 +1,6 @@
 import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
-import { lazily, repeated, rowOf, type PlannedMatrix } from "./matrices.js";
+import { lazily, repeated, rowOf, type MatrixPlace, type PlannedMatrix } from "./matrices.js";
 import { widthOfLinear, type Network, type Operand, type Operation, type Weight } from "../model/network.js";
 
 /** A part of a node's sum; `source` is a node. */
@@ -106,7 +106,7 @@ class GraphBuilder {
 
   build(): Graph {
     const { operations, stateSize, contextSize } = this.network;
-    operations.forEach((operation, index) => (this.nodeOf[index] = this.read(operation)));
+    operations.forEach((operation, index) => (this.nodeOf[index] = this.read(operation, index)));
     const output = this.nodeOf.at(-1);
     if (output === undefined || this.drafts[output]!.width !== stateSize)
       throw new ModelError(
@@ -130,7 +130,7 @@ class GraphBuilder {
     return operand === "state" ? STATE : operand === "context" ? CONTEXT : this.nodeOf[operand]!;
   }
 
-  private read(operation: Operation): number {
+  private read(operation: Operation, index: number): number {
     switch (operation.kind) {
       case "activation": {
         const source = this.node(operation.operand);
@@ -156,9 +156,9 @@ class GraphBuilder {
         return this.add(this.drafts[source]!.width, { kind: "norm", source, centered: operation.centered, epsilon: operation.epsilon });
       }
       case "linear": {
-        const terms = operation.terms.flatMap(({ operand, weight }) => this.terms(operand, weight));
+        const terms = operation.terms.flatMap(({ operand, weight }, part) => this.terms(operand, weight, { operation: index, part }));
         const width = widthOfLinear(operation);
-        const bias = operation.bias && rowOf(this.name("b"), operation.bias);
+        const bias = operation.bias && rowOf(this.name("b"), operation.bias, { operation: index, part: "bias" });
         const fixed = terms.filter(({ source }) => !this.drafts[source]!.moves);
         if (fixed.length === 0 || fixed.length === terms.length) return this.add(width, { kind: "sum", terms, bias });
         // What the context alone decides is a shift that all points of one context share.
@@ -170,16 +170,16 @@ class GraphBuilder {
   }
 
   /** One term, or those of a sum that is read here alone and needs no node of its own. */
-  private terms(operand: Operand, weight: Weight): Term[] {
+  private terms(operand: Operand, weight: Weight, place: MatrixPlace): Term[] {
     const source = this.node(operand);
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
     if (!("diagonal" in weight)) {
       const name = this.name(this.drafts[source]!.moves ? "W" : "C");
-      const matrix = "block" in weight ? repeated(lazily(name, weight.block), weight.times) : lazily(name, weight);
+      const matrix = "block" in weight ? repeated(lazily(name, weight.block, place), weight.times) : lazily(name, weight, place);
       return [{ kind: "dense", source, matrix }];
     }
     const { diagonal } = weight;
-    const factors = diagonal.every((factor) => factor === 1) ? null : rowOf(this.name("d"), diagonal);
+    const factors = diagonal.every((factor) => factor === 1) ? null : rowOf(this.name("d"), diagonal, place);
     const { body, activation } = this.drafts[source]!;
     if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
       return [...body.terms];

@@ -17,7 +17,23 @@ export interface PlannedMatrix {
   readonly diagonal: PlannedMatrix | null;
   /** Of a block-diagonal matrix the blocks, beneath one another in one matrix as wide as a block; null where it is not known to be one. */
   readonly blocks: PlannedMatrix | null;
+  /** Where its numbers stand in the network, of a weight or a bias as it is; null for what is computed or constant. */
+  readonly place: MatrixPlace | null;
+  /** What it is computed of, and how a gradient of it becomes gradients of those; null where it is computed of nothing. */
+  readonly origin: Origin | null;
   build(): Matrix;
+}
+
+/** An operation of the network, and which of its terms' weights, or its bias. */
+export interface MatrixPlace {
+  readonly operation: number;
+  readonly part: number | "bias";
+}
+
+interface Origin {
+  readonly operands: readonly PlannedMatrix[];
+  /** From the gradient of the result to those of the operands, in their order; null for one that has no part in it. */
+  readonly pullBack: (gradient: PlannedMatrix) => readonly (PlannedMatrix | null)[];
 }
 
 /** The numbers that a matrix is given by: all, or those of its blocks. */
@@ -35,6 +51,8 @@ interface Properties {
   readonly isOnes?: boolean;
   readonly diagonal?: PlannedMatrix;
   readonly blocks?: PlannedMatrix;
+  readonly place?: MatrixPlace;
+  readonly origin?: Origin;
 }
 
 function planned(
@@ -42,11 +60,11 @@ function planned(
   rows: number,
   columns: number,
   compute: () => Matrix,
-  { isMerged = false, isOnes = false, diagonal, blocks }: Properties = {},
+  { isMerged = false, isOnes = false, diagonal = null!, blocks = null!, place = null!, origin = null! }: Properties = {},
 ): PlannedMatrix {
   let built: Matrix | undefined;
   const build = (): Matrix => (built ??= compute());
-  return { name, rows, columns, isMerged, isOnes, diagonal: diagonal ?? null, blocks: blocks ?? null, build };
+  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, origin, build };
 }
 
 /** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */
@@ -69,13 +87,14 @@ function once(way: string, operands: readonly PlannedMatrix[], make: () => Plann
 }
 
 /** A matrix of the network as it is. */
-export function lazily(name: string, matrix: Matrix): PlannedMatrix {
-  return planned(name, matrix.rows, matrix.columns, () => matrix);
+export function lazily(name: string, matrix: Matrix, place?: MatrixPlace): PlannedMatrix {
+  return planned(name, matrix.rows, matrix.columns, () => matrix, place && { place });
 }
 
 /** A row [1, n]. */
-export function rowOf(name: string, values: ArrayLike<number>): PlannedMatrix {
-  return planned(name, 1, values.length, () => ({ rows: 1, columns: values.length, data: Float64Array.from(values) }));
+export function rowOf(name: string, values: ArrayLike<number>, place?: MatrixPlace): PlannedMatrix {
+  const build = (): Matrix => ({ rows: 1, columns: values.length, data: Float64Array.from(values) });
+  return planned(name, 1, values.length, build, place && { place });
 }
 
 function computed(
@@ -100,7 +119,15 @@ export function repeated(a: PlannedMatrix, times: number): PlannedMatrix {
     const numbers = a.build().data;
     for (let n = 0; n < times; n++) data.set(numbers, n * numbers.length);
   };
-  return blockDiagonal(computed(a.name, times * rows, columns, fill), times);
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [sumOfParts(gradient, times)];
+  return blockDiagonal(computed(a.name, times * rows, columns, fill, { origin: { operands: [a], pullBack } }), times);
+}
+
+/** The sum of as many matrices that lie beneath one another. */
+function sumOfParts(a: PlannedMatrix, times: number): PlannedMatrix {
+  const size = (a.rows / times) * a.columns;
+  const fill = (data: Float64Array): void => a.build().data.forEach((value, index) => (data[index % size]! += value));
+  return computed(`parts of ${a.name}`, a.rows / times, a.columns, fill);
 }
 
 /** The matrix with these blocks, which lie beneath one another. */
@@ -112,7 +139,22 @@ function blockDiagonal(blocks: PlannedMatrix, count: number): PlannedMatrix {
       data.set(numbers.subarray(row * width, (row + 1) * width), row * columns + Math.floor((row * count) / rows) * width);
   };
   const { name, isMerged } = blocks;
-  return once(`block diagonal ${count}`, [blocks], () => computed(name, rows, columns, fill, { blocks, isMerged }));
+  const origin = { operands: [blocks], pullBack: (gradient: PlannedMatrix) => [blocksOf(gradient, count)] };
+  return once(`block diagonal ${count}`, [blocks], () => computed(name, rows, columns, fill, { blocks, isMerged, origin }));
+}
+
+/** The diagonal blocks of a matrix, beneath one another. */
+function blocksOf(a: PlannedMatrix, count: number): PlannedMatrix {
+  if (a.blocks && a.columns === count * a.blocks.columns) return a.blocks;
+  const [height, width] = [a.rows / count, a.columns / count];
+  const fill = (data: Float64Array): void => {
+    const numbers = a.build().data;
+    for (let row = 0; row < a.rows; row++) {
+      const from = row * a.columns + Math.floor(row / height) * width;
+      data.set(numbers.subarray(from, from + width), row * width);
+    }
+  };
+  return computed(`blocks of ${a.name}`, a.rows, width, fill);
 }
 
 /** How many blocks two matrices have, where both have as many; 0 otherwise. */
@@ -127,13 +169,15 @@ export function transposed(a: PlannedMatrix): PlannedMatrix {
   if (a.blocks) return blockDiagonal(transposedBlocks(a.blocks, a.columns / a.blocks.columns), a.columns / a.blocks.columns);
   return once("transposed", [a], () => {
     const { rows, columns } = a;
-    return planned(`columns of ${a.name}`, columns, rows, () => {
+    const flip = (): Matrix => {
       const { data } = a.build();
       const flipped = new (data.constructor as Float64ArrayConstructor)(data.length);
       for (let row = 0; row < rows; row++)
         for (let column = 0; column < columns; column++) flipped[column * rows + row] = data[row * columns + column]!;
       return { rows: columns, columns: rows, data: flipped };
-    });
+    };
+    const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [transposed(gradient)] };
+    return planned(`columns of ${a.name}`, columns, rows, flip, { origin });
   });
 }
 
@@ -145,7 +189,8 @@ function transposedBlocks(a: PlannedMatrix, count: number): PlannedMatrix {
       const [row, column] = [Math.floor(index / columns), index % columns];
       data[(Math.floor(row / rows) * columns + column) * rows + (row % rows)] = value;
     });
-  return once(`transposed blocks ${count}`, [a], () => computed(`columns of ${a.name}`, count * columns, rows, fill));
+  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [transposedBlocks(gradient, count)] };
+  return once(`transposed blocks ${count}`, [a], () => computed(`columns of ${a.name}`, count * columns, rows, fill, { origin }));
 }
 
 /** The product A B, in float64. */
@@ -170,7 +215,13 @@ function mergedBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): Planne
       }
     }
   };
-  return once(`merge ${count}`, [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, { isMerged: true }));
+  // G Bᵀ and Aᵀ G.
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
+    mergedBlocks(gradient, transposedBlocks(b, count), count),
+    mergedBlocks(transposedBlocks(a, count), gradient, count),
+  ];
+  const properties = { isMerged: true, origin: { operands: [a, b], pullBack } };
+  return once(`merge ${count}`, [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, properties));
 }
 
 /** A ∘ Bᵀ, in float64: tr(D_2 A D_1 B) = d_2ᵀ (A ∘ Bᵀ) d_1 for diagonal D. */
@@ -192,7 +243,13 @@ function productOfBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): Pla
         data[row * columns + column] = left[row * columns + column]! * right[(first + column) * height + (row % height)]!;
     }
   };
-  return once(`diagonal product ${count}`, [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, { isMerged: true }));
+  // G ∘ Bᵀ and (G ∘ A)ᵀ = Gᵀ ∘ Aᵀ.
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
+    productOfBlocks(gradient, b, count),
+    productOfBlocks(transposedBlocks(gradient, count), a, count),
+  ];
+  const properties = { isMerged: true, origin: { operands: [a, b], pullBack } };
+  return once(`diagonal product ${count}`, [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, properties));
 }
 
 /** A + B. */
@@ -204,7 +261,8 @@ export function sum(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
     const [left, right] = [a.build().data, b.build().data];
     for (let index = 0; index < data.length; index++) data[index] = left[index]! + right[index]!;
   };
-  return once("sum", [a, b], () => computed(`(${a.name} + ${b.name})`, a.rows, a.columns, fill, { isMerged: true }));
+  const origin = { operands: [a, b], pullBack: (gradient: PlannedMatrix) => [gradient, gradient] };
+  return once("sum", [a, b], () => computed(`(${a.name} + ${b.name})`, a.rows, a.columns, fill, { isMerged: true, origin }));
 }
 
 /** A diag(d): column i times d_i, for a row d [1, columns]. */
@@ -216,7 +274,12 @@ export function scaleColumns(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix 
     const [numbers, factors] = [a.build().data, d.build().data];
     for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[index % a.columns]!;
   };
-  return once("scale columns", [a, d], () => computed(`${a.name} ${d.name}`, a.rows, a.columns, fill, { isMerged: true }));
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
+    scaleColumns(gradient, d),
+    reshaped(rowDots(transposed(gradient), transposed(a)), 1, a.columns),
+  ];
+  const properties = { isMerged: true, origin: { operands: [a, d], pullBack } };
+  return once("scale columns", [a, d], () => computed(`${a.name} ${d.name}`, a.rows, a.columns, fill, properties));
 }
 
 /** diag(d) A: row i times d_i, for a row d [1, rows]. */
@@ -228,7 +291,9 @@ export function scaleRows(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
     const [numbers, factors] = [a.build().data, d.build().data];
     for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[Math.floor(index / a.columns)]!;
   };
-  return once("scale rows", [a, d], () => computed(`${d.name} ${a.name}`, a.rows, a.columns, fill, { isMerged: true }));
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [scaleRows(gradient, d), reshaped(rowDots(gradient, a), 1, a.rows)];
+  const properties = { isMerged: true, origin: { operands: [a, d], pullBack } };
+  return once("scale rows", [a, d], () => computed(`${d.name} ${a.name}`, a.rows, a.columns, fill, properties));
 }
 
 /** Σ_i A[k,i] B[k,i] as a column [rows, 1]. */
@@ -242,7 +307,9 @@ export function rowDots(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
     const [left, right] = [a.build().data, b.build().data];
     for (let row = 0; row < a.rows; row++) for (let i = row * a.columns; i < (row + 1) * a.columns; i++) data[row]! += left[i]! * right[i]!;
   };
-  return once("row dots", [a, b], () => computed(`rows of ${a.name} times ${b.name}`, a.rows, 1, fill));
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [b, a].map((other) => scaleRows(other, reshaped(gradient, 1, a.rows)));
+  const origin = { operands: [a, b], pullBack };
+  return once("row dots", [a, b], () => computed(`rows of ${a.name} times ${b.name}`, a.rows, 1, fill, { origin }));
 }
 
 /** The diagonal as a column [n, 1]. */
@@ -252,14 +319,16 @@ export function diagonalColumn(a: PlannedMatrix): PlannedMatrix {
     const { data: numbers } = a.build();
     for (let index = 0; index < data.length; index++) data[index] = numbers[index * a.columns + index]!;
   };
-  return once("diagonal column", [a], () => computed(`diagonal of ${a.name}`, a.rows, 1, fill));
+  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [diagonalMatrix(reshaped(gradient, 1, a.rows))] };
+  return once("diagonal column", [a], () => computed(`diagonal of ${a.name}`, a.rows, 1, fill, { origin }));
 }
 
 /** The same numbers in another shape. */
 export function reshaped(a: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
   if (a.rows === rows && a.columns === columns) return a;
   const reshape = (): Matrix => ({ rows, columns, data: a.build().data });
-  return once(`reshaped ${rows} ${columns}`, [a], () => planned(a.name, rows, columns, reshape, { isOnes: a.isOnes }));
+  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [reshaped(gradient, a.rows, a.columns)] };
+  return once(`reshaped ${rows} ${columns}`, [a], () => planned(a.name, rows, columns, reshape, { isOnes: a.isOnes, origin }));
 }
 
 export function ones(rows: number, columns: number): PlannedMatrix {
@@ -278,7 +347,8 @@ export function identity(n: number): PlannedMatrix {
 function diagonalMatrix(d: PlannedMatrix): PlannedMatrix {
   const n = d.columns;
   const fill = (data: Float64Array): void => d.build().data.forEach((value, index) => (data[index * (n + 1)] = value));
-  return once("diagonal matrix", [d], () => computed(d.isOnes ? "identity" : `diag(${d.name})`, n, n, fill, { diagonal: d }));
+  const origin = { operands: [d], pullBack: (gradient: PlannedMatrix) => [reshaped(diagonalColumn(gradient), 1, n)] };
+  return once("diagonal matrix", [d], () => computed(d.isOnes ? "identity" : `diag(${d.name})`, n, n, fill, { diagonal: d, origin }));
 }
 
 /** Sums over a matrix as one row: of each row, of each column, or of everything. */
@@ -291,5 +361,46 @@ export function sums(a: PlannedMatrix, along: "rows" | "columns" | "all"): Plann
       for (let column = 0; column < columns; column++)
         totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
   };
-  return once(`sums of ${along}`, [a], () => computed(`sums of ${along} of ${a.name}`, 1, width, fill));
+  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => {
+    if (along === "rows") return [scaleRows(ones(rows, columns), gradient)];
+    if (along === "columns") return [scaleColumns(ones(rows, columns), gradient)];
+    return [merge(merge(ones(rows, 1), gradient), ones(1, columns))];
+  };
+  const origin = { operands: [a], pullBack };
+  return once(`sums of ${along}`, [a], () => computed(`sums of ${along} of ${a.name}`, 1, width, fill, { origin }));
+}
+
+/** Whether its numbers depend on the network's: a gradient of it means something. */
+export function isTrained({ place, origin }: PlannedMatrix): boolean {
+  return place !== null || (origin !== null && origin.operands.some(isTrained));
+}
+
+/**
+ * From gradients of planned matrices to those of the weights and biases that they are computed of: reverse mode over the matrices.
+ *
+ * @param gradients by the matrix, which may be computed or a weight itself
+ */
+export function pullBack(gradients: ReadonlyMap<PlannedMatrix, PlannedMatrix>): Map<PlannedMatrix, PlannedMatrix> {
+  const order: PlannedMatrix[] = [];
+  const seen = new Set<PlannedMatrix>();
+  const visit = (matrix: PlannedMatrix): void => {
+    if (seen.has(matrix)) return;
+    seen.add(matrix);
+    matrix.origin?.operands.forEach(visit);
+    order.push(matrix);
+  };
+  for (const matrix of gradients.keys()) visit(matrix);
+  const sums = new Map(gradients);
+  for (const matrix of order.reverse()) {
+    const gradient = sums.get(matrix);
+    if (!gradient || !matrix.origin) continue;
+    const { operands } = matrix.origin;
+    for (const [index, part] of matrix.origin.pullBack(gradient).entries()) {
+      const operand = operands[index]!;
+      if (!part || !isTrained(operand)) continue;
+      const before = sums.get(operand);
+      sums.set(operand, before ? sum(before, part) : part);
+    }
+  }
+  return new Map([...sums].filter(([matrix]) => matrix.place !== null));
 }

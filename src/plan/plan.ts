@@ -1,3 +1,4 @@
+import type { AdjointProgram } from "./adjoint.js";
 import type { Graph } from "./graph.js";
 import type { Method, Output } from "./outputs.js";
 import type { Instruction } from "./program.js";
@@ -37,5 +38,18 @@ export interface ValuePlan extends AnyPlan {
   readonly method: "value";
 }
 
+/** The gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)), and f and the trace beside it where they are outputs. */
+export interface GradientPlan extends AnyPlan {
+  readonly kind: "gradient";
+  readonly method: Method | "value";
+  /** K, the tangents of one point; 0 where the divergence has no part in it. */
+  readonly tangents: number;
+  readonly tangentsAtOnce: number;
+  readonly probesPer: "point" | "batch" | null;
+  /** What the terms are multiplied by in their sum: 1, or 1/K of an estimate. */
+  readonly share: number;
+  readonly adjoint: AdjointProgram;
+}
+
 /** How the outputs of a graph are computed: data alone, whatever the points, the device or the kernels. */
-export type Plan = TracePlan | DifferencePlan | ValuePlan;
+export type Plan = TracePlan | DifferencePlan | ValuePlan | GradientPlan;

@@ -7,24 +7,38 @@ export type Factor =
   /** σ'(z) of a node. */
   | { readonly kind: "slope"; readonly node: number }
   | { readonly kind: "value"; readonly node: number }
+  /** σ''(z) of a node. */
+  | { readonly kind: "curvature"; readonly node: number }
   | { readonly kind: "constant"; readonly row: PlannedMatrix };
 
 /** The product of its factors; 1 where there are none. */
 export type Scale = readonly Factor[];
 
-/** Where the tangents of a pass lie: K rows that all points share, the probes, the given tangents, or a register. */
+/**
+ * Where the tangents of a pass lie: K rows that all points share, the probes, the given tangents, or a register; or one row for a
+ * point: the value of a node, or ∂L/∂f.
+ */
 export type Rows =
   | { readonly kind: "matrix"; readonly matrix: PlannedMatrix }
   | { readonly kind: "probes"; readonly shared: boolean }
   | { readonly kind: "given" }
-  | { readonly kind: "register"; readonly register: Register };
+  | { readonly kind: "register"; readonly register: Register }
+  | { readonly kind: "value"; readonly node: number }
+  | { readonly kind: "cotangent" };
 
-/** Tangents of one node: [points, K, width], or [K, width] where all points share them. */
+/**
+ * Tangents of one node, or their adjoints: [points, K, width], or [K, width] where all points share them; or one row for a point,
+ * [points, width] or [width].
+ */
 export interface Register {
   readonly index: number;
   readonly width: number;
   readonly shared: boolean;
+  readonly per: "tangent" | "point";
 }
+
+/** What a tangent is multiplied with as a whole: ∂L/∂(∇·f) of its point times a share, or its own number out of a register [points, K]. */
+export type Weighting = { readonly kind: "cotangent"; readonly share: number } | { readonly kind: "register"; readonly register: Register };
 
 /** scale ∘ rows. */
 export interface Tangents {
@@ -49,6 +63,8 @@ export type ForwardInstruction =
       readonly bias: PlannedMatrix | null;
       readonly activation: Activation | null;
       readonly keepsSlope: boolean;
+      /** Whether σ'' is kept beside it too. */
+      readonly keepsCurvature?: boolean;
     }
   /** value = r (x - mean x) with r = 1/√(mean((x - mean x)²) + ε), the inverse deviation, kept; no mean where it is not centered. */
   | { readonly kind: "norm"; readonly node: Node; readonly source: number; readonly centered: boolean; readonly epsilon: number };
@@ -64,8 +80,15 @@ export type TangentInstruction =
       readonly endScale: Scale;
       readonly adds: boolean;
     }
-  /** into (+)= endScale ∘ scale ∘ rows */
-  | { readonly kind: "blend"; readonly from: Tangents; readonly into: Target; readonly endScale: Scale; readonly adds: boolean }
+  /** into (+)= weighting endScale ∘ scale ∘ rows */
+  | {
+      readonly kind: "blend";
+      readonly from: Tangents;
+      readonly into: Target;
+      readonly endScale: Scale;
+      readonly adds: boolean;
+      readonly weighting?: Weighting;
+    }
   /** into = r (t - mean t - y mean(y ∘ t)), with y the value of a norm's node and r its inverse deviation; no mean t where it is not centered */
   | { readonly kind: "norm tangent"; readonly node: number; readonly centered: boolean; readonly from: Tangents; readonly into: Target }
   /** terms_k (+)= endScale_k Σ_i rows[k,i] scale_i (W (from))[i], the product left out where `matrix` is null */
@@ -80,7 +103,53 @@ export type TangentInstruction =
       readonly adds: boolean;
       /** In the first pass only, as one column: a part of the trace that no tangent carries. */
       readonly once: boolean;
+      /** Where the terms go in the place of the trace's own: a register [points, K], each times ∂L/∂(∇·f). */
+      readonly into?: Register;
     };
+
+/** What only gradients need, beside carries and blends by transposed matrices. */
+export type AdjointInstruction =
+  | TangentInstruction
+  /** into (+)= endScale ∘ Σ_k weighting_k rows_k ∘ by_k */
+  | {
+      readonly kind: "fold";
+      readonly rows: Rows;
+      readonly by: Rows;
+      readonly into: Register;
+      readonly endScale: Scale;
+      readonly adds: boolean;
+      readonly weighting: Weighting | null;
+    }
+  /** sum += Σ left ⊗ (scale ∘ rows), over tangents and points */
+  | { readonly kind: "outer"; readonly sum: OuterSum; readonly left: Rows; readonly right: Tangents }
+  /** sum += Σ rows over points, for each tangent */
+  | { readonly kind: "row sum"; readonly sum: OuterSum; readonly rows: Rows }
+  /** into = Σ rows over points, one row for all */
+  | { readonly kind: "point sum"; readonly rows: Rows; readonly into: Register }
+  /**
+   * What a norm's tangents y'_k = r (t_k - mean t_k - y mean(y ∘ t_k)) with the adjoints g_k give its value y and its inverse
+   * deviation r: into (+)= -r Σ_k (mean(y ∘ t_k) g_k + mean(y ∘ g_k) t_k), and deviation (+)= -(r/n) Σ_k g_k · y'_k, a number that
+   * times y is what the source takes by way of r, since ∂r/∂x = -r² y / n.
+   */
+  | {
+      readonly kind: "norm fold";
+      readonly node: number;
+      readonly from: Tangents;
+      readonly tangents: Rows;
+      readonly adjoints: Rows;
+      readonly into: Register;
+      readonly deviation: Register;
+      readonly adds: boolean;
+      readonly addsDeviation: boolean;
+    };
+
+/** A sum over points, [rows, columns]: the gradient of a planned matrix. */
+export interface OuterSum {
+  readonly index: number;
+  readonly matrix: PlannedMatrix;
+  /** Floats of each of its rows as it is summed up; more than the matrix has columns where rows are padded. */
+  readonly columns: number;
+}
 
 /** One step of a plan. Instructions stand in the order in which they are carried out, all forward ones first. */
 export type Instruction = ForwardInstruction | TangentInstruction;

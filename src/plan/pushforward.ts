@@ -14,12 +14,13 @@ export class Pushforward {
 
   /**
    * @param seed the basis of the state (identity), or rows that are known when the plan runs.
-   * @param sharesContext whether all points have one context, so that what it scales may still be shared.
+   * @param sharesContext whether all points have one context, so that what it scales may still be shared; "never" where nothing is
+   * to be shared but rows of matrices, since gradients read the tangents of every point.
    */
   constructor(
     private readonly graph: Graph,
     private readonly seed: Rows,
-    private readonly sharesContext: boolean,
+    private readonly sharesContext: boolean | "never",
   ) {}
 
   /** terms_k = ∂f_k/∂x_k, for seeds that are the basis of the state. */
@@ -273,10 +274,10 @@ export class Pushforward {
   }
 
   private isShared(tangents: Tangents): boolean {
-    return isShared(tangents, this.graph, this.sharesContext);
+    return this.sharesContext !== "never" && isShared(tangents, this.graph, this.sharesContext);
   }
 
   private register(width: number, shared: boolean): Register {
-    return { index: this.registers++, width, shared };
+    return { index: this.registers++, width, shared, per: "tangent" };
   }
 }

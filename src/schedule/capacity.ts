@@ -2,7 +2,16 @@ import { LimitError } from "../errors.js";
 import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { buildChunk } from "./chunk.js";
-import { STAGING_BUFFERS, type Capacity, type Chunk, type Route, type ScheduleLimits, type Submission, type Variant } from "./steps.js";
+import {
+  floatsOf,
+  STAGING_BUFFERS,
+  type Capacity,
+  type Chunk,
+  type Route,
+  type ScheduleLimits,
+  type Submission,
+  type Variant,
+} from "./steps.js";
 
 /** A chunk takes no more than about this many submissions, so that progress is reported, and other calls have their turn. */
 const SUBMISSIONS_PER_CHUNK = 256;
@@ -61,7 +70,10 @@ export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route, var
 /** The work that a submission may hold decides none of a footprint, and it alone changes from chunk to chunk. */
 function footprintsOf(plan: Plan, limits: ScheduleLimits, route: Route, variant: Variant): Map<number, Footprint> {
   const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget } = limits;
-  const rows = route.to === "host" ? [route.sharedContext] : Object.entries(route.outer).map(([name, { stride }]) => `${name} ${stride}`);
+  const rows =
+    route.to === "host"
+      ? [route.sharedContext, route.sharedCotangent]
+      : Object.entries(route.outer).map(([name, { stride }]) => `${name} ${stride}`);
   const key = [maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget, variant.name, ...rows].join();
   let ofPlan = footprints.get(plan);
   if (!ofPlan) footprints.set(plan, (ofPlan = new Map()));
@@ -161,7 +173,7 @@ function workOf(submission: Submission): number {
 
 /** Bytes of one staging buffer: the largest that a submission of the chunk reads back, at least 4. */
 export function stagingBytes({ count, submissions }: Chunk): number {
-  return Math.max(4, ...submissions.map(({ reads }) => reads.reduce((sum, read) => sum + 4 * read.width * count, 0)));
+  return Math.max(4, ...submissions.map(({ reads }) => reads.reduce((sum, read) => sum + 4 * floatsOf(read, count), 0)));
 }
 
 /** Scratch and, where the host reads, staging. */

@@ -1,6 +1,8 @@
 import type { Chunk, Read } from "./steps.js";
 import type { DifferencePlan } from "../plan/plan.js";
 import { forwardOf, readsOf, tangentsOf } from "../plan/program.js";
+import { readsOfAdjoint } from "../plan/adjoint.js";
+import { AdjointSteps } from "./adjoint.js";
 import { ForwardSteps, UNMOVED } from "./forward.js";
 import { recordFused } from "./fused.js";
 import { ChunkRecorder, quads, type ChunkRequest } from "./recorder.js";
@@ -17,7 +19,12 @@ export function buildChunk(request: ChunkRequest): Chunk {
   const wantsValue = plan.outputs.includes("value");
   const value = wantsValue ? chunk.valueAddress() : null;
   const forward = new ForwardSteps(chunk);
-  if (plan.kind === "trace") {
+  const reads: Read[] = [];
+  if (plan.kind === "gradient") {
+    const { adjoint } = plan;
+    forward.run(adjoint.forward, UNMOVED, value, readsOfAdjoint([...adjoint.before, ...adjoint.tangents, ...adjoint.after]).values);
+    reads.push(...new AdjointSteps(chunk, forward).writeGradient(plan));
+  } else if (plan.kind === "trace") {
     const tangents = tangentsOf(plan.instructions);
     forward.run(forwardOf(plan.instructions), UNMOVED, value, readsOf(tangents).values);
     new TangentSteps(chunk, forward).write(plan, tangents);
@@ -25,7 +32,6 @@ export function buildChunk(request: ChunkRequest): Chunk {
     if (value) forward.run(forwardOf(plan.instructions), UNMOVED, value, new Set());
     if (plan.kind === "difference") recordDifferences(chunk, forward, plan);
   }
-  const reads: Read[] = [];
   if (wantsValue && route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
   if (plan.method === "jvp") reads.push({ what: "tangent", scratch: "tangent", width: graph.stateSize, first: 0, columns: 0 });
   else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));

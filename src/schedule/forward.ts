@@ -25,8 +25,15 @@ interface Pass {
 
 /** Where tangents find what the forward pass has left for them. */
 export const valueName = (node: number): string => `kept value ${node}`;
+export const curvatureName = (node: number): string => `curvature ${node}`;
 export const slopeName = (node: number): string => `slope ${node}`;
 export const inverseDeviationName = (node: number): string => `inverse deviation ${node}`;
+
+/** Where σ' and σ'' of a node go; null where nobody reads them. */
+interface Derivatives {
+  readonly slope: Binding | null;
+  readonly curvature: Binding | null;
+}
 
 /** Writes the steps of the forward instructions. */
 export class ForwardSteps {
@@ -109,7 +116,7 @@ export class ForwardSteps {
       case "norm":
         return this.norm(instruction, pass, rows, into);
       case "sum": {
-        const { bias, keepsSlope, activation } = instruction;
+        const { bias, keepsSlope, keepsCurvature = false, activation } = instruction;
         // A term that is taken as it is starts the sum, where no bias does.
         const start = bias ? undefined : instruction.terms.find((term) => term.kind === "diagonal" && term.factors === null);
         const terms: (Term | null)[] = instruction.terms.filter((term) => term !== start);
@@ -120,8 +127,10 @@ export class ForwardSteps {
           const last = position === terms.length - 1;
           if (!last) partial.push(pass.slots.take(this.chunk.isShared(node) && rows === 1));
           const address = last ? into : this.chunk.padded(partial.at(-1)!, rows, width);
-          const slope = last && keepsSlope ? this.chunk.scratch(slopeName(index), rows * quads(width) * 4) : null;
-          this.addTerm(node, term, pass, rows, prior, address, last ? activation : null, slope);
+          const kept = (keeps: boolean, name: string): Binding | null =>
+            last && keeps ? this.chunk.scratch(name, rows * quads(width) * 4) : null;
+          const derivatives = { slope: kept(keepsSlope, slopeName(index)), curvature: kept(keepsCurvature, curvatureName(index)) };
+          this.addTerm(node, term, pass, rows, prior, address, last ? activation : null, derivatives);
           prior = { binding: address.binding, perRow: quads(width) };
         }
         for (const name of partial) pass.slots.free(name);
@@ -150,7 +159,7 @@ export class ForwardSteps {
     prior: Values,
     into: Address,
     activation: Activation | null,
-    slope: Binding | null,
+    derivatives: Derivatives,
   ): void {
     if (term?.kind !== "dense") {
       const x = term && pass.values.get(term.source)!;
@@ -159,7 +168,7 @@ export class ForwardSteps {
         perRow: 0,
       });
       const f = term?.kind === "product" ? pass.values.get(term.by)! : term && ones();
-      return this.combine(`node ${node.index}, element by element`, activation, rows, prior, x, f, into, slope, node.width);
+      return this.combine(`node ${node.index}, element by element`, activation, rows, prior, x, f, into, derivatives, node.width);
     }
     const { binding, perRow } = pass.values.get(term.source)!;
     const outer = quads(node.width);
@@ -179,14 +188,15 @@ export class ForwardSteps {
         outOffset: into.offset,
         outStride: into.stride,
         outWidth: into.width,
-        keepsSlope: slope ? 1 : 0,
+        ...this.keeps(derivatives),
       },
+      curved: derivatives.curvature !== null,
       bindings: {
         weight: asProduct(term.matrix, tile),
         prior: prior.binding,
         a: binding,
         out: into.binding,
-        slope: slope ?? this.chunk.scratch("unused", 4),
+        ...this.bound(derivatives),
       },
       invocations: productInvocations(tile, rows, tilesAcross(tile, node.width)),
       multiplyAdds: rows * sizeOf(term.matrix),
@@ -202,7 +212,7 @@ export class ForwardSteps {
     x: Values | null,
     f: Values | null,
     into: Address,
-    slope: Binding | null,
+    derivatives: Derivatives | null,
     width: number,
   ): void {
     const nothing = { binding: asRows(zeros(1, width)), perRow: 0 };
@@ -221,18 +231,30 @@ export class ForwardSteps {
         outOffset: into.offset,
         outStride: into.stride,
         outWidth: into.width,
-        keepsSlope: slope ? 1 : 0,
+        ...this.keeps(derivatives),
       },
+      curved: Boolean(derivatives?.curvature),
       bindings: {
         prior: prior.binding,
         x: (x ?? nothing).binding,
         f: (f ?? nothing).binding,
         out: into.binding,
-        slope: slope ?? this.chunk.scratch("unused", 4),
+        ...this.bound(derivatives),
       },
       invocations: rows * outer,
       multiplyAdds: x ? rows * width : 0,
     });
+  }
+
+  private keeps(derivatives: Derivatives | null): { keepsSlope: number; keepsCurvature: number } {
+    return { keepsSlope: derivatives?.slope ? 1 : 0, keepsCurvature: derivatives?.curvature ? 1 : 0 };
+  }
+
+  private bound(derivatives: Derivatives | null): Record<keyof Derivatives, Binding> {
+    return {
+      slope: derivatives?.slope ?? this.chunk.scratch("unused", 4),
+      curvature: derivatives?.curvature ?? this.chunk.scratch("unused curvature", 4),
+    };
   }
 
   private norm(instruction: Extract<ForwardInstruction, { kind: "norm" }>, pass: Pass, rows: number, into: Address): void {

@@ -43,7 +43,7 @@ export interface Address {
 }
 
 /** What a step may leave out. */
-type Defaulted = "activation" | "tile" | "scaling" | "multiplyAdds";
+type Defaulted = "activation" | "tile" | "scaling" | "curved" | "multiplyAdds";
 
 /** Collects the steps of one chunk and the scratch buffers they need. */
 export class ChunkRecorder {
@@ -102,7 +102,7 @@ export class ChunkRecorder {
   /** The rows of this chunk in a buffer of the caller: bound from an aligned offset on, the rest is added in the kernel. */
   outer(name: OuterName, width: number): Address {
     if (this.route.to === "host") {
-      const shared = name === "context" && this.route.sharedContext;
+      const shared = name === "context" ? this.route.sharedContext : name === "divergence cotangent" && this.route.sharedCotangent === true;
       const rows = shared ? 1 : this.count;
       return { binding: this.scratch(name, rows * width), offset: 0, stride: shared ? 0 : width, width };
     }
@@ -121,7 +121,7 @@ export class ChunkRecorder {
   }
 
   add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
-    const whole = { activation: null, tile: null, scaling: "none" as const, multiplyAdds: 0, ...step };
+    const whole = { activation: null, tile: null, scaling: "none" as const, curved: false, multiplyAdds: 0, ...step };
     this.steps.push(whole);
     this.work += whole.multiplyAdds;
   }

@@ -16,7 +16,9 @@ export interface ScheduleLimits {
 }
 
 /** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
-export type OuterName = "points" | "context" | "tangents" | "value" | "divergence" | "diagonal";
+export type OuterName =
+  | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
+  | ("value" | "divergence" | "diagonal");
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
 export interface OuterRows {
@@ -39,6 +41,7 @@ export type Binding =
 export type KernelName =
   | ("gather" | "probes" | "primal" | "combine" | "norm")
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
+  | ("fold" | "outer" | "norm_fold")
   | ("diagonal" | "difference" | "reduce");
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */
@@ -79,6 +82,8 @@ export interface Step {
   readonly tile: Tile | null;
   /** How the rows of a carry or contract step are scaled before they are multiplied. */
   readonly scaling: Scaling;
+  /** Whether a primal or combine step keeps σ'' beside σ'. */
+  readonly curved: boolean;
   /** The members of the kernel's Parameters, all u32, by name; a float stands there by its bits. */
   readonly parameters: Readonly<Record<string, number>>;
   /** The kernel's storage buffers by name. */
@@ -89,10 +94,11 @@ export interface Step {
 
 /** What comes back to the host after a submission. */
 export interface Read {
-  readonly what: "value" | "terms" | "jacobian" | "tangent";
+  readonly what: "value" | "terms" | "jacobian" | "tangent" | "points" | "context" | "sum";
   readonly scratch: string;
-  /** Floats per point. */
+  /** Floats per point; of all points together where `isSum`. */
   readonly width: number;
+  readonly isSum?: boolean;
   /** jacobian: the columns [first, first + columns) of each point's J, as [count, d, columns]. */
   readonly first: number;
   readonly columns: number;
@@ -112,6 +118,11 @@ export interface Chunk {
   readonly scratch: ReadonlyMap<string, number>;
 }
 
+/** Floats of what is read. */
+export function floatsOf({ width, isSum }: Read, count: number): number {
+  return isSum ? width : width * count;
+}
+
 /** The matrices that the steps of a chunk read. */
 export function matricesOf({ submissions }: Chunk): Extract<Binding, { kind: "matrix" }>[] {
   const bindings = submissions.flatMap(({ steps }) => steps.flatMap((step) => Object.values(step.bindings)));
@@ -123,7 +134,12 @@ export function matricesOf({ submissions }: Chunk): Extract<Binding, { kind: "ma
  * rows, no dispatch binds two of them, for it may not read a buffer that it writes.
  */
 export type Route =
-  | { readonly to: "host"; readonly sharedContext: boolean }
+  | {
+      readonly to: "host";
+      readonly sharedContext: boolean;
+      /** Whether ∂L/∂(∇·f) is one number for all points. */
+      readonly sharedCotangent?: boolean;
+    }
   | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>>; readonly sharesBuffers: boolean };
 
 /** Points per chunk and tangents at once that keep within the limits. */

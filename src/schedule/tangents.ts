@@ -1,4 +1,4 @@
-import type { TracePlan } from "../plan/plan.js";
+import type { GradientPlan, TracePlan } from "../plan/plan.js";
 import { sizeOf, zeros, type PlannedMatrix } from "../plan/matrices.js";
 import {
   isOnes,
@@ -12,15 +12,16 @@ import {
   type TangentInstruction,
   type Tangents,
   type Target,
+  type Weighting,
 } from "../plan/program.js";
-import { inverseDeviationName, slopeName, UNMOVED, valueName, type ForwardSteps } from "./forward.js";
-import { asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
+import { curvatureName, inverseDeviationName, slopeName, UNMOVED, valueName, type ForwardSteps } from "./forward.js";
+import { asBits, asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
 import type { Binding } from "./steps.js";
 import { partsPerTerm, termsPerPoint } from "./terms.js";
 import { bandOf, productInvocations, tilesAcross, type Scaling } from "./tile.js";
 
 /** Tangents, or rows contracted with them: where column k of point b is found, in vec4. */
-interface Columns {
+export interface Columns {
   readonly binding: Binding;
   readonly offset: number;
   readonly perPoint: number;
@@ -35,8 +36,8 @@ export class TangentSteps {
   private readonly constants: PlannedMatrix[] = [];
 
   constructor(
-    private readonly chunk: ChunkRecorder,
-    private readonly forward: ForwardSteps,
+    protected readonly chunk: ChunkRecorder,
+    protected readonly forward: ForwardSteps,
   ) {}
 
   write(plan: TracePlan, instructions: readonly TangentInstruction[]): void {
@@ -70,7 +71,7 @@ export class TangentSteps {
     if (!instructions.some(({ kind }) => kind === "contract") && plan.method !== "jvp") this.diagonal(column, columns);
   }
 
-  private run(plan: TracePlan, instruction: TangentInstruction, pass: TangentPass, slots: Slots): void {
+  protected run(plan: TracePlan | GradientPlan, instruction: TangentInstruction, pass: TangentPass, slots: Slots): void {
     switch (instruction.kind) {
       case "contract":
         if (!instruction.once || pass.column === 0) this.contract(plan, instruction, pass);
@@ -84,7 +85,7 @@ export class TangentSteps {
     }
   }
 
-  private carry(instruction: Extract<TangentInstruction, { kind: "carry" }>, pass: TangentPass, slots: Slots): void {
+  protected carry(instruction: Extract<TangentInstruction, { kind: "carry" }>, pass: TangentPass, slots: Slots): void {
     const { matrix, from } = instruction;
     const points = this.pointsOf(instruction.into);
     const rows = points * pass.columns;
@@ -122,13 +123,14 @@ export class TangentSteps {
     });
   }
 
-  private blend(instruction: Extract<TangentInstruction, { kind: "blend" }>, pass: TangentPass, slots: Slots): void {
+  protected blend(instruction: Extract<TangentInstruction, { kind: "blend" }>, pass: TangentPass, slots: Slots): void {
     const { from, into, endScale } = instruction;
     const width = widthOfTarget(into);
     const rows = this.pointsOf(into) * pass.columns;
     const scale = this.scaleValues([...from.scale, ...endScale], width);
     const tangent = this.columnsOf(from.rows, pass);
     const target = this.target(into, pass, slots);
+    const { weight, parameters } = this.weighting(instruction.weighting ?? null, pass);
     this.chunk.add({
       label: "blend tangents",
       kernel: "blend",
@@ -140,19 +142,44 @@ export class TangentSteps {
         tangentPerPoint: tangent.perPoint,
         tangentPerColumn: tangent.perColumn,
         scalePerPoint: scale.perRow,
+        ...parameters,
         ...target.strides,
         adds: instruction.adds ? 1 : 0,
       },
-      bindings: { tangent: tangent.binding, scale: scale.binding, out: target.binding },
+      bindings: { tangent: tangent.binding, scale: scale.binding, weight, out: target.binding },
       invocations: rows * quads(width),
       multiplyAdds: rows * multiplyAddsOf(instruction),
     });
   }
 
-  private normTangent(instruction: Extract<TangentInstruction, { kind: "norm tangent" }>, pass: TangentPass, slots: Slots): void {
+  /** What multiplies tangents as wholes; 1 where nothing does. */
+  protected weighting(
+    weighting: Weighting | null,
+    pass: TangentPass,
+  ): { weight: Binding; parameters: Record<"weightOffset" | "weightPerPoint" | "weightPerColumn" | "times", number> } {
+    const times = asBits(weighting?.kind === "cotangent" ? weighting.share : 1);
+    if (weighting === null)
+      return { weight: asRows(onesRow(1)), parameters: { weightOffset: 0, weightPerPoint: 0, weightPerColumn: 0, times } };
+    if (weighting.kind === "cotangent") {
+      const { binding, perPoint } = pass.weights!;
+      return { weight: binding, parameters: { weightOffset: 0, weightPerPoint: perPoint, weightPerColumn: 0, times } };
+    }
+    const { index, width } = weighting.register;
+    const weight: Binding = { kind: "scratch", name: pass.names.get(index)! };
+    // A register of one number for a point has it for all tangents.
+    const parameters = {
+      weightOffset: width > 1 ? pass.column : 0,
+      weightPerPoint: 4 * quads(width),
+      weightPerColumn: width > 1 ? 1 : 0,
+      times,
+    };
+    return { weight, parameters };
+  }
+
+  protected normTangent(instruction: Extract<TangentInstruction, { kind: "norm tangent" }>, pass: TangentPass, slots: Slots): void {
     const { node: index, centered, from, into } = instruction;
     const node = this.chunk.graph.nodes[index]!;
-    const rows = this.chunk.count * pass.columns;
+    const rows = this.pointsOf(into) * pass.columns;
     const scale = this.scaleValues(from.scale, node.width);
     const tangent = this.columnsOf(from.rows, pass);
     const target = this.target(into, pass, slots);
@@ -182,14 +209,20 @@ export class TangentSteps {
     });
   }
 
-  private contract(plan: TracePlan, instruction: Extract<TangentInstruction, { kind: "contract" }>, pass: TangentPass): void {
-    const { matrix, from, width } = instruction;
+  protected contract(
+    plan: TracePlan | GradientPlan,
+    instruction: Extract<TangentInstruction, { kind: "contract" }>,
+    pass: TangentPass,
+  ): void {
+    const { matrix, from, width, into } = instruction;
     const columns = instruction.once ? 1 : pass.columns;
     const rows = this.chunk.count * columns;
     const contraction = this.columnsOf(instruction.rows, pass);
     // Without a product between them, both scales meet at once.
     const scale = matrix ? this.scaleValues(instruction.scale, width) : this.scaleValues([...from.scale, ...instruction.scale], width);
     const factor = this.scaleValues(instruction.endScale, instruction.endScale.length > 0 ? plan.tangents : 1);
+    // Into a register each term is weighed by its point.
+    const weighed = into && pass.weights!;
     const parameters = {
       rows,
       columns,
@@ -197,17 +230,19 @@ export class TangentSteps {
       contractionPerPoint: contraction.perPoint,
       contractionPerColumn: contraction.perColumn,
       contractionScalePerPoint: scale.perRow,
-      factorPerPoint: factor.perRow * 4,
+      factorPerPoint: weighed ? weighed.perPoint : factor.perRow * 4,
       factorPerColumn: instruction.endScale.length > 0 ? 1 : 0,
       firstColumn: instruction.once ? 0 : pass.column,
-      termsPerPoint: termsPerPoint(this.chunk),
+      termsPerPoint: into ? 4 * quads(into.width) : termsPerPoint(this.chunk),
       adds: instruction.adds ? 1 : 0,
     };
     const bindings = {
       contraction: contraction.binding,
       contractionScale: scale.binding,
-      factor: factor.binding,
-      terms: this.chunk.scratch("terms", 0),
+      factor: weighed ? weighed.binding : factor.binding,
+      terms: into
+        ? this.chunk.scratch(pass.names.get(into.index)!, this.chunk.count * 4 * quads(into.width))
+        : this.chunk.scratch("terms", 0),
     };
     const addressOf = (tangent: Columns): Record<string, number> => ({
       tangentOffset: tangent.offset,
@@ -267,7 +302,7 @@ export class TangentSteps {
       this.chunk.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
   }
 
-  private probes(plan: TracePlan, column: number, columns: number): Columns {
+  protected probes(plan: TracePlan | GradientPlan, column: number, columns: number): Columns {
     const { stateSize: d } = this.chunk.graph;
     const shared = plan.probesPer === "batch";
     const width = quads(d);
@@ -300,7 +335,7 @@ export class TangentSteps {
   }
 
   /** What a product reads: the tangents, their scale, and how they meet. A scale of ones is a tangent itself. */
-  private inputOf(
+  protected inputOf(
     { rows, scale }: Tangents,
     matrix: PlannedMatrix,
     columns: number,
@@ -314,7 +349,7 @@ export class TangentSteps {
     return { tangent: this.columnsOf(rows, pass), scale: values, scaling: scale.length === 0 ? "none" : together ? "together" : "each" };
   }
 
-  private columnsOf(rows: Rows, pass: TangentPass): Columns {
+  protected columnsOf(rows: Rows, pass: TangentPass): Columns {
     switch (rows.kind) {
       case "matrix": {
         const width = quads(rows.matrix.columns);
@@ -327,12 +362,25 @@ export class TangentSteps {
       case "register": {
         const { index, width, shared } = rows.register;
         const binding: Binding = { kind: "scratch", name: pass.names.get(index)! };
-        return { binding, offset: 0, perPoint: shared ? 0 : pass.columns * quads(width), perColumn: quads(width) };
+        const columns = rows.register.per === "point" ? 1 : pass.columns;
+        return {
+          binding,
+          offset: 0,
+          perPoint: shared ? 0 : columns * quads(width),
+          perColumn: rows.register.per === "point" ? 0 : quads(width),
+        };
       }
+      case "value": {
+        const node = this.chunk.graph.nodes[rows.node]!;
+        const { binding, perRow } = this.factorValues(rows);
+        return { binding, offset: 0, perPoint: perRow === 0 ? 0 : quads(node.width), perColumn: 0 };
+      }
+      case "cotangent":
+        return pass.cotangent!;
     }
   }
 
-  private pointsOf(into: Target): number {
+  protected pointsOf(into: Target): number {
     return into.kind === "register" && into.register.shared ? 1 : this.chunk.count;
   }
 
@@ -360,7 +408,7 @@ export class TangentSteps {
   }
 
   /** A scale as rows, the product of its factors where there are several, ones where there is none. */
-  private scaleValues(scale: Scale, width: number): Values {
+  protected scaleValues(scale: Scale, width: number): Values {
     if (scale.length === 0) return { binding: asRows(onesRow(width)), perRow: 0 };
     const [first, ...rest] = scale;
     if (rest.length === 0) return this.factorValues(first!);
@@ -398,7 +446,8 @@ export class TangentSteps {
     if (factor.kind === "constant") return { binding: asRows(factor.row), perRow: 0 };
     const node = this.chunk.graph.nodes[factor.node]!;
     const perRow = this.chunk.isShared(node) ? 0 : quads(node.width);
-    return { binding: this.chunk.scratch(factor.kind === "slope" ? slopeName(node.index) : valueName(node.index), 0), perRow };
+    const name = { slope: slopeName, curvature: curvatureName, value: valueName }[factor.kind](node.index);
+    return { binding: this.chunk.scratch(name, 0), perRow };
   }
 
   private keyOf(factor: Factor): string {
@@ -408,12 +457,15 @@ export class TangentSteps {
   }
 }
 
-class TangentPass {
+export class TangentPass {
   probes: Columns | null = null;
   given: Columns | null = null;
+  /** ∂L/∂f, and where weights of points are found, in floats; null where none are given. */
+  cotangent: Columns | null = null;
+  weights: Columns | null = null;
   /** The scratch buffer of each register, and of those that are still needed. */
-  readonly names = new Map<number, string>();
-  readonly held = new Map<number, string>();
+  readonly names: Map<number, string> = new Map();
+  readonly held: Map<number, string> = new Map();
 
   constructor(
     readonly column: number,

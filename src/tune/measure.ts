@@ -142,6 +142,8 @@ export class Measurement {
       points: wave(count * stateSize),
       context: contextSize > 0 ? { data: wave(contextSize * (this.sharedContext ? 1 : count)), ...this.contexts() } : null,
       tangents: null,
+      valueCotangent: null,
+      divergenceCotangent: null,
       nonFinite: new Uint8Array(count),
     };
     const results = new Results(this.plan, count);

@@ -25,7 +25,7 @@ const IDENTITY = parseActivation("identity");
  * from point to point and end in a trace. Null for all others.
  */
 export function lower(plan: Plan, to: Route["to"]): FusedProgram | null {
-  if (plan.kind === "difference") return null;
+  if (plan.kind === "difference" || plan.kind === "gradient") return null;
   const { graph } = plan;
   if (graph.stateSize > MOST_STATES || graph.nodes.some(({ width }) => width > WIDEST)) return null;
   if (plan.kind === "trace" && !isFusible(plan)) return null;

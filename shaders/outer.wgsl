@@ -1,0 +1,70 @@
+// sums[i, j] (+)= Σ a[i] (s ∘ t)[j] over the tangents of all points: a gradient of weights, which is a product of what comes from
+// above and what a layer was given. Every part takes some consecutive points, so that parts add up in an order that is always the same.
+// Strides say where a, t and s are, as in carry.wgsl.
+// One invocation computes 4 i by 4 j of one part.
+// Needs: lib/dispatch.wgsl.
+
+struct Parameters {
+  points: u32,
+  columns: u32,             // tangents per point
+  height: u32,              // how many i
+  width: u32,               // how many j
+  parts: u32,
+  a_offset: u32,            // in vec4, as all strides down to scale_per_point
+  a_per_point: u32,
+  a_per_column: u32,
+  tangent_offset: u32,
+  tangent_per_point: u32,
+  tangent_per_column: u32,
+  scale_per_point: u32,
+  first: u32,               // in sums: where [0, 0] is, and how many sums a row has
+  sums_per_row: u32,
+  adds: u32,                // to what is there
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;            // [points or 1, columns, height / 4]
+@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, width / 4]
+@group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, width / 4]
+@group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, width, parts]
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
+  let i = invocation_index(id, workgroups);
+  let down = (p.height + 3u) / 4u;
+  let across = (p.width + 3u) / 4u;
+  if (i >= down * across * p.parts) {
+    return;
+  }
+  let part = i / (down * across);
+  let top = i / across % down;
+  let left = i % across;
+  let each = (p.points + p.parts - 1u) / p.parts;
+  let end = min((part + 1u) * each, p.points);
+  var sum0 = vec4f();
+  var sum1 = vec4f();
+  var sum2 = vec4f();
+  var sum3 = vec4f();
+  for (var point = part * each; point < end; point++) {
+    let s = scale[point * p.scale_per_point + left];
+    for (var k = 0u; k < p.columns; k++) {
+      let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
+      let given = s * tangent[p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column + left];
+      sum0 += above.x * given;
+      sum1 += above.y * given;
+      sum2 += above.z * given;
+      sum3 += above.w * given;
+    }
+  }
+  let rows = array(sum0, sum1, sum2, sum3);
+  for (var r = 0u; r < 4u; r++) {
+    for (var lane = 0u; lane < 4u; lane++) {
+      let row = top * 4u + r;
+      let column = left * 4u + lane;
+      if (row < p.height && column < p.width) {
+        let at = (p.first + row * p.sums_per_row + column) * p.parts + part;
+        sums[at] = select(rows[r][lane], sums[at] + rows[r][lane], p.adds == 1u);
+      }
+    }
+  }
+}

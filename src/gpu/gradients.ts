@@ -1,0 +1,115 @@
+import type { Gradient, Wrt } from "../evaluation.js";
+import type { LinearOperation, Network, Tensor } from "../model/network.js";
+import { numbersOf, positionOf, tensorsOf } from "../model/parameters.js";
+import { lazily, pullBack, type PlannedMatrix } from "../plan/matrices.js";
+import type { GradientPlan } from "../plan/plan.js";
+import { sumRowsInto } from "../plan/reduce.js";
+import type { Read } from "../schedule/steps.js";
+import { allocate } from "./results.js";
+
+/** The arrays that a gradient gives back, filled piece by piece; what sums over the points is summed in float64. */
+export class Gradients {
+  readonly value: Float32Array | null;
+  readonly divergence: Float32Array | null;
+  readonly points: Float32Array | null;
+  readonly context: Float32Array | null;
+  private readonly contextSum: Float64Array | null;
+  /** By index of the plan's sums. */
+  private readonly sums = new Map<number, Float64Array>();
+
+  /** @throws LimitError where an array would be too large. */
+  constructor(
+    private readonly plan: GradientPlan,
+    private readonly network: Network,
+    private readonly count: number,
+    wrt: readonly Wrt[],
+    sharesContext: boolean,
+  ) {
+    const { stateSize: d, contextSize: c } = network;
+    const wanted = (name: Wrt | "value" | "divergence", width: number): Float32Array | null =>
+      wrt.includes(name as Wrt) || plan.outputs.includes(name as "value") ? allocate(name, count, width) : null;
+    this.value = wanted("value", d);
+    this.divergence = wanted("divergence", 1);
+    this.points = wanted("points", d);
+    const isShared = wrt.includes("context") && sharesContext;
+    this.context = isShared ? new Float32Array(c) : wanted("context", c);
+    this.contextSum = isShared ? new Float64Array(c) : null;
+  }
+
+  /** Takes the numbers of `rows` points from `first`. */
+  take(read: Read, first: number, rows: number, data: Float32Array): void {
+    const { stateSize: d, contextSize: c } = this.network;
+    switch (read.what) {
+      case "value":
+        this.value!.set(data, first * d);
+        return;
+      case "terms": {
+        const sums = this.divergence!.subarray(first, first + rows);
+        sumRowsInto(sums, data, read.width);
+        if (this.plan.share !== 1) sums.forEach((sum, index) => (sums[index] = sum * this.plan.share));
+        return;
+      }
+      case "points":
+        return setRows(this.points!, data, first, rows, d, read.width);
+      case "context":
+        if (!this.contextSum) return setRows(this.context!, data, first, rows, c, read.width);
+        for (let row = 0; row < data.length / read.width; row++)
+          for (let i = 0; i < c; i++) this.contextSum[i]! += data[row * read.width + i]!;
+        return;
+      default: {
+        let sum = this.sums.get(read.first);
+        if (!sum) this.sums.set(read.first, (sum = new Float64Array(data.length)));
+        for (let i = 0; i < sum.length; i++) sum[i]! += data[i]!;
+      }
+    }
+  }
+
+  /** Everything of the points that are marked becomes NaN, and so does all that sums over them. */
+  finish(marked: Uint8Array): void {
+    const { stateSize: d, contextSize: c } = this.network;
+    if (this.contextSum) this.context!.set(this.contextSum);
+    const arrays = [
+      [this.value, d],
+      [this.divergence, 1],
+      [this.points, d],
+      [this.contextSum ? null : this.context, c],
+    ] as const;
+    for (let point = marked.indexOf(1); point >= 0 && point < this.count; point = marked.indexOf(1, point + 1)) {
+      for (const [array, width] of arrays) array?.fill(NaN, point * width, (point + 1) * width);
+      if (this.contextSum) this.context!.fill(NaN);
+      for (const sum of this.sums.values()) sum.fill(NaN);
+    }
+  }
+
+  /** Gradients of the network's tensors: of what the plan's matrices were computed of. */
+  parameters(): Record<string, Gradient> {
+    const gradients = new Map<PlannedMatrix, PlannedMatrix>();
+    for (const { index, matrix, columns: padded } of this.plan.adjoint.sums) {
+      const numbers = this.sums.get(index);
+      if (!numbers) continue;
+      const { rows, columns } = matrix;
+      const data = new Float64Array(rows * columns);
+      for (let row = 0; row < rows; row++) data.set(numbers.subarray(row * padded, row * padded + columns), row * columns);
+      gradients.set(matrix, lazily(`gradient of ${matrix.name}`, { rows, columns, data }));
+    }
+    const ofPlaces = new Map<string, Float64Array>();
+    for (const [{ place }, gradient] of pullBack(gradients))
+      ofPlaces.set(`${place!.operation} ${place!.part}`, Float64Array.from(gradient.build().data));
+    return Object.fromEntries(tensorsOf(this.network).map((tensor) => [tensor.name, this.gradientOf(tensor, ofPlaces)]));
+  }
+
+  private gradientOf({ shape, places }: Tensor, ofPlaces: ReadonlyMap<string, Float64Array>): Gradient {
+    const data = new Float64Array(shape.reduce((product, n) => product * n, 1));
+    for (const place of places) {
+      const { columns } = numbersOf(this.network.operations[place.operation] as LinearOperation, place.part);
+      ofPlaces.get(`${place.operation} ${place.part}`)?.forEach((value, index) => (data[positionOf(place, index, columns)]! += value));
+    }
+    return { data: Float32Array.from(data), shape };
+  }
+}
+
+/** Rows of `width` numbers, given in rows of `padded`. */
+function setRows(into: Float32Array, data: Float32Array, first: number, rows: number, width: number, padded: number): void {
+  if (padded === width) return into.set(data, first * width);
+  for (let row = 0; row < rows; row++) into.set(data.subarray(row * padded, row * padded + width), (first + row) * width);
+}

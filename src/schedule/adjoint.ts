@@ -1,0 +1,306 @@
+import { inputsOf } from "../plan/adjoint.js";
+import type { GradientPlan } from "../plan/plan.js";
+import type { AdjointInstruction, OuterSum, Register, Rows, TangentInstruction } from "../plan/program.js";
+import { inverseDeviationName, UNMOVED, valueName } from "./forward.js";
+import { asBits, quads, Slots } from "./recorder.js";
+import type { Binding, Read } from "./steps.js";
+import { TangentPass, TangentSteps } from "./tangents.js";
+
+/** Sums over points are cut into so many parts that about this many invocations work on one, and at most into 64. */
+const INVOCATIONS_PER_SUM = 2048;
+const MOST_PARTS = 64;
+
+/** Writes the steps of a gradient: forwards and back over the tangents, pass by pass, then back over the nodes. */
+export class AdjointSteps extends TangentSteps {
+  /** Sums that hold something already. */
+  private readonly begun = new Set<OuterSum>();
+  private readonly slots = new Slots("adjoint");
+  private readonly names = new Map<number, string>();
+
+  /** What the host reads of it: the adjoints of points and contexts, and the sums. */
+  writeGradient(plan: GradientPlan): Read[] {
+    const { before, tangents, after, registers, sums, points, context } = plan.adjoint;
+    for (const { index } of registers) this.names.set(index, `register ${index}`);
+    // Every register stays, so that what is read back after other steps is still there.
+    for (const register of registers) this.chunk.scratch(this.names.get(register.index)!, this.floatsOf(register, plan));
+    if (plan.outputs.includes("divergence")) this.chunk.scratch("terms", this.chunk.count * plan.tangents);
+    const single = this.passOf(plan, 0, 1);
+    this.section(plan, before, single);
+    for (let column = 0; column < plan.tangents; column += this.chunk.request.tangentsAtOnce) {
+      const columns = Math.min(this.chunk.request.tangentsAtOnce, plan.tangents - column);
+      const work = this.chunk.work;
+      this.section(plan, tangents, this.passOf(plan, column, columns));
+      this.chunk.submitWhenFull(this.chunk.work - work);
+    }
+    this.section(plan, after, single);
+    for (const sum of sums) if (this.begun.has(sum)) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
+    const reads: Read[] = [];
+    if (points) reads.push(this.readOf("points", points, plan));
+    if (context) reads.push(this.readOf("context", context, plan));
+    for (const sum of sums)
+      if (this.begun.has(sum))
+        reads.push({ what: "sum", scratch: sumName(sum), width: sum.matrix.rows * sum.columns, isSum: true, first: sum.index, columns: 0 });
+    return reads;
+  }
+
+  private readOf(what: "points" | "context", register: Register, plan: GradientPlan): Read {
+    const width = this.floatsOf(register, plan) / (register.shared ? 1 : this.chunk.count);
+    return { what, scratch: this.names.get(register.index)!, width, isSum: register.shared, first: 0, columns: 0 };
+  }
+
+  private floatsOf({ width, per, shared }: Register, plan: GradientPlan): number {
+    const columns = per === "point" ? 1 : Math.min(plan.tangents, this.chunk.request.tangentsAtOnce);
+    return (shared ? 1 : this.chunk.count) * columns * 4 * quads(width);
+  }
+
+  private passOf(plan: GradientPlan, column: number, columns: number): TangentPass {
+    const pass = new TangentPass(column, columns);
+    for (const [index, name] of this.names) pass.names.set(index, name);
+    const { before, tangents, after } = plan.adjoint;
+    const reads = inputsOf([...before, ...tangents, ...after]);
+    if (reads.probes && plan.probesPer) pass.probes = this.probes(plan, column, columns);
+    if (reads.cotangent) pass.cotangent = this.gathered("value cotangent", this.chunk.graph.stateSize);
+    if (reads.weights) {
+      const { binding, perPoint } = this.gathered("divergence cotangent", 1);
+      pass.weights = { binding, offset: 0, perPoint: 4 * perPoint, perColumn: 0 };
+    }
+    return pass;
+  }
+
+  /** The caller's rows in whole vec4s. */
+  private gathered(name: "value cotangent" | "divergence cotangent", width: number): NonNullable<TangentPass["cotangent"]> {
+    const given = this.chunk.outer(name, width);
+    const rows = given.stride === 0 ? 1 : this.chunk.count;
+    const binding = this.chunk.scratch(`gathered ${name}`, rows * 4 * quads(width));
+    if (!this.gatheredNames.has(name)) this.forward.gather(`gather the ${name}`, given, width, rows, binding, UNMOVED);
+    this.gatheredNames.add(name);
+    return { binding, offset: 0, perPoint: given.stride === 0 ? 0 : quads(width), perColumn: 0 };
+  }
+  private readonly gatheredNames = new Set<string>();
+
+  private section(plan: GradientPlan, instructions: readonly AdjointInstruction[], pass: TangentPass): void {
+    for (const given of instructions) {
+      // What a pass adds for a point comes to what earlier passes have left.
+      const instruction = pass.column > 0 && writesPoints(given) ? { ...given, adds: true, addsDeviation: true } : given;
+      switch (instruction.kind) {
+        case "fold":
+          this.fold(instruction, pass);
+          break;
+        case "outer":
+          this.outer(instruction, pass);
+          break;
+        case "row sum": {
+          const { sum, rows } = instruction;
+          const { register } = rows as Extract<typeof rows, { kind: "register" }>;
+          const width = (register.per === "point" ? 1 : pass.columns) * 4 * quads(register.width);
+          const first = pass.column * 4 * quads(register.width);
+          this.sumOver(this.parts(sum), sum, {
+            binding: this.bindingOf(register),
+            width,
+            first,
+            adds: this.begun.has(sum) || pass.column > 0,
+          });
+          this.begun.add(sum);
+          break;
+        }
+        case "point sum": {
+          const { into, rows } = instruction;
+          const { register } = rows as Extract<typeof rows, { kind: "register" }>;
+          const parts = partsOf(1, into.width);
+          const binding = this.chunk.scratch(`parts of register ${into.index}`, into.width * parts);
+          this.sumOver({ binding, parts }, null, { binding: this.bindingOf(register), width: into.width, first: 0, adds: false });
+          this.addUp({ binding, parts }, into.width, null, this.names.get(into.index)!);
+          break;
+        }
+        case "norm fold":
+          this.normFold(instruction, pass);
+          break;
+        default:
+          this.run(plan, instruction as TangentInstruction, pass, this.slots);
+      }
+    }
+  }
+
+  private bindingOf({ index }: Register): Binding {
+    return { kind: "scratch", name: this.names.get(index)! };
+  }
+
+  private fold(instruction: Extract<AdjointInstruction, { kind: "fold" }>, pass: TangentPass): void {
+    const { into, endScale, adds, weighting } = instruction;
+    const [a, b] = [this.columnsOf(instruction.rows, pass), this.columnsOf(instruction.by, pass)];
+    const scale = this.scaleValues(endScale, into.width);
+    const { weight, parameters } = this.weighting(weighting, pass);
+    const { count } = this.chunk;
+    this.chunk.add({
+      label: "fold tangents",
+      kernel: "fold",
+      parameters: {
+        rows: count,
+        columns: pass.columns,
+        outer: quads(into.width),
+        aOffset: a.offset,
+        aPerPoint: a.perPoint,
+        aPerColumn: a.perColumn,
+        bOffset: b.offset,
+        bPerPoint: b.perPoint,
+        bPerColumn: b.perColumn,
+        scalePerPoint: scale.perRow,
+        ...parameters,
+        adds: adds ? 1 : 0,
+      },
+      bindings: { a: a.binding, b: b.binding, scale: scale.binding, weight, out: this.bindingOf(into) },
+      invocations: count * quads(into.width),
+      multiplyAdds: count * pass.columns * into.width,
+    });
+  }
+
+  private outer({ sum, left, right }: Extract<AdjointInstruction, { kind: "outer" }>, pass: TangentPass): void {
+    const { rows: height } = sum.matrix;
+    const width = sum.columns;
+    const a = this.columnsOf(left, pass);
+    const { tangent, scale } = this.inputOf(right, sum.matrix, pass.columns, pass);
+    const isScaled = right.scale.length > 0 && tangent.binding !== scale.binding;
+    const { binding, parts } = this.parts(sum);
+    // What all points share is one row.
+    const points = [left, right.rows].some((rows) => this.isOfPoints(rows)) ? this.chunk.count : 1;
+    this.chunk.add({
+      label: `gradient of ${sum.matrix.name}`,
+      kernel: "outer",
+      parameters: {
+        points,
+        columns: pass.columns,
+        height,
+        width,
+        parts,
+        aOffset: a.offset,
+        aPerPoint: a.perPoint,
+        aPerColumn: a.perColumn,
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: isScaled ? scale.perRow : 0,
+        first: 0,
+        sumsPerRow: width,
+        adds: this.begun.has(sum) ? 1 : 0,
+      },
+      bindings: {
+        a: a.binding,
+        tangent: tangent.binding,
+        scale: isScaled ? scale.binding : this.scaleValues([], width).binding,
+        sums: binding,
+      },
+      invocations: quads(height) * quads(width) * parts,
+      multiplyAdds: points * pass.columns * height * width,
+    });
+    this.begun.add(sum);
+  }
+
+  private isOfPoints(rows: Rows): boolean {
+    if (rows.kind === "register") return !rows.register.shared;
+    return rows.kind === "value" ? !this.chunk.isShared(this.chunk.graph.nodes[rows.node]!) : rows.kind !== "matrix";
+  }
+
+  /** Σ over points of rows of `width` floats. */
+  private sumOver(
+    { binding, parts }: { binding: Binding; parts: number },
+    sum: OuterSum | null,
+    { binding: rows, width, first, adds }: { binding: Binding; width: number; first: number; adds: boolean },
+  ): void {
+    const ones = this.scaleValues([], 1).binding;
+    const { count } = this.chunk;
+    this.chunk.add({
+      label: sum ? `gradient of ${sum.matrix.name}` : "sum over points",
+      kernel: "outer",
+      parameters: {
+        points: count,
+        columns: 1,
+        height: 1,
+        width,
+        parts,
+        aOffset: 0,
+        aPerPoint: 0,
+        aPerColumn: 0,
+        tangentOffset: 0,
+        tangentPerPoint: quads(width),
+        tangentPerColumn: 0,
+        scalePerPoint: 0,
+        first,
+        sumsPerRow: width,
+        adds: adds ? 1 : 0,
+      },
+      bindings: { a: ones, tangent: rows, scale: this.scaleValues([], width).binding, sums: binding },
+      invocations: quads(width) * parts,
+      multiplyAdds: count * width,
+    });
+  }
+
+  private parts(sum: OuterSum): { binding: Binding; parts: number } {
+    const { rows } = sum.matrix;
+    const parts = partsOf(rows, sum.columns);
+    return { binding: this.chunk.scratch(`parts of ${sumName(sum)}`, rows * sum.columns * parts), parts };
+  }
+
+  /** The parts of each of so many sums, always in one order. */
+  private addUp({ binding, parts }: { binding: Binding; parts: number }, sums: number, sum: OuterSum | null, name: string): void {
+    this.chunk.add({
+      label: `add up ${sum ? `the gradient of ${sum.matrix.name}` : "sums over points"}`,
+      kernel: "reduce",
+      parameters: { sums, groups: 1, width: parts, outOffset: 0, outStride: 1, factor: asBits(1) },
+      bindings: { terms: binding, out: this.chunk.scratch(name, sums) },
+      invocations: sums,
+    });
+  }
+
+  private normFold(instruction: Extract<AdjointInstruction, { kind: "norm fold" }>, pass: TangentPass): void {
+    const { node: index, from, tangents, adjoints, into, deviation } = instruction;
+    const node = this.chunk.graph.nodes[index]!;
+    const tangent = this.columnsOf(from.rows, pass);
+    const scale = this.scaleValues(from.scale, node.width);
+    const { count } = this.chunk;
+    this.chunk.add({
+      label: `fold the tangents of norm ${index}`,
+      kernel: "norm_fold",
+      parameters: {
+        rows: count,
+        columns: pass.columns,
+        size: node.width,
+        width: quads(node.width),
+        tangentOffset: tangent.offset,
+        tangentPerPoint: tangent.perPoint,
+        tangentPerColumn: tangent.perColumn,
+        scalePerPoint: scale.perRow,
+        adds: instruction.adds ? 1 : 0,
+        addsDeviation: instruction.addsDeviation ? 1 : 0,
+      },
+      bindings: {
+        tangent: tangent.binding,
+        scale: scale.binding,
+        moved: this.columnsOf(tangents, pass).binding,
+        adjoint: this.columnsOf(adjoints, pass).binding,
+        value: this.chunk.scratch(valueName(index), 0),
+        inverseDeviation: this.chunk.scratch(inverseDeviationName(index), 0),
+        out: this.bindingOf(into),
+        deviation: this.bindingOf(deviation),
+      },
+      invocations: count,
+      multiplyAdds: count * pass.columns * 5 * node.width,
+    });
+  }
+}
+
+const sumName = (sum: OuterSum): string => `gradient ${sum.index}`;
+
+/** The same for any number of points, so that memory grows with them by a constant. */
+function partsOf(height: number, width: number): number {
+  return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * quads(width)))));
+}
+
+/** Whether it leaves one row for a point. */
+function writesPoints(instruction: AdjointInstruction): boolean {
+  if (instruction.kind === "norm fold" || instruction.kind === "fold") return true;
+  return (
+    (instruction.kind === "carry" || instruction.kind === "blend") &&
+    instruction.into.kind === "register" &&
+    instruction.into.register.per === "point"
+  );
+}
