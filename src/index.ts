@@ -12,7 +12,7 @@
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
-export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "./evaluation.js";
+export type { Cotangents, EvaluateOptions, Evaluation, Field, Gradient, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "./evaluation.js";
 export { VectorField } from "./field.js";
 export type { EncodeOptions, ReserveOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
@@ -50,6 +50,7 @@ export {
 export { parseOnnx, type OnnxOptions } from "./model/readers/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/readers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";
+export { vjpReference } from "./cpu/vjp.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";
 export type { PlanOptions } from "./plan/options.js";
 export { methods, outputs, type Method, type Output } from "./plan/outputs.js";

@@ -417,18 +417,17 @@ class AdjointBuilder {
   }
 
   private outer(matrix: PlannedMatrix, left: Rows, right: Tangents): void {
-    this.section.push({ kind: "outer", sum: this.sumOf(matrix, matrix.columns), left, right });
+    this.section.push({ kind: "outer", sum: this.sumOf(matrix), left, right });
   }
 
   /** The gradient of rows that all points share. */
   private rowSum(matrix: PlannedMatrix, register: Register): void {
-    this.section.push({ kind: "row sum", sum: this.sumOf(matrix, 4 * Math.ceil(matrix.columns / 4)), rows: rowsIn(register) });
+    this.section.push({ kind: "row sum", sum: this.sumOf(matrix), rows: rowsIn(register) });
   }
 
-  private sumOf(matrix: PlannedMatrix, columns: number): OuterSum {
+  private sumOf(matrix: PlannedMatrix): OuterSum {
     let sum = this.sums.get(matrix);
-    if (!sum) this.sums.set(matrix, (sum = { index: this.sums.size, matrix, columns }));
-    if (sum.columns !== columns) throw new TypeError(`the gradient of ${matrix.name} is summed in two ways`);
+    if (!sum) this.sums.set(matrix, (sum = { index: this.sums.size, matrix, columns: 4 * Math.ceil(matrix.columns / 4) }));
     return sum;
   }
 

@@ -147,7 +147,7 @@ export type AdjointInstruction =
 export interface OuterSum {
   readonly index: number;
   readonly matrix: PlannedMatrix;
-  /** Floats of each of its rows as it is summed up; more than the matrix has columns where rows are padded. */
+  /** Floats of each of its rows as it is summed up, in whole vec4s. */
   readonly columns: number;
 }
 

@@ -156,7 +156,7 @@ export class AdjointSteps extends TangentSteps {
 
   private outer({ sum, left, right }: Extract<AdjointInstruction, { kind: "outer" }>, pass: TangentPass): void {
     const { rows: height } = sum.matrix;
-    const width = sum.columns;
+    const width = sum.matrix.columns;
     const a = this.columnsOf(left, pass);
     const { tangent, scale } = this.inputOf(right, sum.matrix, pass.columns, pass);
     const isScaled = right.scale.length > 0 && tangent.binding !== scale.binding;
@@ -180,7 +180,7 @@ export class AdjointSteps extends TangentSteps {
         tangentPerColumn: tangent.perColumn,
         scalePerPoint: isScaled ? scale.perRow : 0,
         first: 0,
-        sumsPerRow: width,
+        sumsPerRow: sum.columns,
         adds: this.begun.has(sum) ? 1 : 0,
       },
       bindings: {

@@ -1,0 +1,261 @@
+import { readdirSync } from "node:fs";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { evaluateReference, InputError, PlanError, VectorField, vjpReference, type Method, type Network } from "../src/index.js";
+import { parametersOf, withParameters } from "../src/model/parameters.js";
+import { openDevice } from "./device.js";
+import { randomMlp, randomPoints } from "./fields.js";
+import { allOf, expectGradient, expectVjp, loadGradient } from "./gradients.js";
+import { Draw } from "./numbers/draw.js";
+import { drawNetwork, type Palette } from "./numbers/networks.js";
+
+let device: GPUDevice;
+let close: () => Promise<void>;
+beforeAll(async () => ({ device, close } = await openDevice()));
+afterAll(() => close());
+
+const exact: readonly (Method | "auto")[] = ["auto", "tangent", "cyclic", "jacobian", "coordinate"];
+const names = readdirSync(new URL("vectors/gradients/", import.meta.url)).map((file) => file.replace(".safetensors", ""));
+
+describe.each(names)("gradients of %s are PyTorch's", (name) => {
+  const vector = loadGradient(name);
+  const { network, points, context, cotangents } = vector;
+  const options = { context, wrt: allOf(network), outputs: ["value", "divergence"] } as const;
+  const check = (result: Awaited<ReturnType<VectorField["vjp"]>> | ReturnType<typeof vjpReference>, relative: number): void => {
+    const all = result as { value?: ArrayLike<number>; divergence?: ArrayLike<number> } & Parameters<typeof expectVjp>[0];
+    expectGradient(all.points, vector.ofPoints, relative, "points");
+    if (vector.ofContext) expectGradient(all.context, vector.ofContext, relative, "context");
+    expect(Object.keys(all.parameters!).toSorted()).toEqual(Object.keys(vector.ofParameters).toSorted());
+    for (const [tensor, expected] of Object.entries(vector.ofParameters))
+      expectGradient(all.parameters![tensor]!.data, expected, relative, tensor);
+    expectGradient(all.value, vector.value, relative, "value");
+    expectGradient(all.divergence, vector.divergence, relative, "divergence");
+  };
+
+  test("in float64", () => check(vjpReference(network, points, cotangents, options) as never, 1e-10));
+
+  test.each(exact)("on the GPU by %s", async (method) => {
+    const field = await VectorField.create(device, network);
+    const result = await field.vjp(points, cotangents, { ...options, method });
+    // Frequencies of 30 multiply what rounding moves the phase by.
+    check(result as never, name.startsWith("sin30") ? 1e-4 : 1e-5);
+    field.destroy();
+  });
+});
+
+// Smooth ones, so that central differences are a check everywhere.
+const smooth: Palette = {
+  anywhere: ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid", "atan", "asinh", "mish", "gelu_tanh"],
+  ofPositive: ["log", "sqrt", "reciprocal"],
+  ofSmall: ["asin", "atanh"],
+  steps: ["sin"],
+};
+
+interface Drawn {
+  readonly network: Network;
+  readonly count: number;
+  readonly points: Float32Array;
+  readonly context: Float32Array | undefined;
+  readonly cotangents: { readonly value?: Float32Array; readonly divergence?: Float32Array | number };
+}
+
+function drawCase(seed: number): Drawn {
+  const draw = new Draw(seed);
+  const network = drawNetwork(draw, "small", smooth);
+  const { stateSize: d, contextSize: c } = network;
+  const count = draw.integer(1, 6);
+  const which = draw.integer(0, 3);
+  return {
+    network,
+    count,
+    points: draw.numbers(count * d, 1),
+    context: c === 0 ? undefined : draw.numbers(draw.chance(0.5) ? c : c * count, 1),
+    cotangents: {
+      ...(which !== 1 && { value: draw.numbers(count * d, 1) }),
+      ...(which !== 2 && { divergence: draw.chance(0.3) ? 0.7 : draw.numbers(count, 1) }),
+    },
+  };
+}
+
+/** L by the float64 reference. */
+function lossOf({ network, count, points, context, cotangents: { value: e, divergence: c } }: Drawn): number {
+  const { value, divergence } = evaluateReference(network, points, { context });
+  let loss = 0;
+  for (let i = 0; i < (e?.length ?? 0); i++) loss += e![i]! * value![i]!;
+  for (let b = 0; b < count; b++) loss += (typeof c === "number" ? c : (c?.[b] ?? 0)) * divergence![b]!;
+  return loss;
+}
+
+const runs = Number(process.env["DELDOT_RUNS"] ?? 60);
+
+test("the float64 gradient is the limit of differences of L, for random chains and graphs", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 1e6 }), (seed) => {
+      const drawn = drawCase(seed);
+      const { network, points, context, cotangents } = drawn;
+      const gradient = vjpReference(network, points, cotangents, { context, wrt: allOf(network) }) as Required<
+        ReturnType<typeof vjpReference<"points" | "context" | "parameters">>
+      >;
+      const draw = new Draw(seed + 1);
+      const h = 1e-5;
+      const direction = (length: number): Float64Array => Float64Array.from(draw.numbers(length, 1));
+      const along = (of: ArrayLike<number>, by: Float64Array): number => by.reduce((sum, value, i) => sum + value * of[i]!, 0);
+      const moved = (numbers: ArrayLike<number>, by: Float64Array, step: number): Float64Array =>
+        by.map((value, i) => numbers[i]! + step * value);
+      const check = (expected: number, at: (step: number) => Drawn, what: string): void => {
+        const quotient = (lossOf(at(h)) - lossOf(at(-h))) / (2 * h);
+        const scale = 1 + Math.abs(expected) + Math.abs(lossOf(drawn));
+        if (!(Math.abs(quotient - expected) < 2e-6 * scale)) expect.fail(`${what} by ${expected}; expected ${quotient}`);
+      };
+      if (!Number.isFinite(lossOf(drawn)) || Math.abs(lossOf(drawn)) > 1e6) return;
+      const byPoints = direction(points.length);
+      check(
+        along(gradient.points, byPoints),
+        (step) => ({ ...drawn, points: moved(points, byPoints, step) as never }),
+        "the points move L",
+      );
+      if (context) {
+        const by = direction(context.length);
+        check(along(gradient.context, by), (step) => ({ ...drawn, context: moved(context, by, step) as never }), "the context moves L");
+      }
+      for (const [name, { data }] of Object.entries(parametersOf(network))) {
+        const by = direction(data.length);
+        const at = (step: number): Drawn => ({ ...drawn, network: withParameters(network, { [name]: moved(data, by, step) }) });
+        check(along(gradient.parameters[name]!.data, by), at, `${name} moves L`);
+      }
+    }),
+    { seed: 3, numRuns: runs },
+  );
+});
+
+test("the GPU's gradient is that of float64, for random chains and graphs by every method", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 0, max: 1e6 }), fc.constantFrom(...exact, "hutchinson" as const), async (seed, method) => {
+      const { network, points, context, cotangents } = drawCase(seed);
+      const probes = method === "hutchinson" ? ({ probes: 3, seed: 5, probesPer: seed % 2 ? "batch" : "point" } as const) : {};
+      const options = { context, wrt: allOf(network), outputs: ["value", "divergence"], method, ...probes } as const;
+      const field = await VectorField.create(device, network);
+      try {
+        const expected = vjpReference(network, points, cotangents, options);
+        const largest = Math.max(...Object.values(expected.parameters!).flatMap(({ data }) => Array.from(data, Math.abs)), 1);
+        if (!(largest < 1e4)) return;
+        const result = await field.vjp(points, cotangents, { ...options, chunkSize: (seed % 3) + 1 });
+        // What cancels within a small tensor errs by what it is made of: compared with the largest of all.
+        const noise = 2e-5 * Math.max(1, largest);
+        const near = (actual: ArrayLike<number>, target: ArrayLike<number>, label: string): void => {
+          expect(actual.length).toBe(target.length);
+          for (let i = 0; i < target.length; i++)
+            if (!(Math.abs(actual[i]! - target[i]!) <= noise)) expect.fail(`${label}[${i}] is ${actual[i]}; expected ${target[i]}`);
+        };
+        near(result.points!, expected.points!, "points");
+        if (context) near(result.context!, expected.context!, "context");
+        for (const [name, { data }] of Object.entries(expected.parameters!)) near(result.parameters![name]!.data, data, name);
+        near(result.value!, expected.value!, "value");
+        near(result.divergence!, expected.divergence!, "divergence");
+      } catch (error) {
+        if (!(error instanceof PlanError)) throw error;
+        expect(method).toBe("cyclic");
+      } finally {
+        field.destroy();
+      }
+    }),
+    { seed: 4, numRuns: 2 * runs },
+  );
+}, 600_000);
+
+test("of many points in bounded memory it is the sum of those of its parts, and the same bits every time", async () => {
+  const { network } = randomMlp({ seed: 2, widths: [3, 17, 18, 3], activation: "silu", contextSize: 1 });
+  const points = randomPoints(4, 5000, 3);
+  const field = await VectorField.create(device, network, { memoryBudget: 400_000 });
+  const options = { context: 0.3, wrt: allOf(network) } as const;
+  const cotangents = { value: randomPoints(5, 5000, 3), divergence: randomPoints(6, 5000, 1) };
+  const whole = await field.vjp(points, cotangents, options);
+  expectVjp(whole, vjpReference(network, points, cotangents, options), 1e-5, "the whole");
+  const again = await field.vjp(points, cotangents, options);
+  expect(again).toEqual(whole);
+  const parts = await Promise.all(
+    [0, 2000].map((from, index) =>
+      field.vjp(
+        points.subarray(3 * from, 3 * [2000, 5000][index]!),
+        {
+          value: cotangents.value.subarray(3 * from, 3 * [2000, 5000][index]!),
+          divergence: cotangents.divergence.subarray(from, [2000, 5000][index]!),
+        },
+        options,
+      ),
+    ),
+  );
+  for (const [name, { data }] of Object.entries(whole.parameters!)) {
+    const sum = data.map((_, i) => parts.reduce((total, part) => total + part.parameters![name]!.data[i]!, 0));
+    expectGradient(sum, data, 1e-5, name);
+  }
+  field.destroy();
+});
+
+test("a point that is not finite spoils its own rows and all sums over the points, on the GPU and in float64", async () => {
+  const { network } = randomMlp({ seed: 3, widths: [2, 8, 8, 2], activation: "relu", contextSize: 1 });
+  const field = await VectorField.create(device, network);
+  const points = randomPoints(1, 4, 2);
+  const e = randomPoints(2, 4, 2);
+  const context = randomPoints(3, 4, 1);
+  const bad = (numbers: Float32Array): Float32Array => numbers.with(2, NaN);
+  const cases = [
+    { points: bad(points), e, context, divergence: 1, row: 1 },
+    { points, e: bad(e), context, divergence: 1, row: 1 },
+    { points, e, context: bad(context), divergence: 1, row: 2 },
+    { points, e, context, divergence: [1, 2, Infinity, 4], row: 2 },
+  ];
+  for (const { row, ...given } of cases) {
+    const args = [given.points, { value: given.e, divergence: given.divergence }, { context: given.context, wrt: allOf(network) }] as const;
+    for (const result of [await field.vjp(...args), vjpReference(network, ...args)]) {
+      for (let b = 0; b < 4; b++) {
+        expect(Number.isNaN(result.points![2 * b]!)).toBe(b === row);
+        expect(Number.isNaN(result.context![b]!)).toBe(b === row);
+      }
+      for (const { data } of Object.values(result.parameters!)) expect(data.every(Number.isNaN)).toBe(true);
+    }
+  }
+  field.destroy();
+});
+
+test.each(["mish", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "elu"])(
+  "%s saturated is finite and right",
+  async (activation) => {
+    const { network } = randomMlp({ seed: 4, widths: [2, 16, 16, 2], activation });
+    const field = await VectorField.create(device, network);
+    for (const scale of [20, 60]) {
+      const points = randomPoints(7, 20, 2, scale);
+      const cotangents = { value: randomPoints(8, 20, 2), divergence: 1 };
+      const options = { wrt: allOf(network) } as const;
+      expectVjp(await field.vjp(points, cotangents, options), vjpReference(network, points, cotangents, options), 1e-5, `at ${scale}`);
+    }
+    field.destroy();
+  },
+);
+
+test("what is asked for is what comes back, and mistakes are errors", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [2, 6, 2], activation: "tanh" });
+  const field = await VectorField.create(device, network);
+  const x = randomPoints(1, 3, 2);
+  expect(Object.keys(await field.vjp(x, { divergence: 1 }))).toEqual(["method", "shape", "points"]);
+  const shaped = await field.vjp({ data: x, shape: [3, 1, 2] }, { value: x }, { wrt: ["parameters"], outputs: ["divergence"] });
+  expect(Object.keys(shaped)).toEqual(["method", "shape", "parameters", "divergence"]);
+  expect(shaped.shape).toEqual([3, 1]);
+  const refused = [
+    [() => field.vjp(x, {}), /neither value nor divergence/],
+    [() => field.vjp(x, { value: x.subarray(2) }), /has 2 vectors of 2; expected 3/],
+    [() => field.vjp(x, { divergence: [1, 2] }), /has 2 numbers; expected 3/],
+    [() => field.vjp(x, { divergence: 1 }, { wrt: ["context"] }), /the network takes none/],
+    [() => field.vjp(x, { divergence: 1 }, { wrt: ["weights" as "points"] }), /wrt is/],
+    [() => field.vjp(x, { divergence: 1 }, { method: "tangent", probes: 3 }), /does not use/],
+  ] as const;
+  for (const [call, message] of refused) {
+    await expect(call()).rejects.toThrow(InputError);
+    await expect(call()).rejects.toThrow(message);
+  }
+  await expect(field.vjp(x, { divergence: 1 }, { method: "difference" })).rejects.toThrow(PlanError);
+  expect((await field.vjp(new Float32Array(0), { divergence: 1 }, { wrt: allOf(network) })).parameters!["0.weight"]!.data).toEqual(
+    new Float32Array(12),
+  );
+  field.destroy();
+});

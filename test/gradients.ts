@@ -1,0 +1,100 @@
+import { readFileSync } from "node:fs";
+import { expect } from "vitest";
+import type { Cotangents, Gradient, Wrt } from "../src/evaluation.js";
+import type { Network } from "../src/model/network.js";
+import { parseSafetensors } from "../src/model/readers/safetensors.js";
+import { loadModel, loadVector, modelNames } from "./fields.js";
+
+/** Gradients of a network by PyTorch's double backward in float64, and what they are taken at. */
+export interface GradientVector {
+  readonly network: Network;
+  readonly points: Float64Array;
+  readonly context: Float64Array | undefined;
+  readonly cotangents: Cotangents;
+  readonly value: Float64Array;
+  readonly divergence: Float64Array;
+  readonly ofPoints: Float64Array;
+  readonly ofContext: Float64Array | undefined;
+  readonly ofParameters: Readonly<Record<string, Float64Array>>;
+}
+
+/** Of the network of that name in vectors/ or demo/models. */
+export function loadGradient(name: string): GradientVector {
+  const { tensors, activation } = readTensors(readFileSync(new URL(`vectors/gradients/${name}.safetensors`, import.meta.url)));
+  const { bytes } = modelNames.includes(name) ? loadModel(name) : loadVector(name);
+  // One of them was made with other activations than the network's own, and says so by a list.
+  const network = parseSafetensors(bytes, activation.includes(",") ? { activation } : {});
+  const of = (tensor: string): Float64Array => tensors.get(tensor) ?? expect.unreachable(`${name} has no ${tensor}`);
+  const prefix = "gradient.";
+  const parameters = [...tensors.keys()].filter(
+    (tensor) => tensor.startsWith(prefix) && tensor !== "gradient.x" && tensor !== "gradient.context",
+  );
+  return {
+    network,
+    points: of("x"),
+    context: tensors.get("context"),
+    cotangents: { value: of("value_cotangent"), divergence: of("divergence_cotangent") },
+    value: of("value"),
+    divergence: of("divergence"),
+    ofPoints: of("gradient.x"),
+    ofContext: tensors.get("gradient.context"),
+    ofParameters: Object.fromEntries(parameters.map((tensor) => [tensor.slice(prefix.length), of(tensor)])),
+  };
+}
+
+/** The tensors of a safetensors file that holds F64 alone, and its activation. */
+function readTensors(file: Uint8Array): { tensors: Map<string, Float64Array>; activation: string } {
+  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
+  const { __metadata__: metadata, ...entries } = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length))) as {
+    __metadata__: { activation: string };
+  } & Record<string, { data_offsets: [number, number] }>;
+  const tensors = Object.entries(entries).map(
+    ([
+      name,
+      {
+        data_offsets: [begin, end],
+      },
+    ]) => {
+      const bytes = Uint8Array.from(file.subarray(8 + length + begin, 8 + length + end));
+      return [name, new Float64Array(bytes.buffer)] as const;
+    },
+  );
+  return { tensors: new Map(tensors), activation: metadata.activation };
+}
+
+/** Expects each number within `relative` of the tensor's largest entry, and 1e-7. */
+export function expectGradient(actual: ArrayLike<number> | undefined, expected: ArrayLike<number>, relative: number, label: string): void {
+  if (actual?.length !== expected.length) expect.fail(`${label} has ${actual?.length} numbers; expected ${expected.length}`);
+  const largest = Array.from(expected).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  for (let i = 0; i < expected.length; i++) {
+    const error = Math.abs(actual[i]! - expected[i]!);
+    if (error <= relative * largest + 1e-7 || Object.is(actual[i], expected[i])) continue;
+    expect.fail(
+      `${label}[${i}] is ${actual[i]}; expected ${expected[i]}; the error ${error} is ${error / largest} of the largest entry ${largest}`,
+    );
+  }
+}
+
+/** What a vjp gives, whoever computed it. */
+interface AnyVjp {
+  readonly points?: ArrayLike<number>;
+  readonly context?: ArrayLike<number>;
+  readonly parameters?: Readonly<Record<string, Gradient<Float32Array | Float64Array>>>;
+}
+
+/** Expects every tensor of one to be close to that of the other. */
+export function expectVjp(actual: AnyVjp, expected: AnyVjp, relative: number, label: string): void {
+  if (expected.points) expectGradient(actual.points, expected.points, relative, `${label}: points`);
+  if (expected.context) expectGradient(actual.context, expected.context, relative, `${label}: context`);
+  if (!expected.parameters) return;
+  expect(Object.keys(actual.parameters ?? {})).toEqual(Object.keys(expected.parameters));
+  for (const [name, { data, shape }] of Object.entries(expected.parameters)) {
+    expect(actual.parameters![name]!.shape).toEqual(shape);
+    expectGradient(actual.parameters![name]!.data, data, relative, `${label}: ${name}`);
+  }
+}
+
+/** All that a network has gradients for. */
+export function allOf({ contextSize }: Network): readonly Wrt[] {
+  return ["points", ...(contextSize > 0 ? (["context"] as const) : []), "parameters"];
+}
