@@ -1,12 +1,14 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import activationsWgsl from "../../shaders/lib/activations.wgsl?raw";
+import curvaturesWgsl from "../../shaders/lib/curvatures.wgsl?raw";
 import specialWgsl from "../../shaders/lib/special.wgsl?raw";
 import {
   activationFunctions,
   activationKinks,
   activationNames,
   activationWgsl,
+  curvatureWgsl,
   parseActivation,
   type Activation,
 } from "../../src/model/activation.js";
@@ -15,7 +17,8 @@ import { openDevice } from "../device.js";
 
 /**
  * The largest error measured, over all activations but those that scaleOf() names, is 1.4e-7 (1 + |exact|), and 5.1e-7 of the
- * derivative of tan, on Mesa's lavapipe and on SwiftShader alike. WGSL allows a driver a worse exp than theirs, and the tolerance leaves room for it.
+ * derivative of tan, on Mesa's lavapipe and on SwiftShader alike; of curvatures 3.8e-7 (1 + |exact|), and 6.6e-7 of that of tan.
+ * WGSL allows a driver a worse exp than theirs, and the tolerance leaves room for it.
  */
 const tolerance = 1e-6;
 
@@ -25,6 +28,11 @@ const vectors: Record<string, { z: number[]; value: number[]; derivative: number
     (name) => JSON.parse(readFileSync(new URL(`../vectors/${name}.json`, import.meta.url), "utf8")).activations,
   ),
 );
+
+/** What PyTorch's double backward gives in float64. */
+const curvatureVectors: Record<string, { z: number[]; curvature: number[] }> = JSON.parse(
+  readFileSync(new URL("../vectors/curvatures.json", import.meta.url), "utf8"),
+).activations;
 
 /** Parameters beyond those of the vectors. */
 const variants = ["leaky_relu(3)", "elu(-2)", "celu(-1.5)", "celu(0.01)", "softplus(0.5, 3)", "softplus(-2)", "softplus(100)"];
@@ -48,6 +56,7 @@ function powers(from: number, to: number, base = 10): number[] {
 
 const grid = Array.from({ length: 60_001 }, (_, i) => (i - 30_000) / 1000);
 const sweep = [...grid, ...powers(-8, 4)];
+const widerSweep = [...grid.map((z) => 2 * z), ...powers(-8, 4)];
 /** All of float32 but what is nearer to 0 than 2^-126. */
 const ends = [3.4028234e38, 0, 88.7, 88.8, 89.4, 89.42, 1, 1 - 2 ** -24, 1 + 2 ** -23, 8388607.5];
 const everywhere = float32([...powers(-37.9, 38.5), ...ends.flatMap((z) => [z, -z])]);
@@ -122,6 +131,57 @@ describe.each(texts)("%s in WGSL", (text) => {
   }
 });
 
+describe.each([...texts, "power(1)", "power(1.001)"])("the curvature of %s in WGSL", (text) => {
+  const activation = parseActivation(text);
+  const { curvature } = activationFunctions(activation);
+  const scale = curvatureScaleOf(activation);
+
+  it("agrees with its vectors", async () => {
+    const vector = curvatureVectors[text];
+    if (!vector) return;
+    const z = vector.z.filter((_, i) => Math.abs(vector.curvature[i]!) < 3e38);
+    await expectAgreement(
+      z,
+      vector.curvature.filter((number) => Math.abs(number) < 3e38),
+    );
+  });
+
+  it("agrees with float64 on a fine grid, up to 1e4, and at its kinks", async () => {
+    const kinks = [-3, 0, 3].flatMap((near) => activationKinks(activation, near));
+    const z = float32([...widerSweep, ...kinks]).filter((x) => Math.abs(curvature(x)) < 3e38);
+    await expectAgreement(
+      z,
+      z.map((x) => (curvatureReaches(activation, x) ? curvature(x) : NaN)),
+    );
+  });
+
+  it("is right, or infinite or NaN past float32 and outside its domain, at any magnitude", async () => {
+    const { curvatures } = await evaluateCurvature(activation, everywhere);
+    everywhere.forEach((z, i) => {
+      expectRight(curvatures[i]!, curvatureReaches(activation, z) ? curvature(z) : NaN, scale, z, "curvature");
+    });
+  });
+
+  it("comes with the value and the derivative of activation()", async () => {
+    const z = everywhere.filter((_, i) => i % 16 === 0);
+    const { values, derivatives } = await evaluate(activation, z);
+    const together = await evaluateCurvature(activation, z);
+    expectClose(together.values, values, values.map(Math.abs), { relative: 1e-6, absolute: 1e-37, label: "values" });
+    expectClose(together.derivatives, derivatives, derivatives.map(Math.abs), { relative: 1e-6, absolute: 1e-37, label: "derivatives" });
+  });
+
+  it("is NaN where z is not finite", async () => {
+    const results = await evaluateCurvature(activation, [NaN, Infinity, -Infinity]);
+    for (const number of Object.values(results).flat()) expect(number).toBeNaN();
+  });
+
+  async function expectAgreement(z: readonly number[], exact: readonly number[]): Promise<void> {
+    const { curvatures } = await evaluateCurvature(activation, z);
+    const sizes = exact.map((number, i) => scale(number, z[i]!));
+    expectClose(curvatures, exact, sizes, { relative: tolerance, absolute: 0, label: "curvatures" });
+  }
+});
+
 /** Whether σ(z) is computed there: sines and tangents need a reduction that ends at 2^68. */
 function reaches({ name }: Activation, z: number): boolean {
   return !["sin", "cos", "tan"].includes(name) || Math.abs(z) <= 2 ** 68;
@@ -133,6 +193,29 @@ function slopeReaches(activation: Activation, z: number): boolean {
   const factor = name === "power" ? Math.max(1, Math.abs(parameters[0]!)) : 1;
   const vanishes = (["log", "acosh", "power"].includes(name) && Math.abs(z) > 1) || ["asinh", "reciprocal"].includes(name);
   return reaches(activation, z) && !(vanishes && Math.abs(activationFunctions(activation).slope(z)) < factor * 2 ** -126);
+}
+
+/** Whether σ''(z) is: as with σ', but those that fall like a power of z vanish sooner. */
+function curvatureReaches(activation: Activation, z: number): boolean {
+  const { name, parameters } = activation;
+  if (!["log", "sqrt", "acosh", "asinh", "reciprocal", "power"].includes(name)) return reaches(activation, z);
+  const exponent = parameters[0] ?? NaN;
+  if (name === "power" && exponent === 1) return true;
+  const factor = { reciprocal: 2, power: Math.max(1, Math.abs(exponent * (exponent - 1))) }[name] ?? 1;
+  return !(Math.abs(z) > 1 && Math.abs(activationFunctions(activation).curvature(z)) < factor * 2 ** -126);
+}
+
+/** What the tolerance of σ'' is multiplied with. */
+function curvatureScaleOf(activation: Activation): (exact: number, z: number) => number {
+  const { name, parameters } = activation;
+  const [first = 1] = parameters.map(Math.abs);
+  if (name === "sin" || name === "cos") return () => 0.2 * first ** 2; // 2e-7 omega²
+  // What z * beta and z / alpha round to.
+  if (name === "softplus") return (exact) => Math.max(1, first) + Math.abs(exact);
+  if (name === "celu" && parameters[0]! > 0) return (exact) => Math.max(1, 1 / first) + Math.abs(exact);
+  // As of its derivative, but for the factors.
+  if (name === "power") return (exact, z) => scaleOf(activation)(exact, z) + (first + first ** 2) * (2 ** -126 / tolerance);
+  return scaleOf(activation);
 }
 
 /** Expects what is exact in float32, the infinity where that is past its end, and either where only rounding may be. */
@@ -209,30 +292,48 @@ function float32(numbers: readonly number[]): number[] {
   return numbers.map(Math.fround);
 }
 
-/** One point a thread: activation(points[i]). */
-const kernel = `
+/** One point a thread: `call` of points[i]. */
+function kernelOf(type: string, call: string): string {
+  return `
 @group(0) @binding(0) var<storage, read> points: array<f32>;
-@group(0) @binding(1) var<storage, read_write> results: array<vec2f>;
+@group(0) @binding(1) var<storage, read_write> results: array<${type}>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   if (id.x < arrayLength(&points)) {
-    results[id.x] = activation(points[id.x]);
+    results[id.x] = ${call};
   }
 }`;
+}
+
+const kernel = kernelOf("vec2f", "activation(points[id.x])");
+const curvatureKernel = kernelOf("vec4f", "vec4f(activation_with_curvature(points[id.x]), 0.0)");
 
 async function evaluate(activation: Activation, z: readonly number[]): Promise<{ values: number[]; derivatives: number[] }> {
+  const code = [specialWgsl, activationsWgsl, activationWgsl(activation), kernel].join("\n");
+  const results = await run(`test of ${activation}`, code, z, 2);
+  return { values: z.map((_, i) => results[2 * i]!), derivatives: z.map((_, i) => results[2 * i + 1]!) };
+}
+
+async function evaluateCurvature(
+  activation: Activation,
+  z: readonly number[],
+): Promise<{ values: number[]; derivatives: number[]; curvatures: number[] }> {
+  const texts = [specialWgsl, activationsWgsl, curvaturesWgsl, activationWgsl(activation), curvatureWgsl(activation), curvatureKernel];
+  const results = await run(`test of the curvature of ${activation}`, texts.join("\n"), z, 4);
+  const column = (at: number): number[] => z.map((_, i) => results[4 * i + at]!);
+  return { values: column(0), derivatives: column(1), curvatures: column(2) };
+}
+
+/** `width` numbers for each point. */
+async function run(label: string, code: string, z: readonly number[], width: number): Promise<Float32Array> {
   const points = Float32Array.from(z);
   const { STORAGE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-  const label = `test of ${activation}`;
   device.pushErrorScope("validation");
-  const module = device.createShaderModule({
-    label,
-    code: [specialWgsl, activationsWgsl, activationWgsl(activation), kernel].join("\n"),
-  });
+  const module = device.createShaderModule({ label, code });
   const pipeline = device.createComputePipeline({ label, layout: "auto", compute: { module } });
   const input = device.createBuffer({ label, size: points.byteLength, usage: STORAGE | COPY_DST });
-  const output = device.createBuffer({ label, size: 2 * points.byteLength, usage: STORAGE | COPY_SRC });
+  const output = device.createBuffer({ label, size: width * points.byteLength, usage: STORAGE | COPY_SRC });
   const staging = device.createBuffer({ label, size: output.size, usage: MAP_READ | COPY_DST });
   device.queue.writeBuffer(input, 0, points);
   const encoder = device.createCommandEncoder({ label });
@@ -258,8 +359,5 @@ async function evaluate(activation: Activation, z: readonly number[]): Promise<{
   await staging.mapAsync(GPUMapMode.READ);
   const results = new Float32Array(staging.getMappedRange().slice(0));
   for (const buffer of [input, output, staging]) buffer.destroy();
-  return {
-    values: z.map((_, i) => results[2 * i]!),
-    derivatives: z.map((_, i) => results[2 * i + 1]!),
-  };
+  return results;
 }
