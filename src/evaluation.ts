@@ -111,6 +111,12 @@ export interface Field<A extends Float32Array | Float64Array = Float32Array | Fl
   jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp<A>>;
   /** J(x) t, one tangent per point: points and tangents [B, d] -> [B, d]. */
   jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<A>;
+  /** The gradient of Σ_b (value_b · f(x_b) + divergence_b ∇·f(x_b)) for what `wrt` names: points [..., d] (default), context, parameters. */
+  vjp<W extends Wrt = "points", O extends "value" | "divergence" = never>(
+    points: BatchInput,
+    cotangents: Cotangents,
+    options?: VjpOptions<W, O>,
+  ): Promise<Vjp<W, O, A>>;
   /** What evaluate would choose for these options, and why. */
   explain(options?: PlanOptions): PlanExplanation;
   /** Frees what the field holds; later calls reject. */

@@ -1,5 +1,5 @@
 import { DeldotError } from "../errors.js";
-import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions } from "../evaluation.js";
+import type { Cotangents, EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "../evaluation.js";
 import { ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { explainPlan, type PlanExplanation } from "../plan/explain.js";
@@ -7,6 +7,7 @@ import { graphOf } from "../plan/graph.js";
 import type { PlanOptions } from "../plan/options.js";
 import type { Output } from "../plan/outputs.js";
 import { Reference, ReferenceJvp } from "./reference.js";
+import { ReferenceVjp } from "./vjp.js";
 
 /** How long the thread is kept from all else. */
 const SLICE_MILLISECONDS = 20;
@@ -45,6 +46,20 @@ export class ReferenceField implements Field<Float64Array> {
     await this.run(jvp, options);
     const { value, tangent } = jvp;
     return options.value ? { value, tangent } : tangent;
+  }
+
+  async vjp<W extends Wrt = "points", O extends "value" | "divergence" = never>(
+    points: BatchInput,
+    cotangents: Cotangents,
+    given: VjpOptions<W, O> = {},
+  ): Promise<Vjp<W, O, Float64Array>> {
+    this.checkUsable();
+    const options = ownOptions(given);
+    const { value, divergence } = ownOptions(cotangents);
+    const own = { value: copied(value), divergence: copied(divergence as BatchInput | number | null | undefined) };
+    const vjp = new ReferenceVjp(this.network, copied(points), own as Cotangents, { ...options, context: copied(options.context) });
+    await this.run(vjp, options);
+    return vjp.result() as Vjp<W, O, Float64Array>;
   }
 
   explain(options: PlanOptions = {}): PlanExplanation {

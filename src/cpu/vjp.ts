@@ -32,7 +32,7 @@ export function vjpReference<W extends Wrt = "points", O extends "value" | "dive
   cotangents: Cotangents,
   options: VjpOptions<W, O> = {},
 ): Vjp<W, O, Float64Array> {
-  const reference = new ReferenceVjp(network, points, cotangents, options as VjpOptions);
+  const reference = new ReferenceVjp(network, points, cotangents, options);
   for (let point = 0; point < reference.count; point++) reference.evaluate(point);
   return reference.result() as Vjp<W, O, Float64Array>;
 }
@@ -107,7 +107,7 @@ export class ReferenceVjp {
 
     addTo(velocity.valueAdjoint, e);
     velocity.tangentAdjoints.forEach((adjoint, k) => addTo(adjoint, seeds[k]!, weight * share));
-    for (const [index, operation] of [...operations.entries()].reverse()) this.reverse(operation, index, results[index]!, of);
+    for (const [index, operation] of [...operations.entries()].toReversed()) this.reverse(operation, index, results[index]!, of);
     if (this.ofPoints.length > 0) this.ofPoints.set(state.valueAdjoint, point * d);
     if (this.ofContext.length > 0) {
       const from = this.contexts!.shared ? 0 : point * c;

@@ -128,7 +128,7 @@ class AdjointBuilder {
       if (isOnce) this.deferred.push(reverse);
       else reverses.push(reverse);
     }
-    for (const reverse of reverses.reverse()) reverse();
+    for (const reverse of reverses.toReversed()) reverse();
     for (const reverse of this.deferred) reverse();
   }
 

@@ -391,7 +391,7 @@ export function pullBack(gradients: ReadonlyMap<PlannedMatrix, PlannedMatrix>): 
   };
   for (const matrix of gradients.keys()) visit(matrix);
   const sums = new Map(gradients);
-  for (const matrix of order.reverse()) {
+  for (const matrix of order.toReversed()) {
     const gradient = sums.get(matrix);
     if (!gradient || !matrix.origin) continue;
     const { operands } = matrix.origin;

@@ -1,6 +1,6 @@
 import { inputsOf } from "../plan/adjoint.js";
 import type { GradientPlan } from "../plan/plan.js";
-import type { AdjointInstruction, OuterSum, Register, Rows, TangentInstruction } from "../plan/program.js";
+import type { AdjointInstruction, OuterSum, Register, Rows } from "../plan/program.js";
 import { inverseDeviationName, UNMOVED, valueName } from "./forward.js";
 import { asBits, quads, Slots } from "./recorder.js";
 import type { Binding, Read } from "./steps.js";
@@ -116,7 +116,7 @@ export class AdjointSteps extends TangentSteps {
           this.normFold(instruction, pass);
           break;
         default:
-          this.run(plan, instruction as TangentInstruction, pass, this.slots);
+          this.run(plan, instruction, pass, this.slots);
       }
     }
   }
