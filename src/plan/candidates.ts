@@ -1,7 +1,7 @@
 import { cyclicPrograms } from "./cycle.js";
 import { hutchinson } from "./estimators.js";
 import type { Graph } from "./graph.js";
-import { identity, sizeOf, type PlannedMatrix } from "./matrices.js";
+import { identity, sizeOf, transposed, type PlannedMatrix } from "./matrices.js";
 import type { PlanOptions } from "./options.js";
 import { delivers, EXACT, outputs, type Method, type Output } from "./outputs.js";
 import type { Plan } from "./plan.js";
@@ -10,6 +10,7 @@ import {
   isOnes,
   multiplyAddsOf,
   readsOf,
+  rowsOf,
   widthOfTarget,
   withForward,
   type Rows,
@@ -126,7 +127,13 @@ function traced(graph: Graph, way: Way): PlannedCandidate {
     probesPer,
   });
   const bytesPerPoint = bytesOfValues(graph) + bytesOfTangents(graph, way);
-  return priced(graph, way, instructions.reduce(price, 0), bytesPerPoint, matrices, planFor);
+  // What tangents start from, or meet in the end, lies there with all its zeros.
+  const rows = new Set(
+    instructions.flatMap((instruction) => rowsOf(instruction).flatMap((each) => (each.kind === "matrix" ? [each.matrix] : []))),
+  );
+  const isRows = (matrix: PlannedMatrix): boolean => rows.has(matrix) || rows.has(transposed(matrix));
+  const matrixBytes = matrices.reduce((total, matrix) => total + 4 * (isRows(matrix) ? matrix.rows * matrix.columns : sizeOf(matrix)), 0);
+  return priced(graph, way, instructions.reduce(price, 0), bytesPerPoint, matrixBytes, planFor);
 }
 
 /** f at 2d moved copies of a point. */
@@ -140,7 +147,7 @@ function differences(graph: Graph, tangentsAtOnce: number): PlannedCandidate {
   } as const;
   const bytesPerPoint = 2 * tangentsAtOnce * (bytesOfValues(graph) + 4 * d) + 4 * d;
   const { method, tangents } = way;
-  return priced(graph, way, 2 * d * forwardMultiplyAdds(graph), bytesPerPoint, [], (wanted) => ({
+  return priced(graph, way, 2 * d * forwardMultiplyAdds(graph), bytesPerPoint, 0, (wanted) => ({
     kind: "difference",
     method,
     graph,
@@ -156,7 +163,7 @@ function priced(
   { method, description, tangents, tangentsAtOnce }: Pick<Way, "method" | "description" | "tangents" | "tangentsAtOnce">,
   multiplyAdds: number,
   bytesPerPoint: number,
-  matrices: readonly PlannedMatrix[],
+  matrixBytes: number,
   planFor: PlannedCandidate["planFor"],
 ): PlannedCandidate {
   return {
@@ -167,7 +174,7 @@ function priced(
     ratio: multiplyAdds / Math.max(1, forwardMultiplyAdds(graph)),
     passes: Math.ceil(tangents / tangentsAtOnce),
     bytesPerPoint,
-    matrixBytes: matrices.reduce((total, matrix) => total + 4 * sizeOf(matrix), 0),
+    matrixBytes,
     delivers: outputs.filter((output) => delivers(method, output)),
     planFor,
   };

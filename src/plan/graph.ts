@@ -1,7 +1,7 @@
 import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
 import { lazily, repeated, rowOf, type MatrixPlace, type PlannedMatrix } from "./matrices.js";
-import { widthOfLinear, type Network, type Operand, type Operation, type Weight } from "../model/network.js";
+import { widthOfLinear, type Matrix, type Network, type Operand, type Operation, type Repeated, type Weight } from "../model/network.js";
 
 /** A part of a node's sum; `source` is a node. */
 export type Term =
@@ -174,6 +174,7 @@ class GraphBuilder {
     const source = this.node(operand);
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
     if (!("diagonal" in weight)) {
+      checkWeight(weight, place);
       const name = this.name(this.drafts[source]!.moves ? "W" : "C");
       const matrix = "block" in weight ? repeated(lazily(name, weight.block, place), weight.times) : lazily(name, weight, place);
       return [{ kind: "dense", source, matrix }];
@@ -185,6 +186,15 @@ class GraphBuilder {
       return [...body.terms];
     return [{ kind: "diagonal", source, factors }];
   }
+}
+
+/** What a reader makes is sound; a network may be made by hand. @throws ModelError. */
+function checkWeight(weight: Matrix | Repeated, { operation, part }: MatrixPlace): void {
+  const { rows, columns, data } = "block" in weight ? weight.block : weight;
+  const what = `the weight of term ${part} of operation ${operation}`;
+  if ("block" in weight && !(Number.isInteger(weight.times) && weight.times >= 2))
+    throw new ModelError(`${what} is for ${quote(weight.times)} parts; expected a whole number of at least 2`);
+  if (data.length !== rows * columns) throw new ModelError(`${what} has ${data.length} numbers; expected ${rows} x ${columns}`);
 }
 
 function isTransparent(operation: Operation): boolean {

@@ -271,3 +271,11 @@ export function widthOfTarget(into: Target): number {
 export function isOnes(rows: Rows): boolean {
   return rows.kind === "matrix" && rows.matrix.isOnes;
 }
+
+/** The matrices that instructions multiply by. */
+export function productsOf(instructions: readonly Instruction[]): PlannedMatrix[] {
+  return instructions.flatMap((instruction) => {
+    if (instruction.kind === "sum") return instruction.terms.flatMap((term) => (term.kind === "dense" ? [term.matrix] : []));
+    return "matrix" in instruction && instruction.matrix ? [instruction.matrix] : [];
+  });
+}

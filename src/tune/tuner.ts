@@ -5,6 +5,7 @@ import type { Memory } from "../gpu/store.js";
 import { capabilitiesOf, HALF, type Capabilities, type Family } from "../kernels/family.js";
 import { kernelOf, PLAIN, PLAIN_HALF } from "../kernels/layers.js";
 import type { Plan } from "../plan/plan.js";
+import { productsOf } from "../plan/program.js";
 import { parametersOf } from "../plan/options.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import type { Kernel } from "../schedule/kernel.js";
@@ -236,8 +237,10 @@ export class Tuner {
 }
 
 /** Whether a variant carries a plan through as its name says. */
-function canRun({ fuse }: Variant, plan: Plan): boolean {
-  return fuse === null || fuse(plan, "host") !== null;
+function canRun({ fuse, tile, plain }: Variant, plan: Plan): boolean {
+  if (fuse) return fuse(plan, "host") !== null;
+  // Where every matrix is block-diagonal, all tiles are the plain one.
+  return tile === plain || productsOf(plan.instructions).some(({ blocks }) => blocks === null);
 }
 
 /** What writes the kernels beside the plain ones, loaded when it is first needed. */

@@ -57,7 +57,10 @@ function weightOf(graph: Graph, node: Node, map: LinearMap): Weight {
   }
   const matrix = map.kind === "dense" ? map.matrix : toMatrix(map, graph.budget);
   requireFinite(matrix.data, node);
-  return map.kind === "dense" && map.times > 1 ? { block: matrix, times: map.times } : matrix;
+  if (map.kind !== "dense" || map.times === 1) return matrix;
+  // Merged matrices have as many blocks of their own.
+  graph.budget.take(map.times * matrix.data.length);
+  return { block: matrix, times: map.times };
 }
 
 /** The state first, then the context, then earlier results in their order. */

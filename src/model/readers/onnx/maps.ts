@@ -77,9 +77,20 @@ export function compose(outer: LinearMap, inner: LinearMap, budget: Budget): Lin
   return { kind: "pick", columns: inner.columns, indices, factors: isOnes(factors, indices) ? null : factors };
 }
 
+/** What picks do to parts, by how many parts there are: a pick is asked again and again while a graph is simplified. */
+const parts = new WeakMap<Pick, Map<number, Pick | null>>();
+
 /** What a pick does to each of as many parts, where it does the same to all; else null. */
-function partOf({ columns, indices, factors }: Pick, times: number): Pick | null {
-  if (times === 1 || columns % times !== 0 || indices.length % times !== 0) return null;
+function partOf(pick: Pick, times: number): Pick | null {
+  if (times === 1 || pick.columns % times !== 0 || pick.indices.length % times !== 0) return null;
+  let known = parts.get(pick);
+  if (!known) parts.set(pick, (known = new Map()));
+  let part = known.get(times);
+  if (part === undefined) known.set(times, (part = findPart(pick, times)));
+  return part;
+}
+
+function findPart({ columns, indices, factors }: Pick, times: number): Pick | null {
   const [rows, width] = [indices.length / times, columns / times];
   const isAlike = indices.every((index, i) => {
     const [first, part] = [indices[i % rows]!, Math.floor(i / rows)];

@@ -225,7 +225,11 @@ function contraction(call: Call, given: readonly Factor[], out: readonly string[
   const [first, second] = features as [Feature, Feature?];
   if (second) {
     const products = rows * terms;
-    if (products * (first.node.width + second.node.width) > MOST_SELECTED)
+    // A factor that is read as it stands needs no selection.
+    const selected = [first, second].map(({ node }, i) =>
+      node.width === products && elements[i]!.every((element, at) => element === at) ? 0 : node.width,
+    );
+    if (products * (selected[0]! + selected[1]!) > MOST_SELECTED)
       call.refuse(
         `it sums ${products} products of two tensors that both depend on the inputs; it could be read, but the field is too general to be written out at this size: expected fewer or narrower parts`,
       );

@@ -62,8 +62,9 @@ const reductions: Readonly<Record<string, Reduction>> = {
     staysWhole: false,
     keepsOne: false,
     ofNumbers: (numbers) => numbers.reduce((norm, number) => Math.hypot(norm, number), 0),
-    // |x| = Σ x_i (x_i / |x|): a norm scales by the largest entry, where squares would leave float32.
-    ofNodes: (groups, x, graph) => groups.sum(graph.product(x, groups.normalised(x, false, 0)), 1 / Math.sqrt(groups.size)),
+    // |x| = Σ x_i (x_i / |x|): a norm scales by the largest entry, where squares would leave float32. Its epsilon, below which nothing
+    // counts, makes 0 of |0|, and of its derivative, as PyTorch has it: particles are at no distance from themselves.
+    ofNodes: (groups, x, graph) => groups.sum(graph.product(x, groups.normalised(x, false, 2 ** -126)), 1 / Math.sqrt(groups.size)),
   },
   ReduceSumSquare: {
     verb: "sums",
