@@ -71,7 +71,8 @@ function listTensors({ operations, tensors: named = [] }: Network): readonly Ten
   return [...named, ...rest];
 }
 
-function isIdentity(weight: Weight): boolean {
+/** Whether it takes its operand as it is. */
+export function isIdentity(weight: Weight): boolean {
   return "diagonal" in weight && weight.diagonal.every((factor) => factor === 1);
 }
 
