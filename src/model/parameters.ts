@@ -103,7 +103,7 @@ export function positionOf({ offset, rowStride, columnStride }: Place, index: nu
 /**
  * The weights and biases of a network by name, in order: of a safetensors file its own tensors, of `mlp` "0.weight" [outputs,
  * inputs], "0.bias" [outputs], "1.weight" and so on, of an ONNX file its initializers where they are weights as they stand, else
- * "3.weight" of operation 3. Copies, in float32.
+ * "3.weight" of operation 3; biases that are zeros in an ONNX file fold away and are none. Copies, in float32.
  */
 export function parametersOf(network: Network): Record<string, Parameter> {
   return Object.fromEntries(
