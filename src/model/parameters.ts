@@ -1,5 +1,6 @@
 import { InputError, quote } from "../errors.js";
 import {
+  isIdentityWeight,
   widthOfLinear,
   type LinearOperation,
   type Network,
@@ -64,16 +65,11 @@ function listTensors({ operations, tensors: named = [] }: Network): readonly Ten
     };
     operation.terms.forEach(({ weight }, term) => {
       const name = `${index}.weight${operation.terms.length > 1 ? `.${term}` : ""}`;
-      if (!isIdentity(weight)) add(term, name, shapeOf(weight));
+      if (!isIdentityWeight(weight)) add(term, name, shapeOf(weight));
     });
     if (operation.bias) add("bias", `${index}.bias`, [widthOfLinear(operation)]);
   });
   return [...named, ...rest];
-}
-
-/** Whether it takes its operand as it is. */
-export function isIdentity(weight: Weight): boolean {
-  return "diagonal" in weight && weight.diagonal.every((factor) => factor === 1);
 }
 
 /** [rows, columns] of a matrix, of the one that parts share, or [n] of a diagonal. */

@@ -1,5 +1,4 @@
-import type { Matrix, Operation, Place, Tensor } from "../../network.js";
-import { isIdentity } from "../../parameters.js";
+import { isIdentityWeight, type Matrix, type Operation, type Place, type Tensor } from "../../network.js";
 import type { Budget } from "./budget.js";
 import { isWhole, readTensor, type OnnxModel, type OnnxNode, type StoredTensor } from "./decode.js";
 
@@ -88,7 +87,7 @@ function partsOf(operations: readonly Operation[]): { parts: Map<string, Parts[]
     const addList = (part: Place["part"], data: Matrix["data"]): void => add(part, { rows: 1, columns: data.length, data }, "list");
     given.terms.forEach(({ weight }, part) => {
       if (!("diagonal" in weight)) add(part, "block" in weight ? weight.block : weight);
-      else if (!isIdentity(weight)) addList(part, weight.diagonal);
+      else if (!isIdentityWeight(weight)) addList(part, weight.diagonal);
     });
     if (given.bias) addList("bias", given.bias);
   });
