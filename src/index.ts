@@ -49,6 +49,7 @@ export {
 } from "./model/parameters.js";
 export { parseOnnx, type OnnxOptions } from "./model/readers/onnx.js";
 export { parseSafetensors, type SafetensorsOptions } from "./model/readers/safetensors.js";
+export { toSafetensors } from "./model/writers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";
 export { vjpReference } from "./cpu/vjp.js";
 export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";

@@ -17,6 +17,13 @@ declare var TextDecoder: {
   new (encoding?: string, options?: { fatal?: boolean; ignoreBOM?: boolean }): TextDecoder;
 };
 
+interface TextEncoder {
+  encode(input?: string): Uint8Array;
+}
+declare var TextEncoder: {
+  new (): TextEncoder;
+};
+
 interface Performance {
   now(): number;
 }

@@ -141,6 +141,11 @@ export function widthOfLinear({ terms, bias }: LinearOperation): number {
   return "diagonal" in weight ? weight.diagonal.length : "block" in weight ? weight.times * weight.block.rows : weight.rows;
 }
 
+/** Whether it takes its operand as it is. */
+export function isIdentityWeight(weight: Weight): boolean {
+  return "diagonal" in weight && weight.diagonal.every((factor) => factor === 1);
+}
+
 /**
  * A weight [outputs, inputs]: nested rows, or `{ data, shape }`, or a flat row-major array whose number of rows follows
  * from the bias, or from the width of the layer before.

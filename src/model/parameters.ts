@@ -1,5 +1,6 @@
 import { InputError, quote } from "../errors.js";
 import {
+  isIdentityWeight,
   widthOfLinear,
   type LinearOperation,
   type Network,
@@ -64,15 +65,11 @@ function listTensors({ operations, tensors: named = [] }: Network): readonly Ten
     };
     operation.terms.forEach(({ weight }, term) => {
       const name = `${index}.weight${operation.terms.length > 1 ? `.${term}` : ""}`;
-      if (!isIdentity(weight)) add(term, name, shapeOf(weight));
+      if (!isIdentityWeight(weight)) add(term, name, shapeOf(weight));
     });
     if (operation.bias) add("bias", `${index}.bias`, [widthOfLinear(operation)]);
   });
   return [...named, ...rest];
-}
-
-function isIdentity(weight: Weight): boolean {
-  return "diagonal" in weight && weight.diagonal.every((factor) => factor === 1);
 }
 
 /** [rows, columns] of a matrix, of the one that parts share, or [n] of a diagonal. */
@@ -102,7 +99,7 @@ export function positionOf({ offset, rowStride, columnStride }: Place, index: nu
 /**
  * The weights and biases of a network by name, in order: of a safetensors file its own tensors, of `mlp` "0.weight" [outputs,
  * inputs], "0.bias" [outputs], "1.weight" and so on, of an ONNX file its initializers where they are weights as they stand, else
- * "3.weight" of operation 3. Copies, in float32.
+ * "3.weight" of operation 3; biases that are zeros in an ONNX file fold away and are none. Copies, in float32.
  */
 export function parametersOf(network: Network): Record<string, Parameter> {
   return Object.fromEntries(

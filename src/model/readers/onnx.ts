@@ -16,6 +16,7 @@ import {
 } from "./onnx/decode.js";
 import { emit } from "./onnx/emit.js";
 import { inlined } from "./onnx/functions.js";
+import { nameTensors } from "./onnx/names.js";
 import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
 import { Call, feature, type Feature, type Value } from "./onnx/values.js";
@@ -91,9 +92,11 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
   const own = given.value.shape.filter((_, axis) => axis !== given.value.batch);
   const shape = own.length > 1 && given.value.node.width === state.width ? { stateShape: own } : {};
+  const network = emit(graph, field, state, contextSize);
   return {
-    ...emit(graph, field, state, contextSize),
+    ...network,
     ...shape,
+    tensors: nameTensors(model, nodes, network.operations, graph.budget),
     notes: describeReading(output, velocity, given, why, others, contextColumns),
   };
 }

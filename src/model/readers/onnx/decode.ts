@@ -87,6 +87,8 @@ export interface StoredTensor {
   readonly raw: Uint8Array | null;
   /** The typed fields, where there is no raw data. */
   readonly fields: readonly Field[];
+  /** Whether they lie in another file. */
+  readonly isExternal: boolean;
 }
 
 /** The types of numbers that are read, by their names in TensorProto.DataType. */
@@ -394,7 +396,7 @@ function decodeTensor(bytes: Uint8Array, what: string, budget: Budget, external:
     fail(`${tensor} of the type ${type.name} has numbers in a field that is not its type's; expected them in one place`);
   const size = raw ? raw.length / type.bytes : countStored(fields, type);
   if (size !== count) fail(`${tensor} holds ${size} numbers; expected ${count} for the shape ${quote(shape)}`);
-  return { name, tensor: { shape, type: type.name, raw, fields } };
+  return { name, tensor: { shape, type: type.name, raw, fields, isExternal } };
 }
 
 function decodeEntry(bytes: Uint8Array, budget: Budget): [string, string] {
