@@ -44,7 +44,7 @@ export function nameTensors(
   const candidates: Candidate[] = [];
   for (const [name, stored] of [...initializers, ...constants]) {
     const read = reads.get(name);
-    if (!read || isWhole(stored.type) || stored.isExternal) continue;
+    if (!read || isWhole(stored.type)) continue;
     const ways = waysOf(stored, parts, work, budget);
     if (work.left < 0) return [];
     if (ways.length > 0) candidates.push({ name, shape: stored.shape, ...read, ways });
