@@ -770,6 +770,25 @@ const cases: Record<string, Exported> = {
         );
       }),
   },
+  // t.expand(x.shape[0], 1) and t * torch.ones(x.shape[0], 1) without dynamic_axes.
+  "PyTorch, TorchScript: one time for the batch that the file fixes": {
+    nodes: [
+      ["Expand", ["t", "sizes"], ["expanded"]],
+      ["ConstantOfShape", ["sizes"], ["ones"], { value: { tensor: { shape: [1], data: [1] } } }],
+      ["Mul", ["expanded", "ones"], ["times"]],
+      ["Sin", ["times"], ["sin"]],
+      ["Concat", ["x", "sin"], ["joined"], { axis: 1 }],
+      ["Gemm", ["joined", "w", "b"], ["h"], { transB: 1 }],
+      ["Tanh", ["h"], ["a"]],
+      ["Gemm", ["a", "u", "c"], ["v"], { transB: 1 }],
+    ],
+    inputs: { x: [3, 3], t: [] },
+    outputs: { v: [3, 3] },
+    initializers: { sizes: whole(3, 1), w: transposed(w48), b: b8, u: transposed(w83), c: b3 },
+    opset: 13,
+    sizes: [3, 1],
+    f: (x, t) => dense(dense([...x, ...t.map(Math.sin)], w48, b8).map(Math.tanh), w83, b3),
+  },
   "PyTorch, TorchScript: Conv1d of one position each, and zeros beside the state": {
     nodes: [
       ["Transpose", ["x"], ["xt"], { perm: [0, 2, 1] }],

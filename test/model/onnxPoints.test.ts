@@ -150,6 +150,18 @@ describe("rows that are not the points", () => {
       'ReduceSum "n1": it sums along the batch, which couples its points',
     ],
     [
+      "numbers of one for all that differ from one point of a fixed batch to the next",
+      {
+        nodes: [
+          ["Reshape", ["t", "s"], ["a"]],
+          ["Mul", ["x", "a"], ["v"]],
+        ],
+        inputs: { x: [2, 3], t: [1, 2] },
+        initializers: { s: whole(2, 1) },
+      },
+      'Mul "n1": an input has 2 elements along the batch; expected 1',
+    ],
+    [
       "two batches",
       { nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: [2, 3], t: [5, 1] } },
       'the state "x" has the shape [2, 3], and another input other rows; expected one batch',

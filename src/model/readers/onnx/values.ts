@@ -10,7 +10,7 @@ import {
   type OnnxNode,
   type Tensor,
 } from "./decode.js";
-import type { Graph, Node } from "./graph.js";
+import type { Graph, Node, Term } from "./graph.js";
 
 /** What a name of the graph stands for. */
 export type Value = Constant | Feature | Condition;
@@ -334,16 +334,39 @@ export function expanded(
 export function alongBatch(call: Call, value: Constant | Feature, axis: number | null, rows: number): Constant | Feature {
   const size = axis === null || axis < 0 ? 1 : value.shape[axis]!;
   if (axis === null || size === 1 || (value.kind === "feature" && value.batch !== null)) return value;
-  if (value.kind !== "constant" || rows > 1 || size !== call.fixedBatch)
-    call.refuse(`an input has ${size} elements along the batch; expected 1`);
-  call.graph.budget.take(value.data.length);
+  if (rows > 1 || size !== call.fixedBatch) call.refuse(`an input has ${size} elements along the batch; expected 1`);
   const inner = sizeOf(value.shape.slice(axis + 1));
-  const isRepeated = value.data.every((number, i) => Object.is(number, value.data[i - (Math.floor(i / inner) % size) * inner]));
-  if (!isRepeated) call.refuse("a constant differs from one point of the batch to the next");
+  const first = (i: number): number => i - (Math.floor(i / inner) % size) * inner;
+  if (value.kind === "feature") {
+    for (let i = 0; i < value.node.width; i++)
+      if (!isSame(call.graph, value.node, i, first(i))) call.refuse(`an input has ${size} elements along the batch; expected 1`);
+  } else {
+    call.graph.budget.take(value.data.length);
+    if (!value.data.every((number, i) => Object.is(number, value.data[first(i)])))
+      call.refuse("a constant differs from one point of the batch to the next");
+  }
   const shape = value.shape.with(axis, 1);
   const strides = stridesOf(value.shape);
   const offsets = shape.map((length, k) => Array.from({ length }, (_, c) => c * strides[k]!));
   return moved(call, value, shape, null, sourcesOf(call, offsets));
+}
+
+/** How many operations {@link isSame} follows down. */
+const deepest = 8;
+
+/** Whether two elements of a node are one number made twice, as where one time is repeated for all points. */
+function isSame(graph: Graph, node: Node, i: number, j: number, depth = 0): boolean {
+  graph.budget.take(1);
+  if (i === j) return true;
+  if (depth === deepest || node.kind === "input" || node.kind === "norm") return false;
+  if (node.kind === "activation") return isSame(graph, node.operand, i, j, depth + 1);
+  if (node.kind === "product") return node.operands.every((operand) => isSame(graph, operand, i, j, depth + 1));
+  const isTerm = ({ node: operand, map }: Term): boolean => {
+    if (map.kind === "dense" || map.factors?.[i] !== map.factors?.[j]) return false;
+    const [from, other] = [map.indices[i]!, map.indices[j]!];
+    return from === other || (from >= 0 && other >= 0 && isSame(graph, operand, from, other, depth + 1));
+  };
+  return node.bias?.[i] === node.bias?.[j] && node.terms.every(isTerm);
 }
 
 /** The numbers of a constant that is computed with; the size of the batch is none, and past 2^53 neighbours are one here. */
