@@ -375,6 +375,36 @@ const cases: Record<string, Exported> = {
     sizes: [12, 0],
     f: (x) => particles(x, 3).flatMap((one) => affine(normalised(one), b3, b3)),
   },
+  // tf2onnx/optimizer/einsum_optimizer.py, _to_onnx_batch_dot: "bij,bj->bi" of tf.einsum and of jax2tf.
+  "tf2onnx: a decomposed Einsum of weights out of the context": {
+    nodes: [
+      ["Reshape", ["t", "square"], ["weights"]],
+      ["Unsqueeze", ["weights", "none"], ["ex"]],
+      ["Unsqueeze", ["x", "at1"], ["ex_1"]],
+      ["Shape", ["ex"], ["shape1"]],
+      ["Shape", ["ex_1"], ["shape2"]],
+      ["Gather", ["shape1", "at0"], ["dim0g"]],
+      ["Gather", ["shape2", "at0"], ["dim0bg"]],
+      ["Gather", ["shape1", "at2"], ["dim1"]],
+      ["Gather", ["shape2", "at2"], ["dim2"]],
+      ["Concat", ["dim0g", "-1", "dim1"], ["resh1"], { axis: 0 }],
+      ["Concat", ["dim0bg", "-1", "dim2"], ["resh2"], { axis: 0 }],
+      ["Reshape", ["ex", "resh1"], ["aresh1"]],
+      ["Reshape", ["ex_1", "resh2"], ["aresh2"]],
+      ["Transpose", ["aresh2"], ["aresh2_tr"], { perm: [0, 2, 1] }],
+      ["MatMul", ["aresh1", "aresh2_tr"], ["dot"]],
+      ["Max", ["dim0g", "dim0bg"], ["max_dim"]],
+      ["Gather", ["shape1", "at1"], ["left_dim"]],
+      ["Concat", ["max_dim", "left_dim", "at1"], ["new_shape"], { axis: 0 }],
+      ["Reshape", ["dot", "new_shape"], ["final"]],
+      ["Squeeze", ["final", "at2"], ["v"]],
+    ],
+    inputs: { x: ["b", 3], t: ["b", 9] },
+    initializers: { ...tfPlaces, square: whole(-1, 3, 3), none: whole(), "-1": whole(-1) },
+    opset: 13,
+    sizes: [3, 9],
+    f: (x, t) => particles(t, 3).map((row) => row.reduce((sum, v, i) => sum + v * x[i]!, 0)),
+  },
   // tf2onnx/onnx_opset/controlflow.py, Select; keras/src/backend/tensorflow/nn.py, elu.
   "tf2onnx: elu of another alpha, a Select of products": {
     nodes: layers(

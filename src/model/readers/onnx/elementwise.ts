@@ -67,8 +67,8 @@ export function unary(call: Call, onNode: (node: Node) => Node): Value {
 }
 
 export function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
-  const values = [call.value(0), call.value(1)];
-  return multiplySizes(call, values) ?? apply(call, values, onNumbers, onNodes);
+  const [a, b] = [call.value(0), call.value(1)];
+  return computeSizes(call, a, b) ?? apply(call, [a, b], onNumbers, onNodes);
 }
 
 /** An elementwise operation whose second input is repeated to the shape of the first, never the other way round. */
@@ -91,13 +91,22 @@ function broadcastsTo(shape: readonly number[], target: readonly number[]): bool
   return lead >= 0 && shape.every((size, axis) => size === 1 || size === target[axis + lead]);
 }
 
-/** Exporters multiply a shape by 1 on its way to Expand, and the size of the batch by others on its way to Reshape. */
-function multiplySizes(call: Call, [a, b]: readonly Numeric[]): Constant | null {
-  if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant" || !isWhole(a.type) || a.type !== b.type) return null;
+/** Exporters multiply the size of the batch on its way to Expand and Reshape, and take the larger of it and 1. */
+function computeSizes(call: Call, a: Numeric, b: Numeric): Constant | null {
+  const onSizes = call.type === "Mul" ? productOfSizes : call.type === "Max" ? largestOfSizes : null;
+  if (!onSizes || a.kind !== "constant" || b.kind !== "constant" || !isWhole(a.type) || a.type !== b.type) return null;
   if (![...a.data, ...b.data].some((size) => timesOfBatch(size) !== null)) return null;
   const shape = broadcastShape(call, [a.shape, b.shape]);
   const [left, right] = [a, b].map((value) => (expanded(call, value, shape, null) as Constant).data);
-  return call.fold(shape, a.type, (i) => productOfSizes(call, [left![i]!, right![i]!]));
+  return call.fold(shape, a.type, (i) => onSizes(call, [left![i]!, right![i]!]));
+}
+
+/** A batch has a point at least. */
+function largestOfSizes(call: Call, sizes: readonly number[]): number {
+  const most = sizes.reduce((largest, size) => Math.max(largest, timesOfBatch(size) ?? size), -Infinity);
+  const ofBatch = sizes.flatMap((size) => timesOfBatch(size) ?? []);
+  if (ofBatch.length === 0) return most;
+  return ofBatch.includes(most) ? batchTimes(most) : call.refuse("it computes with the size of the batch, which is free");
 }
 
 /** Of whole numbers, of which one may be the size of the batch, or times it, beside others above 0. */
@@ -113,7 +122,7 @@ export function productOfSizes(call: Call, sizes: readonly number[]): number {
 export function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = call.inputs.map((_, i) => call.value(i));
   const first = values[0] ?? call.refuse("it has no inputs");
-  return values.slice(1).reduce((a, b) => apply(call, [a, b], onNumbers, onNodes), first);
+  return values.slice(1).reduce((a, b) => computeSizes(call, a, b) ?? apply(call, [a, b], onNumbers, onNodes), first);
 }
 
 export function scale(call: Call, value: Numeric, factor: number): Numeric {
