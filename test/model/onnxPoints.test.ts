@@ -631,6 +631,18 @@ describe("rows of each point", () => {
     expect(refusal(file, { state: "x" })).toContain(message);
   });
 
+  it("keep their numbers beside others that are added to each, and cannot be added to", () => {
+    const nodes = (...pads: number[]): OnnxFile => ({
+      nodes: [flat, ["Pad", ["r", "pads"], ["p"]], ["Slice", ["p", "2", "5", "1"], ["q"]], ["Reshape", ["q", "back"], ["v"]]],
+      inputs: { x: ["batch", 2, 3] },
+      outputs: ["v"],
+      initializers: { ...given, 5: whole(5), pads: whole(...pads) },
+    });
+    const { value } = float64Run(parseOnnx(onnxFile(nodes(0, 2, 0, 1))), [1, 2, 3, 4, 5, 6], null);
+    expect([...value]).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(refusal(nodes(1, 2, 0, 1))).toContain("it adds elements along the batch");
+  });
+
   it("are as many where the file says how many times the batch", () => {
     const nodes: OnnxCall[] = [
       ["Shape", ["x"], ["s"]],

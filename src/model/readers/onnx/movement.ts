@@ -256,11 +256,13 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const axes = call.has(3) ? call.axes(call.integers(3), rank) : value.shape.map((_, axis) => axis);
     if (given.length !== 2 * axes.length || !given.every((count) => Number.isSafeInteger(count) && count >= 0))
       call.refuse(`its pads are [${given.join(", ")}]; expected ${2 * axes.length} whole numbers of at least 0`);
+    const batch = value.kind === "feature" ? value.batch : null;
     return axes.reduce<Moved>((padded, axis, i) => {
       const [before, after] = [given[i]!, given[axes.length + i]!].map((count): Moved[] => {
-        const isBatch = (k: number): boolean => padded.kind === "feature" && k === padded.batch;
-        const shape = padded.shape.map((size, k) => (k === axis ? count : isBatch(k) ? 1 : size));
-        return count === 0 ? [] : [call.fold(shape, padded.type, () => filling)];
+        if (count === 0) return [];
+        if (axis === batch) call.refuseBatch("adds elements");
+        const filled = call.fold(padded.shape.with(axis, count), padded.type, () => filling);
+        return [batch === null ? filled : feature(filled.shape, batch, call.graph.constant(filled.data), filled.type)];
       }) as [Moved[], Moved[]];
       return before.length + after.length === 0 ? padded : concatenate(call, [...before, padded, ...after], axis);
     }, value);
