@@ -147,7 +147,19 @@ describe("rows that are not the points", () => {
         inputs: { x: ["batch", 2], t: [1, 4] },
         initializers: { s: whole(1, -1), axes: whole(1) },
       },
-      'Reshape "n0": it makes [batch, 2] into [1, -1], which moves elements from one point',
+      'ReduceSum "n1": it sums along the batch, which couples its points',
+    ],
+    [
+      "numbers of one for all that differ from one point of a fixed batch to the next",
+      {
+        nodes: [
+          ["Reshape", ["t", "s"], ["a"]],
+          ["Mul", ["x", "a"], ["v"]],
+        ],
+        inputs: { x: [2, 3], t: [1, 2] },
+        initializers: { s: whole(2, 1) },
+      },
+      'Mul "n1": an input has 2 elements along the batch; expected 1',
     ],
     [
       "two batches",
@@ -522,5 +534,133 @@ describe("types of numbers", () => {
     expect(refusal({ nodes: [["Tanh", ["x"], ["v"]]], inputs: { x: ["b", 2] }, types: { x: 8 }, outputs: ["v"] })).toContain(
       'input "x" is of the type 8; expected FLOAT (1)',
     );
+  });
+});
+
+describe("rows of each point", () => {
+  /** x [batch, 2, 3] as [batch * 2, 3]. */
+  const flat: OnnxCall = ["Reshape", ["x", "flat"], ["r"]];
+  const given = { flat: whole(-1, 3), back: whole(-1, 2, 3), 0: whole(0), 1: whole(1), 2: whole(2) };
+
+  it.each<[string, readonly OnnxCall[], string, OnnxTensor?]>([
+    ["as the output", [["Identity", ["r"], ["v"]]], 'the output "v" has the shape [2 batch, 3] where the state "x" has [batch, 2, 3]'],
+    ["summed", [["ReduceSum", ["r", "0"], ["v"]]], "sums along the batch"],
+    ["beside each other in a softmax", [["Softmax", ["r"], ["v"], { axis: 0 }]], "divides by a sum along the batch"],
+    ["of which one is taken", [["Gather", ["r", "0"], ["v"]]], "gathers along the batch"],
+    [
+      "up to the size of the batch",
+      [
+        ["Shape", ["x"], ["s"], { end: 1 }],
+        ["Slice", ["r", "0", "s", "0"], ["v"]],
+      ],
+      "takes a part along the batch",
+    ],
+    ["joined", [["Concat", ["r", "r"], ["v"], { axis: 0 }]], "joins along the batch"],
+    ["repeated", [["Tile", ["r", "own"], ["v"]]], "repeats along the batch", whole(2, 1)],
+    [
+      "expanded to the size of the batch",
+      [
+        ["Shape", ["t"], ["s"]],
+        ["Expand", ["r", "s"], ["v"]],
+      ],
+      "makes batch of 2 batch along the batch",
+    ],
+    ["beside a number of each point", [["Mul", ["r", "t"], ["v"]]], "its inputs have 2 and 1 rows of each point; expected as many"],
+    [
+      "beside a number of each point, joined",
+      [["Concat", ["r", "t"], ["v"], { axis: 1 }]],
+      "its inputs have 2 and 1 rows of each point; expected as many",
+    ],
+    [
+      "beside a number of each point in a product",
+      [["Einsum", ["r", "t"], ["v"], { equation: "bi,bj->bij" }]],
+      "its inputs have 2 and 1 rows of each point; expected as many",
+    ],
+    [
+      "beside a constant of each",
+      [["Add", ["r", "own"], ["v"]]],
+      "an input has 2 elements along the batch; expected 1",
+      { shape: [2, 3], data: [1, 2, 3, 4, 5, 6] },
+    ],
+    ["made others", [["Reshape", ["r", "own"], ["v"]]], "which moves elements from one point of the batch to another", whole(5, -1)],
+    [
+      "made the batch's by a size",
+      [
+        ["Shape", ["r"], ["s"]],
+        ["Reshape", ["x", "s"], ["v"]],
+        ["Reshape", ["v", "s"], ["w"]],
+      ],
+      "the output",
+    ],
+    [
+      "counted",
+      [
+        ["Shape", ["r"], ["s"]],
+        ["Add", ["s", "own"], ["n"]],
+        ["Reshape", ["r", "n"], ["v"]],
+      ],
+      "it computes with the size of the batch",
+      whole(0, 0),
+    ],
+    [
+      "cast to floats",
+      [
+        ["Shape", ["r"], ["s"]],
+        ["Cast", ["s"], ["n"], { to: 1 }],
+        ["Add", ["r", "n"], ["v"]],
+      ],
+      "it computes with the size of the batch",
+    ],
+    [
+      "compared",
+      [
+        ["Shape", ["r"], ["s"], { end: 1 }],
+        ["Less", ["s", "own"], ["c"]],
+        ["Where", ["c", "r", "t"], ["v"]],
+      ],
+      "it depends on the size of the batch",
+      whole(5),
+    ],
+  ])("are refused %s", (_, nodes, message, own = whole(0)) => {
+    const file = {
+      nodes: [flat, ...nodes],
+      inputs: { x: ["batch", 2, 3], t: ["batch", 1] },
+      outputs: ["v"],
+      initializers: { ...given, own },
+    };
+    expect(refusal(file, { state: "x" })).toContain(message);
+  });
+
+  it("keep their numbers beside others that are added to each, and cannot be added to", () => {
+    const nodes = (...pads: number[]): OnnxFile => ({
+      nodes: [flat, ["Pad", ["r", "pads"], ["p"]], ["Slice", ["p", "2", "5", "1"], ["q"]], ["Reshape", ["q", "back"], ["v"]]],
+      inputs: { x: ["batch", 2, 3] },
+      outputs: ["v"],
+      initializers: { ...given, 5: whole(5), pads: whole(...pads) },
+    });
+    const { value } = float64Run(parseOnnx(onnxFile(nodes(0, 2, 0, 1))), [1, 2, 3, 4, 5, 6], null);
+    expect([...value]).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(refusal(nodes(1, 2, 0, 1))).toContain("it adds elements along the batch");
+  });
+
+  it("are as many where the file says how many times the batch", () => {
+    const nodes: OnnxCall[] = [
+      ["Shape", ["x"], ["s"]],
+      ["Gather", ["s", "01"], ["sizes"]],
+      ["ReduceProd", ["sizes"], ["product"], { axes: [0] }],
+      ["Concat", ["product", "own"], ["rows"], { axis: 0 }],
+      ["Reshape", ["x", "rows"], ["r"]],
+      ["Reshape", ["r", "back"], ["v"]],
+    ];
+    const file = (size: number): OnnxFile => ({
+      nodes,
+      inputs: { x: ["batch", 2, 3] },
+      outputs: { v: ["batch", 2, 3] },
+      initializers: { ...given, "01": whole(0, 1), own: whole(size) },
+      opset: 17,
+    });
+    const { value } = float64Run(parseOnnx(onnxFile(file(3))), [1, 2, 3, 4, 5, 6], null);
+    expect([...value]).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(refusal(file(2))).toContain("it makes [batch, 2, 3] into [2 batch, 2], which moves elements");
   });
 });

@@ -19,7 +19,7 @@ import { inlined } from "./onnx/functions.js";
 import { nameTensors } from "./onnx/names.js";
 import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
-import { Call, feature, type Feature, type Value } from "./onnx/values.js";
+import { Call, feature, rowsOf, showBatch, type Feature, type Value } from "./onnx/values.js";
 
 /** Which inputs and which output of the file {@link parseOnnx} takes for the field's, where their names do not say. */
 export interface OnnxOptions {
@@ -231,7 +231,10 @@ function evaluate(
       if (left === 0) values.delete(name);
     }
     const results = prefixed(
-      () => callOperator(new Call({ graph, opset: node.opset ?? file.opset, fixedBatch: file.fixedBatch }, node, inputs)),
+      () =>
+        callOperator(
+          new Call({ graph, opset: node.opset ?? file.opset, fixedBatch: file.fixedBatch, reads: (name) => reads.has(name) }, node, inputs),
+        ),
       graph,
     );
     node.outputs.forEach((name, index) => {
@@ -254,7 +257,7 @@ function countReads(nodes: readonly OnnxNode[], output: string): Map<string, num
 /** The shape that the file declares for its output is the one that its nodes give. */
 function requireDeclared({ name, shape }: OnnxValue, velocity: Feature, { fixedBatch, batchName }: Batch): void {
   const fits = (size: number | string, axis: number): boolean => {
-    if (axis === velocity.batch) return typeof size === "string" || size === fixedBatch;
+    if (axis === velocity.batch) return typeof size === "string" || size === (fixedBatch ?? NaN) * velocity.shape[axis]!;
     return typeof size === "string" ? size !== batchName : size === velocity.shape[axis];
   };
   if (shape && (shape.length !== velocity.shape.length || !shape.every(fits)))
@@ -267,7 +270,7 @@ function requireRows({ name }: OnnxValue, velocity: Feature, state: Input): void
   if (isWhole(expected.type)) fail(`the state ${quote(state.name)} is of the type ${expected.type}; expected floats`);
   if (expected.batch === null && expected.shape.length > 1 && expected.shape[0] !== 1)
     fail(`the state ${quote(state.name)} has the shape ${showShape(expected)}, and another input other rows; expected one batch`);
-  if (velocity.batch !== expected.batch)
+  if (velocity.batch !== expected.batch || rowsOf(velocity) > 1)
     fail(
       `the output ${quote(name)} has the shape ${showShape(velocity)} where the state ${quote(state.name)} has ${showShape(expected)}; expected a row for each point, along the same axis`,
     );
@@ -280,7 +283,7 @@ function requireRows({ name }: OnnxValue, velocity: Feature, state: Input): void
 }
 
 function showShape({ shape, batch }: Feature): string {
-  return `[${shape.map((size, axis) => (axis === batch ? "batch" : size)).join(", ")}]`;
+  return `[${shape.map((size, axis) => (axis === batch ? showBatch(size) : size)).join(", ")}]`;
 }
 
 function show(size: number | string): string {

@@ -2,7 +2,20 @@ import { largestClip } from "../../activation.js";
 import type { Numbers } from "../../network.js";
 import { fitsType, isWhole } from "./decode.js";
 import { constantOf, type Graph, type Node } from "./graph.js";
-import { broadcast, broadcastShape, expanded, feature, numbersOf, type Call, type Constant, type Feature, type Value } from "./values.js";
+import {
+  batchTimes,
+  broadcast,
+  broadcastShape,
+  expanded,
+  feature,
+  numbersOf,
+  rowsOf,
+  timesOfBatch,
+  type Call,
+  type Constant,
+  type Feature,
+  type Value,
+} from "./values.js";
 
 /** What is computed with: a truth value is not. */
 export type Numeric = Constant | Feature;
@@ -54,8 +67,8 @@ export function unary(call: Call, onNode: (node: Node) => Node): Value {
 }
 
 export function binary(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
-  const values = [call.value(0), call.value(1)];
-  return multiplyBatch(call, values) ?? apply(call, values, onNumbers, onNodes);
+  const [a, b] = [call.value(0), call.value(1)];
+  return computeSizes(call, a, b) ?? apply(call, [a, b], onNumbers, onNodes);
 }
 
 /** An elementwise operation whose second input is repeated to the shape of the first, never the other way round. */
@@ -67,7 +80,7 @@ export function onto(
   onNodes: (a: Node, b: Node) => Node,
 ): Numeric {
   const axis = first.kind === "feature" ? first.batch : null;
-  const target = axis === null ? first.shape : first.shape.with(axis, call.fixedBatch ?? 1);
+  const target = axis === null || rowsOf(first) > 1 ? first.shape : first.shape.with(axis, call.fixedBatch ?? 1);
   if (!broadcastsTo(second.shape, target))
     call.refuse(`an input has the shape [${second.shape.join(", ")}]; expected one that broadcasts to [${first.shape.join(", ")}]`);
   return apply(call, [first, second], onNumbers, onNodes);
@@ -78,23 +91,38 @@ function broadcastsTo(shape: readonly number[], target: readonly number[]): bool
   return lead >= 0 && shape.every((size, axis) => size === 1 || size === target[axis + lead]);
 }
 
-/** Exporters multiply a shape by ±1 on its way to Expand; the size of the batch stays itself by 1, and becomes unknown by -1. */
-function multiplyBatch(call: Call, [a, b]: readonly Numeric[]): Constant | null {
-  if (call.type !== "Mul" || a?.kind !== "constant" || b?.kind !== "constant") return null;
-  const [sizes, ones] = a.data.some(Number.isNaN) ? [a, b] : [b, a];
-  const isNeutral =
-    isWhole(sizes.type) &&
-    ones.type === sizes.type &&
-    ones.data.every((value) => value === 1) &&
-    broadcastsTo(ones.shape, sizes.shape) &&
-    sizes.data.some(Number.isNaN);
-  return isNeutral ? sizes : null;
+/** Exporters multiply the size of the batch on its way to Expand and Reshape, and take the larger of it and 1. */
+function computeSizes(call: Call, a: Numeric, b: Numeric): Constant | null {
+  const onSizes = call.type === "Mul" ? productOfSizes : call.type === "Max" ? largestOfSizes : null;
+  if (!onSizes || a.kind !== "constant" || b.kind !== "constant" || !isWhole(a.type) || a.type !== b.type) return null;
+  if (![...a.data, ...b.data].some((size) => timesOfBatch(size) !== null)) return null;
+  const shape = broadcastShape(call, [a.shape, b.shape]);
+  const [left, right] = [a, b].map((value) => (expanded(call, value, shape, null) as Constant).data);
+  return call.fold(shape, a.type, (i) => onSizes(call, [left![i]!, right![i]!]));
+}
+
+/** A batch has a point at least. */
+function largestOfSizes(call: Call, sizes: readonly number[]): number {
+  const most = sizes.reduce((largest, size) => Math.max(largest, timesOfBatch(size) ?? size), -Infinity);
+  const ofBatch = sizes.flatMap((size) => timesOfBatch(size) ?? []);
+  if (ofBatch.length === 0) return most;
+  return ofBatch.includes(most) ? batchTimes(most) : call.refuse("it computes with the size of the batch, which is free");
+}
+
+/** Of whole numbers, of which one may be the size of the batch, or times it, beside others above 0. */
+export function productOfSizes(call: Call, sizes: readonly number[]): number {
+  const times = sizes.map((size) => timesOfBatch(size) ?? size);
+  const product = times.reduce((total, size) => total * size, 1);
+  const batches = sizes.filter((size) => timesOfBatch(size) !== null).length;
+  if (batches === 0) return product;
+  if (batches > 1 || !(product >= 1 && product < 2 ** 31)) call.refuse("it computes with the size of the batch, which is free");
+  return batchTimes(product);
 }
 
 export function variadic(call: Call, onNumbers: (a: number, b: number) => number, onNodes: (a: Node, b: Node) => Node): Numeric {
   const values = call.inputs.map((_, i) => call.value(i));
   const first = values[0] ?? call.refuse("it has no inputs");
-  return values.slice(1).reduce((a, b) => apply(call, [a, b], onNumbers, onNodes), first);
+  return values.slice(1).reduce((a, b) => computeSizes(call, a, b) ?? apply(call, [a, b], onNumbers, onNodes), first);
 }
 
 export function scale(call: Call, value: Numeric, factor: number): Numeric {

@@ -1,20 +1,25 @@
 import type { Numbers } from "../../network.js";
 import { intended, isWhole } from "./decode.js";
-import { placesOf } from "./elementwise.js";
+import { computed, placesOf, requireOneType } from "./elementwise.js";
 import type { Term } from "./graph.js";
 import { dense } from "./maps.js";
 import {
   alongBatch,
+  batchTimes,
   broadcastShape,
   Call,
+  commonRows,
   expanded,
   feature,
   moved,
   numbersOf,
   reshaped,
+  rowsOf,
+  showBatch,
   sizeOf,
   sourcesOf,
   stridesOf,
+  timesOfBatch,
   type Constant,
   type Feature,
   type Value,
@@ -34,7 +39,7 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
   },
   Shape: (call) => {
     const value = call.value(0);
-    const sizes = value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? NaN : size));
+    const sizes = value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? batchTimes(size) : size));
     const end = call.integer("end", sizes.length);
     const part = sizes.slice(call.integer("start", 0), end);
     return call.fold([part.length], "INT64", (i) => part[i]!);
@@ -60,6 +65,21 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const filled = call.fold(sizes, tensor?.type ?? "FLOAT", () => number);
     return batch === null ? filled : feature(sizes, batch, call.graph.constant(filled.data), filled.type);
   },
+  Range: (call) => {
+    const given = [0, 1, 2].map((index) => call.constant(index));
+    requireOneType(call, given);
+    for (const number of given) {
+      numbersOf(call, number);
+      if (number.isComputed === true) call.refuse("how long it is depends on how computed numbers round; expected numbers out of the file");
+    }
+    const [start, limit, delta] = [0, 1, 2].map((index) => call.scalar(index)) as [number, number, number];
+    const count = Math.max(0, Math.ceil((limit - start) / delta));
+    if (!(count < 2 ** 31)) call.refuse(`it counts from ${start} to ${limit} by ${delta}; expected a step that gets there`);
+    return computed(
+      call,
+      call.fold([count], given[0]!.type, (i) => start + i * delta),
+    );
+  },
   Expand: (call) => {
     const value = call.value(0);
     const given = call.integers(1);
@@ -69,13 +89,16 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const lead = rank - value.shape.length;
     const own = value.kind === "feature" && value.batch !== null ? value.batch + lead : null;
     // A literal size stands for the batch where the file fixes it.
-    if (own !== null && target[own] === call.fixedBatch) target[own] = NaN;
+    if (own !== null && call.fixedBatch !== null && target[own] === call.fixedBatch * rowsOf(value))
+      target[own] = batchTimes(rowsOf(value));
     const { sizes, batch } = splitBatch(call, target);
     if (own !== null && batch !== null && batch !== own) call.refuse("its shape has the batch on another axis than its input");
     const axis = own ?? batch;
-    const aligned = alongBatch(call, value, axis === null ? null : axis - lead);
+    const rows = own === null ? (batch === null ? 1 : sizes[batch]!) : rowsOf(value);
+    if (batch !== null && sizes[batch] !== rows) call.refuseBatch(`makes ${showBatch(sizes[batch]!)} of ${showBatch(rows)}`);
+    const aligned = alongBatch(call, value, axis === null ? null : axis - lead, rows);
     const shape = broadcastShape(call, [aligned.shape, sizes]);
-    const wide = expanded(call, aligned, shape, axis);
+    const wide = expanded(call, aligned, shape, axis, rows);
     return axis !== null && wide.kind === "constant" ? feature(shape, axis, call.graph.constant(wide.data), wide.type) : wide;
   },
   Reshape: (call) => {
@@ -90,7 +113,7 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const shape = [sizeOf(value.shape.slice(0, axis)), sizeOf(value.shape.slice(axis))];
     if (value.kind === "constant" || value.batch === null) return reshaped(value, shape, null);
     const batch = value.batch < axis ? 0 : 1;
-    if (shape[batch] !== 1) call.refuseBatch("joins elements");
+    if (sizeOf(value.shape.slice(batch === 0 ? 0 : axis, value.batch)) !== 1) call.refuseBatch("joins elements");
     return reshaped(value, shape, batch);
   },
   Squeeze: (call) => {
@@ -142,7 +165,10 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const chosen = value.shape.map((size) => range(call, 0, size, 1));
     axes.forEach((axis, i) => {
       if (value.kind === "feature" && axis === value.batch) {
-        const isAll = starts[i] === 0 && steps[i] === 1 && (Number.isNaN(ends[i]!) || ends[i]! >= (call.fixedBatch ?? 2 ** 31 - 1));
+        const rows = rowsOf(value);
+        const end = timesOfBatch(ends[i]!);
+        const reaches = end === null ? ends[i]! >= (call.fixedBatch === null ? 2 ** 31 - 1 : call.fixedBatch * rows) : end >= rows;
+        const isAll = starts[i] === 0 && steps[i] === 1 && reaches;
         if (!isAll) call.refuseBatch("takes a part");
         return;
       }
@@ -162,7 +188,11 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const each = Math.ceil(size / parts);
     const equal = Array.from({ length: count }, (_, i) => Math.max(0, Math.min(each, size - i * each)));
     const sizes = call.has(1) ? call.integers(1) : (call.integersOf("split") ?? equal);
-    if (sizes.length !== count || !sizes.every((part) => part > 0) || sizes.reduce((sum, part) => sum + part, 0) !== size)
+    if (
+      sizes.length !== count ||
+      !sizes.every((part) => Number.isInteger(part) && part > 0) ||
+      sizes.reduce((sum, part) => sum + part, 0) !== size
+    )
       call.refuse(`it splits ${size} elements into [${sizes.join(", ")}]; expected ${count} parts that are together as many`);
     if (sizes === equal && call.opset < 18 && size % count !== 0) call.refuse(`it splits ${size} elements into ${count} equal parts`);
     let from = 0;
@@ -215,6 +245,28 @@ export const movements: Readonly<Record<string, (call: Call) => Value | Moved[]>
     const node = tiled.kind === "feature" ? tiled.node : call.graph.constant(tiled.data);
     return feature(tiled.shape, batch, node, tiled.type);
   },
+  Pad: (call) => {
+    const value = call.value(0);
+    const rank = value.shape.length;
+    const isOld = call.opset < 11;
+    const mode = call.text("mode", "constant");
+    if (mode !== "constant") call.refuse(`its mode is ${mode}; expected constant`);
+    const given = isOld ? (call.integersOf("pads") ?? []) : call.integers(1);
+    const filling = isOld ? call.float("value", 0) : call.has(2) ? call.scalar(2) : 0;
+    const axes = call.has(3) ? call.axes(call.integers(3), rank) : value.shape.map((_, axis) => axis);
+    if (given.length !== 2 * axes.length || !given.every((count) => Number.isSafeInteger(count) && count >= 0))
+      call.refuse(`its pads are [${given.join(", ")}]; expected ${2 * axes.length} whole numbers of at least 0`);
+    const batch = value.kind === "feature" ? value.batch : null;
+    return axes.reduce<Moved>((padded, axis, i) => {
+      const [before, after] = [given[i]!, given[axes.length + i]!].map((count): Moved[] => {
+        if (count === 0) return [];
+        if (axis === batch) call.refuseBatch("adds elements");
+        const filled = call.fold(padded.shape.with(axis, count), padded.type, () => filling);
+        return [batch === null ? filled : feature(filled.shape, batch, call.graph.constant(filled.data), filled.type)];
+      }) as [Moved[], Moved[]];
+      return before.length + after.length === 0 ? padded : concatenate(call, [...before, padded, ...after], axis);
+    }, value);
+  },
   Concat: (call) => {
     const values = call.inputs.map((_, i) => call.value(i));
     const rank = values[0]?.shape.length ?? 0;
@@ -229,13 +281,13 @@ export function axesOf(call: Call, input: number): readonly number[] | null {
   return call.has(input) ? call.integers(input) : call.integersOf("axes");
 }
 
-/** A shape in which at most one size is the batch's. */
+/** A shape in which at most one size is the batch's, and how many rows of it each point has there. */
 function splitBatch(call: Call, given: readonly number[]): { sizes: number[]; batch: number | null } {
-  const batches = given.flatMap((size, axis) => (Number.isNaN(size) ? [axis] : []));
+  const batches = given.flatMap((size, axis) => (timesOfBatch(size) === null ? [] : [axis]));
   if (batches.length > 1) call.refuse("its shape has the size of the batch twice");
   if (given.length > 8 || given.some((size) => size < 0))
     call.refuse(`its shape is [${given.join(", ")}]; expected at most 8 whole numbers`);
-  return { sizes: given.map((size) => (Number.isNaN(size) ? 1 : size)), batch: batches[0] ?? null };
+  return { sizes: given.map((size) => timesOfBatch(size) ?? size), batch: batches[0] ?? null };
 }
 
 export function transpose(call: Call, value: Moved, axes: readonly number[]): Moved {
@@ -262,30 +314,30 @@ function reshape(call: Call, value: Moved, target: readonly number[], allowZero:
   const batch = value.kind === "feature" ? value.batch : null;
   const total = sizeOf(value.shape);
   const before = batch === null ? 0 : sizeOf(value.shape.slice(0, batch));
-  const after = batch === null ? 0 : sizeOf(value.shape.slice(batch + 1));
+  const after = batch === null ? 0 : sizeOf(value.shape.slice(batch));
   const copied = target.map((size, axis) => {
     if (size !== 0 || allowZero) return size;
     return axis === batch
-      ? NaN
+      ? batchTimes(rowsOf(value))
       : (value.shape[axis] ?? call.refuse(`its shape is [${target.join(", ")}], and there is no axis ${axis} to copy`));
   });
 
-  // The batch stands where as many elements lie before it as did, in a place that says so, or leaves the size open, or has the size that the file fixes.
-  const place =
-    batch === null
-      ? -1
-      : copied.findIndex((size, axis) => {
-          const lead = sizeOf(copied.slice(0, axis));
-          const rest = copied.slice(axis + 1);
-          const known = sizeOf(rest.filter((other) => other !== -1));
-          const fits = rest.includes(-1) ? known > 0 && after % known === 0 : known === after;
-          return lead === before && fits && (Number.isNaN(size) || size === -1 || size === call.fixedBatch);
-        });
+  // The batch stands where as many elements lie before it as did, in a place that says so, or leaves the size open, or has the
+  // size that the file fixes. What does not fit behind it are rows of each point.
+  const rowsAt = (axis: number): number | null => {
+    const size = copied[axis]!;
+    const rest = copied.slice(axis + 1);
+    const known = sizeOf(rest.filter((other) => other !== -1));
+    const said = timesOfBatch(size) ?? (size === -1 ? after / known : size / (call.fixedBatch ?? NaN));
+    const fits = rest.includes(-1) ? known > 0 && (after / said) % known === 0 : known * said === after;
+    return sizeOf(copied.slice(0, axis)) === before && fits && said >= 1 && Number.isInteger(said) ? said : null;
+  };
+  const place = batch === null ? -1 : copied.findIndex((_, axis) => rowsAt(axis) !== null);
   if (batch !== null && place < 0)
     call.refuse(
-      `it makes [${show(value)}] into [${target.map((size) => (Number.isNaN(size) ? "batch" : size)).join(", ")}], which moves elements from one point of the batch to another`,
+      `it makes [${show(value)}] into [${target.map((size) => (timesOfBatch(size) === null ? size : showBatch(timesOfBatch(size)!))).join(", ")}], which moves elements from one point of the batch to another`,
     );
-  const sizes = copied.map((size, axis) => (axis === place ? 1 : size));
+  const sizes = copied.map((size, axis) => (axis === place ? rowsAt(axis)! : size));
   const known = sizeOf(sizes.filter((size) => size !== -1));
   const shape = sizes.map((size) => (size === -1 ? total / known : size));
   if (!shape.every((size) => Number.isInteger(size) && size >= 0) || sizeOf(shape) !== total)
@@ -294,7 +346,7 @@ function reshape(call: Call, value: Moved, target: readonly number[], allowZero:
 }
 
 function show(value: Moved): string {
-  return value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? "batch" : size)).join(", ");
+  return value.shape.map((size, axis) => (value.kind === "feature" && axis === value.batch ? showBatch(size) : size)).join(", ");
 }
 
 /** The elements at these coordinates along each axis. */
@@ -355,7 +407,8 @@ function concatenate(call: Call, values: readonly Moved[], axis: number): Moved 
   if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
   const [batch = null] = batches;
   if (axis === batch) call.refuseBatch("joins");
-  const aligned = values.map((value) => alongBatch(call, value, batch));
+  const rows = commonRows(call, values);
+  const aligned = values.map((value) => alongBatch(call, value, batch, rows));
   const first = aligned[0]!;
   const types = new Set(values.map((value) => value.type));
   if ([...types].some(isWhole) && types.size > 1) call.refuse(`its inputs are of the types ${[...types].join(" and ")}; expected one type`);

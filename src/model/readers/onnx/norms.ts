@@ -1,11 +1,11 @@
 import { apply, onto, type Numeric } from "./elementwise.js";
 import { Groups } from "./groups.js";
 import { multiply } from "./patterns.js";
-import { numbersOf, type Call, type Constant, type Value } from "./values.js";
+import { countOf, numbersOf, reshaped, type Call, type Constant, type Value } from "./values.js";
 
 export const norms: Readonly<Record<string, (call: Call) => Value>> = {
   LayerNormalization: (call) => {
-    if (call.outputCount > 1) call.refuse("its mean and deviation are asked for; expected the normalised value alone");
+    if (call.isRead(1) || call.isRead(2)) call.refuse("its mean and deviation are asked for; expected the normalised value alone");
     return normalise(call, true);
   },
   RMSNormalization: (call) => normalise(call, false),
@@ -25,13 +25,20 @@ export const norms: Readonly<Record<string, (call: Call) => Value>> = {
     // Files before opset 14 say so by the statistics they ask for.
     if (call.integer("training_mode", 0) !== 0 || call.outputCount > 1) call.refuseBatch("takes the mean and the variance (training mode)");
     const value = call.value(0);
-    if (value.kind === "feature" && (value.batch === 1 || value.shape.length < 2)) call.refuseBatch("normalises");
-    const [gain, shift, mean, variance] = [1, 2, 3, 4].map((index) => numbersOf(call, call.constant(index)));
+    const given = [1, 2, 3, 4].map((index) => call.value(index));
     const epsilon = call.float("epsilon", 1e-5);
     const channels = value.shape[1] ?? 1;
-    if ([gain, shift, mean, variance].some((numbers) => numbers!.length !== channels))
+    if (given.some((numbers) => countOf(numbers) !== channels))
       call.refuse(`its scale, bias, mean or variance has another length than ${channels}, the size of axis 1`);
     const shape = [channels, ...value.shape.slice(2).map(() => 1)];
+    if (given.some(({ kind }) => kind === "feature")) {
+      const [gain, shift, mean, variance] = given.map((numbers) =>
+        reshaped(numbers, shape, numbers.kind === "feature" ? numbers.batch : null),
+      ) as [Numeric, Numeric, Numeric, Numeric];
+      return normaliseBy(call, value, { gain, shift, mean, variance, epsilon });
+    }
+    if (value.kind === "feature" && (value.batch === 1 || value.shape.length < 2)) call.refuseBatch("normalises");
+    const [gain, shift, mean, variance] = given.map((numbers) => numbersOf(call, numbers as Constant));
     const factors = call.fold(shape, "DOUBLE", (i) => gain![i]! / Math.sqrt(variance![i]! + epsilon));
     const shifts = call.fold(shape, "DOUBLE", (i) => shift![i]! - mean![i]! * factors.data[i]!);
     const scaled = apply(
@@ -48,6 +55,30 @@ export const norms: Readonly<Record<string, (call: Call) => Value>> = {
     );
   },
 };
+
+/** (x - mean) / sqrt(variance + ε) ∘ gain + shift, where the file computes the statistics, as TensorFlow does for a LayerNorm. */
+function normaliseBy(
+  call: Call,
+  value: Numeric,
+  { gain, shift, mean, variance, epsilon }: Record<"gain" | "shift" | "mean" | "variance", Numeric> & { epsilon: number },
+): Value {
+  const { graph } = call;
+  if (value.kind === "constant") return call.refuse("it normalises a constant");
+  const scale = apply(
+    call,
+    [variance],
+    (v) => 1 / Math.sqrt(v + epsilon),
+    (v) => graph.activation(graph.scaled(v, 1, epsilon), "power(-0.5)"),
+  );
+  const centred = onto(
+    call,
+    value,
+    mean,
+    () => NaN,
+    (a, b) => graph.sum(a, b, -1),
+  );
+  return withGain(call, withGain(call, centred, scale, null), gain, shift);
+}
 
 function normalise(call: Call, centered: boolean): Value {
   const value = call.value(0);
@@ -92,11 +123,11 @@ function normaliseChannels(call: Call, groupCount: (channels: number) => number,
   if (value.kind === "constant") return call.refuse("it normalises a constant");
   const channels = value.shape[1] ?? call.refuse(`its input has ${value.shape.length} dimensions; expected at least 2`);
   if (value.batch !== null && value.batch !== 0) call.refuseBatch("normalises");
-  if (value.shape[0] !== 1) call.refuse(`its input has ${value.shape[0]} rows in a point; expected one`);
+  const rows = value.shape[0]!;
   const count = groupCount(channels);
   if (!(Number.isInteger(count) && count > 0 && channels % count === 0))
     call.refuse(`it makes ${count} groups of ${channels} channels; expected a number that divides them`);
-  const parts = [count, value.node.width / count];
+  const parts = [rows * count, value.node.width / (rows * count)];
   const node = new Groups(call, parts, new Set([1])).normalised(value.node, true, epsilonOf(call));
   const rest = value.shape.slice(2).map(() => 1);
   const ofChannels = (index: number): Constant => {

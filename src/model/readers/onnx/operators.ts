@@ -22,7 +22,7 @@ import type { Node } from "./graph.js";
 import { movements } from "./movement.js";
 import { norms } from "./norms.js";
 import { choose, multiply } from "./patterns.js";
-import { einsum, gemm, matmul } from "./products.js";
+import { conv, einsum, gemm, matmul } from "./products.js";
 import { reducing } from "./reductions.js";
 import {
   broadcast,
@@ -32,6 +32,7 @@ import {
   feature,
   numbersOf,
   stridesOf,
+  timesOfBatch,
   type Call,
   type Condition,
   type Constant,
@@ -188,6 +189,7 @@ const operators: Readonly<Record<string, Operator>> = {
   MatMul: (call) => matmul(call, call.value(0), call.value(1)),
   Gemm: gemm,
   Einsum: einsum,
+  Conv: conv,
   ...reducing,
 
   ...norms,
@@ -275,7 +277,7 @@ function sumOf(call: Call): Numeric {
 
 /** What is not there, and why not. */
 const refusals: readonly (readonly [RegExp, string])[] = [
-  [/^(Qlinear|Deform)?Conv/i, "a convolution; expected a network of linear layers, norms and elementwise functions"],
+  [/^(QLinear|Deform)?Conv/i, "a convolution; expected a network of linear layers, norms and elementwise functions"],
   [/Attention$/, "attention; expected a network of linear layers, norms and elementwise functions"],
   [/^(If|Loop|Scan|SequenceMap)$/, "control flow, which may depend on the data; expected a graph that is the same for every point"],
   [/^(RNN|LSTM|GRU)$/, "a recurrent layer; expected linear layers, norms and elementwise functions"],
@@ -391,7 +393,7 @@ const roundings = {
 function castToWhole(call: Call, x: number, from: DataType, type: DataType): number {
   if (type === "BOOL") return Number(x !== 0);
   // The size of the batch stays it.
-  if (isWhole(from) && Number.isNaN(x)) return x;
+  if (isWhole(from) && (type === "INT64" || type === "INT32") && timesOfBatch(x) !== null) return x;
   const whole = Math.trunc(x);
   if (type === "INT64" && Math.abs(whole) <= 2 ** 63) return whole;
   if (fitsType(whole, type)) return whole;
@@ -494,10 +496,11 @@ function logical(call: Call, onNumbers: (a: number, b: number) => boolean): Valu
     const [x, y] = [a.data[i]!, b.data[i]!];
     if (areSizes && [x, y].some((value) => Math.abs(value) > Number.MAX_SAFE_INTEGER))
       return call.refuse(`it compares ${x} with ${y} (${a.type}); expected whole numbers up to 2^53`);
-    const [isX, isY] = [areSizes && Number.isNaN(x), areSizes && Number.isNaN(y)];
-    if (isX !== isY && !((isX ? y : x) < 1)) return call.refuse("it depends on the size of the batch, which is free");
+    const [timesX, timesY] = areSizes ? [timesOfBatch(x), timesOfBatch(y)] : [null, null];
+    if ((timesX === null) !== (timesY === null) && !((timesX === null ? x : y) < 1))
+      return call.refuse("it depends on the size of the batch, which is free");
     // What holds for one size of the batch, beside itself or beside what no size is, holds for all.
-    return Number(onNumbers(isX ? 1 : x, isY ? 1 : y));
+    return Number(onNumbers(timesX ?? x, timesY ?? y));
   });
 }
 

@@ -4,7 +4,18 @@ import type { Node } from "./graph.js";
 import { dense, type LinearMap } from "./maps.js";
 import { transpose } from "./movement.js";
 import { multiply } from "./patterns.js";
-import { alongBatch, feature, numbersOf, sizeOf, sourcesOf, stridesOf, type Call, type Constant, type Feature } from "./values.js";
+import {
+  alongBatch,
+  commonRows,
+  feature,
+  numbersOf,
+  sizeOf,
+  sourcesOf,
+  stridesOf,
+  type Call,
+  type Constant,
+  type Feature,
+} from "./values.js";
 
 /** Factors are selected by matrices: so many numbers of these are taken for a product of two that both move. */
 const MOST_SELECTED = 2 ** 23;
@@ -67,6 +78,48 @@ export function matmul(call: Call, a: Numeric, b: Numeric): Numeric {
       outputs,
     }),
     b.type,
+  );
+}
+
+/**
+ * A convolution that is a dense layer: its kernel takes all positions at once, as MATLAB writes layers of images of one row, or
+ * one position at a time, as PyTorch's Conv1d(..., 1) over particles does.
+ */
+export function conv(call: Call): Numeric {
+  const [x, weight] = [call.value(0), call.constant(1)];
+  const [positions, kernel] = [x.shape.slice(2), weight.shape.slice(2)];
+  const whole = (name: string, otherwise: number): readonly number[] => call.integersOf(name) ?? kernel.map(() => otherwise);
+  const isPlain =
+    x.kind === "feature" &&
+    (x.batch === 0 || (x.batch === null && x.shape[0] === 1)) &&
+    kernel.length > 0 &&
+    kernel.length === positions.length &&
+    weight.shape[1] === x.shape[1] &&
+    String(whole("kernel_shape", 0)) === String(call.integersOf("kernel_shape") ? kernel : kernel.map(() => 0)) &&
+    call.integer("group", 1) === 1 &&
+    ["NOTSET", "VALID"].includes(call.text("auto_pad", "NOTSET")) &&
+    [...whole("pads", 0)].every((pad) => pad === 0);
+  const isEach = kernel.every((size) => size === 1) && whole("strides", 1).every((step, axis) => step === 1 || positions[axis] === 1);
+  const isAll = String(kernel) === String(positions) && whole("dilations", 1).every((step, axis) => step === 1 || kernel[axis] === 1);
+  if (!isPlain || !(isEach || isAll))
+    return call.refuse(
+      "this is a convolution; expected one whose kernel takes all positions at once, or each alone, without padding or groups",
+    );
+  const [outputs, channels] = weight.shape as [number, number];
+  const count = sizeOf(positions);
+  const sizes = isEach ? { inner: channels, right: count } : { inner: channels * count, right: 1 };
+  const node = contract(call, x.node, numbersOf(call, weight), { left: x.shape[0]!, outputs, ...sizes });
+  const result = feature([x.shape[0]!, outputs, ...(isEach ? positions : positions.map(() => 1))], x.batch, node, x.type);
+  if (!call.has(2)) return result;
+  const bias = call.constant(2);
+  if (bias.shape.length !== 1 || bias.shape[0] !== outputs)
+    call.refuse(`its bias has the shape [${bias.shape.join(", ")}]; expected [${outputs}]`);
+  return onto(
+    call,
+    result,
+    { ...bias, shape: [outputs, ...positions.map(() => 1)] },
+    (a, b) => a + b,
+    (a, b) => call.graph.sum(a, b),
   );
 }
 
@@ -181,9 +234,13 @@ function contraction(call: Call, given: readonly Factor[], out: readonly string[
   if (batches.size > 1 || given.some(({ labels }) => batch !== null && labels.filter((label) => label === batch).length > 1))
     call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
   if (batch !== null && !out.includes(batch)) call.refuseBatch("sums");
+  const rowCount = commonRows(
+    call,
+    given.map(({ value }) => value),
+  );
   const factors = given.map(({ value, labels }) => ({
     labels,
-    value: batch !== null && labels.includes(batch) ? alongBatch(call, value, labels.indexOf(batch)) : value,
+    value: batch !== null && labels.includes(batch) ? alongBatch(call, value, labels.indexOf(batch), rowCount) : value,
   }));
 
   const sizes = new Map<string, number>();

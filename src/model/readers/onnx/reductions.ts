@@ -1,9 +1,9 @@
-import { computed, unary } from "./elementwise.js";
+import { computed, productOfSizes, unary } from "./elementwise.js";
 import { isWhole } from "./decode.js";
 import type { Graph, Node } from "./graph.js";
 import { Groups } from "./groups.js";
 import { axesOf } from "./movement.js";
-import { feature, numbersOf, type Call, type Value } from "./values.js";
+import { feature, numbersOf, timesOfBatch, type Call, type Value } from "./values.js";
 
 /** Along the axes that are reduced; of numbers on the host, of what moves out of operations whose tangents are known. */
 interface Reduction {
@@ -115,13 +115,15 @@ function reduce(call: Call, { verb, staysWhole, keepsOne, ofNumbers, ofNodes }: 
   const keepsAxes = call.integer("keepdims", 1) !== 0;
   const shape = keepsAxes ? value.shape.map((size, axis) => (axes.has(axis) ? 1 : size)) : value.shape.filter((_, axis) => !axes.has(axis));
   if (value.kind === "constant") {
-    const numbers = numbersOf(call, value);
+    const isOfSizes = call.type === "ReduceProd" && isWhole(value.type);
+    const numbers = isOfSizes ? value.data : numbersOf(call, value);
     const { elements, size } = groups;
+    const ofSizes = (sizes: readonly number[]): number => productOfSizes(call, sizes);
     const reduced = call.fold(shape, value.type, (i) =>
-      ofNumbers(Array.from(elements.subarray(i * size, (i + 1) * size), (at) => numbers[at]!)),
+      (isOfSizes ? ofSizes : ofNumbers)(Array.from(elements.subarray(i * size, (i + 1) * size), (at) => numbers[at]!)),
     );
     if (isWhole(value.type) && !staysWhole) call.refuse(`it reduces whole numbers (${value.type}); expected floats`);
-    return computed(call, reduced);
+    return isOfSizes && reduced.data.some((product) => timesOfBatch(product) !== null) ? reduced : computed(call, reduced);
   }
   if (!ofNodes) return call.refuse("it multiplies what depends on the inputs; expected a sum, a mean, a norm, or the largest or smallest");
   const batch = value.batch === null || keepsAxes ? value.batch : value.batch - [...axes].filter((axis) => axis < value.batch!).length;

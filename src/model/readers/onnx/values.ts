@@ -10,12 +10,12 @@ import {
   type OnnxNode,
   type Tensor,
 } from "./decode.js";
-import type { Graph, Node } from "./graph.js";
+import type { Graph, Node, Term } from "./graph.js";
 
 /** What a name of the graph stands for. */
 export type Value = Constant | Feature | Condition;
 
-/** Numbers that depend on nothing. NaN in whole numbers stands for the size of the batch, which is free. */
+/** Numbers that depend on nothing. In whole numbers the size of the batch, which is free, may stand among them: see {@link batchTimes}. */
 export interface Constant extends Tensor {
   readonly kind: "constant";
   /** Whether these are floats that were computed here in float64, and that a run in the file's own type may round otherwise. */
@@ -25,7 +25,10 @@ export interface Constant extends Tensor {
 /** What depends on the inputs: the elements that one point has, row-major. */
 export interface Feature {
   readonly kind: "feature";
-  /** With 1 in the place of the batch, so that its product is the width of the node. */
+  /**
+   * With 1 in the place of the batch, so that its product is the width of the node; with more where an axis of each point is
+   * joined to the batch, [batch * particles, features], whose rows then stand together for each point.
+   */
   readonly shape: readonly number[];
   /** The axis of the batch; null where there is none, because the value is one for all points or the file is for one point. */
   readonly batch: number | null;
@@ -48,6 +51,27 @@ export function feature(shape: readonly number[], batch: number | null, node: No
   return { kind: "feature", shape, batch, node, type };
 }
 
+/** What stands in whole numbers for as many times the size of the batch: NaN for once, and what no whole number is for more. */
+export function batchTimes(times: number): number {
+  return times === 1 ? NaN : times + 0.5;
+}
+
+/** How many times the size of the batch a whole number stands for; null for one that is itself. */
+export function timesOfBatch(whole: number): number | null {
+  if (Number.isNaN(whole)) return 1;
+  return Number.isInteger(whole) ? null : whole - 0.5;
+}
+
+/** As messages have it: "batch", or "3 batch". */
+export function showBatch(times: number): string {
+  return times === 1 ? "batch" : `${times} batch`;
+}
+
+/** How many rows each point has along the axis of the batch. */
+export function rowsOf(value: Value): number {
+  return value.kind === "constant" || value.batch === null ? 1 : value.shape[value.batch]!;
+}
+
 /** How many numbers a value is. */
 export function countOf(value: Value): number {
   return value.kind === "constant" ? value.data.length : sizeOf(value.shape);
@@ -60,13 +84,19 @@ export class Call {
   /** The size of the batch in a file that fixes it; constants of that size may then stand along the batch. */
   readonly fixedBatch: number | null;
   readonly inputs: readonly (Value | null)[];
+  private readonly reads: (name: string) => boolean;
   private readonly node: OnnxNode;
   private readonly looked = new Set<number>();
 
-  constructor(context: { graph: Graph; opset: number; fixedBatch: number | null }, node: OnnxNode, inputs: readonly (Value | null)[]) {
+  constructor(
+    context: { graph: Graph; opset: number; fixedBatch: number | null; reads: (name: string) => boolean },
+    node: OnnxNode,
+    inputs: readonly (Value | null)[],
+  ) {
     this.graph = context.graph;
     this.opset = context.opset;
     this.fixedBatch = context.fixedBatch;
+    this.reads = context.reads;
     this.node = node;
     this.inputs = inputs;
   }
@@ -77,6 +107,11 @@ export class Call {
 
   get outputCount(): number {
     return this.node.outputs.length;
+  }
+
+  /** Whether anything reads an output. */
+  isRead(index: number): boolean {
+    return this.reads(this.node.outputs[index] ?? "");
   }
 
   refuse(reason: string): never {
@@ -119,7 +154,7 @@ export class Call {
     return value.kind === "constant" ? value : this.refuse(`input ${index} depends on the state or the context; expected a constant`);
   }
 
-  /** Whole numbers of a constant input; NaN is the size of the batch. Of floats a NaN is none. */
+  /** Whole numbers of a constant input, the size of the batch among them. Of floats a NaN is none. */
   integers(index: number): number[] {
     const { data, shape, type } = this.constant(index);
     if (shape.length > 1 || !isWhole(type))
@@ -241,17 +276,26 @@ export function broadcast(call: Call, values: readonly (Constant | Feature)[]): 
   );
   if (batches.size > 1) call.refuse("its inputs have the batch on different axes, which couples the points of a batch");
   const [batch = null] = batches;
-  const aligned = values.map((value) => alongBatch(call, value, batch === null ? null : batch - (rank - value.shape.length)));
+  const rows = commonRows(call, values);
+  const aligned = values.map((value) => alongBatch(call, value, batch === null ? null : batch - (rank - value.shape.length), rows));
   const shape = broadcastShape(
     call,
     aligned.map((value) => value.shape),
   );
   call.graph.budget.take(sizeOf(shape));
   const nodes = aligned.map((value) => {
-    const wide = expanded(call, value, shape, batch);
+    const wide = expanded(call, value, shape, batch, rows);
     return wide.kind === "feature" ? wide.node : call.graph.constant(numbersOf(call, wide));
   });
   return { shape, batch, nodes };
+}
+
+/** How many rows each point has along the batch in all of these that have one. */
+export function commonRows(call: Call, values: readonly Value[]): number {
+  const counts = new Set(values.flatMap((value) => (value.kind !== "constant" && value.batch !== null ? [rowsOf(value)] : [])));
+  if (counts.size > 1) call.refuse(`its inputs have ${[...counts].join(" and ")} rows of each point; expected as many`);
+  const [rows = 1] = counts;
+  return rows;
 }
 
 /** The shape that all of these broadcast to. */
@@ -267,8 +311,14 @@ export function broadcastShape(call: Call, shapes: readonly (readonly number[])[
 }
 
 /** A value repeated to a shape that it broadcasts to, in which the axis of the batch stays that of single points. */
-export function expanded(call: Call, value: Constant | Feature, shape: readonly number[], batch: number | null): Constant | Feature {
-  if (batch !== null && shape[batch] !== 1) call.refuseBatch(`makes ${shape[batch]} of every point`);
+export function expanded(
+  call: Call,
+  value: Constant | Feature,
+  shape: readonly number[],
+  batch: number | null,
+  rows = 1,
+): Constant | Feature {
+  if (batch !== null && shape[batch] !== rows) call.refuseBatch(`makes ${shape[batch]} of every point`);
   if (sizeOf(value.shape) === sizeOf(shape)) return reshaped(value, shape, batch);
   const strides = stridesOf(value.shape);
   const lead = shape.length - value.shape.length;
@@ -281,23 +331,48 @@ export function expanded(call: Call, value: Constant | Feature, shape: readonly 
 }
 
 /** A value beside others whose batch lies on this axis: what a file with a fixed batch repeats along it stands there once. */
-export function alongBatch(call: Call, value: Constant | Feature, axis: number | null): Constant | Feature {
+export function alongBatch(call: Call, value: Constant | Feature, axis: number | null, rows: number): Constant | Feature {
   const size = axis === null || axis < 0 ? 1 : value.shape[axis]!;
   if (axis === null || size === 1 || (value.kind === "feature" && value.batch !== null)) return value;
-  if (value.kind !== "constant" || size !== call.fixedBatch) call.refuse(`an input has ${size} elements along the batch; expected 1`);
-  call.graph.budget.take(value.data.length);
+  if (rows > 1 || size !== call.fixedBatch) call.refuse(`an input has ${size} elements along the batch; expected 1`);
   const inner = sizeOf(value.shape.slice(axis + 1));
-  const isRepeated = value.data.every((number, i) => Object.is(number, value.data[i - (Math.floor(i / inner) % size) * inner]));
-  if (!isRepeated) call.refuse("a constant differs from one point of the batch to the next");
+  const first = (i: number): number => i - (Math.floor(i / inner) % size) * inner;
+  if (value.kind === "feature") {
+    for (let i = 0; i < value.node.width; i++)
+      if (!isSame(call.graph, value.node, i, first(i))) call.refuse(`an input has ${size} elements along the batch; expected 1`);
+  } else {
+    call.graph.budget.take(value.data.length);
+    if (!value.data.every((number, i) => Object.is(number, value.data[first(i)])))
+      call.refuse("a constant differs from one point of the batch to the next");
+  }
   const shape = value.shape.with(axis, 1);
   const strides = stridesOf(value.shape);
   const offsets = shape.map((length, k) => Array.from({ length }, (_, c) => c * strides[k]!));
   return moved(call, value, shape, null, sourcesOf(call, offsets));
 }
 
+/** How many operations {@link isSame} follows down. */
+const deepest = 8;
+
+/** Whether two elements of a node are one number made twice, as where one time is repeated for all points. */
+function isSame(graph: Graph, node: Node, i: number, j: number, depth = 0): boolean {
+  graph.budget.take(1);
+  if (i === j) return true;
+  if (depth === deepest || node.kind === "input" || node.kind === "norm") return false;
+  if (node.kind === "activation") return isSame(graph, node.operand, i, j, depth + 1);
+  if (node.kind === "product") return node.operands.every((operand) => isSame(graph, operand, i, j, depth + 1));
+  const isTerm = ({ node: operand, map }: Term): boolean => {
+    if (map.kind === "dense" || map.factors?.[i] !== map.factors?.[j]) return false;
+    const [from, other] = [map.indices[i]!, map.indices[j]!];
+    return from === other || (from >= 0 && other >= 0 && isSame(graph, operand, from, other, depth + 1));
+  };
+  return node.bias?.[i] === node.bias?.[j] && node.terms.every(isTerm);
+}
+
 /** The numbers of a constant that is computed with; the size of the batch is none, and past 2^53 neighbours are one here. */
 export function numbersOf(call: Call, { data, type }: Constant): Numbers {
-  if (isWhole(type) && data.some(Number.isNaN)) call.refuse("it computes with the size of the batch, which is free");
+  if (isWhole(type) && data.some((value) => timesOfBatch(value) !== null))
+    call.refuse("it computes with the size of the batch, which is free");
   const far = isWhole(type) ? data.find((value) => !Number.isSafeInteger(value)) : undefined;
   if (far !== undefined) call.refuse(`it computes with ${far} (${type}); expected whole numbers up to 2^53`);
   return data;
