@@ -1,5 +1,6 @@
-import type { BatchInput, ContextInput, RunOptions } from "./inputs.js";
+import type { BatchInput, ContextInput, Cotangents, RunOptions, Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
+import type { Parameter } from "./model/parameters.js";
 import type { PlanExplanation } from "./plan/explain.js";
 import type { PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
@@ -20,17 +21,6 @@ export interface JvpOptions extends RunOptions {
   readonly value?: boolean | undefined;
 }
 
-/** What the results of a network are weighed with: L = Σ_b (value_b · f(x_b) + divergence_b ∇·f(x_b)). At least one is given. */
-export interface Cotangents {
-  /** ∂L/∂f(x_b), [B, d]. Default none. */
-  readonly value?: BatchInput | null | undefined;
-  /** ∂L/∂(∇·f(x_b)): [B], or one number for all points. Default none. */
-  readonly divergence?: ArrayLike<number> | number | null | undefined;
-}
-
-/** What a gradient may be taken for. */
-export type Wrt = "points" | "context" | "parameters";
-
 /** What {@link Field.vjp} is asked for, and how. */
 export interface VjpOptions<W extends Wrt = Wrt, O extends "value" | "divergence" = "value" | "divergence">
   extends Omit<PlanOptions, "outputs" | "contextPer" | "step">, RunOptions {
@@ -40,13 +30,6 @@ export interface VjpOptions<W extends Wrt = Wrt, O extends "value" | "divergence
   readonly outputs?: readonly O[] | undefined;
   /** One vector for all points, or one per point; required where the network takes a context. */
   readonly context?: ContextInput | null | undefined;
-}
-
-/** A gradient of one tensor. */
-export interface Gradient<A = Float32Array> {
-  /** Row-major. */
-  readonly data: A;
-  readonly shape: readonly number[];
 }
 
 /** ∂L/∂ what was asked for, and what was asked for beside it. */
@@ -64,7 +47,7 @@ interface Gradients<A> {
   /** ∂L/∂context_b, [...shape, c]; [c], summed over the points, where one context serves all. */
   readonly context: A;
   /** ∂L/∂ each tensor of {@link parametersOf}, by its name. */
-  readonly parameters: Readonly<Record<string, Gradient<A>>>;
+  readonly parameters: Readonly<Record<string, Parameter<A>>>;
 }
 
 /**

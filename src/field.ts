@@ -1,4 +1,5 @@
-import type { Cotangents, EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "./evaluation.js";
+import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
+import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
 import { encodeSteps } from "./gpu/encode.js";

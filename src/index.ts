@@ -12,7 +12,8 @@
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
-export type { Cotangents, EvaluateOptions, Evaluation, Field, Gradient, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "./evaluation.js";
+export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
+export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
 export type { EncodeOptions, ReserveOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";

@@ -1,6 +1,5 @@
 /** All that a caller hands in, checked once, before any work is done. */
 import { InputError, quote } from "./errors.js";
-import type { Cotangents, Wrt } from "./evaluation.js";
 import type { Network } from "./model/network.js";
 
 /** Points, tangents or contexts [B, width]: flat and row-major, or with any leading batch shape in `shape`. */
@@ -14,6 +13,17 @@ export type BatchInput =
       /** Any batch shape, then the size of one vector: [..., width]. */
       readonly shape: readonly number[];
     };
+
+/** What the results of a network are weighed with: L = Σ_b (value_b · f(x_b) + divergence_b ∇·f(x_b)). At least one is given. */
+export interface Cotangents {
+  /** ∂L/∂f(x_b), [B, d]. Default none. */
+  readonly value?: BatchInput | null | undefined;
+  /** ∂L/∂(∇·f(x_b)): [B], or one number for all points. Default none. */
+  readonly divergence?: ArrayLike<number> | number | null | undefined;
+}
+
+/** What a gradient may be taken for. */
+export type Wrt = "points" | "context" | "parameters";
 
 /** @throws InputError where there is none, or one does not fit the points. */
 export function readCotangents(given: Cotangents, stateSize: number, count: number): { value: Batch | null; divergence: Weights | null } {

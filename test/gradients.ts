@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { expect } from "vitest";
-import type { Cotangents, Gradient, Wrt } from "../src/evaluation.js";
+import type { Cotangents, Wrt } from "../src/inputs.js";
 import type { Network } from "../src/model/network.js";
+import type { Parameter } from "../src/model/parameters.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { loadModel, loadVector, modelNames } from "./fields.js";
 
@@ -79,7 +80,7 @@ export function expectGradient(actual: ArrayLike<number> | undefined, expected: 
 interface AnyVjp {
   readonly points?: ArrayLike<number>;
   readonly context?: ArrayLike<number>;
-  readonly parameters?: Readonly<Record<string, Gradient<Float32Array | Float64Array>>>;
+  readonly parameters?: Readonly<Record<string, Parameter<Float32Array | Float64Array>>>;
 }
 
 /** Expects every tensor of one to be close to that of the other. */

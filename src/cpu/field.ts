@@ -1,5 +1,6 @@
 import { DeldotError } from "../errors.js";
-import type { Cotangents, EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions, Wrt } from "../evaluation.js";
+import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
+import type { Cotangents, Wrt } from "../inputs.js";
 import { ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { explainPlan, type PlanExplanation } from "../plan/explain.js";

@@ -1,9 +1,10 @@
-import type { Cotangents, Gradient, Vjp, VjpOptions, Wrt } from "../evaluation.js";
+import type { Vjp, VjpOptions } from "../evaluation.js";
+import type { Cotangents, Wrt } from "../inputs.js";
 import { PlanError } from "../errors.js";
 import { readBatch, readContext, readCotangents, readWrt, type Batch, type BatchInput, type Contexts, type Weights } from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
 import { widthOf, type LinearOperation, type Network, type NormOperation, type Operand, type Operation } from "../model/network.js";
-import { numbersOf, positionOf, tensorsOf } from "../model/parameters.js";
+import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
 import { DEFAULT_PROBES } from "../plan/estimators.js";
 import { graphOf } from "../plan/graph.js";
 import { readRunOptions } from "../plan/options.js";
@@ -142,7 +143,7 @@ export class ReferenceVjp {
     };
   }
 
-  private parameters(): Record<string, Gradient<Float64Array>> {
+  private parameters(): Record<string, Parameter<Float64Array>> {
     return Object.fromEntries(
       tensorsOf(this.network).map(({ name, shape, places }) => {
         const data = new Float64Array(shape.reduce((product, n) => product * n, 1));

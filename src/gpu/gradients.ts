@@ -1,6 +1,6 @@
-import type { Gradient, Wrt } from "../evaluation.js";
+import type { Wrt } from "../inputs.js";
 import type { LinearOperation, Network, Tensor } from "../model/network.js";
-import { numbersOf, positionOf, tensorsOf } from "../model/parameters.js";
+import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
 import { lazily, pullBack, type PlannedMatrix } from "../plan/matrices.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
@@ -82,7 +82,7 @@ export class Gradients {
   }
 
   /** Gradients of the network's tensors: of what the plan's matrices were computed of. */
-  parameters(): Record<string, Gradient> {
+  parameters(): Record<string, Parameter> {
     const gradients = new Map<PlannedMatrix, PlannedMatrix>();
     for (const { index, matrix, columns: padded } of this.plan.adjoint.sums) {
       const numbers = this.sums.get(index);
@@ -98,7 +98,7 @@ export class Gradients {
     return Object.fromEntries(tensorsOf(this.network).map((tensor) => [tensor.name, this.gradientOf(tensor, ofPlaces)]));
   }
 
-  private gradientOf({ shape, places }: Tensor, ofPlaces: ReadonlyMap<string, Float64Array>): Gradient {
+  private gradientOf({ shape, places }: Tensor, ofPlaces: ReadonlyMap<string, Float64Array>): Parameter {
     const data = new Float64Array(shape.reduce((product, n) => product * n, 1));
     for (const place of places) {
       const { columns } = numbersOf(this.network.operations[place.operation] as LinearOperation, place.part);

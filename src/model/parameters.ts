@@ -11,10 +11,10 @@ import {
   type Weight,
 } from "./network.js";
 
-/** Numbers of a network that training changes, as {@link parametersOf} gives them. */
-export interface Parameter {
+/** Numbers of a network that training changes, as {@link parametersOf} gives them, or their gradient. */
+export interface Parameter<A = Float32Array> {
   /** Row-major. */
-  readonly data: Float32Array;
+  readonly data: A;
   readonly shape: readonly number[];
 }
 
