@@ -9,7 +9,7 @@ import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { allocate, Results } from "./gpu/results.js";
-import { run, Turns, type Shared } from "./gpu/run.js";
+import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import {
   readEncodeOptions,
@@ -21,7 +21,8 @@ import {
 } from "./fieldOptions.js";
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
-import type { Network } from "./model/network.js";
+import type { LinearOperation, Network } from "./model/network.js";
+import { numbersOf, withParameters, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
 import { explainPlan, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
@@ -31,7 +32,7 @@ import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
-import { matricesOf, type Chunk, type Route, type ScheduleLimits } from "./schedule/steps.js";
+import { matricesOf, type Chunk, type Route, type ScheduleLimits, type Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** Plans that a field keeps, each with what tuning found for it. */
@@ -45,6 +46,12 @@ const MOST_PLANS = 64;
  */
 export class VectorField implements Field<Float32Array> {
   private destroyed = false;
+  private current: Network;
+  /** The network that plans are made of: of no other field, since update replaces its numbers. */
+  private readonly own: Network;
+  /** Kernels with weights in their text's own buffers know nothing of an update. */
+  private isUpdated = false;
+  private readonly gate = new Gate();
   /** By what changes a plan: not the seed, nor the step. */
   private readonly plans = new Recent<string, Plan>(MOST_PLANS);
   private readonly pipelines: Pipelines;
@@ -59,14 +66,15 @@ export class VectorField implements Field<Float32Array> {
 
   private constructor(
     private readonly device: GPUDevice,
-    /** The network as it was given. */
-    readonly network: Network,
+    network: Network,
     private readonly memoryBudget: number,
     private readonly label: string,
     private readonly watch: DeviceWatch,
     private readonly pace: Pace,
     private readonly tuner: Tuner,
   ) {
+    this.current = network;
+    this.own = { ...network };
     this.pipelines = new Pipelines(device);
     this.matrices = new Matrices(device, label);
     this.scratch = new Scratch(device, label, false);
@@ -74,6 +82,11 @@ export class VectorField implements Field<Float32Array> {
     this.readback = new Readback(device, label);
     this.encodeScratch = new Scratch(device, `${label} encode`, true);
     this.encodeConstants = new Constants(device, `${label} encode`, true);
+  }
+
+  /** The network as it was given, or as it is since the last update. */
+  get network(): Network {
+    return this.current;
   }
 
   /**
@@ -117,10 +130,14 @@ export class VectorField implements Field<Float32Array> {
     const sharedContext = context === null || context.runs !== null;
     const plan = this.planFor({ ...options, contextPer: sharedContext ? "batch" : "point" });
     const results = new Results(plan, count);
-    const variant = await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal));
-    const began = performance.now();
-    const job = { plan, parameters: parametersOf(options), variant };
-    await run(job, inputs, this.shared(), options, (read, first, rows, data) => results.take(read, first, rows, data));
+    let began = 0;
+    const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
+    const variant = await this.gate.pass(async () => {
+      const picked = this.usable(await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal)));
+      began = performance.now();
+      await run({ plan, parameters: parametersOf(options), variant: picked }, inputs, this.shared(), options, take);
+      return picked;
+    });
     results.spoil(inputs.nonFinite);
     this.tuner.spent(plan, count, performance.now() - began);
     const { arrays, standardError } = results;
@@ -154,14 +171,15 @@ export class VectorField implements Field<Float32Array> {
     startRun(options);
     const { value: wantsValue = false } = options;
     const { count, stateSize: d, nonFinite } = inputs;
-    const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.network, wantsValue));
+    const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
     const results = new Results(plan, count);
     const tangent = allocate("the result", count, d);
     const job = { plan, parameters: parametersOf({}), variant: this.tuner.plain };
-    await run(job, inputs, this.shared(), options, (read, first, rows, data) => {
+    const take: Take = (read, first, rows, data) => {
       if (read.what === "tangent") tangent.set(data, first * d);
       else results.take(read, first, rows, data);
-    });
+    };
+    await this.gate.pass(() => run(job, inputs, this.shared(), options, take));
     results.spoil(nonFinite);
     for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
       tangent.fill(NaN, point * d, (point + 1) * d);
@@ -213,9 +231,8 @@ export class VectorField implements Field<Float32Array> {
     });
     const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
     const job = { plan, parameters: parametersOf(options), variant: this.tuner.plain };
-    await run(job, { ...inputs, context, divergenceCotangent }, this.shared(), options, (read, first, rows, data) =>
-      results.take(read, first, rows, data),
-    );
+    const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
+    await this.gate.pass(() => run(job, { ...inputs, context, divergenceCotangent }, this.shared(), options, take));
     results.finish(inputs.nonFinite);
     return {
       method: plan.method,
@@ -255,7 +272,7 @@ export class VectorField implements Field<Float32Array> {
     const sharesBuffers = new Set(Object.values(buffers)).size < Object.values(buffers).length;
     const route: Route = { to: "device", outer: rows, sharesBuffers };
     // One dispatch may not read a buffer and write it, nor write one twice.
-    const variant = sharesBuffers ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
+    const variant = sharesBuffers ? this.tuner.plain : this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const capacity = capacityOf(plan, limits, route, variant);
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
@@ -295,7 +312,7 @@ export class VectorField implements Field<Float32Array> {
     const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
     const route: Route = { to: "device", outer: usualRows(this.network, options), sharesBuffers: false };
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
-    const variant = this.tuner.pickCompiled(plan, count, this.shared());
+    const variant = this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
     const capacity = capacityOf(plan, limits, route, variant);
     const chunk = scheduleChunk(plan, parametersOf(options), 0, Math.min(capacity.points, count), capacity, limits, route, variant);
     try {
@@ -304,6 +321,30 @@ export class VectorField implements Field<Float32Array> {
       this.forgetEncoded();
       throw asGpuError(this.label, error);
     }
+  }
+
+  /**
+   * Gives weights and biases other numbers, by the names of {@link parametersOf}; those left out stay as they are. Nothing is compiled or
+   * planned anew: the buffers are written, and merged matrices computed on the host (h² d multiply-adds for two hidden layers). Calls that
+   * run are waited for, later ones see the new numbers, and so do commands of encode that are submitted later. After it plans run layer
+   * by layer, since fused kernels have their weights in buffers of their own.
+   *
+   * @throws InputError where a name is unknown, a shape another, or a number not finite in float32; GpuError, DeviceLostError.
+   */
+  async update(parameters: Readonly<Record<string, ParameterInput>>): Promise<void> {
+    this.checkUsable();
+    const network = withParameters(this.current, parameters);
+    await this.gate.close(async () => {
+      this.checkUsable();
+      this.current = network;
+      this.isUpdated = true;
+      for (const matrix of graphOf(this.own).weights) {
+        const { rows, columns, place } = matrix;
+        const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
+        matrix.replace({ rows, columns, data: numbers });
+      }
+      await this.watch.guard(checked(this.device, this.label, () => this.matrices.rewrite()));
+    });
   }
 
   /**
@@ -364,7 +405,7 @@ export class VectorField implements Field<Float32Array> {
     const { outputs, method } = readPlanOptions(options);
     const { chunkSize = null, probes = DEFAULT_PROBES, probesPer = "point", contextPer = "point" } = options;
     const key = JSON.stringify([outputs, method, chunkSize, probes, probesPer, contextPer]);
-    return this.plans.get(key, () => makePlan(this.network, options));
+    return this.plans.get(key, () => makePlan(this.own, options));
   }
 
   private gradientPlan(
@@ -373,7 +414,7 @@ export class VectorField implements Field<Float32Array> {
   ): GradientPlan {
     const options = { ...wanted, chunkSize, probes, probesPer, method };
     return this.plans.get(`gradient ${JSON.stringify(options)}`, () =>
-      makeGradientPlan(this.network, {
+      makeGradientPlan(this.own, {
         ...options,
         wrt: {
           points: wanted.wrt.includes("points"),
@@ -382,6 +423,11 @@ export class VectorField implements Field<Float32Array> {
         },
       }),
     ) as GradientPlan;
+  }
+
+  /** The variant, or the plain one where it would compute with weights that were replaced. */
+  private usable(variant: Variant): Variant {
+    return this.isUpdated && variant.fuse ? this.tuner.plain : variant;
   }
 
   private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {

@@ -1,6 +1,6 @@
 import { LimitError } from "../errors.js";
 import { halves } from "../model/float16.js";
-import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
+import { blockShape, isTrained, type PlannedMatrix } from "../plan/matrices.js";
 import type { MatrixLayout } from "../schedule/steps.js";
 import { bandOf, bandStart } from "../schedule/tile.js";
 
@@ -34,7 +34,12 @@ export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Float
   return padded;
 }
 
-/** The constant matrices of one network on one device, uploaded when first needed. */
+function numbersOf(matrix: PlannedMatrix, layout: MatrixLayout): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> {
+  const numbers = layoutMatrix(matrix, layout);
+  return layout === "half product" ? halves(numbers, matrix.name) : numbers;
+}
+
+/** The matrices of one network on one device, uploaded when first needed. */
 export class Matrices {
   private readonly buffers = new Map<PlannedMatrix, Partial<Record<MatrixLayout, GPUBuffer>>>();
   private readonly packedBuffers = new Map<Float32Array | Uint16Array, GPUBuffer>();
@@ -58,11 +63,9 @@ export class Matrices {
         throw new LimitError(
           `the matrix ${matrix.name} [${matrix.rows}, ${matrix.columns}] takes ${bytes} bytes; the device allows ${largest} in one buffer`,
         );
-      const numbers = layoutMatrix(matrix, layout);
-      const data = layout === "half product" ? halves(numbers, matrix.name) : numbers;
       const label = `${this.label}: ${matrix.name} [${matrix.rows}, ${matrix.columns}] as ${layout}`;
       buffer = this.device.createBuffer({ label, size: bytes, usage: USAGE.STORAGE | USAGE.COPY_DST });
-      this.device.queue.writeBuffer(buffer, 0, data);
+      this.device.queue.writeBuffer(buffer, 0, numbersOf(matrix, layout));
       layouts[layout] = buffer;
     }
     return buffer;
@@ -82,6 +85,14 @@ export class Matrices {
       this.packedBuffers.set(data, buffer);
     }
     return buffer;
+  }
+
+  /** Writes what depends on weights that were replaced, in place. */
+  rewrite(): void {
+    for (const [matrix, layouts] of this.buffers)
+      if (isTrained(matrix))
+        for (const [layout, buffer] of Object.entries(layouts) as [MatrixLayout, GPUBuffer][])
+          this.device.queue.writeBuffer(buffer, 0, numbersOf(matrix, layout));
   }
 
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */

@@ -39,6 +39,30 @@ export class Turns {
   }
 }
 
+/** Lets calls through side by side, and closes while weights are replaced: after those that run, before those that come. */
+export class Gate {
+  private closed: Promise<void> = Promise.resolve();
+  private readonly inside = new Set<Promise<unknown>>();
+
+  async pass<T>(call: () => Promise<T>): Promise<T> {
+    await this.closed;
+    const done = call();
+    this.inside.add(done);
+    try {
+      return await done;
+    } finally {
+      this.inside.delete(done);
+    }
+  }
+
+  close(work: () => Promise<void>): Promise<void> {
+    const done = this.closed.then(() => Promise.allSettled(this.inside)).then(work);
+    // What goes wrong in it is its caller's; calls that come later go on.
+    this.closed = done.catch(() => undefined);
+    return done;
+  }
+}
+
 /** One call: its submissions in flight and what went wrong in them. */
 interface Call {
   readonly signal: AbortSignal | undefined;

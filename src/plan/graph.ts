@@ -42,6 +42,8 @@ export interface Graph {
   readonly contextSize: number;
   readonly nodes: readonly Node[];
   readonly output: Node;
+  /** The weights and biases that the network has. */
+  readonly weights: readonly PlannedMatrix[];
 }
 
 /** Far beyond what is trained, far below what a call stack takes. */
@@ -76,6 +78,7 @@ class GraphBuilder {
   private readonly nodeOf: number[] = [];
   /** How many operations read each operation's result. */
   private readonly readers: number[];
+  private readonly weights: PlannedMatrix[] = [];
   private readonly names = { W: 0, C: 0, d: 0, b: 0 };
 
   constructor(private readonly network: Network) {
@@ -112,7 +115,7 @@ class GraphBuilder {
       throw new ModelError(
         `the network gives ${output === undefined ? "nothing" : this.drafts[output]!.width}; expected a velocity of ${stateSize}`,
       );
-    return compact(this.drafts, output, stateSize, contextSize);
+    return { ...compact(this.drafts, output, stateSize, contextSize), weights: this.weights };
   }
 
   private add(width: number, body: NodeBody, activation: Activation | null = null): number {
@@ -120,6 +123,11 @@ class GraphBuilder {
     const moves = body.kind === "state" || sourcesOf({ body }).some((source) => this.drafts[source]!.moves);
     this.drafts.push({ index, width, body, activation, moves, uses: 0 });
     return index;
+  }
+
+  private weight(matrix: PlannedMatrix): PlannedMatrix {
+    this.weights.push(matrix);
+    return matrix;
   }
 
   private name(letter: "W" | "C" | "d" | "b"): string {
@@ -158,7 +166,7 @@ class GraphBuilder {
       case "linear": {
         const terms = operation.terms.flatMap(({ operand, weight }, part) => this.terms(operand, weight, { operation: index, part }));
         const width = widthOfLinear(operation);
-        const bias = operation.bias && rowOf(this.name("b"), operation.bias, { operation: index, part: "bias" });
+        const bias = operation.bias && this.weight(rowOf(this.name("b"), operation.bias, { operation: index, part: "bias" }));
         const fixed = terms.filter(({ source }) => !this.drafts[source]!.moves);
         if (fixed.length === 0 || fixed.length === terms.length) return this.add(width, { kind: "sum", terms, bias });
         // What the context alone decides is a shift that all points of one context share.
@@ -176,11 +184,12 @@ class GraphBuilder {
     if (!("diagonal" in weight)) {
       checkWeight(weight, place);
       const name = this.name(this.drafts[source]!.moves ? "W" : "C");
-      const matrix = "block" in weight ? repeated(lazily(name, weight.block, place), weight.times) : lazily(name, weight, place);
+      const own = this.weight(lazily(name, "block" in weight ? weight.block : weight, place));
+      const matrix = "block" in weight ? repeated(own, weight.times) : own;
       return [{ kind: "dense", source, matrix }];
     }
     const { diagonal } = weight;
-    const factors = diagonal.every((factor) => factor === 1) ? null : rowOf(this.name("d"), diagonal, place);
+    const factors = diagonal.every((factor) => factor === 1) ? null : this.weight(rowOf(this.name("d"), diagonal, place));
     const { body, activation } = this.drafts[source]!;
     if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
       return [...body.terms];
@@ -208,7 +217,7 @@ function operandsOf(operation: Operation): readonly Operand[] {
 }
 
 /** Drops the nodes that nothing reads, numbers the rest anew, and counts their uses. */
-function compact(drafts: readonly Draft[], output: number, stateSize: number, contextSize: number): Graph {
+function compact(drafts: readonly Draft[], output: number, stateSize: number, contextSize: number): Omit<Graph, "weights"> {
   const live = new Set([STATE, CONTEXT, output]);
   for (const draft of drafts.toReversed()) if (live.has(draft.index)) for (const source of sourcesOf(draft)) live.add(source);
   const kept = drafts.filter(({ index }) => live.has(index));

@@ -22,6 +22,8 @@ export interface PlannedMatrix {
   /** What it is computed of, and how a gradient of it becomes gradients of those; null where it is computed of nothing. */
   readonly origin: Origin | null;
   build(): Matrix;
+  /** Gives a weight or a bias other numbers; what is computed of it follows when it is next built. */
+  replace(matrix: Matrix): void;
 }
 
 /** An operation of the network, and which of its terms' weights, or its bias. */
@@ -55,6 +57,9 @@ interface Properties {
   readonly origin?: Origin;
 }
 
+/** How often numbers were replaced, of any matrix: what was built before is built anew. */
+let replacements = 0;
+
 function planned(
   name: string,
   rows: number,
@@ -63,8 +68,17 @@ function planned(
   { isMerged = false, isOnes = false, diagonal = null!, blocks = null!, place = null!, origin = null! }: Properties = {},
 ): PlannedMatrix {
   let built: Matrix | undefined;
-  const build = (): Matrix => (built ??= compute());
-  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, origin, build };
+  let builtAt = replacements;
+  let own = compute;
+  const build = (): Matrix => {
+    if (built === undefined || builtAt !== replacements) [built, builtAt] = [own(), replacements];
+    return built;
+  };
+  const replace = (matrix: Matrix): void => {
+    own = () => matrix;
+    replacements++;
+  };
+  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, origin, build, replace };
 }
 
 /** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */

@@ -1,0 +1,102 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { evaluateReference, InputError, VectorField, vjpReference } from "../src/index.js";
+import { parametersOf, withParameters } from "../src/model/parameters.js";
+import { makeBuffer, readBuffer } from "./buffers.js";
+import { expectClose } from "./close.js";
+import { openDevice } from "./device.js";
+import { randomMlp, randomPoints } from "./fields.js";
+import { allOf, expectVjp } from "./gradients.js";
+
+let device: GPUDevice;
+let close: () => Promise<void>;
+beforeAll(async () => ({ device, close } = await openDevice()));
+afterAll(() => close());
+
+const widths = [
+  [3, 3],
+  [2, 9, 2],
+  [3, 12, 13, 3],
+  [2, 8, 8, 8, 2],
+];
+
+test.each(widths)("new weights are in all that a field computes, for widths %j", async (...given) => {
+  const of = given.filter((width) => typeof width === "number");
+  const make = (seed: number) => randomMlp({ seed, widths: of, activation: "tanh", contextSize: 1 }).network;
+  const [before, after] = [make(1), make(2)];
+  const d = of[0]!;
+  const points = randomPoints(3, 20, d);
+  const options = { context: 0.3 };
+  for (const kernels of ["auto", "layers 8x8", "fused storage x2"]) {
+    const field = await VectorField.create(device, before, { kernels });
+    await field.evaluate(points, options);
+    await field.vjp(points, { divergence: 1, value: points }, { ...options, wrt: allOf(before) });
+    await field.update(parametersOf(after));
+    for (const method of ["auto", "tangent", "cyclic", "jacobian"] as const) {
+      const truth = evaluateReference(after, points, { ...options, outputs: ["value", "divergence"] });
+      const { diagonal } = evaluateReference(after, points, { ...options, outputs: ["diagonal"] });
+      const scale = truth.divergence!.map((_, b) =>
+        diagonal!.subarray(b * d, (b + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0),
+      );
+      const result = await field.evaluate(points, { ...options, method });
+      expectClose(result.value, truth.value!, truth.value!.map(Math.abs), { label: `${kernels} ${method} value` });
+      expectClose(result.divergence, truth.divergence!, scale, { label: `${kernels} ${method} divergence` });
+    }
+    const cotangents = { divergence: 1, value: points };
+    const wrt = allOf(before);
+    expectVjp(
+      await field.vjp(points, cotangents, { ...options, wrt }),
+      vjpReference(after, points, cotangents, { ...options, wrt }),
+      1e-5,
+      kernels,
+    );
+
+    const [input, output] = [makeBuffer(device, points), makeBuffer(device, new Float32Array(20))];
+    const encoder = device.createCommandEncoder();
+    field.encode(encoder, { points: input, count: 20, context: 0.3, divergence: output });
+    device.queue.submit([encoder.finish()]);
+    const { divergence } = await field.evaluate(points, options);
+    expectClose(
+      await readBuffer(device, output),
+      divergence,
+      divergence.map((x) => 1 + Math.abs(x)),
+      { label: "encode" },
+    );
+    expect(parametersOf(field.network)).toEqual(parametersOf(after));
+    field.destroy();
+  }
+});
+
+test("two fields of one network are updated apart, and the network given stays as it is", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [2, 7, 8, 2], activation: "silu" });
+  const given = structuredClone(parametersOf(network));
+  const [one, other] = await Promise.all([VectorField.create(device, network), VectorField.create(device, network)]);
+  const points = randomPoints(1, 5, 2);
+  const before = await other.evaluate(points);
+  await one.update({ "1.bias": new Float32Array(8).fill(3) });
+  expect(await other.evaluate(points)).toEqual(before);
+  expect((await one.evaluate(points)).divergence).not.toEqual(before.divergence);
+  expect(parametersOf(network)).toEqual(given);
+  const truth = evaluateReference(withParameters(network, { "1.bias": new Float32Array(8).fill(3) }), points);
+  expectClose((await one.evaluate(points)).value, truth.value!, truth.value!.map(Math.abs));
+  await expect(one.update({ "7.bias": [1] })).rejects.toThrow(InputError);
+  await expect(one.update({ "1.bias": new Float32Array(8).fill(NaN) })).rejects.toThrow(/finite/);
+  one.destroy();
+  await expect(one.update({})).rejects.toThrow(/destroyed/);
+  other.destroy();
+});
+
+test("a call that runs ends with the old weights, a later one has the new", async () => {
+  const { network } = randomMlp({ seed: 6, widths: [2, 16, 16, 2], activation: "tanh" });
+  const field = await VectorField.create(device, network, { memoryBudget: 300_000 });
+  const points = randomPoints(2, 20_000, 2);
+  const parameters = parametersOf(randomMlp({ seed: 7, widths: [2, 16, 16, 2], activation: "tanh" }).network);
+  const old = field.evaluate(points);
+  const updated = field.update(parameters);
+  const later = field.evaluate(points);
+  await updated;
+  const [a, b] = await Promise.all([old, later]);
+  const truths = [network, withParameters(network, parameters)].map((each) => evaluateReference(each, points).value!);
+  expectClose(a.value, truths[0]!, truths[0]!.map(Math.abs));
+  expectClose(b.value, truths[1]!, truths[1]!.map(Math.abs));
+  field.destroy();
+});
