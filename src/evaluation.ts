@@ -1,7 +1,7 @@
 import type { BatchInput, ContextInput, Cotangents, RunOptions, Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import type { Parameter } from "./model/parameters.js";
-import type { PlanExplanation } from "./plan/explain.js";
+import type { ExplainOptions, PlanExplanation } from "./plan/explain.js";
 import type { PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
 
@@ -101,7 +101,7 @@ export interface Field<A extends Float32Array | Float64Array = Float32Array | Fl
     options?: VjpOptions<W, O>,
   ): Promise<Vjp<W, O, A>>;
   /** What evaluate would choose for these options, and why. */
-  explain(options?: PlanOptions): PlanExplanation;
+  explain(options?: ExplainOptions): PlanExplanation;
   /** Frees what the field holds; later calls reject. */
   destroy(): void;
 }

@@ -24,7 +24,7 @@ import { kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network } from "./model/network.js";
 import { numbersOf, withParameters, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
-import { explainPlan, type PlanExplanation } from "./plan/explain.js";
+import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
 import { parametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
@@ -368,7 +368,7 @@ export class VectorField implements Field<Float32Array> {
   }
 
   /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */
-  explain(options: PlanOptions = {}): PlanExplanation {
+  explain(options: ExplainOptions = {}): PlanExplanation {
     return explainPlan(this.network, options);
   }
 

@@ -53,7 +53,7 @@ export { parseSafetensors, type SafetensorsOptions } from "./model/readers/safet
 export { toSafetensors } from "./model/writers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";
 export { vjpReference } from "./cpu/vjp.js";
-export { explainPlan, type ExplainedCandidate, type PlanExplanation } from "./plan/explain.js";
+export { explainPlan, type ExplainedCandidate, type ExplainedGradient, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 export type { PlanOptions } from "./plan/options.js";
 export { methods, outputs, type Method, type Output } from "./plan/outputs.js";
 export type { TunedKernels } from "./tune/tuner.js";

@@ -11,11 +11,12 @@ import { operatorNames } from "../src/model/readers/onnx/operators.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
+const pages = [readme, readFileSync(join(root, "docs/kernels.md"), "utf8")].join("\n");
 const run = promisify(execFile);
 
-/** The fenced blocks of one language. */
+/** The fenced blocks of one language, of the README and of docs/. */
 function blocks(language: string): string[] {
-  return [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code!);
+  return [...pages.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code!);
 }
 
 // The command lines write files, so they run in a folder of their own that sees the models.
@@ -29,10 +30,10 @@ test.for(blocks("ts").map((code, index) => ({ code, index })))("example $index o
   if (code.includes("console.log")) expect(stdout).not.toBe("");
 });
 
-test("the README lists the activations and the ONNX operations that the code has", () => {
-  const text = readme.replaceAll(/\s+/g, " ");
-  expect(text).toContain(`takes opsets 7 to 25 of ${operatorNames.join(", ")};`);
-  for (const name of activationNames) expect(text).toMatch(new RegExp(`\\b${name}\\b`));
+test("the README lists the activations, and docs/onnx.md the ONNX operations, that the code has", () => {
+  const onnx = readFileSync(join(root, "docs/onnx.md"), "utf8").replaceAll(/\s+/g, " ");
+  expect(onnx).toContain(`takes opsets 7 to 25 of ${operatorNames.join(", ")};`);
+  for (const name of activationNames) expect(readme).toMatch(new RegExp(`\\b${name}\\b`));
 });
 
 test("the README's first example prints the divergence of the Lorenz system", async () => {

@@ -3,9 +3,8 @@ import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptio
 import type { Cotangents, Wrt } from "../inputs.js";
 import { ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
-import { explainPlan, type PlanExplanation } from "../plan/explain.js";
+import { explainPlan, type ExplainOptions, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
-import type { PlanOptions } from "../plan/options.js";
 import type { Output } from "../plan/outputs.js";
 import { Reference, ReferenceJvp } from "./reference.js";
 import { ReferenceVjp } from "./vjp.js";
@@ -63,7 +62,7 @@ export class ReferenceField implements Field<Float64Array> {
     return vjp.result() as Vjp<W, O, Float64Array>;
   }
 
-  explain(options: PlanOptions = {}): PlanExplanation {
+  explain(options: ExplainOptions = {}): PlanExplanation {
     return explainPlan(this.network, options);
   }
 

@@ -91,14 +91,19 @@ export interface Place {
   readonly operation: number;
   /** The weight of one of its terms, or its bias; a list of numbers, a bias or a diagonal, runs along its columns. */
   readonly part: number | "bias";
+  /** Of the part's first number in the tensor. */
   readonly offset: number;
+  /** From a row of the part to the next, in numbers of the tensor. */
   readonly rowStride: number;
+  /** From a column of the part to the next, in numbers of the tensor. */
   readonly columnStride: number;
 }
 
 /** A named tensor of a network: weights and biases as their file has them. */
 export interface Tensor {
+  /** As the file has it. */
   readonly name: string;
+  /** As the file has it. */
   readonly shape: readonly number[];
   /** All that it gives. */
   readonly places: readonly Place[];

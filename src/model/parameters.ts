@@ -15,12 +15,15 @@ import {
 export interface Parameter<A = Float32Array> {
   /** Row-major. */
   readonly data: A;
+  /** As the file has it: [outputs, inputs] of a weight, mostly. */
   readonly shape: readonly number[];
 }
 
 /** A tensor in one flat buffer of all parameters. */
 export interface ParameterSlot {
+  /** As {@link parametersOf} has it. */
   readonly name: string;
+  /** Row-major in the buffer. */
   readonly shape: readonly number[];
   /** Where it begins, in floats. */
   readonly offset: number;
@@ -28,6 +31,7 @@ export interface ParameterSlot {
 
 /** Where the parameters of a network lie in one flat buffer, one after another without holes. */
 export interface ParameterLayout {
+  /** In the order of {@link parametersOf}. */
   readonly tensors: readonly ParameterSlot[];
   /** Floats of all together. */
   readonly size: number;
@@ -126,7 +130,14 @@ export function parameterLayout(network: Network): ParameterLayout {
 }
 
 /** Numbers of one parameter, row-major, with or without their shape. */
-export type ParameterInput = ArrayLike<number> | { readonly data: ArrayLike<number>; readonly shape?: readonly number[] | undefined };
+export type ParameterInput =
+  | ArrayLike<number>
+  | {
+      /** Row-major. */
+      readonly data: ArrayLike<number>;
+      /** Where given, the parameter's own. */
+      readonly shape?: readonly number[] | undefined;
+    };
 
 /**
  * The same network with other numbers, by name as {@link parametersOf} gives them; those left out stay as they are. The network

@@ -1,8 +1,9 @@
 import { CONTEXT, sourcesOf, STATE, type Graph, type Node } from "./graph.js";
-import { isTrained, ones, transposed, type PlannedMatrix } from "./matrices.js";
+import { isTrained, lazily, ones, pullBack, sizeOf, transposed, workOf, type PlannedMatrix } from "./matrices.js";
 import {
   forwardInstruction,
   isOnes,
+  multiplyAddsOf,
   slopeOf,
   type AdjointInstruction,
   type Factor,
@@ -517,4 +518,35 @@ export function inputsOf(instructions: readonly AdjointInstruction[]): Record<"p
     if (instruction.kind === "contract" && instruction.into) found.weights = true;
   }
   return found;
+}
+
+/** What a gradient costs: multiply-adds for each point, the forward pass among them, and once for all points of a call. */
+export function priceOfAdjoint(
+  { forward, before, tangents, after, sums }: AdjointProgram,
+  K: number,
+): { perPoint: number; perCall: number } {
+  const total = (instructions: readonly AdjointInstruction[]): number =>
+    instructions.reduce((sum, instruction) => sum + priceOf(instruction), 0);
+  const perPoint =
+    forward.reduce((sum, instruction) => sum + multiplyAddsOf(instruction), 0) + total(before) + K * total(tangents) + total(after);
+  const gradients = sums.map(
+    ({ matrix }) => [matrix, lazily("gradient", { rows: matrix.rows, columns: matrix.columns, data: new Float64Array(0) })] as const,
+  );
+  return { perPoint, perCall: workOf(pullBack(new Map(gradients)).values()) };
+}
+
+function priceOf(instruction: AdjointInstruction): number {
+  switch (instruction.kind) {
+    case "fold":
+    case "point sum":
+      return instruction.into.width;
+    case "outer":
+      return sizeOf(instruction.sum.matrix);
+    case "row sum":
+      return instruction.sum.matrix.columns;
+    case "norm fold":
+      return 5 * instruction.into.width;
+    default:
+      return multiplyAddsOf(instruction);
+  }
 }

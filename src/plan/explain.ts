@@ -1,8 +1,10 @@
 import type { Network } from "../model/network.js";
 import { candidatesOf, forwardMultiplyAdds, type Candidate } from "./candidates.js";
-import { chooseCandidate } from "./choose.js";
+import { priceOfAdjoint } from "./adjoint.js";
+import { chooseCandidate, makeGradientPlan } from "./choose.js";
 import { graphOf, type Graph } from "./graph.js";
 import { readPlanOptions, type PlanOptions } from "./options.js";
+import type { GradientPlan } from "./plan.js";
 import type { Method, Output } from "./outputs.js";
 
 /** A candidate as explain() lists it. */
@@ -29,8 +31,30 @@ export interface PlanExplanation {
   readonly forwardMultiplyAdds: number;
   /** Every method, whether it gives the outputs or not. */
   readonly candidates: readonly ExplainedCandidate[];
+  /** The gradient's price, where it is asked for; null elsewhere. */
+  readonly gradient: ExplainedGradient | null;
   /** For people: the choice and its reason, then a table of the candidates. */
   toString(): string;
+}
+
+/** What value, divergence and the gradient of both for the points, the context and every weight cost together. */
+export interface ExplainedGradient {
+  /** The method whose trace is differentiated. */
+  readonly method: Method;
+  /** Multiply-adds per point: f, its divergence and back through both. */
+  readonly multiplyAdds: number;
+  /** multiplyAdds over those of f alone. */
+  readonly ratio: number;
+  /** Multiply-adds per point of f and of its gradient for the same alone, as a regression takes. */
+  readonly valueMultiplyAdds: number;
+  /** Multiply-adds once for a call, whatever its points: products of weights with sums over the points. */
+  readonly perCall: number;
+}
+
+/** What is explained beside the plan of an evaluation. */
+export interface ExplainOptions extends PlanOptions {
+  /** Whether the price of the gradient of value and divergence is given too. Default false. */
+  readonly gradient?: boolean | undefined;
 }
 
 /**
@@ -39,7 +63,7 @@ export interface PlanExplanation {
  *
  * @throws PlanError, InputError as VectorField.evaluate would for the same options.
  */
-export function explainPlan(network: Network, options: PlanOptions = {}): PlanExplanation {
+export function explainPlan(network: Network, { gradient = false, ...options }: ExplainOptions = {}): PlanExplanation {
   const wanted = readPlanOptions(options);
   const graph = graphOf(network);
   const candidates = candidatesOf(graph, options);
@@ -64,8 +88,24 @@ export function explainPlan(network: Network, options: PlanOptions = {}): PlanEx
       delivers: wanted.outputs.every((output) => candidate.delivers.includes(output)),
       chosen: candidate === chosen,
     })),
+    gradient: gradient ? explainGradient(network, graph, options) : null,
   };
   return { ...explanation, toString: () => describe(explanation, wanted.method) };
+}
+
+function explainGradient(network: Network, graph: Graph, options: PlanOptions): ExplainedGradient {
+  const all = { points: true, context: graph.contextSize > 0, parameters: true };
+  const of = (divergence: boolean): GradientPlan =>
+    makeGradientPlan(network, { ...options, outputs: divergence ? ["value", "divergence"] : ["value"], value: true, divergence, wrt: all });
+  const plan = of(true);
+  const { perPoint, perCall } = priceOfAdjoint(plan.adjoint, plan.tangents);
+  return {
+    method: plan.method as Method,
+    multiplyAdds: perPoint,
+    ratio: perPoint / Math.max(1, forwardMultiplyAdds(graph)),
+    valueMultiplyAdds: priceOfAdjoint(of(false).adjoint, 0).perPoint,
+    perCall,
+  };
 }
 
 function describe(explanation: Omit<PlanExplanation, "toString">, asked: string): string {
@@ -102,8 +142,14 @@ function describe(explanation: Omit<PlanExplanation, "toString">, asked: string)
     "",
     table([header, ...rows]),
     "",
+    ...(explanation.gradient ? [describeGradient(explanation.gradient), ""] : []),
     `* chosen${rows.some(([mark]) => mark === "-") ? `; - does not give ${outputs.join(" and ")}` : ""}. Multiply-adds and bytes are per point and come beside f's own.`,
   ].join("\n");
+}
+
+function describeGradient({ method, multiplyAdds, ratio: times, valueMultiplyAdds, perCall }: ExplainedGradient): string {
+  const once = perCall > 0 ? `, and ${count(perCall)} once for all points of a call` : "";
+  return `Gradient by ${method}: value, divergence and their gradient for points, context and parameters take ${count(multiplyAdds)} multiply-adds per point, ${ratio(times)} times f, ${ratio(multiplyAdds / valueMultiplyAdds)} times what f and its own gradient take${once}.`;
 }
 
 /** "widths 2-64-64-2" of a chain; else what the graph is made of. */

@@ -19,6 +19,8 @@ export interface PlannedMatrix {
   readonly blocks: PlannedMatrix | null;
   /** Where its numbers stand in the network, of a weight or a bias as it is; null for what is computed or constant. */
   readonly place: MatrixPlace | null;
+  /** Multiply-adds that computing it from its operands takes, where it is a product; else 0. */
+  readonly work: number;
   /** What it is computed of, and how a gradient of it becomes gradients of those; null where it is computed of nothing. */
   readonly origin: Origin | null;
   build(): Matrix;
@@ -55,6 +57,7 @@ interface Properties {
   readonly blocks?: PlannedMatrix;
   readonly place?: MatrixPlace;
   readonly origin?: Origin;
+  readonly work?: number;
 }
 
 /** How often numbers were replaced, of any matrix: what was built before is built anew. */
@@ -65,7 +68,7 @@ function planned(
   rows: number,
   columns: number,
   compute: () => Matrix,
-  { isMerged = false, isOnes = false, diagonal = null!, blocks = null!, place = null!, origin = null! }: Properties = {},
+  { isMerged = false, isOnes = false, diagonal = null!, blocks = null!, place = null!, origin = null!, work = 0 }: Properties = {},
 ): PlannedMatrix {
   let built: Matrix | undefined;
   let builtAt = replacements;
@@ -78,7 +81,7 @@ function planned(
     own = () => matrix;
     replacements++;
   };
-  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, origin, build, replace };
+  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, work, origin, build, replace };
 }
 
 /** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */
@@ -234,7 +237,7 @@ function mergedBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): Planne
     mergedBlocks(gradient, transposedBlocks(b, count), count),
     mergedBlocks(transposedBlocks(a, count), gradient, count),
   ];
-  const properties = { isMerged: true, origin: { operands: [a, b], pullBack } };
+  const properties = { isMerged: true, origin: { operands: [a, b], pullBack }, work: rows * inner * columns };
   return once(`merge ${count}`, [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, properties));
 }
 
@@ -417,4 +420,18 @@ export function pullBack(gradients: ReadonlyMap<PlannedMatrix, PlannedMatrix>): 
     }
   }
   return new Map([...sums].filter(([matrix]) => matrix.place !== null));
+}
+
+/** Multiply-adds of all products that lead to these matrices, each once. */
+export function workOf(matrices: Iterable<PlannedMatrix>): number {
+  const seen = new Set<PlannedMatrix>();
+  let total = 0;
+  const visit = (matrix: PlannedMatrix): void => {
+    if (seen.has(matrix)) return;
+    seen.add(matrix);
+    total += matrix.work;
+    matrix.origin?.operands.forEach(visit);
+  };
+  for (const matrix of matrices) visit(matrix);
+  return total;
 }

@@ -243,3 +243,24 @@ describe("explain", () => {
 function ofMethod<T extends { method: Method }>(candidates: readonly T[], method: Method): T {
   return candidates.find((candidate) => candidate.method === method)!;
 }
+
+describe("the gradient's price", () => {
+  test.for([
+    [2, 64, "5.9", "1.95"],
+    [16, 128, "5.4", "1.80"],
+    [64, 256, "5.0", "1.67"],
+    [784, 512, "3.7", "1.25"],
+  ] as const)("is that of the README's table for d = %i, h = %i", ([d, h, timesF, timesOwn]) => {
+    const { gradient } = explainPlan(hiddenLayers(d, h, 2), { gradient: true });
+    expect(gradient!.ratio.toPrecision(2)).toBe(timesF);
+    expect((gradient!.multiplyAdds / gradient!.valueMultiplyAdds).toFixed(2)).toBe(timesOwn);
+    expect(gradient!.method).toBe("cyclic");
+    // Three products of h x d and d x h, or h x h, with the sums over the points.
+    expect(gradient!.perCall).toBe(3 * h * h * d);
+    expect(String(explainPlan(hiddenLayers(d, h, 2), { gradient: true }))).toContain(`${timesOwn} times what f and its own gradient take`);
+  });
+
+  test("is left out where it is not asked for", () => {
+    expect(explainPlan(hiddenLayers(2, 8, 2)).gradient).toBe(null);
+  });
+});
