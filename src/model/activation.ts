@@ -465,6 +465,11 @@ export function activationKinks(a: Activation, near: number): readonly number[] 
   return rowOf(a).kinks?.(p, q, near) ?? [];
 }
 
+/** Whether it consists of straight pieces, so that σ'' is 0 wherever it is defined. */
+export function isStraight(a: Activation): boolean {
+  return rowOf(a).curvature === straight;
+}
+
 export function isIdentity(a: Activation): boolean {
   return a.name === "identity";
 }

@@ -1,3 +1,4 @@
+import { isStraight } from "../model/activation.js";
 import { CONTEXT, sourcesOf, STATE, type Graph, type Node } from "./graph.js";
 import { isTrained, lazily, ones, pullBack, sizeOf, transposed, workOf, type PlannedMatrix } from "./matrices.js";
 import {
@@ -297,6 +298,7 @@ class AdjointBuilder {
   }
 
   private isNeeded(factor: Factor): boolean {
+    if (factor.kind === "slope" && isStraight(this.graph.nodes[factor.node]!.activation!)) return false;
     return factor.kind === "constant" ? this.options.wrt.parameters && isTrained(factor.row) : this.needed[factor.node]!;
   }
 
