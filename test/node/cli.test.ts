@@ -6,6 +6,7 @@ import { decode } from "fast-png";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readCsv } from "../../src/node/files/csv.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { expectGradient, loadGradient } from "../gradients.js";
 import { onnxFile } from "../onnx.js";
 
 const moons = resolve("demo/models/two-moons-flow.safetensors");
@@ -47,6 +48,10 @@ beforeAll(async () => {
   await writeFile(join(folder, "context.json"), JSON.stringify(truth.context));
   await writeFile(join(folder, "plain.csv"), "x0,x1\n0.5,-1\n1e-1,nan\n2,2\n");
   await writeFile(join(folder, "three.csv"), "1,2,3\n");
+  await writeFile(join(folder, "six.csv"), "1,2,3\n4,5,6\n");
+  const initializers = { points: { shape: [3, 3], data: [1, 2, 3, 4, 5, 6, 7, 8, 10] } };
+  const product = { inputs: { x: ["batch", 3] }, nodes: [["MatMul", ["x", "points"], ["v"]]] as const, outputs: ["v"], initializers };
+  await writeFile(join(folder, "points.onnx"), onnxFile(product));
 });
 afterAll(() => rm(folder, { recursive: true }));
 
@@ -210,6 +215,115 @@ describe("eval", () => {
   });
 });
 
+describe("gradient", () => {
+  const vector = loadGradient("two-moons-flow");
+  const count = vector.divergence.length;
+  const given = ["--points", "g.points.npy", "--context", "g.context.npy"];
+  const weights = ["--value-cotangent", "g.e.npy", "--divergence-cotangent", "g.c.npy"];
+  beforeAll(async () => {
+    const { value, divergence } = vector.cotangents as { value: Float64Array; divergence: Float64Array };
+    for (const [name, data, shape] of [
+      ["points", vector.points, [count, 2]],
+      ["context", vector.context!, [count, 1]],
+      ["e", value, [count, 2]],
+      ["c", divergence, [count]],
+    ] as const)
+      await writeFile(join(folder, `g.${name}.npy`), Buffer.concat(writeNpy({ data, shape })));
+  });
+
+  test.each(["software", "cpu"])("writes PyTorch's numbers on %s", async (adapter) => {
+    const { status, stdout } = await deldot(["gradient", moons, ...given, ...weights, "--adapter", adapter, "--out", "g.safetensors"]);
+    expect(stdout).toMatch(/^gradient\.0\.weight +\[64, 3\] +[\d.]+$/m);
+    expect(stdout).toContain("wrote g.safetensors");
+    expect(status).toBe(0);
+    const { metadata, tensors } = readTensors(await readFile(join(folder, "g.safetensors")));
+    expect(metadata).toEqual({ model: "two-moons-flow.safetensors", method: expect.stringMatching(/^(cyclic|tangent)$/) as string });
+    expect(Object.fromEntries(Object.entries(tensors).map(([name, { shape }]) => [name, shape]))).toEqual({
+      "gradient.points": [count, 2],
+      "gradient.context": [count, 1],
+      "gradient.0.weight": [64, 3],
+      "gradient.0.bias": [64],
+      "gradient.2.weight": [64, 64],
+      "gradient.2.bias": [64],
+      "gradient.4.weight": [2, 64],
+      "gradient.4.bias": [2],
+      value: [count, 2],
+      divergence: [count],
+    });
+    for (const [name, expected] of Object.entries({
+      "gradient.points": vector.ofPoints,
+      "gradient.context": vector.ofContext!,
+      value: vector.value,
+      divergence: vector.divergence,
+      ...Object.fromEntries(Object.entries(vector.ofParameters).map(([name, numbers]) => [`gradient.${name}`, numbers])),
+    }))
+      expectGradient(tensors[name]!.numbers, expected, adapter === "cpu" ? 1e-7 : 1e-5, name);
+  });
+
+  test("gives what is asked for alone, of one context its sum, and one JSON object", async () => {
+    const all = ["gradient", moons, "--points", "g.points.npy", "--context", "0.5", "--divergence-cotangent", "-1", "--adapter", "cpu"];
+    const { status, stdout, stderr } = await deldot([...all, "--wrt", "context", "--out", "part.safetensors", "--json"]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const { tensors } = readTensors(await readFile(join(folder, "part.safetensors")));
+    expect(Object.keys(tensors)).toEqual(["gradient.context", "value", "divergence"]);
+    const largest = Math.abs(tensors["gradient.context"]!.numbers[0]!);
+    expect(JSON.parse(stdout)).toMatchObject({
+      count,
+      state: 2,
+      context: 1,
+      method: expect.any(String) as string,
+      adapter: expect.any(String) as string,
+      milliseconds: expect.any(Number) as number,
+      out: "part.safetensors",
+      tensors: { "gradient.context": { shape: [1], largest }, divergence: { shape: [count] } },
+    });
+    // The divergence alone, and the context of each point in a row of its own: the same in sum.
+    await writeFile(join(folder, "halves.json"), JSON.stringify(Array.from({ length: count }, () => [0.5])));
+    await deldot([...all.with(5, "halves.json"), "--out", "rows.safetensors"]);
+    const rows = readTensors(await readFile(join(folder, "rows.safetensors"))).tensors["gradient.context"]!;
+    expect(rows.shape).toEqual([count, 1]);
+    expect(Math.abs(rows.numbers.reduce((sum, value) => sum + value, 0))).toBeCloseTo(largest, 4);
+  });
+
+  test("takes hutchinson's probes by their seed, points in several axes, and none at all", async () => {
+    const shape = [4, 3, 2];
+    const data = Float64Array.from({ length: 24 }, (_, index) => Math.sin(index));
+    const model = { inputs: { x: ["batch", 3, 2] }, nodes: [["Sin", ["x"], ["v"]]] as const, outputs: ["v"] };
+    await writeFile(join(folder, "waves.onnx"), onnxFile(model));
+    await writeFile(join(folder, "waves.npy"), Buffer.concat(writeNpy({ data, shape })));
+    const common = ["--divergence-cotangent", "1", "--adapter", "cpu", "--out", "waves.safetensors"];
+    const probes = ["--method", "hutchinson", "--probes", "2", "--seed", "5"];
+    expect(await deldot(["gradient", "waves.onnx", "--points", "waves.npy", ...probes, ...common])).toMatchObject({
+      status: 0,
+      stderr: "",
+    });
+    const { metadata, tensors } = readTensors(await readFile(join(folder, "waves.safetensors")));
+    expect(metadata["method"]).toBe("hutchinson");
+    expect(Object.keys(tensors)).toEqual(["gradient.points", "value", "divergence"]);
+    expect(Object.values(tensors).map((tensor) => tensor.shape)).toEqual([shape, shape, [4]]);
+    // ∂/∂x of cos x: probes of ±1 leave a diagonal as it is.
+    expectClose(
+      [...tensors["gradient.points"]!.numbers],
+      Array.from(data, (x) => -Math.sin(x)),
+      1e-6,
+    );
+    await writeFile(join(folder, "nothing.json"), "[]");
+    expect(await deldot(["gradient", "waves.onnx", "--points", "nothing.json", ...common])).toMatchObject({ status: 0, stderr: "" });
+    const nothing = readTensors(await readFile(join(folder, "waves.safetensors"))).tensors;
+    expect(Object.values(nothing).map((tensor) => tensor.shape)).toEqual([[0, 6], [0, 6], [0]]);
+  });
+
+  test("a point with a NaN makes sums NaN, and says so", async () => {
+    const parameters = ["--points", "plain.csv", "--context", "0.5", "--divergence-cotangent", "1", "--out", "nan.safetensors"];
+    const { stdout } = await deldot(["gradient", moons, ...parameters, "--wrt", "points,context"]);
+    expect(stdout).toMatch(/^gradient\.context +\[1\] +NaN$/m);
+    expect(stdout).toContain("hold numbers that are not finite");
+    const { tensors } = readTensors(await readFile(join(folder, "nan.safetensors")));
+    const numbers = [...tensors["gradient.points"]!.numbers];
+    expect(numbers.map(Number.isFinite)).toEqual([true, true, false, false, true, true]);
+  });
+});
+
 describe("heatmap", () => {
   test("writes a PNG and prints minimum, maximum and mean", async () => {
     const { status, stdout } = await deldot([
@@ -291,6 +405,27 @@ describe("verify", () => {
   });
 });
 
+describe("verify --gradient", () => {
+  test("ends with 0 where the GPU is right, and shows each tensor", async () => {
+    const { status, stdout } = await deldot(["verify", moons, "--gradient", "--points", "32"]);
+    expect(stdout).toMatch(/^points +\[32, 2\]( +[\d.e-]+){3}$/m);
+    expect(stdout).toMatch(/^context +\[32, 1\]( +[\d.e-]+){3}$/m);
+    expect(stdout).toMatch(/^2\.weight +\[64, 64\]( +[\d.e-]+){3}$/m);
+    expect(stdout).toMatch(/^tolerance 1e-5 of the largest entry \+ 1e-7: within$/m);
+    expect(status).toBe(0);
+  });
+
+  test("says why its tolerance is wider, and ends with 1 where float32 cannot hold it", async () => {
+    await writeFile(
+      join(folder, "steep.safetensors"),
+      safetensors({ "net.0.weight": [[1e6]], "net.2.weight": [[1e-6]] }, { activation: "sin(30)" }),
+    );
+    const { status, stdout } = await deldot(["verify", "steep.safetensors", "--gradient"]);
+    expect(stdout).toMatch(/^tolerance 1e-4 of the largest entry \+ 1e-7, as the network has sin\(30\): OUT OF TOLERANCE$/m);
+    expect(status).toBe(1);
+  });
+});
+
 describe("doctor", () => {
   test("shows the adapter, the driver that was taken, limits and features", async () => {
     const { status, stdout } = await deldot(["doctor", "--adapter", "software"]);
@@ -309,7 +444,7 @@ describe("doctor", () => {
 });
 
 describe("help", () => {
-  test.each(["info", "eval", "heatmap", "verify", "doctor"])("of %s has an example", async (command) => {
+  test.each(["info", "eval", "gradient", "heatmap", "verify", "doctor"])("of %s has an example", async (command) => {
     const { status, stdout } = await deldot([command, "--help"]);
     expect(status).toBe(0);
     expect(stdout).toContain(`  deldot ${command}`);
@@ -346,6 +481,52 @@ describe("an error", () => {
       /absent\/r\.json: no such file or directory/,
     ],
     ["an unknown kind of output", ["eval", lorenz, "--points", "three.csv", "--out", "r.xls"], /"\.xls"; expected \.npy/],
+    [
+      "a gradient of nothing",
+      ["gradient", lorenz, "--points", "three.csv", "--out", "g.safetensors"],
+      /no cotangent; expected --value-cotangent, --divergence-cotangent or both/,
+    ],
+    [
+      "a cotangent of other points",
+      ["gradient", lorenz, "--points", "three.csv", "--value-cotangent", "six.csv", "--out", "g.safetensors"],
+      /six\.csv: it holds 2 vectors; expected 1/,
+    ],
+    [
+      "several numbers for all points",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1,2", "--out", "g.safetensors"],
+      /--divergence-cotangent 1,2 has 2 numbers; expected one/,
+    ],
+    [
+      "weights of other points",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "three.csv", "--out", "g.safetensors"],
+      /three\.csv: it holds 3 numbers; expected 1/,
+    ],
+    [
+      "a gradient by a context that is none",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1", "--wrt", "points,context", "--out", "g.safetensors"],
+      /--wrt has context, but the model takes none/,
+    ],
+    [
+      "a gradient by something else",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1", "--wrt", "weights", "--out", "g.safetensors"],
+      /'weights' is invalid.*points,context,parameters/,
+    ],
+    [
+      "two tensors of one name",
+      ["gradient", "points.onnx", "--points", "three.csv", "--divergence-cotangent", "1", "--out", "g.safetensors"],
+      /a parameter called "points".*--wrt with either points or parameters/,
+    ],
+    [
+      "a gradient of differences",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1", "--method", "difference", "--out", "g.safetensors"],
+      /'difference' is invalid/,
+    ],
+    [
+      "a gradient in another format",
+      ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1", "--out", "g.npy"],
+      /"\.npy"; expected \.safetensors/,
+    ],
+    ["a gradient that goes nowhere", ["gradient", lorenz, "--points", "three.csv", "--divergence-cotangent", "1"], /--out/],
     ["a plane that is none", ["heatmap", lorenz, "--axes", "0,3", "--out", "h.png"], /--axes is 0,3/],
     ["a point that is not in the state", ["heatmap", lorenz, "--at", "-1,0", "--out", "h.png"], /--at has 2 numbers; expected 3/],
     ["a range upside down", ["heatmap", lorenz, "--x", "3:-3", "--out", "h.png"], /3:-3/],
@@ -377,10 +558,17 @@ test("what is read is never written over, by any name", async () => {
   await writeFile(join(folder, "two.csv"), "1,2");
   await writeFile(join(folder, "t.json"), "[0.5]");
   await link(join(folder, "t.json"), join(folder, "t.png"));
+  await writeFile(join(folder, "own.safetensors"), await readFile(lorenz));
+  await writeFile(join(folder, "e.csv"), "1,2,3");
+  await writeFile(join(folder, "c.csv"), "1");
+  for (const name of ["e", "c"]) await link(join(folder, `${name}.csv`), join(folder, `${name}.safetensors`));
   for (const parameters of [
     ["eval", lorenz, "--points", points, "--out", "mine.npy"],
     ["eval", moons, "--points", "two.csv", "--context", "t.json", "--out", "t.json"],
     ["heatmap", moons, "--context", "t.json", "--out", "t.png"],
+    ["gradient", "own.safetensors", "--points", points, "--divergence-cotangent", "1", "--out", "./own.safetensors"],
+    ["gradient", lorenz, "--points", points, "--value-cotangent", "e.csv", "--out", "e.safetensors"],
+    ["gradient", lorenz, "--points", points, "--divergence-cotangent", "c.csv", "--out", "c.safetensors"],
   ]) {
     const { status, stderr } = await deldot([...parameters, "--adapter", "cpu"]);
     expect(stderr).toMatch(/^deldot: .*is the same file as .*expected a file of its own\n$/);
@@ -388,19 +576,38 @@ test("what is read is never written over, by any name", async () => {
   }
   expect(await readFile(points)).toEqual(bytes);
   expect(await readFile(join(folder, "t.json"), "utf8")).toBe("[0.5]");
+  expect(await readFile(join(folder, "own.safetensors"))).toEqual(await readFile(lorenz));
   expect((await readdir(folder)).includes("mine.npy")).toBe(false);
 });
 
-test("Ctrl-C stops the work, leaves no file, and ends with 130", async () => {
-  const { status, stderr } = await deldot(
-    ["heatmap", moons, "--context", "0.5", "--size", "4096", "--adapter", "cpu", "--out", "stopped.png"],
-    {},
-    1500,
-  );
+test.each([
+  ["heatmap", ["--size", "4096", "--out", "stopped.png"]],
+  ["gradient", ["--points", "many.npy", "--divergence-cotangent", "1", "--out", "stopped.safetensors"]],
+])("Ctrl-C stops the work of %s, leaves no file, and ends with 130", async (command, parameters) => {
+  const data = Float32Array.from({ length: 2 ** 18 }, (_, index) => Math.sin(index));
+  await writeFile(join(folder, "many.npy"), Buffer.concat(writeNpy({ data, shape: [data.length / 2, 2] })));
+  const { status, stderr } = await deldot([command, moons, "--context", "0.5", "--adapter", "cpu", ...parameters], {}, 1500);
   expect(stderr).toBe("deldot: interrupted by SIGINT\n");
   expect(status).toBe(130);
   expect((await readdir(folder)).filter((name) => name.includes("stopped"))).toEqual([]);
 });
+
+/** The tensors of a safetensors file, all of them F32. */
+function readTensors(file: Uint8Array): {
+  metadata: Record<string, string>;
+  tensors: Record<string, { shape: number[]; numbers: Float32Array }>;
+} {
+  const dataFrom = 8 + Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
+  const { __metadata__: metadata, ...entries } = JSON.parse(new TextDecoder().decode(file.subarray(8, dataFrom))) as {
+    __metadata__: Record<string, string>;
+  } & Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
+  const tensors = Object.entries(entries).map(([name, { dtype, shape, data_offsets: offsets }]) => {
+    expect(dtype).toBe("F32");
+    const [begin, end] = offsets.map((offset) => dataFrom + offset);
+    return [name, { shape, numbers: new Float32Array(Uint8Array.from(file.subarray(begin, end)).buffer) }] as const;
+  });
+  return { metadata, tensors: Object.fromEntries(tensors) };
+}
 
 /** A small float32 model file. */
 function safetensors(tensors: Readonly<Record<string, number[][]>>, metadata: Record<string, string>): Uint8Array {

@@ -1,4 +1,5 @@
 import { ModelError } from "../../errors.js";
+import { encodeTensors, type FileTensor } from "../../tensorFile.js";
 import { textOf, type Activation } from "../activation.js";
 import type { LinearOperation, Matrix, Network, Numbers, Operand, Tensor } from "../network.js";
 import { orderLayers } from "../readers/safetensors/order.js";
@@ -10,13 +11,6 @@ interface Layer {
   readonly weight: Matrix;
   readonly bias: Numbers | null;
   activation: Activation | null;
-}
-
-/** A tensor of the file. */
-interface Entry {
-  readonly name: string;
-  readonly shape: readonly number[];
-  readonly numbers: Numbers;
 }
 
 /**
@@ -38,12 +32,12 @@ export function toSafetensors(network: Network): Uint8Array {
     context: String(network.contextSize),
     ...(network.contextSize > 0 && { contextColumns }),
   };
-  const entries = layers.flatMap(({ weight, bias }, index): Entry[] => {
+  const tensors = layers.flatMap(({ weight, bias }, index): FileTensor[] => {
     const nameOf = (part: string): string => (names[index] === "" ? part : `${names[index]}.${part}`);
-    const tensor = { name: nameOf("weight"), shape: [weight.rows, weight.columns], numbers: weight.data };
-    return bias ? [tensor, { name: nameOf("bias"), shape: [bias.length], numbers: bias }] : [tensor];
+    const tensor = { name: nameOf("weight"), shape: [weight.rows, weight.columns], numbers: narrowed(weight.data) };
+    return bias ? [tensor, { name: nameOf("bias"), shape: [bias.length], numbers: narrowed(bias) }] : [tensor];
   });
-  return encode(metadata, entries);
+  return encodeTensors(metadata, tensors);
 }
 
 /** As the file has them that the network came from, if that is known. */
@@ -141,36 +135,9 @@ function activationOf(layers: readonly Layer[]): { activation?: string } {
   return { activation: !output && names.every((name) => name === first) ? first : names.join(",") };
 }
 
-/** An 8-byte length, a JSON object padded with spaces to a multiple of 8, then the numbers, those of 8 bytes first: all are aligned. */
-function encode(metadata: Readonly<Record<string, string>>, entries: readonly Entry[]): Uint8Array {
-  const typed = entries.map((entry) => ({ ...entry, bytes: entry.numbers.some((value) => value !== Math.fround(value)) ? 8 : 4 }));
-  const begins = new Map<Entry, number>();
-  let size = 0;
-  for (const entry of typed.toSorted((a, b) => b.bytes - a.bytes)) {
-    begins.set(entry, size);
-    size += entry.numbers.length * entry.bytes;
-  }
-  const header = Object.fromEntries([
-    ["__metadata__", metadata],
-    ...typed.map((entry): [string, unknown] => {
-      const begin = begins.get(entry)!;
-      const offsets = [begin, begin + entry.numbers.length * entry.bytes];
-      return [entry.name, { dtype: entry.bytes === 8 ? "F64" : "F32", shape: entry.shape, data_offsets: offsets }];
-    }),
-  ]);
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const dataFrom = 8 + Math.ceil(text.length / 8) * 8;
-  const file = new Uint8Array(dataFrom + size).fill(0x20, 8, dataFrom);
-  file.set(text, 8);
-  const view = new DataView(file.buffer);
-  view.setBigUint64(0, BigInt(dataFrom - 8), true);
-  for (const entry of typed) {
-    const begin = dataFrom + begins.get(entry)!;
-    entry.numbers.forEach((value, i) =>
-      entry.bytes === 8 ? view.setFloat64(begin + i * 8, value, true) : view.setFloat32(begin + i * 4, value, true),
-    );
-  }
-  return file;
+/** In float32 where that holds the numbers. */
+function narrowed(numbers: Numbers): Numbers {
+  return numbers.every((value) => value === Math.fround(value)) ? Float32Array.from(numbers) : numbers;
 }
 
 function fail(message: string): never {

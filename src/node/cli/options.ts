@@ -103,9 +103,10 @@ export interface EvaluationOptions {
   readonly method: Method | "auto";
 }
 
-export function addEvaluationOptions(command: Command): Command {
+/** @param able the methods that the command can use. */
+export function addEvaluationOptions(command: Command, able: readonly Method[] = methods): Command {
   return command
-    .addOption(new Option("--method <name>", "how the divergence is computed").choices(["auto", ...methods]).default("auto"))
+    .addOption(new Option("--method <name>", "how the divergence is computed").choices(["auto", ...able]).default("auto"))
     .addOption(
       new Option("--adapter <kind>", "a real GPU else a software one, a software one, or the float64 reference on the CPU")
         .choices(adapterChoices)
@@ -141,7 +142,7 @@ const listPattern = new RegExp(`^${decimal}(,${decimal})*$`, "i");
 const rangePattern = new RegExp(`^${decimal}:${decimal}$`, "i");
 
 /** "1,-2.5" -> [1, -2.5]; null where it is anything else, such as the name of a file. */
-function parseNumbers(text: string): number[] | null {
+export function parseNumbers(text: string): number[] | null {
   if (!listPattern.test(text)) return null;
   const numbers = text.split(",").map(Number);
   return numbers.every(Number.isFinite) ? numbers : null;

@@ -43,6 +43,14 @@ export function round(value: number): string {
   return String(Number(value.toPrecision(6)));
 }
 
+/** The largest magnitude; 0 where there are no numbers, NaN where one of them is NaN. */
+export function largestOf(numbers: Float32Array | Float64Array): number {
+  // By a loop: there may be more numbers than a call takes arguments.
+  let largest = 0;
+  for (const value of numbers) largest = Math.max(largest, Math.abs(value));
+  return largest;
+}
+
 /** Of the finite ones; NaN where there are none. */
 export interface Summary {
   readonly minimum: number;

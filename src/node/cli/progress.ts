@@ -36,6 +36,12 @@ export function showProgress(task: string): Progress {
   };
 }
 
+/** Shows how far the work is until it ends, however it does. */
+export function withProgress<Result>(task: string, work: (onProgress: Progress["update"]) => Promise<Result>): Promise<Result> {
+  const progress = showProgress(task);
+  return work(progress.update).finally(progress.stop);
+}
+
 /** Aborts on the first interrupt; a second one ends the process at once, and what was half written with it. */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
