@@ -8,6 +8,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { requestDevice } from "deldot/node";
 import { cases, labelOf } from "./cases.js";
 import { measureEncode, measureScale } from "./extras.js";
+import { measureGradients } from "./gradients.js";
 import { DeviceClock, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
 import type { Bench, Settings } from "./prepare.js";
@@ -18,12 +19,13 @@ import {
   replaceBetween,
   textOfCase,
   textOfEncode,
+  textOfGradients,
   textOfPeaks,
   textOfScale,
   type Report,
 } from "./table.js";
 
-const sections = ["peak", "cases", "scale", "encode"] as const;
+const sections = ["peak", "cases", "scale", "encode", "gradient"] as const;
 type Section = (typeof sections)[number];
 
 interface Arguments {
@@ -136,7 +138,10 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   if (scale.length > 0) print(textOfScale(scale));
   const encode = has("encode") ? await measureEncode(given.repeats + 1, bench) : [];
   if (encode.length > 0) print(textOfEncode(encode));
-  return { adapter, host, deviceTime: clock.timestamps ? "timestamps" : "submit to done", peaks, cases: results, scale, encode };
+  const named = (label: string): boolean => given.cases.test(label);
+  const gradients = has("gradient") ? await measureGradients(named, given.points, given.repeats, bench) : [];
+  if (gradients.length > 0) print(textOfGradients(gradients));
+  return { adapter, host, deviceTime: clock.timestamps ? "timestamps" : "submit to done", peaks, cases: results, scale, encode, gradients };
 }
 
 /** A full run has a section of its own and no summary: it takes so long that few cases are chosen for it. */

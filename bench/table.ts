@@ -1,4 +1,5 @@
 import type { EncodeResult, ScaleResult } from "./extras.js";
+import type { GradientResult } from "./gradients.js";
 import { digits, type Stats } from "./measure.js";
 import type { Peaks } from "./peak.js";
 import { labelOf } from "./cases.js";
@@ -15,6 +16,7 @@ export interface Report {
   readonly cases: readonly CaseResult[];
   readonly scale: readonly ScaleResult[];
   readonly encode: readonly EncodeResult[];
+  readonly gradients: readonly GradientResult[];
 }
 
 type Table = readonly (readonly string[])[];
@@ -118,6 +120,37 @@ export function textOfCase(result: CaseResult, peaks: Peaks | null, tuned: boole
 
 export const textOfPeaks = (peaks: Peaks): string => textTable(peakTable(peaks));
 export const textOfScale = (scale: readonly ScaleResult[]): string => textTable(scaleTable(scale));
+function gradientTable(gradients: readonly GradientResult[]): Table {
+  const header = [
+    "network",
+    "points",
+    "f, ms",
+    "regression, ms",
+    "score matching, ms",
+    "over regression",
+    "plan",
+    "over f",
+    "update, ms",
+    "over a step",
+  ];
+  return [
+    header,
+    ...gradients.map((result) => [
+      result.name,
+      digits(result.points),
+      spread(result.value),
+      spread(result.regression),
+      spread(result.scoreMatching),
+      spread(result.ratio),
+      digits(result.planned),
+      spread(result.overValue),
+      spread(result.update),
+      spread(result.updateRatio),
+    ]),
+  ];
+}
+
+export const textOfGradients = (gradients: readonly GradientResult[]): string => textTable(gradientTable(gradients));
 export const textOfEncode = (encode: readonly EncodeResult[]): string => textTable(encodeTable(encode));
 
 function textTable(rows: Table): string {
@@ -177,7 +210,7 @@ export function markdownSummary(report: Report): string {
 
 /** For bench/RESULTS.md: everything. */
 export function markdownReport(report: Report, title: string): string {
-  const { host, peaks, cases, scale, encode } = report;
+  const { host, peaks, cases, scale, encode, gradients } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
@@ -186,6 +219,7 @@ export function markdownReport(report: Report, title: string): string {
     ...cases.map((result) => part(titleOf(result), rowTable(result, peaks), ...notesOf(result))),
     ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
     ...(encode.length > 0 ? [part("What encode costs the host", encodeTable(encode))] : []),
+    ...(gradients.length > 0 ? [part("What a step of training costs, with the gradient of every weight", gradientTable(gradients))] : []),
   ].join("\n\n");
 }
 

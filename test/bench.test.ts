@@ -42,3 +42,16 @@ test("the benchmark measures a small case and gives its numbers as JSON", async 
   expect(report.encode.map(({ name }: any) => name)).toEqual(["2-64-2", "64-256-3", "two-moons-flow"]);
   for (const { call, first } of report.encode) for (const amount of [call.median, first]) expect(amount).toBeGreaterThan(0);
 });
+
+test("the benchmark measures a step of training beside what the plan counts", async () => {
+  const { gradients } = await bench("--sections gradient --cases ^2-64-2 --points 64 --repeats 1");
+  expect(gradients).toHaveLength(1);
+  const [{ name, points, planned, ...times }] = gradients;
+  expect({ name, points }).toEqual({ name: "2-64-2", points: 64 });
+  // 1.95, and what is done once for all points spread over 64.
+  expect(planned).toBeCloseTo(1.95 + 24576 / 64 / 13188, 2);
+  for (const { median, samples } of Object.values<any>(times)) {
+    expect(median).toBeGreaterThan(0);
+    expect(samples).toBe(1);
+  }
+});
