@@ -28,6 +28,9 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, width / 4]
 @group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, width, parts]
 
+/// Points.
+const BLOCK = 64u;
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let i = invocation_index(id, workgroups);
@@ -45,16 +48,27 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   var sum1 = vec4f();
   var sum2 = vec4f();
   var sum3 = vec4f();
-  for (var point = part * each; point < end; point++) {
-    let s = scale[point * p.scale_per_point + left];
-    for (var k = 0u; k < p.columns; k++) {
-      let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
-      let given = s * tangent[p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column + left];
-      sum0 += above.x * given;
-      sum1 += above.y * given;
-      sum2 += above.z * given;
-      sum3 += above.w * given;
+  // Block by block, so that what rounding takes grows with the points of a block and the number of blocks, not with their product.
+  for (var first = part * each; first < end; first += BLOCK) {
+    var block0 = vec4f();
+    var block1 = vec4f();
+    var block2 = vec4f();
+    var block3 = vec4f();
+    for (var point = first; point < min(first + BLOCK, end); point++) {
+      let s = scale[point * p.scale_per_point + left];
+      for (var k = 0u; k < p.columns; k++) {
+        let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
+        let given = s * tangent[p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column + left];
+        block0 += above.x * given;
+        block1 += above.y * given;
+        block2 += above.z * given;
+        block3 += above.w * given;
+      }
     }
+    sum0 += block0;
+    sum1 += block1;
+    sum2 += block2;
+    sum3 += block3;
   }
   let rows = array(sum0, sum1, sum2, sum3);
   for (var r = 0u; r < 4u; r++) {

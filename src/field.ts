@@ -27,13 +27,16 @@ import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from ".
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
-import { parametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
+import { parametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
 import { matricesOf, type Chunk, type Route, type ScheduleLimits, type Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
+
+/** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
+const GRADIENT_WORK = 2 ** 29;
 
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;
@@ -197,7 +200,8 @@ export class VectorField implements Field<Float32Array> {
    * A point with a NaN or an infinity in it, in its context or its cotangents, gets NaN in its rows, and so do all sums over the points:
    * the parameters' gradients, and that of a context which serves all.
    *
-   * Errors: float32 rounding, some 1e-6 of a tensor's largest entry. Equal calls give equal bits on one device.
+   * Errors: float32 rounding, some 1e-6 of a tensor's largest entry, more where what is summed cancels. Equal calls give equal bits on
+   * one device.
    *
    * @throws as {@link VectorField.evaluate} does; PlanError for method "difference".
    */
@@ -208,14 +212,15 @@ export class VectorField implements Field<Float32Array> {
   ): Promise<Vjp<W, O>> {
     this.checkUsable();
     const options = ownOptions(given);
-    const { outputs: wantedOutputs = [], wrt: wantedWrt, ...planOptions } = options;
-    if (wantedOutputs.length > 0) readRunOptions({ ...planOptions, outputs: wantedOutputs });
+    const { outputs: wantedOutputs, wrt: wantedWrt, ...planOptions } = options;
+    const outputs = readVjpOutputs(wantedOutputs);
     readRunOptions({ ...planOptions, outputs: ["divergence"] });
+    checkObject("cotangents", cotangents);
     const inputs = readInputs(this.network, points, options.context, null, cotangents);
     const wrt = readWrt(wantedWrt, this.network.contextSize);
     startRun(options);
     const { count } = inputs;
-    const wantsTrace = wantedOutputs.includes("divergence" as O);
+    const wantsTrace = outputs.includes("divergence");
     // Contexts in runs have gradients of their own, point by point.
     const context = inputs.context && {
       ...inputs.context,
@@ -223,7 +228,7 @@ export class VectorField implements Field<Float32Array> {
     };
     const divergenceCotangent = inputs.divergenceCotangent ?? (wantsTrace ? { data: new Float32Array(1), shared: true } : null);
     const plan = this.gradientPlan(planOptions, {
-      outputs: wantedOutputs,
+      outputs,
       value: inputs.valueCotangent !== null,
       divergence: divergenceCotangent !== null,
       wrt,
@@ -232,7 +237,9 @@ export class VectorField implements Field<Float32Array> {
     const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
     const job = { plan, parameters: parametersOf(options), variant: this.tuner.plain };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
-    await this.gate.pass(() => run(job, { ...inputs, context, divergenceCotangent }, this.shared(), options, take));
+    // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
+    const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
+    await this.gate.pass(() => run(job, { ...inputs, context, divergenceCotangent }, this.shared(), runOptions, take));
     results.finish(inputs.nonFinite);
     return {
       method: plan.method,

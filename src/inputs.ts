@@ -19,7 +19,7 @@ export interface Cotangents {
   /** ∂L/∂f(x_b), [B, d]. Default none. */
   readonly value?: BatchInput | null | undefined;
   /** ∂L/∂(∇·f(x_b)): [B], or one number for all points. Default none. */
-  readonly divergence?: ArrayLike<number> | number | null | undefined;
+  readonly divergence?: BatchInput | number | null | undefined;
 }
 
 /** What a gradient may be taken for. */
@@ -35,7 +35,7 @@ export function readCotangents(given: Cotangents, stateSize: number, count: numb
   if (value === null && weights === null) throw new InputError("cotangents has neither value nor divergence; expected at least one");
   if (weights === null || typeof weights === "number")
     return { value, divergence: weights === null ? null : { data: [weights], shared: true } };
-  const { data } = readBatch(weights as BatchInput, 1, "the cotangent of divergence");
+  const { data } = readShaped(weights, "the cotangent of divergence");
   if (data.length !== count)
     throw new InputError(`the cotangent of divergence has ${data.length} numbers; expected ${count}, one per point, or one number`);
   return { value, divergence: { data, shared: false } };

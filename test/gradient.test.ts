@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, PlanError, VectorField, vjpReference, type Method, type Network } from "../src/index.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
-import { randomMlp, randomPoints } from "./fields.js";
+import { randomMlp, randomPoints, weightOf } from "./fields.js";
 import { allOf, expectGradient, expectVjp, loadGradient } from "./gradients.js";
 import { Draw } from "./numbers/draw.js";
 import { drawNetwork, type Palette } from "./numbers/networks.js";
@@ -192,6 +192,68 @@ test("of many points in bounded memory it is the sum of those of its parts, and 
   field.destroy();
 });
 
+test("passes over some of the tangents start their sums anew in every call", async () => {
+  const { network } = randomMlp({ seed: 3, widths: [6, 8, 9, 6], activation: "tanh" });
+  const field = await VectorField.create(device, network);
+  const [points, value] = [randomPoints(1, 5, 6), randomPoints(2, 5, 6)];
+  const options = { wrt: allOf(network) } as const;
+  const expected = vjpReference(network, points, { divergence: 1, value }, options);
+  const cases = [{ method: "coordinate" }, { method: "tangent", chunkSize: 4 }, { method: "jacobian", chunkSize: 1 }] as const;
+  for (let round = 0; round < 3; round++)
+    for (const given of cases)
+      expectVjp(
+        await field.vjp(points, { divergence: 1, value }, { ...options, ...given }),
+        expected,
+        1e-5,
+        `${given.method}, round ${round}`,
+      );
+  field.destroy();
+});
+
+test("a gain of ones that has a name is trained as others are", async () => {
+  const { network: chain } = randomMlp({ seed: 8, widths: [4, 4, 4], activation: "tanh" });
+  const gained: Network = {
+    ...chain,
+    operations: [
+      ...chain.operations.slice(0, 2),
+      { kind: "norm", operand: 1, centered: true, epsilon: 1e-5 },
+      { kind: "linear", terms: [{ operand: 2, weight: { diagonal: new Float32Array(4).fill(2) } }], bias: null },
+      { kind: "linear", terms: [{ operand: 3, weight: weightOf(chain, 2) }], bias: null },
+    ],
+    tensors: [],
+  };
+  const network = withParameters(gained, { "3.weight": [1, 1, 1, 1] });
+  const points = randomPoints(1, 6, 4);
+  const field = await VectorField.create(device, network);
+  const expected = vjpReference(network, points, { divergence: 1 }, { wrt: ["parameters"] });
+  expect(Math.max(...expected.parameters["3.weight"]!.data.map(Math.abs))).toBeGreaterThan(1e-3);
+  expectVjp(await field.vjp(points, { divergence: 1 }, { wrt: ["parameters"] }), expected, 1e-5, "a gain of ones");
+  field.destroy();
+});
+
+test("sums over many equal points keep their accuracy, and equal calls their bits", async () => {
+  const { network } = randomMlp({ seed: 9, widths: [2, 16, 2], activation: "tanh" });
+  const field = await VectorField.create(device, network);
+  const count = 200_000;
+  const one = randomPoints(3, 1, 2);
+  const points = Float32Array.from({ length: 2 * count }, (_, i) => one[i % 2]!);
+  const cotangents = { divergence: 0.1, value: new Float32Array(2 * count).fill(0.1) };
+  const options = { wrt: ["parameters"] } as const;
+  const single = vjpReference(network, one, { divergence: Math.fround(0.1), value: new Float32Array(2).fill(0.1) }, options);
+  const result = await field.vjp(points, cotangents, options);
+  for (const [name, { data }] of Object.entries(single.parameters))
+    expectGradient(
+      result.parameters[name]!.data,
+      data.map((x) => count * x),
+      5e-6,
+      name,
+    );
+  // The pace of submissions, which changes from call to call, has no part in the order of sums.
+  await field.evaluate(points);
+  expect(await field.vjp(points, cotangents, options)).toEqual(result);
+  field.destroy();
+});
+
 test("a point that is not finite spoils its own rows and all sums over the points, on the GPU and in float64", async () => {
   const { network } = randomMlp({ seed: 3, widths: [2, 8, 8, 2], activation: "relu", contextSize: 1 });
   const field = await VectorField.create(device, network);
@@ -215,6 +277,9 @@ test("a point that is not finite spoils its own rows and all sums over the point
       for (const { data } of Object.values(result.parameters!)) expect(data.every(Number.isNaN)).toBe(true);
     }
   }
+  // Tensors that L does not reach too: the divergence has no part of the last bias.
+  const divergenceAlone = await field.vjp(bad(points), { divergence: 1 }, { context, wrt: ["parameters"] });
+  for (const { data } of Object.values(divergenceAlone.parameters)) expect(data.every(Number.isNaN)).toBe(true);
   field.destroy();
 });
 
@@ -243,6 +308,9 @@ test("what is asked for is what comes back, and mistakes are errors", async () =
   expect(shaped.shape).toEqual([3, 1]);
   const refused = [
     [() => field.vjp(x, {}), /neither value nor divergence/],
+    [() => field.vjp(x, undefined as never), /cotangents is undefined/],
+    [() => field.vjp(x, null as never), /cotangents is null/],
+    [() => field.vjp(x, { divergence: new Int32Array(3) as never }), /the cotangent of divergence is/],
     [() => field.vjp(x, { value: x.subarray(2) }), /has 2 vectors of 2; expected 3/],
     [() => field.vjp(x, { divergence: [1, 2] }), /has 2 numbers; expected 3/],
     [() => field.vjp(x, { divergence: 1 }, { wrt: ["context"] }), /the network takes none/],
@@ -254,6 +322,12 @@ test("what is asked for is what comes back, and mistakes are errors", async () =
     await expect(call()).rejects.toThrow(message);
   }
   await expect(field.vjp(x, { divergence: 1 }, { method: "difference" })).rejects.toThrow(PlanError);
+  await expect(field.vjp(x, { divergence: 1 }, { outputs: ["diagonal" as "value"] })).rejects.toThrow(PlanError);
+  // What becomes of the caller's list is not seen.
+  const outputs: ("value" | "divergence")[] = ["value", "divergence"];
+  const asked = field.vjp(x, { divergence: { data: [1, 2, 3], shape: [3] } }, { outputs });
+  outputs.length = 0;
+  expect(Object.keys(await asked)).toEqual(["method", "shape", "points", "value", "divergence"]);
   expect((await field.vjp(new Float32Array(0), { divergence: 1 }, { wrt: allOf(network) })).parameters!["0.weight"]!.data).toEqual(
     new Float32Array(12),
   );

@@ -1,7 +1,7 @@
 import { DeldotError } from "../errors.js";
 import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
 import type { Cotangents, Wrt } from "../inputs.js";
-import { ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
+import { checkObject, ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
@@ -55,9 +55,9 @@ export class ReferenceField implements Field<Float64Array> {
   ): Promise<Vjp<W, O, Float64Array>> {
     this.checkUsable();
     const options = ownOptions(given);
-    const { value, divergence } = ownOptions(cotangents);
-    const own = { value: copied(value), divergence: copied(divergence as BatchInput | number | null | undefined) };
-    const vjp = new ReferenceVjp(this.network, copied(points), own as Cotangents, { ...options, context: copied(options.context) });
+    checkObject("cotangents", cotangents);
+    const own = { value: copied(cotangents.value), divergence: copied(cotangents.divergence) };
+    const vjp = new ReferenceVjp(this.network, copied(points), own, { ...options, context: copied(options.context) });
     await this.run(vjp, options);
     return vjp.result() as Vjp<W, O, Float64Array>;
   }

@@ -1,13 +1,13 @@
 import type { Vjp, VjpOptions } from "../evaluation.js";
 import type { Cotangents, Wrt } from "../inputs.js";
-import { PlanError } from "../errors.js";
+import { LimitError, PlanError } from "../errors.js";
 import { readBatch, readContext, readCotangents, readWrt, type Batch, type BatchInput, type Contexts, type Weights } from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
 import { widthOf, type LinearOperation, type Network, type NormOperation, type Operand, type Operation } from "../model/network.js";
 import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
 import { DEFAULT_PROBES } from "../plan/estimators.js";
 import { graphOf } from "../plan/graph.js";
-import { readRunOptions } from "../plan/options.js";
+import { readRunOptions, readVjpOutputs } from "../plan/options.js";
 import { EXACT, type Method } from "../plan/outputs.js";
 import { rademacher } from "./probes.js";
 
@@ -38,6 +38,9 @@ export function vjpReference<W extends Wrt = "points", O extends "value" | "dive
   return reference.result() as Vjp<W, O, Float64Array>;
 }
 
+/** All probes of a point are held at once. */
+const MOST_PROBES = 2 ** 24;
+
 /** A gradient in float64, point by point. */
 export class ReferenceVjp {
   readonly count: number;
@@ -51,6 +54,7 @@ export class ReferenceVjp {
   private readonly divergence: Float64Array;
   private readonly ofPoints: Float64Array;
   private readonly ofContext: Float64Array;
+  private readonly outputs: readonly ("value" | "divergence")[];
   private isSpoilt = false;
   /** By operation and part. */
   private readonly ofParameters = new Map<string, Float64Array>();
@@ -63,8 +67,12 @@ export class ReferenceVjp {
     private readonly options: VjpOptions,
   ) {
     const { stateSize: d, contextSize: c } = graphOf(network);
-    const { outputs = [], context } = options;
-    const { method } = readRunOptions({ ...options, outputs: ["divergence", ...outputs] });
+    const { context, probes = DEFAULT_PROBES } = options;
+    this.outputs = readVjpOutputs(options.outputs);
+    const { outputs } = this;
+    const { method } = readRunOptions({ ...options, outputs: ["divergence"] });
+    if (method === "hutchinson" && probes * d > MOST_PROBES)
+      throw new LimitError(`a point has ${probes} probes of ${d} numbers; expected at most ${MOST_PROBES} numbers`);
     if (method === "difference") throw new PlanError('method "difference" has no gradient here; expected an exact method or "hutchinson"');
     this.points = readBatch(points, d, "points");
     const { count } = this.points;
@@ -131,7 +139,7 @@ export class ReferenceVjp {
 
   result(): Vjp<Wrt, "value" | "divergence", Float64Array> {
     const { method, value, divergence, ofPoints, ofContext } = this;
-    const outputs = this.options.outputs ?? [];
+    const { outputs } = this;
     return {
       method,
       shape: this.points.shape,

@@ -14,6 +14,7 @@ export class Gradients {
   readonly points: Float32Array | null;
   readonly context: Float32Array | null;
   private readonly contextSum: Float64Array | null;
+  private isSpoilt = false;
   /** By index of the plan's sums. */
   private readonly sums = new Map<number, Float64Array>();
 
@@ -77,7 +78,7 @@ export class Gradients {
     for (let point = marked.indexOf(1); point >= 0 && point < this.count; point = marked.indexOf(1, point + 1)) {
       for (const [array, width] of arrays) array?.fill(NaN, point * width, (point + 1) * width);
       if (this.contextSum) this.context!.fill(NaN);
-      for (const sum of this.sums.values()) sum.fill(NaN);
+      this.isSpoilt = true;
     }
   }
 
@@ -104,7 +105,7 @@ export class Gradients {
       const { columns } = numbersOf(this.network.operations[place.operation] as LinearOperation, place.part);
       ofPlaces.get(`${place.operation} ${place.part}`)?.forEach((value, index) => (data[positionOf(place, index, columns)]! += value));
     }
-    return { data: Float32Array.from(data), shape };
+    return { data: this.isSpoilt ? new Float32Array(data.length).fill(NaN) : Float32Array.from(data), shape };
   }
 }
 

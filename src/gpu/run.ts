@@ -87,7 +87,7 @@ export async function run(
   { plan, parameters, variant }: Job,
   inputs: Inputs,
   shared: Shared,
-  options: RunOptions,
+  options: RunOptions & { readonly multiplyAddsPerSubmit?: number | undefined },
   take: Take,
 ): Promise<void> {
   const { turns, watch, pace, limits } = shared;
@@ -100,7 +100,7 @@ export async function run(
   let nextRun = 0;
   try {
     for (let first = 0; first < total;) {
-      const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
+      const paced = { ...limits, multiplyAddsPerSubmit: options.multiplyAddsPerSubmit ?? pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route, variant);
       while (nextRun < starts.length && starts[nextRun]! <= first) nextRun++;
       const end = starts[nextRun] ?? total;

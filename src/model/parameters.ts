@@ -1,4 +1,4 @@
-import { InputError, quote } from "../errors.js";
+import { InputError, ModelError, quote } from "../errors.js";
 import {
   isIdentityWeight,
   widthOfLinear,
@@ -45,12 +45,14 @@ const tensors = new WeakMap<Network, readonly Tensor[]>();
  * take something as it is.
  */
 export function tensorsOf(network: Network): readonly Tensor[] {
-  let known = tensors.get(network);
+  let known = typeof network === "object" && network !== null ? tensors.get(network) : undefined;
   if (!known) tensors.set(network, (known = listTensors(network)));
   return known;
 }
 
-function listTensors({ operations, tensors: named = [] }: Network): readonly Tensor[] {
+function listTensors(network: Network): readonly Tensor[] {
+  const { operations, tensors: named = [] }: Partial<Network> = network ?? {};
+  if (!operations) throw new ModelError(`network is ${quote(network)}; expected one that mlp or a file reader made`);
   const placed = new Set(named.flatMap(({ places }) => places.map(({ operation, part }) => `${operation} ${part}`)));
   const names = new Set(named.map(({ name }) => name));
   const unique = (name: string): string => {
@@ -118,7 +120,10 @@ export function parametersOf(network: Network): Record<string, Parameter> {
   );
 }
 
-/** The flat buffer that gradients of parameters are given in by encodeVjp: {@link parametersOf}'s tensors in their order. */
+/**
+ * Where each tensor of {@link parametersOf} lies when all of them lie in one flat buffer, in the order of the file. Go by the names: an
+ * object's own order puts whole numbers first.
+ */
 export function parameterLayout(network: Network): ParameterLayout {
   let size = 0;
   const slots = tensorsOf(network).map(({ name, shape }) => {
@@ -147,6 +152,8 @@ export type ParameterInput =
  */
 export function withParameters(network: Network, parameters: Readonly<Record<string, ParameterInput>>): Network {
   const all = tensorsOf(network);
+  if (typeof parameters !== "object" || parameters === null || parameters instanceof Map)
+    throw new InputError(`parameters is ${quote(parameters)}; expected an object of arrays by name`);
   const operations: Operation[] = [...network.operations];
   for (const [name, given] of Object.entries(parameters)) {
     const tensor = all.find((each) => each.name === name);
@@ -168,13 +175,21 @@ export function withParameters(network: Network, parameters: Readonly<Record<str
 function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers {
   const size = shape.reduce((product, n) => product * n, 1);
   const data: unknown = typeof given === "object" && given !== null && "data" in given ? given.data : given;
-  const length = typeof data === "object" && data !== null && "length" in data ? data.length : undefined;
+  if (
+    !(
+      data instanceof Float32Array ||
+      data instanceof Float64Array ||
+      (Array.isArray(data) && data.every((value) => typeof value === "number"))
+    )
+  )
+    throw new InputError(`parameter ${quote(name)} is ${quote(data)}; expected a Float32Array, a Float64Array or an array of numbers`);
+  const { length } = data;
   if (length !== size)
     throw new InputError(`parameter ${quote(name)} has ${quote(length)} numbers; expected ${size}, [${shape.join(", ")}]`);
   const own = typeof given === "object" && "shape" in given ? given.shape : undefined;
-  if (own !== undefined && String(own) !== String(shape))
+  if (own != null && String(own) !== String(shape))
     throw new InputError(`parameter ${quote(name)} has the shape [${own.join(", ")}]; expected [${shape.join(", ")}]`);
-  const numbers = data instanceof Float32Array ? data : Float64Array.from(data as ArrayLike<number>);
+  const numbers = data instanceof Float32Array ? data : Float64Array.from(data);
   const bad = numbers.findIndex((value) => !Number.isFinite(Math.fround(value)));
   if (bad >= 0) throw new InputError(`parameter ${quote(name)} holds ${numbers[bad]} at position ${bad}; expected finite numbers`);
   return numbers;

@@ -78,11 +78,14 @@ class GraphBuilder {
   private readonly nodeOf: number[] = [];
   /** How many operations read each operation's result. */
   private readonly readers: number[];
+  /** The parts of operations that tensors of the file have names for. */
+  private readonly named: ReadonlySet<string>;
   private readonly weights: PlannedMatrix[] = [];
   private readonly names = { W: 0, C: 0, d: 0, b: 0 };
 
   constructor(private readonly network: Network) {
-    const { operations, stateSize, contextSize } = network;
+    const { operations, stateSize, contextSize, tensors = [] } = network;
+    this.named = new Set(tensors.flatMap(({ places }) => places.map(({ operation, part }) => `${operation} ${part}`)));
     this.add(stateSize, { kind: "state" });
     this.add(contextSize, { kind: "context" });
     this.readers = operations.map(() => 0);
@@ -189,7 +192,9 @@ class GraphBuilder {
       return [{ kind: "dense", source, matrix }];
     }
     const { diagonal } = weight;
-    const factors = diagonal.every((factor) => factor === 1) ? null : this.weight(rowOf(this.name("d"), diagonal, place));
+    // Factors of 1 that a tensor names are trained, and will be others.
+    const isIdentity = !this.named.has(`${place.operation} ${place.part}`) && diagonal.every((factor) => factor === 1);
+    const factors = isIdentity ? null : this.weight(rowOf(this.name("d"), diagonal, place));
     const { body, activation } = this.drafts[source]!;
     if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
       return [...body.terms];

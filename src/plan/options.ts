@@ -75,6 +75,15 @@ function readOutputs(given: readonly Output[] | undefined): readonly Output[] {
   return outputs.filter((output) => wanted.includes(output));
 }
 
+/** What a gradient gives beside itself: none, value, divergence or both. @throws PlanError. */
+export function readVjpOutputs(given: readonly Output[] | undefined): readonly Extract<Output, "value" | "divergence">[] {
+  const all = ["value", "divergence"] as const;
+  const wanted: readonly Output[] = given ?? [];
+  if (!Array.isArray(wanted) || !wanted.every((output) => all.includes(output)))
+    throw new PlanError(`outputs is ${quote(wanted)}; expected a list out of ${all.map((output) => `"${output}"`).join(", ")}`);
+  return all.filter((output) => wanted.includes(output));
+}
+
 function checkDelivers(method: Method, wanted: readonly Output[]): void {
   const missing = wanted.find((output) => !delivers(method, output));
   if (missing === undefined) return;

@@ -94,12 +94,9 @@ export class AdjointSteps extends TangentSteps {
           const { register } = rows as Extract<typeof rows, { kind: "register" }>;
           const width = (register.per === "point" ? 1 : pass.columns) * 4 * quads(register.width);
           const first = pass.column * 4 * quads(register.width);
-          this.sumOver(this.parts(sum), sum, {
-            binding: this.bindingOf(register),
-            width,
-            first,
-            adds: this.begun.has(sum) || pass.column > 0,
-          });
+          // A pass over some of the tangents writes some rows alone: the others begin at 0.
+          if (!this.begun.has(sum) && pass.columns < plan.tangents) this.clear(sum);
+          this.sumOver(this.parts(sum), sum, { binding: this.bindingOf(register), width, first, adds: this.begun.has(sum) });
           this.begun.add(sum);
           break;
         }
@@ -205,9 +202,9 @@ export class AdjointSteps extends TangentSteps {
     { binding, parts }: { binding: Binding; parts: number },
     sum: OuterSum | null,
     { binding: rows, width, first, adds }: { binding: Binding; width: number; first: number; adds: boolean },
+    count: number = this.chunk.count,
   ): void {
     const ones = this.scaleValues([], 1).binding;
-    const { count } = this.chunk;
     this.chunk.add({
       label: sum ? `gradient of ${sum.matrix.name}` : "sum over points",
       kernel: "outer",
@@ -232,6 +229,14 @@ export class AdjointSteps extends TangentSteps {
       invocations: quads(width) * parts,
       multiplyAdds: count * width,
     });
+  }
+
+  /** A sum over no points. */
+  private clear(sum: OuterSum): void {
+    const parts = this.parts(sum);
+    const width = sum.matrix.rows * sum.columns;
+    this.sumOver(parts, sum, { binding: this.scaleValues([], 1).binding, width, first: 0, adds: false }, 0);
+    this.begun.add(sum);
   }
 
   private parts(sum: OuterSum): { binding: Binding; parts: number } {
