@@ -27,8 +27,8 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> weight: array<Weight>;     // [4 inner, outer]: W transposed, 4 outputs a vec4, first() of them left out
-@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;     // [points or 1, columns, inner]
-@group(0) @binding(3) var<storage, read> scale: array<vec4f>;       // [points or 1, inner]
+@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;     // [points or 1, columns, width]
+@group(0) @binding(3) var<storage, read> scale: array<vec4f>;       // [points or 1, width]
 @group(0) @binding(4) var<storage, read> end_scale: array<vec4f>;   // [points or 1, outer]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 

@@ -10,7 +10,7 @@ struct Parameters {
   columns: u32,              // tangents per point
   size: u32,                 // floats per tangent
   width: u32,                // vec4 per tangent
-  tangent_offset: u32,       // in vec4, as the rest
+  tangent_offset: u32,       // in vec4, as the next three
   tangent_per_point: u32,
   tangent_per_column: u32,
   scale_per_point: u32,

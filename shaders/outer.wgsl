@@ -23,10 +23,10 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> a: array<vec4f>;            // [points or 1, columns, height / 4]
-@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, width / 4]
-@group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, width / 4]
-@group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, width, parts]
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;            // [points or 1, columns, ⌈height / 4⌉]
+@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, ⌈width / 4⌉]
+@group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, ⌈width / 4⌉]
+@group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, sums_per_row, parts]
 
 /// Points.
 const BLOCK = 64u;

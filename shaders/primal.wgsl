@@ -23,7 +23,7 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> weight: array<Weight>;     // [4 inner, outer]: W transposed, 4 outputs a vec4, first() of them left out
 @group(0) @binding(2) var<storage, read> prior: array<vec4f>;       // [rows or 1, outer]
-@group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, inner]
+@group(0) @binding(3) var<storage, read> a: array<vec4f>;           // [rows or 1, width]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;     // [rows, out_width] at out_stride
 @group(0) @binding(5) var<storage, read_write> slope: array<f32>;   // [rows, 4 outer]
 @group(0) @binding(6) var<storage, read_write> curvature: array<f32>;   // [rows, 4 outer]

@@ -84,7 +84,7 @@ export interface Jvp<A = Float32Array> {
  * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any work).
  */
 export interface Field<A extends Float32Array | Float64Array = Float32Array | Float64Array> {
-  /** The network as it was given. */
+  /** The network as it was given, or as it is since weights were replaced. */
   readonly network: Network;
   /** f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d]. */
   evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options?: EvaluateOptions<O>): Promise<Evaluation<O, A>>;

@@ -27,7 +27,7 @@ import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from ".
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
-import { parametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
+import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
@@ -52,14 +52,14 @@ export class VectorField implements Field<Float32Array> {
   private current: Network;
   /** The network that plans are made of: of no other field, since update replaces its numbers. */
   private readonly own: Network;
-  /** Kernels with weights in their text's own buffers know nothing of an update. */
+  /** Fused kernels keep copies of weights, which update does not rewrite. */
   private isUpdated = false;
   private readonly gate = new Gate();
   /** By what changes a plan: not the seed, nor the step. */
   private readonly plans = new Recent<string, Plan>(MOST_PLANS);
   private readonly pipelines: Pipelines;
   private readonly matrices: Matrices;
-  /** evaluate's and jvp's own; encode's live as long as the field, since its commands may be submitted at any time. */
+  /** Of evaluate, jvp and vjp; encode's live as long as the field, since its commands may be submitted at any time. */
   private readonly scratch: Scratch;
   private readonly constants: Constants;
   private readonly readback: Readback;
@@ -138,7 +138,7 @@ export class VectorField implements Field<Float32Array> {
     const variant = await this.gate.pass(async () => {
       const picked = this.usable(await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal)));
       began = performance.now();
-      await run({ plan, parameters: parametersOf(options), variant: picked }, inputs, this.shared(), options, take);
+      await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared(), options, take);
       return picked;
     });
     results.spoil(inputs.nonFinite);
@@ -177,7 +177,7 @@ export class VectorField implements Field<Float32Array> {
     const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
     const results = new Results(plan, count);
     const tangent = allocate("the result", count, d);
-    const job = { plan, parameters: parametersOf({}), variant: this.tuner.plain };
+    const job = { plan, parameters: runParametersOf({}), variant: this.tuner.plain };
     const take: Take = (read, first, rows, data) => {
       if (read.what === "tangent") tangent.set(data, first * d);
       else results.take(read, first, rows, data);
@@ -192,7 +192,8 @@ export class VectorField implements Field<Float32Array> {
   /**
    * The gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)) for the cotangents e (`value`, [B, d]) and c (`divergence`, [B] or one number),
    * with respect to what `wrt` names: the points (the default), the context, the parameters. Reverse mode over the trace's own plan: by
-   * the bilinear form of two hidden layers at some 2 times the price of the gradient of f alone, whatever d is.
+   * the bilinear form of two hidden layers at less than 2 times the price of the gradient of f alone, whatever d is (Griewank and
+   * Walther, Evaluating Derivatives, 2008, chapter 5).
    *
    * `method` names the trace that is differentiated: an exact one, all of which have one gradient, or "hutchinson", whose gradient is
    * that of the estimate by the same probes. `outputs` gives value and divergence of the same pass.
@@ -200,9 +201,11 @@ export class VectorField implements Field<Float32Array> {
    * A point with a NaN or an infinity in it, in its context or its cotangents, gets NaN in its rows, and so do all sums over the points:
    * the parameters' gradients, and that of a context which serves all.
    *
-   * Errors: float32 rounding, some 1e-6 of a tensor's largest entry, more where what is summed cancels. Equal calls give equal bits on
+   * Errors: float32 rounding, some 1e-6 of a tensor's largest entry with weights in float32, more where what is summed cancels. Equal calls give equal bits on
    * one device.
    *
+   * @returns what `wrt` and `outputs` name: points [..., d], context [..., c] or [c] where one serves all, parameters by name, value
+   * [..., d], divergence [...].
    * @throws as {@link VectorField.evaluate} does; PlanError for method "difference".
    */
   async vjp<W extends Wrt = "points", O extends "value" | "divergence" = never>(
@@ -220,26 +223,24 @@ export class VectorField implements Field<Float32Array> {
     const wrt = readWrt(wantedWrt, this.network.contextSize);
     startRun(options);
     const { count } = inputs;
-    const wantsTrace = outputs.includes("divergence");
     // Contexts in runs have gradients of their own, point by point.
     const context = inputs.context && {
       ...inputs.context,
       runs: wrt.includes("context") && !inputs.context.shared ? null : inputs.context.runs,
     };
-    const divergenceCotangent = inputs.divergenceCotangent ?? (wantsTrace ? { data: new Float32Array(1), shared: true } : null);
     const plan = this.gradientPlan(planOptions, {
       outputs,
       value: inputs.valueCotangent !== null,
-      divergence: divergenceCotangent !== null,
+      divergence: inputs.divergenceCotangent !== null,
       wrt,
       contextPer: context === null || context.runs !== null ? "batch" : "point",
     });
     const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
-    const job = { plan, parameters: parametersOf(options), variant: this.tuner.plain };
+    const job = { plan, parameters: runParametersOf(options), variant: this.tuner.plain };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
     const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
-    await this.gate.pass(() => run(job, { ...inputs, context, divergenceCotangent }, this.shared(), runOptions, take));
+    await this.gate.pass(() => run(job, { ...inputs, context }, this.shared(), runOptions, take));
     results.finish(inputs.nonFinite);
     return {
       method: plan.method,
@@ -286,7 +287,7 @@ export class VectorField implements Field<Float32Array> {
     try {
       for (let first = 0; first < count; first += capacity.points) {
         const points = Math.min(capacity.points, count - first);
-        const chunk = scheduleChunk(plan, parametersOf(options), first, points, capacity, limits, route, variant);
+        const chunk = scheduleChunk(plan, runParametersOf(options), first, points, capacity, limits, route, variant);
         // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
         if (!this.isReserved(chunk))
           whenFailed(
@@ -321,7 +322,7 @@ export class VectorField implements Field<Float32Array> {
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
     const variant = this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
     const capacity = capacityOf(plan, limits, route, variant);
-    const chunk = scheduleChunk(plan, parametersOf(options), 0, Math.min(capacity.points, count), capacity, limits, route, variant);
+    const chunk = scheduleChunk(plan, runParametersOf(options), 0, Math.min(capacity.points, count), capacity, limits, route, variant);
     try {
       await this.watch.guard(checked(this.device, this.label, () => this.makeEncodeBuffers(chunk)));
     } catch (error) {
@@ -360,7 +361,7 @@ export class VectorField implements Field<Float32Array> {
    * more than rounding is dropped. Without it, evaluate starts tuning by itself, in the background, where a plan has cost more
    * time than that would. Name what decides the plan, as for {@link VectorField.reserve}.
    *
-   * Takes as long as the driver compiles some ten kernels.
+   * Takes as long as the driver compiles some ten kernels. Fused kernels that prove fastest run only until `update` replaces weights.
    *
    * @returns the variants, the fastest first; the one that was fixed alone, where `kernels` fixes one.
    * @throws InputError, PlanError, LimitError, GpuError, DeviceLostError.

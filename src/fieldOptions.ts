@@ -9,7 +9,7 @@ import type { OuterName, OuterRows } from "./schedule/steps.js";
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
   /**
-   * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate and jvp together;
+   * Bytes of GPU memory for inputs, intermediate results, results and staging, of all calls of evaluate, jvp and vjp together;
    * weights, and up to 1 MiB of kernel parameters, come beside it. encode has as much again, and for a while what it has
    * outgrown, until the garbage collector finds that no command names it. Default 256 MiB.
    */

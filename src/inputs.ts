@@ -26,7 +26,11 @@ export interface Cotangents {
 export type Wrt = "points" | "context" | "parameters";
 
 /** @throws InputError where there is none, or one does not fit the points. */
-export function readCotangents(given: Cotangents, stateSize: number, count: number): { value: Batch | null; divergence: Weights | null } {
+export function readCotangents(
+  given: Cotangents,
+  stateSize: number,
+  count: number,
+): { value: Batch | null; divergence: DivergenceCotangent | null } {
   checkObject("cotangents", given);
   const value = given.value == null ? null : readBatch(given.value, stateSize, "the cotangent of value");
   if (value && value.count !== count)
@@ -41,8 +45,8 @@ export function readCotangents(given: Cotangents, stateSize: number, count: numb
   return { value, divergence: { data, shared: false } };
 }
 
-/** A number for each point, or one for all. */
-export interface Weights {
+/** ∂L/∂(∇·f): a number for each point, or one for all. */
+export interface DivergenceCotangent {
   readonly data: Batch["data"];
   readonly shared: boolean;
 }

@@ -5,6 +5,7 @@ import {
   methods,
   parseOnnx,
   VectorField,
+  vjpReference,
   type Network,
   type Operation,
   type Output,
@@ -13,6 +14,7 @@ import { parseActivation } from "../src/model/activation.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
 import { denseOf } from "./fields.js";
+import { expectVjp } from "./gradients.js";
 import { Draw } from "./numbers/draw.js";
 import { onnxFile, type OnnxTensor } from "./onnx.js";
 
@@ -83,6 +85,19 @@ describe.each(shapes)("$times particles through $widths", ({ times, widths }) =>
       field.destroy();
     }
   });
+});
+
+test("the gradient of what is shared is the sum over the parts, and its price what the steps take", async () => {
+  const network = particles(3, [2, 5, 6, 2]);
+  const points = new Draw(4).numbers(7 * network.stateSize, 1);
+  const options = { wrt: ["points", "parameters"] } as const;
+  const expected = vjpReference(network, points, { divergence: 1, value: points }, options);
+  const field = await VectorField.create(device, network);
+  expectVjp(await field.vjp(points, { divergence: 1, value: points }, options), expected, 1e-5, "shared weights");
+  const { gradient } = field.explain({ gradient: true });
+  // The sums over the points are taken of whole matrices, zeros included; three products of blocks are done once.
+  expect(gradient!.perCall).toBe(3 * 3 * 2 * 5 * 6);
+  field.destroy();
 });
 
 test("what is shared costs the blocks alone, in the bilinear form too", () => {

@@ -12,15 +12,14 @@ let close: () => Promise<void>;
 beforeAll(async () => ({ device, close } = await openDevice()));
 afterAll(() => close());
 
-const widths = [
+const widths: readonly (readonly number[])[] = [
   [3, 3],
   [2, 9, 2],
   [3, 12, 13, 3],
   [2, 8, 8, 8, 2],
 ];
 
-test.each(widths)("new weights are in all that a field computes, for widths %j", async (...given) => {
-  const of = given.filter((width) => typeof width === "number");
+test.for(widths)("new weights are in all that a field computes, for widths %o", async (of) => {
   const make = (seed: number) => randomMlp({ seed, widths: of, activation: "tanh", contextSize: 1 }).network;
   const [before, after] = [make(1), make(2)];
   const d = of[0]!;
@@ -38,6 +37,7 @@ test.each(widths)("new weights are in all that a field computes, for widths %j",
         diagonal!.subarray(b * d, (b + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0),
       );
       const result = await field.evaluate(points, { ...options, method });
+      expect(result.kernels).toMatch(/^layers/);
       expectClose(result.value, truth.value!, truth.value!.map(Math.abs), { label: `${kernels} ${method} value` });
       expectClose(result.divergence, truth.divergence!, scale, { label: `${kernels} ${method} divergence` });
     }

@@ -5,7 +5,7 @@ import type { Network, Numbers } from "../model/network.js";
 import { makePlan } from "../plan/choose.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
 import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
-import { parametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
+import { runParametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
 import type { Method, Output } from "../plan/outputs.js";
 import type { Plan, TracePlan } from "../plan/plan.js";
 import { tangentsOf, type Factor, type Rows, type Scale, type TangentInstruction } from "../plan/program.js";
@@ -85,7 +85,7 @@ export class Reference {
     this.at = at;
     this.plan = plan;
     this.forward = makeForward(graph);
-    this.trace = makeTrace(plan, this.forward, parametersOf(options));
+    this.trace = makeTrace(plan, this.forward, runParametersOf(options));
     this.width = plan.kind === "value" ? 0 : plan.kind === "trace" && !plan.diagonal && !plan.probesPer ? 1 : plan.tangents;
     this.value = new Float64Array(this.wants("value") ? count * d : 0);
     this.jacobian = new Float64Array(this.wants("jacobian") ? count * d * d : 0);

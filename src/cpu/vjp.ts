@@ -1,7 +1,16 @@
 import type { Vjp, VjpOptions } from "../evaluation.js";
 import type { Cotangents, Wrt } from "../inputs.js";
 import { LimitError, PlanError } from "../errors.js";
-import { readBatch, readContext, readCotangents, readWrt, type Batch, type BatchInput, type Contexts, type Weights } from "../inputs.js";
+import {
+  readBatch,
+  readContext,
+  readCotangents,
+  readWrt,
+  type Batch,
+  type BatchInput,
+  type Contexts,
+  type DivergenceCotangent,
+} from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
 import { widthOf, type LinearOperation, type Network, type NormOperation, type Operand, type Operation } from "../model/network.js";
 import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
@@ -25,7 +34,7 @@ interface Traced {
  * operation by operation of the network as it was read. The twin of {@link VectorField.vjp}; all exact methods are one here. A point
  * with a NaN or an infinity in it, in its context or its cotangents, gives NaN in its row and in all that sums over the points.
  *
- * @throws InputError, PlanError as VectorField.vjp rejects with.
+ * @throws InputError, PlanError as VectorField.vjp rejects with; LimitError for too many probes.
  */
 export function vjpReference<W extends Wrt = "points", O extends "value" | "divergence" = never>(
   network: Network,
@@ -47,7 +56,7 @@ export class ReferenceVjp {
   private readonly points: Batch;
   private readonly contexts: Contexts | null;
   private readonly valueCotangent: Batch | null;
-  private readonly divergenceCotangent: Weights | null;
+  private readonly divergenceCotangent: DivergenceCotangent | null;
   private readonly wrt: readonly Wrt[];
   private readonly method: Method | "value";
   private readonly value: Float64Array;
@@ -59,7 +68,7 @@ export class ReferenceVjp {
   /** By operation and part. */
   private readonly ofParameters = new Map<string, Float64Array>();
 
-  /** @throws InputError, PlanError for a bad argument. */
+  /** @throws InputError, PlanError for a bad argument; LimitError for too many probes. */
   constructor(
     private readonly network: Network,
     points: BatchInput,

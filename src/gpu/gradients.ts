@@ -7,7 +7,7 @@ import { sumRowsInto } from "../plan/reduce.js";
 import type { Read } from "../schedule/steps.js";
 import { allocate } from "./results.js";
 
-/** The arrays that a gradient gives back, filled piece by piece; what sums over the points is summed in float64. */
+/** The arrays that a gradient gives back, filled piece by piece; sums over the points of a chunk are added up in float64. */
 export class Gradients {
   readonly value: Float32Array | null;
   readonly divergence: Float32Array | null;
@@ -22,7 +22,7 @@ export class Gradients {
   constructor(
     private readonly plan: GradientPlan,
     private readonly network: Network,
-    private readonly count: number,
+    count: number,
     wrt: readonly Wrt[],
     sharesContext: boolean,
   ) {
@@ -75,7 +75,7 @@ export class Gradients {
       [this.points, d],
       [this.contextSum ? null : this.context, c],
     ] as const;
-    for (let point = marked.indexOf(1); point >= 0 && point < this.count; point = marked.indexOf(1, point + 1)) {
+    for (let point = marked.indexOf(1); point >= 0; point = marked.indexOf(1, point + 1)) {
       for (const [array, width] of arrays) array?.fill(NaN, point * width, (point + 1) * width);
       if (this.contextSum) this.context!.fill(NaN);
       this.isSpoilt = true;

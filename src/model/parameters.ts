@@ -106,6 +106,8 @@ export function positionOf({ offset, rowStride, columnStride }: Place, index: nu
  * The weights and biases of a network by name, in order: of a safetensors file its own tensors, of `mlp` "0.weight" [outputs,
  * inputs], "0.bias" [outputs], "1.weight" and so on, of an ONNX file its initializers where they are weights as they stand, else
  * "3.weight" of operation 3; biases that are zeros in an ONNX file fold away and are none. Copies, in float32.
+ *
+ * @throws ModelError where it is no network.
  */
 export function parametersOf(network: Network): Record<string, Parameter> {
   return Object.fromEntries(
@@ -136,10 +138,12 @@ export function parameterLayout(network: Network): ParameterLayout {
 
 /** Numbers of one parameter, row-major, with or without their shape. */
 export type ParameterInput =
-  | ArrayLike<number>
+  | Float32Array
+  | Float64Array
+  | readonly number[]
   | {
       /** Row-major. */
-      readonly data: ArrayLike<number>;
+      readonly data: Float32Array | Float64Array | readonly number[];
       /** Where given, the parameter's own. */
       readonly shape?: readonly number[] | undefined;
     };
@@ -148,7 +152,7 @@ export type ParameterInput =
  * The same network with other numbers, by name as {@link parametersOf} gives them; those left out stay as they are. The network
  * given is not changed.
  *
- * @throws InputError where a name is unknown, a shape another, or a number not finite in float32.
+ * @throws InputError where a name is unknown, a shape another, or a number not finite in float32; ModelError where it is no network.
  */
 export function withParameters(network: Network, parameters: Readonly<Record<string, ParameterInput>>): Network {
   const all = tensorsOf(network);

@@ -1,6 +1,6 @@
 import { isStraight } from "../model/activation.js";
 import { CONTEXT, sourcesOf, STATE, type Graph, type Node } from "./graph.js";
-import { isTrained, lazily, ones, pullBack, sizeOf, transposed, workOf, type PlannedMatrix } from "./matrices.js";
+import { isTrained, lazily, ones, pullBack, transposed, workOf, type PlannedMatrix } from "./matrices.js";
 import {
   forwardInstruction,
   isOnes,
@@ -23,7 +23,9 @@ export interface AdjointOptions {
   readonly wrt: { readonly points: boolean; readonly context: boolean; readonly parameters: boolean };
   /** Whether ∂L/∂f is given. */
   readonly value: boolean;
-  /** The tangents' instructions of the trace and how many tangents there are, where ∂L/∂(∇·f) is given; no tangents shared. */
+  /** Whether ∂L/∂(∇·f) is given. */
+  readonly divergence: boolean;
+  /** The trace's instructions and how many tangents there are, none of them shared by points; null where nobody asks for it. */
   readonly trace: { readonly instructions: readonly TangentInstruction[]; readonly tangents: number; readonly share: number } | null;
   /** Whether the trace itself is wanted beside its gradient. */
   readonly wantsTrace: boolean;
@@ -130,6 +132,7 @@ class AdjointBuilder {
       if (isOnce) this.deferred.push(reverse);
       else reverses.push(reverse);
     }
+    if (!this.options.divergence) return;
     for (const reverse of reverses.toReversed()) reverse();
     for (const reverse of this.deferred) reverse();
   }
@@ -271,7 +274,7 @@ class AdjointBuilder {
   }
 
   private weightingOf(endScale: Scale, count: number, share: number): Weighting {
-    const cotangent: Weighting = { kind: "cotangent", share };
+    const cotangent: Weighting = { kind: "divergence cotangent", share };
     if (endScale.length === 0) return cotangent;
     const register = this.register(count, "point");
     this.before.push({
@@ -311,7 +314,7 @@ class AdjointBuilder {
       this.write(
         output,
         slopeOf(output),
-        (into, endScale, adds) => blendOf({ rows: { kind: "cotangent" }, scale: [] }, into, endScale, adds),
+        (into, endScale, adds) => blendOf({ rows: { kind: "value cotangent" }, scale: [] }, into, endScale, adds),
         true,
       );
     for (const node of graph.nodes.toReversed()) {
@@ -324,7 +327,7 @@ class AdjointBuilder {
 
   private sumOverPoints(node: Node, from: Register): void {
     const into = this.register(node.width, "point", true);
-    this.section.push({ kind: "point sum", rows: rowsIn(from), into });
+    this.section.push({ kind: "point sum", register: from, into });
     const own = this.adjoints.get(node.index);
     if (own) this.section.push(blendOf({ rows: rowsIn(into), scale: [] }, own, [], true));
     else this.adjoints.set(node.index, into);
@@ -425,7 +428,7 @@ class AdjointBuilder {
 
   /** The gradient of rows that all points share. */
   private rowSum(matrix: PlannedMatrix, register: Register): void {
-    this.section.push({ kind: "row sum", sum: this.sumOf(matrix), rows: rowsIn(register) });
+    this.section.push({ kind: "row sum", sum: this.sumOf(matrix), register });
   }
 
   private sumOf(matrix: PlannedMatrix): OuterSum {
@@ -504,8 +507,8 @@ function carryOf(
 }
 
 /** Which of the caller's cotangents, and whether probes, are read. */
-export function inputsOf(instructions: readonly AdjointInstruction[]): Record<"probes" | "cotangent" | "weights", boolean> {
-  const found = { probes: false, cotangent: false, weights: false };
+export function inputsOf(instructions: readonly AdjointInstruction[]): Record<"probes" | "value" | "divergence", boolean> {
+  const found = { probes: false, value: false, divergence: false };
   for (const instruction of instructions) {
     const rows: Rows[] = [];
     if ("from" in instruction) rows.push(instruction.from.rows);
@@ -514,10 +517,10 @@ export function inputsOf(instructions: readonly AdjointInstruction[]): Record<"p
     if (instruction.kind === "outer") rows.push(instruction.left, instruction.right.rows);
     for (const { kind } of rows) {
       if (kind === "probes") found.probes = true;
-      if (kind === "cotangent") found.cotangent = true;
+      if (kind === "value cotangent") found.value = true;
     }
-    if ("weighting" in instruction && instruction.weighting?.kind === "cotangent") found.weights = true;
-    if (instruction.kind === "contract" && instruction.into) found.weights = true;
+    if ("weighting" in instruction && instruction.weighting?.kind === "divergence cotangent") found.divergence = true;
+    if (instruction.kind === "contract" && instruction.into) found.divergence = true;
   }
   return found;
 }
@@ -543,7 +546,8 @@ function priceOf(instruction: AdjointInstruction): number {
     case "point sum":
       return instruction.into.width;
     case "outer":
-      return sizeOf(instruction.sum.matrix);
+      // Of a block-diagonal matrix all, zeros included.
+      return instruction.sum.matrix.rows * instruction.sum.matrix.columns;
     case "row sum":
       return instruction.sum.matrix.columns;
     case "norm fold":

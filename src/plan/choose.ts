@@ -65,7 +65,15 @@ export function makeGradientPlan(network: Network, options: GradientOptions): Gr
   if (plan && plan.kind !== "trace") throw new TypeError(`a plan of the kind ${plan.kind} has no gradient`);
   const share = plan?.probesPer ? 1 / plan.tangents : 1;
   const trace = plan && { instructions: tangentsOf(plan.instructions), tangents: plan.tangents, share };
-  const adjoint = adjointOf(graph, { wrt, value: options.value, trace, wantsTrace, wantsValue: outputs.includes("value"), sharesContext });
+  const adjoint = adjointOf(graph, {
+    wrt,
+    value: options.value,
+    divergence: options.divergence,
+    trace,
+    wantsTrace,
+    wantsValue: outputs.includes("value"),
+    sharesContext,
+  });
   return {
     kind: "gradient",
     method: (plan?.method ?? "value") as Method | "value",

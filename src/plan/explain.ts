@@ -47,7 +47,10 @@ export interface ExplainedGradient {
   readonly ratio: number;
   /** Multiply-adds per point of f and of its gradient for the same alone, as a regression takes. */
   readonly valueMultiplyAdds: number;
-  /** Multiply-adds once for a call, whatever its points: products of weights with sums over the points. */
+  /**
+   * Multiply-adds once for a call, whatever its points: products of weights with sums over the points, and of weights with one another,
+   * which are computed anew only where `update` has changed them.
+   */
   readonly perCall: number;
 }
 
@@ -61,9 +64,9 @@ export interface ExplainOptions extends PlanOptions {
  * The plan for a network, without a device: each way to the outputs, its multiply-adds and bytes per point, and the choice.
  * Costs count multiply-adds of matrices, products, factors and norms; activations are left out.
  *
- * @throws PlanError, InputError as VectorField.evaluate would for the same options.
+ * @throws PlanError, InputError as VectorField.evaluate would for the same options, and as vjp would where the gradient is asked for.
  */
-export function explainPlan(network: Network, { gradient = false, ...options }: ExplainOptions = {}): PlanExplanation {
+export function explainPlan(network: Network, options: ExplainOptions = {}): PlanExplanation {
   const wanted = readPlanOptions(options);
   const graph = graphOf(network);
   const candidates = candidatesOf(graph, options);
@@ -88,7 +91,7 @@ export function explainPlan(network: Network, { gradient = false, ...options }: 
       delivers: wanted.outputs.every((output) => candidate.delivers.includes(output)),
       chosen: candidate === chosen,
     })),
-    gradient: gradient ? explainGradient(network, graph, options) : null,
+    gradient: options.gradient === true ? explainGradient(network, graph, options) : null,
   };
   return { ...explanation, toString: () => describe(explanation, wanted.method) };
 }
@@ -112,7 +115,8 @@ function describe(explanation: Omit<PlanExplanation, "toString">, asked: string)
   const { method, outputs, stateSize, contextSize, network, candidates } = explanation;
   const field = `f: R^${stateSize}${contextSize > 0 ? ` x R^${contextSize}` : ""} -> R^${stateSize}, ${network}`;
   const forward = `f alone takes ${count(explanation.forwardMultiplyAdds)} multiply-adds per point.`;
-  if (method === "value") return `${field}\n${forward}\nOnly the value is asked for: nothing is carried beside it.`;
+  const back = explanation.gradient ? `\n${describeGradient(explanation.gradient)}` : "";
+  if (method === "value") return `${field}\n${forward}\nOnly the value is asked for: nothing is carried beside it.${back}`;
   const chosen = candidates.find((candidate) => candidate.chosen)!;
   const exact = candidates.filter((candidate) => candidate.exact && candidate.delivers);
   const others = exact.filter((candidate) => candidate !== chosen);

@@ -36,8 +36,8 @@ export interface MatrixPlace {
 
 interface Origin {
   readonly operands: readonly PlannedMatrix[];
-  /** From the gradient of the result to those of the operands, in their order; null for one that has no part in it. */
-  readonly pullBack: (gradient: PlannedMatrix) => readonly (PlannedMatrix | null)[];
+  /** From the gradient of the result to those of the operands, in their order; none of what only gradients are made of. */
+  readonly pullBack: (gradient: PlannedMatrix) => readonly PlannedMatrix[];
 }
 
 /** The numbers that a matrix is given by: all, or those of its blocks. */
@@ -144,7 +144,7 @@ export function repeated(a: PlannedMatrix, times: number): PlannedMatrix {
 function sumOfParts(a: PlannedMatrix, times: number): PlannedMatrix {
   const size = (a.rows / times) * a.columns;
   const fill = (data: Float64Array): void => a.build().data.forEach((value, index) => (data[index % size]! += value));
-  return computed(`parts of ${a.name}`, a.rows / times, a.columns, fill);
+  return computed(`parts of ${a.name}`, a.rows / times, a.columns, fill, { origin: { operands: [a], pullBack: () => [] } });
 }
 
 /** The matrix with these blocks, which lie beneath one another. */
@@ -171,7 +171,7 @@ function blocksOf(a: PlannedMatrix, count: number): PlannedMatrix {
       data.set(numbers.subarray(from, from + width), row * width);
     }
   };
-  return computed(`blocks of ${a.name}`, a.rows, width, fill);
+  return computed(`blocks of ${a.name}`, a.rows, width, fill, { origin: { operands: [a], pullBack: () => [] } });
 }
 
 /** How many blocks two matrices have, where both have as many; 0 otherwise. */
@@ -420,7 +420,7 @@ export function pullBack(gradients: ReadonlyMap<PlannedMatrix, PlannedMatrix>): 
     const { operands } = matrix.origin;
     for (const [index, part] of matrix.origin.pullBack(gradient).entries()) {
       const operand = operands[index]!;
-      if (!part || !isTrained(operand)) continue;
+      if (!isTrained(operand)) continue;
       const before = sums.get(operand);
       sums.set(operand, before ? sum(before, part) : part);
     }

@@ -31,7 +31,7 @@ export interface PlanParameters {
 
 const DEFAULT_STEP = 2 ** -7;
 
-export function parametersOf({ seed = 0, step = DEFAULT_STEP }: PlanOptions): PlanParameters {
+export function runParametersOf({ seed = 0, step = DEFAULT_STEP }: PlanOptions): PlanParameters {
   return { seed: seed >>> 0, step };
 }
 

@@ -24,7 +24,7 @@ export type Rows =
   | { readonly kind: "given" }
   | { readonly kind: "register"; readonly register: Register }
   | { readonly kind: "value"; readonly node: number }
-  | { readonly kind: "cotangent" };
+  | { readonly kind: "value cotangent" };
 
 /**
  * Tangents of one node, or their adjoints: [points, K, width], or [K, width] where all points share them; or one row for a point,
@@ -38,7 +38,9 @@ export interface Register {
 }
 
 /** What a tangent is multiplied with as a whole: ∂L/∂(∇·f) of its point times a share, or its own number out of a register [points, K]. */
-export type Weighting = { readonly kind: "cotangent"; readonly share: number } | { readonly kind: "register"; readonly register: Register };
+export type Weighting =
+  | { readonly kind: "divergence cotangent"; readonly share: number }
+  | { readonly kind: "register"; readonly register: Register };
 
 /** scale ∘ rows. */
 export interface Tangents {
@@ -122,10 +124,10 @@ export type AdjointInstruction =
     }
   /** sum += Σ left ⊗ (scale ∘ rows), over tangents and points */
   | { readonly kind: "outer"; readonly sum: OuterSum; readonly left: Rows; readonly right: Tangents }
-  /** sum += Σ rows over points, for each tangent */
-  | { readonly kind: "row sum"; readonly sum: OuterSum; readonly rows: Rows }
-  /** into = Σ rows over points, one row for all */
-  | { readonly kind: "point sum"; readonly rows: Rows; readonly into: Register }
+  /** sum += Σ register over points, for each tangent */
+  | { readonly kind: "row sum"; readonly sum: OuterSum; readonly register: Register }
+  /** into = Σ register over points, one row for all */
+  | { readonly kind: "point sum"; readonly register: Register; readonly into: Register }
   /**
    * What a norm's tangents y'_k = r (t_k - mean t_k - y mean(y ∘ t_k)) with the adjoints g_k give its value y and its inverse
    * deviation r: into (+)= -r Σ_k (mean(y ∘ t_k) g_k + mean(y ∘ g_k) t_k), and deviation (+)= -(r/n) Σ_k g_k · y'_k, a number that

@@ -33,13 +33,12 @@ export class AdjointSteps extends TangentSteps {
       this.chunk.submitWhenFull(this.chunk.work - work);
     }
     this.section(plan, after, single);
-    for (const sum of sums) if (this.begun.has(sum)) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
+    for (const sum of sums) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
     const reads: Read[] = [];
     if (points) reads.push(this.readOf("points", points, plan));
     if (context) reads.push(this.readOf("context", context, plan));
     for (const sum of sums)
-      if (this.begun.has(sum))
-        reads.push({ what: "sum", scratch: sumName(sum), width: sum.matrix.rows * sum.columns, isSum: true, first: sum.index, columns: 0 });
+      reads.push({ what: "sum", scratch: sumName(sum), width: sum.matrix.rows * sum.columns, isSum: true, first: sum.index, columns: 0 });
     return reads;
   }
 
@@ -59,16 +58,16 @@ export class AdjointSteps extends TangentSteps {
     const { before, tangents, after } = plan.adjoint;
     const reads = inputsOf([...before, ...tangents, ...after]);
     if (reads.probes && plan.probesPer) pass.probes = this.probes(plan, column, columns);
-    if (reads.cotangent) pass.cotangent = this.gathered("value cotangent", this.chunk.graph.stateSize);
-    if (reads.weights) {
+    if (reads.value) pass.valueCotangent = this.gathered("value cotangent", this.chunk.graph.stateSize);
+    if (reads.divergence) {
       const { binding, perPoint } = this.gathered("divergence cotangent", 1);
-      pass.weights = { binding, offset: 0, perPoint: 4 * perPoint, perColumn: 0 };
+      pass.divergenceCotangent = { binding, offset: 0, perPoint: 4 * perPoint, perColumn: 0 };
     }
     return pass;
   }
 
   /** The caller's rows in whole vec4s. */
-  private gathered(name: "value cotangent" | "divergence cotangent", width: number): NonNullable<TangentPass["cotangent"]> {
+  private gathered(name: "value cotangent" | "divergence cotangent", width: number): NonNullable<TangentPass["valueCotangent"]> {
     const given = this.chunk.outer(name, width);
     const rows = given.stride === 0 ? 1 : this.chunk.count;
     const binding = this.chunk.scratch(`gathered ${name}`, rows * 4 * quads(width));
@@ -90,8 +89,7 @@ export class AdjointSteps extends TangentSteps {
           this.outer(instruction, pass);
           break;
         case "row sum": {
-          const { sum, rows } = instruction;
-          const { register } = rows as Extract<typeof rows, { kind: "register" }>;
+          const { sum, register } = instruction;
           const width = (register.per === "point" ? 1 : pass.columns) * 4 * quads(register.width);
           const first = pass.column * 4 * quads(register.width);
           // A pass over some of the tangents writes some rows alone: the others begin at 0.
@@ -101,8 +99,7 @@ export class AdjointSteps extends TangentSteps {
           break;
         }
         case "point sum": {
-          const { into, rows } = instruction;
-          const { register } = rows as Extract<typeof rows, { kind: "register" }>;
+          const { into, register } = instruction;
           const parts = partsOf(1, into.width);
           const binding = this.chunk.scratch(`parts of register ${into.index}`, into.width * parts);
           this.sumOver({ binding, parts }, null, { binding: this.bindingOf(register), width: into.width, first: 0, adds: false });

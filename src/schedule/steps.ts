@@ -99,7 +99,7 @@ export interface Read {
   /** Floats per point; of all points together where `isSum`. */
   readonly width: number;
   readonly isSum?: boolean;
-  /** jacobian: the columns [first, first + columns) of each point's J, as [count, d, columns]. */
+  /** sum: the index of the plan's sum. jacobian: the columns [first, first + columns) of each point's J, as [count, d, columns]. */
   readonly first: number;
   readonly columns: number;
 }

@@ -157,11 +157,11 @@ export class TangentSteps {
     weighting: Weighting | null,
     pass: TangentPass,
   ): { weight: Binding; parameters: Record<"weightOffset" | "weightPerPoint" | "weightPerColumn" | "times", number> } {
-    const times = asBits(weighting?.kind === "cotangent" ? weighting.share : 1);
+    const times = asBits(weighting?.kind === "divergence cotangent" ? weighting.share : 1);
     if (weighting === null)
       return { weight: asRows(onesRow(1)), parameters: { weightOffset: 0, weightPerPoint: 0, weightPerColumn: 0, times } };
-    if (weighting.kind === "cotangent") {
-      const { binding, perPoint } = pass.weights!;
+    if (weighting.kind === "divergence cotangent") {
+      const { binding, perPoint } = pass.divergenceCotangent!;
       return { weight: binding, parameters: { weightOffset: 0, weightPerPoint: perPoint, weightPerColumn: 0, times } };
     }
     const { index, width } = weighting.register;
@@ -222,7 +222,7 @@ export class TangentSteps {
     const scale = matrix ? this.scaleValues(instruction.scale, width) : this.scaleValues([...from.scale, ...instruction.scale], width);
     const factor = this.scaleValues(instruction.endScale, instruction.endScale.length > 0 ? plan.tangents : 1);
     // Into a register each term is weighed by its point.
-    const weighed = into && pass.weights!;
+    const weighed = into && pass.divergenceCotangent!;
     const parameters = {
       rows,
       columns,
@@ -375,8 +375,8 @@ export class TangentSteps {
         const { binding, perRow } = this.factorValues(rows);
         return { binding, offset: 0, perPoint: perRow === 0 ? 0 : quads(node.width), perColumn: 0 };
       }
-      case "cotangent":
-        return pass.cotangent!;
+      case "value cotangent":
+        return pass.valueCotangent!;
     }
   }
 
@@ -460,9 +460,9 @@ export class TangentSteps {
 export class TangentPass {
   probes: Columns | null = null;
   given: Columns | null = null;
-  /** ∂L/∂f, and where weights of points are found, in floats; null where none are given. */
-  cotangent: Columns | null = null;
-  weights: Columns | null = null;
+  /** ∂L/∂f, and ∂L/∂(∇·f), where it is found in floats; null where none are given. */
+  valueCotangent: Columns | null = null;
+  divergenceCotangent: Columns | null = null;
   /** The scratch buffer of each register, and of those that are still needed. */
   readonly names: Map<number, string> = new Map();
   readonly held: Map<number, string> = new Map();

@@ -3,7 +3,7 @@ import { checked } from "../gpu/errors.js";
 import { Results } from "../gpu/results.js";
 import { makeRoom, run, startAnew, type Shared } from "../gpu/run.js";
 import type { Inputs } from "../inputs.js";
-import { parametersOf } from "../plan/options.js";
+import { runParametersOf } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import type { Capacity, Chunk, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
@@ -127,7 +127,7 @@ export class Measurement {
   private chunkOf(variant: Variant): Chunk {
     const { limits, route, capacity } = this.capacityOf(variant);
     this.count = Math.min(this.count, capacity.points);
-    return scheduleChunk(this.plan, parametersOf({}), 0, this.count, capacity, limits, route, variant);
+    return scheduleChunk(this.plan, runParametersOf({}), 0, this.count, capacity, limits, route, variant);
   }
 
   /** The plan's results at points of its own, by the way of every evaluation. */
@@ -148,7 +148,7 @@ export class Measurement {
     };
     const results = new Results(this.plan, count);
     const sizes = new Float64Array(count);
-    await run({ plan: this.plan, parameters: parametersOf({}), variant }, inputs, this.shared, {}, (read, first, rows, data) => {
+    await run({ plan: this.plan, parameters: runParametersOf({}), variant }, inputs, this.shared, {}, (read, first, rows, data) => {
       results.take(read, first, rows, data);
       if (read.what !== "terms") return;
       for (let index = 0; index < data.length; index++) sizes[first + Math.floor(index / read.width)]! += Math.abs(data[index]!);
@@ -159,7 +159,7 @@ export class Measurement {
   /** Fewer where one takes long. */
   private comparedPoints(plain: Variant): number {
     const { limits, route, capacity } = this.capacityOf(plain);
-    const { submissions } = scheduleChunk(this.plan, parametersOf({}), 0, 1, capacity, limits, route, plain);
+    const { submissions } = scheduleChunk(this.plan, runParametersOf({}), 0, 1, capacity, limits, route, plain);
     const work = submissions.flatMap(({ steps }) => steps).reduce((sum, { multiplyAdds }) => sum + multiplyAdds, 0);
     return Math.min(COMPARED_POINTS, Math.ceil(MOST_COMPARED / Math.max(1, work)));
   }

@@ -6,7 +6,7 @@ import { capabilitiesOf, HALF, type Capabilities, type Family } from "../kernels
 import { kernelOf, PLAIN, PLAIN_HALF } from "../kernels/layers.js";
 import type { Plan } from "../plan/plan.js";
 import { productsOf } from "../plan/program.js";
-import { parametersOf } from "../plan/options.js";
+import { runParametersOf } from "../plan/options.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import type { Kernel } from "../schedule/kernel.js";
 import type { Route, Variant } from "../schedule/steps.js";
@@ -186,7 +186,7 @@ export class Tuner {
       const unbounded = { ...limits, multiplyAddsPerSubmit: Infinity };
       const route: Route = { to: "host", sharedContext: true };
       const capacity = capacityOf(plan, unbounded, route, variant);
-      const { submissions } = scheduleChunk(plan, parametersOf({}), 0, 1, capacity, unbounded, route, variant);
+      const { submissions } = scheduleChunk(plan, runParametersOf({}), 0, 1, capacity, unbounded, route, variant);
       known.set(variant.name, (kernels = [...new Set(submissions.flatMap(({ steps }) => steps.map(kernelOf)))]));
     }
     return kernels;
