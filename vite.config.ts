@@ -1,4 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { chmod, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -23,8 +24,17 @@ const stripShaders: Plugin = {
   },
 };
 
+/** npx links to the command line where it was built, and makes it executable then alone: a later build would leave it dead. */
+const executableCommand: Plugin = {
+  name: "executable-command",
+  apply: "build",
+  async writeBundle({ dir = "dist" }, bundle) {
+    if ("cli.js" in bundle) await chmod(join(dir, "cli.js"), 0o755);
+  },
+};
+
 export default defineConfig({
-  plugins: [stripShaders],
+  plugins: [stripShaders, executableCommand],
   build: {
     target: "es2023",
     lib: { entry: entries, formats: ["es"] },

@@ -3,7 +3,7 @@
  * Node, by TypeScript, by Vite, and in a browser through an import map, in a module worker and as a built app.
  */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -84,6 +84,8 @@ describe("in plain Node", () => {
       cwd: project,
     });
     expect(stdout).toContain("R^3 -> R^3");
+    // Where npx has linked to it once, nobody makes it executable after a later build.
+    expect((await stat(join(root, "dist/cli.js"))).mode & 0o111).toBe(0o111);
   });
 });
 
