@@ -1,7 +1,17 @@
 import { readdirSync } from "node:fs";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, InputError, PlanError, VectorField, vjpReference, type Method, type Network } from "../src/index.js";
+import {
+  evaluateReference,
+  InputError,
+  PlanError,
+  VectorField,
+  vjpReference,
+  type Method,
+  type Network,
+  type VjpOptions,
+  type Wrt,
+} from "../src/index.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints, weightOf } from "./fields.js";
@@ -299,6 +309,34 @@ test.each(["mish", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "
     field.destroy();
   },
 );
+
+test("a call that runs sees nothing of what is done to its arguments, and others run beside it", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [3, 17, 19, 3], activation: "tanh", contextSize: 2 });
+  const field = await VectorField.create(device, network, { memoryBudget: 300_000 });
+  const given = {
+    points: randomPoints(1, 3000, 3),
+    value: randomPoints(2, 3000, 3),
+    divergence: randomPoints(3, 3000, 1),
+    context: randomPoints(4, 3000, 2),
+  };
+  const { points, value, divergence, context } = structuredClone(given);
+  const cotangents: { value: Float32Array | null; divergence: Float32Array } = { value: given.value, divergence: given.divergence };
+  const wrt: Wrt[] = [...allOf(network)];
+  const options: VjpOptions = { context: given.context, wrt };
+  const pending = field.vjp(given.points, cotangents, options);
+  for (const array of Object.values(given)) array.fill(9);
+  Object.assign(options, { method: "difference" });
+  wrt.length = 0;
+  cotangents.value = null;
+  const beside = field.evaluate(points, { context });
+  const updated = field.update({ "0.bias": new Float32Array(17).fill(0.5) });
+  const later = field.vjp(points, { value, divergence }, { context, wrt: ["parameters"] });
+  const all = { context, wrt: allOf(network) } as const;
+  expectVjp(await pending, vjpReference(network, points, { value, divergence }, all), 1e-5, "pending");
+  await Promise.all([beside, updated]);
+  expectVjp(await later, vjpReference(field.network, points, { value, divergence }, { ...all, wrt: ["parameters"] }), 1e-5, "later");
+  field.destroy();
+});
 
 test("what is asked for is what comes back, and mistakes are errors", async () => {
   const { network } = randomMlp({ seed: 5, widths: [2, 6, 2], activation: "tanh" });

@@ -1,6 +1,6 @@
 import type { Vjp, VjpOptions } from "../evaluation.js";
 import type { Cotangents, Wrt } from "../inputs.js";
-import { LimitError, PlanError } from "../errors.js";
+import { LimitError } from "../errors.js";
 import {
   readBatch,
   readContext,
@@ -13,10 +13,10 @@ import {
 } from "../inputs.js";
 import { activationFunctions } from "../model/activation.js";
 import { widthOf, type LinearOperation, type Network, type NormOperation, type Operand, type Operation } from "../model/network.js";
-import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
+import { gatherTensors, numbersOf, type Parameter } from "../model/parameters.js";
 import { DEFAULT_PROBES } from "../plan/estimators.js";
 import { graphOf } from "../plan/graph.js";
-import { readRunOptions, readVjpOutputs } from "../plan/options.js";
+import { readRunOptions, readVjpOutputs, requireGradient } from "../plan/options.js";
 import { EXACT, type Method } from "../plan/outputs.js";
 import { rademacher } from "./probes.js";
 
@@ -80,9 +80,9 @@ export class ReferenceVjp {
     this.outputs = readVjpOutputs(options.outputs);
     const { outputs } = this;
     const { method } = readRunOptions({ ...options, outputs: ["divergence"] });
+    requireGradient(method);
     if (method === "hutchinson" && probes * d > MOST_PROBES)
       throw new LimitError(`a point has ${probes} probes of ${d} numbers; expected at most ${MOST_PROBES} numbers`);
-    if (method === "difference") throw new PlanError('method "difference" has no gradient here; expected an exact method or "hutchinson"');
     this.points = readBatch(points, d, "points");
     const { count } = this.points;
     this.count = count;
@@ -161,18 +161,9 @@ export class ReferenceVjp {
   }
 
   private parameters(): Record<string, Parameter<Float64Array>> {
-    return Object.fromEntries(
-      tensorsOf(this.network).map(({ name, shape, places }) => {
-        const data = new Float64Array(shape.reduce((product, n) => product * n, 1));
-        for (const place of places) {
-          const { columns } = numbersOf(this.network.operations[place.operation] as LinearOperation, place.part);
-          this.ofParameters
-            .get(`${place.operation} ${place.part}`)
-            ?.forEach((value, index) => (data[positionOf(place, index, columns)]! += value));
-        }
-        return [name, { data: this.isSpoilt ? data.fill(NaN) : data, shape }];
-      }),
-    );
+    const gradients = gatherTensors(this.network, (operation, part) => this.ofParameters.get(`${operation} ${part}`));
+    if (this.isSpoilt) for (const { data } of Object.values(gradients)) data.fill(NaN);
+    return gradients;
   }
 
   /** The basis, or the probes of a point. */

@@ -1,6 +1,6 @@
 import type { Wrt } from "../inputs.js";
-import type { LinearOperation, Network, Tensor } from "../model/network.js";
-import { numbersOf, positionOf, tensorsOf, type Parameter } from "../model/parameters.js";
+import type { Network } from "../model/network.js";
+import { gatherTensors, type Parameter } from "../model/parameters.js";
 import { lazily, pullBack, type PlannedMatrix } from "../plan/matrices.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
@@ -93,19 +93,15 @@ export class Gradients {
       for (let row = 0; row < rows; row++) data.set(numbers.subarray(row * padded, row * padded + columns), row * columns);
       gradients.set(matrix, lazily(`gradient of ${matrix.name}`, { rows, columns, data }));
     }
-    const ofPlaces = new Map<string, Float64Array>();
-    for (const [{ place }, gradient] of pullBack(gradients))
-      ofPlaces.set(`${place!.operation} ${place!.part}`, Float64Array.from(gradient.build().data));
-    return Object.fromEntries(tensorsOf(this.network).map((tensor) => [tensor.name, this.gradientOf(tensor, ofPlaces)]));
-  }
-
-  private gradientOf({ shape, places }: Tensor, ofPlaces: ReadonlyMap<string, Float64Array>): Parameter {
-    const data = new Float64Array(shape.reduce((product, n) => product * n, 1));
-    for (const place of places) {
-      const { columns } = numbersOf(this.network.operations[place.operation] as LinearOperation, place.part);
-      ofPlaces.get(`${place.operation} ${place.part}`)?.forEach((value, index) => (data[positionOf(place, index, columns)]! += value));
-    }
-    return { data: this.isSpoilt ? new Float32Array(data.length).fill(NaN) : Float32Array.from(data), shape };
+    const ofPlaces = new Map<string, ArrayLike<number>>();
+    for (const [{ place }, gradient] of pullBack(gradients)) ofPlaces.set(`${place!.operation} ${place!.part}`, gradient.build().data);
+    const tensors = gatherTensors(this.network, (operation, part) => ofPlaces.get(`${operation} ${part}`));
+    return Object.fromEntries(
+      Object.entries(tensors).map(([name, { data, shape }]) => [
+        name,
+        { data: this.isSpoilt ? new Float32Array(data.length).fill(NaN) : Float32Array.from(data), shape },
+      ]),
+    );
   }
 }
 

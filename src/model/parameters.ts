@@ -102,6 +102,33 @@ export function positionOf({ offset, rowStride, columnStride }: Place, index: nu
     : offset + Math.floor(index / columns) * rowStride + (index % columns) * columnStride;
 }
 
+/** How many numbers a shape holds. */
+function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, 1);
+}
+
+/**
+ * Tensors by name, each number summed up out of all its places.
+ *
+ * @param numbersAt the numbers of a part of an operation; undefined for zeros.
+ */
+export function gatherTensors(
+  network: Network,
+  numbersAt: (operation: number, part: Place["part"]) => ArrayLike<number> | undefined,
+): Record<string, Parameter<Float64Array>> {
+  return Object.fromEntries(
+    tensorsOf(network).map(({ name, shape, places }) => {
+      const data = new Float64Array(sizeOf(shape));
+      for (const place of places) {
+        const { columns } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
+        const numbers = numbersAt(place.operation, place.part);
+        for (let index = 0; index < (numbers?.length ?? 0); index++) data[positionOf(place, index, columns)]! += numbers![index]!;
+      }
+      return [name, { data, shape }];
+    }),
+  );
+}
+
 /**
  * The weights and biases of a network by name, in order: of a safetensors file its own tensors, of `mlp` "0.weight" [outputs,
  * inputs], "0.bias" [outputs], "1.weight" and so on, of an ONNX file its initializers where they are weights as they stand, else
@@ -112,7 +139,7 @@ export function positionOf({ offset, rowStride, columnStride }: Place, index: nu
 export function parametersOf(network: Network): Record<string, Parameter> {
   return Object.fromEntries(
     tensorsOf(network).map(({ name, shape, places }) => {
-      const data = new Float32Array(shape.reduce((product, n) => product * n, 1));
+      const data = new Float32Array(sizeOf(shape));
       for (const place of places) {
         const { numbers, columns } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
         numbers.forEach((value, index) => (data[positionOf(place, index, columns)] = value));
@@ -130,7 +157,7 @@ export function parameterLayout(network: Network): ParameterLayout {
   let size = 0;
   const slots = tensorsOf(network).map(({ name, shape }) => {
     const slot = { name, shape, offset: size };
-    size += shape.reduce((product, n) => product * n, 1);
+    size += sizeOf(shape);
     return slot;
   });
   return { tensors: slots, size };
@@ -177,7 +204,7 @@ export function withParameters(network: Network, parameters: Readonly<Record<str
 }
 
 function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers {
-  const size = shape.reduce((product, n) => product * n, 1);
+  const size = sizeOf(shape);
   const data: unknown = typeof given === "object" && given !== null && "data" in given ? given.data : given;
   if (
     !(

@@ -4,7 +4,7 @@ import type { Method, Output } from "./outputs.js";
 import type { Network } from "../model/network.js";
 import { candidatesOf, type Candidate } from "./candidates.js";
 import { graphOf } from "./graph.js";
-import { readPlanOptions, type PlanOptions, type Wanted } from "./options.js";
+import { readPlanOptions, requireGradient, type PlanOptions, type Wanted } from "./options.js";
 import type { GradientPlan, Plan } from "./plan.js";
 import { tangentsOf, withForward } from "./program.js";
 import { Pushforward } from "./pushforward.js";
@@ -56,8 +56,7 @@ export function makeGradientPlan(network: Network, options: GradientOptions): Gr
   const graph = graphOf(network);
   const { outputs, wrt } = options;
   const wanted = readPlanOptions({ ...options, outputs: ["divergence"] });
-  if (wanted.method === "difference")
-    throw new PlanError('method "difference" has no gradient here; expected an exact method or "hutchinson"');
+  requireGradient(wanted.method);
   const sharesContext = graph.contextSize === 0 || options.contextPer === "batch";
   const wantsTrace = outputs.includes("divergence");
   const plan =

@@ -84,6 +84,11 @@ export function readVjpOutputs(given: readonly Output[] | undefined): readonly E
   return all.filter((output) => wanted.includes(output));
 }
 
+/** @throws PlanError for the method that has none. */
+export function requireGradient(method: Wanted["method"]): void {
+  if (method === "difference") throw new PlanError('method "difference" has no gradient here; expected an exact method or "hutchinson"');
+}
+
 function checkDelivers(method: Method, wanted: readonly Output[]): void {
   const missing = wanted.find((output) => !delivers(method, output));
   if (missing === undefined) return;
