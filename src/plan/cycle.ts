@@ -1,5 +1,5 @@
 import { CONTEXT, STATE, type Graph, type Node } from "./graph.js";
-import { diagonalColumn, diagonalProduct, merge, ones, reshaped, sums, transposed, type PlannedMatrix } from "./matrices.js";
+import { asRow, diagonalColumn, diagonalProduct, merge, ones, sums, transposed, type PlannedMatrix } from "./matrices.js";
 import { isShared, slopeOf, type Scale, type TangentInstruction, type Tangents } from "./program.js";
 
 /** A matrix of the cycle and what scales its result; where nothing does, it may be merged with the next. */
@@ -60,7 +60,7 @@ function readPath(graph: Graph): { links: Link[]; skips: Skip[] } | null {
         const factor: Scale = term.kind === "product" ? [{ kind: "value", node: term.by }] : [];
         const diagonal =
           term.kind === "dense"
-            ? reshaped(diagonalColumn(term.matrix), 1, node.width)
+            ? asRow(diagonalColumn(term.matrix))
             : term.kind === "diagonal" && term.factors
               ? term.factors
               : ones(1, node.width);
@@ -139,7 +139,7 @@ function programsOf(cycle: readonly Link[], shares: (tangents: Tangents) => bool
 /** tr(D A) = Σ_i A[i,i] D_i, a constant where nothing scales. */
 function diagonalProgram({ matrix, scale, label }: Link): CyclicProgram {
   const column = diagonalColumn(matrix);
-  if (scale.length > 0) return dotProgram(reshaped(column, 1, column.rows), scale, `the diagonal of ${matrix.name} times ${label}`);
+  if (scale.length > 0) return dotProgram(asRow(column), scale, `the diagonal of ${matrix.name} times ${label}`);
   return dotProgram(sums(column, "all"), [], `a constant, the trace of ${matrix.name}`);
 }
 

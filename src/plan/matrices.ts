@@ -1,4 +1,5 @@
 import type { Matrix } from "../model/network.js";
+import { addProduct, type Index, type Linear, type Sizes, type Walk } from "./products.js";
 
 /**
  * A matrix a plan needs: its shape is known at once, its numbers (float64 where they are computed) when first asked for.
@@ -9,7 +10,7 @@ export interface PlannedMatrix {
   readonly name: string;
   readonly rows: number;
   readonly columns: number;
-  /** Whether it is a product or a sum of others, computed on the host. */
+  /** Whether it is a product or a sum of others. */
   readonly isMerged: boolean;
   /** Whether all its numbers are known to be 1. */
   readonly isOnes: boolean;
@@ -19,10 +20,8 @@ export interface PlannedMatrix {
   readonly blocks: PlannedMatrix | null;
   /** Where its numbers stand in the network, of a weight or a bias as it is; null for what is computed or constant. */
   readonly place: MatrixPlace | null;
-  /** Multiply-adds that computing it from its operands takes, where it is a product; else 0. */
-  readonly work: number;
-  /** What it is computed of, and how a gradient of it becomes gradients of those; null where it is computed of nothing. */
-  readonly origin: Origin | null;
+  /** What it is the sum of; null where it is computed of nothing. */
+  readonly products: readonly Product[] | null;
   build(): Matrix;
   /** Gives a weight or a bias other numbers; what is computed of it follows when it is next built. */
   replace(matrix: Matrix): void;
@@ -34,10 +33,14 @@ export interface MatrixPlace {
   readonly part: number | "bias";
 }
 
-interface Origin {
-  readonly operands: readonly PlannedMatrix[];
-  /** From the gradient of the result to those of the operands, in their order; none of what only gradients are made of. */
-  readonly pullBack: (gradient: PlannedMatrix) => readonly PlannedMatrix[];
+/**
+ * result[into] += Σ_j of the product of one or two operands' entries, for all n, r, c: a product of matrices, of their entries, a sum, a
+ * transpose, all in one form, so that host and device compute, and gradients go back, by one rule.
+ */
+export interface Product {
+  readonly sizes: Sizes;
+  readonly into: Walk;
+  readonly operands: readonly (Walk & { readonly matrix: PlannedMatrix })[];
 }
 
 /** The numbers that a matrix is given by: all, or those of its blocks. */
@@ -50,26 +53,12 @@ export function blockShape({ rows, columns, blocks }: PlannedMatrix): readonly [
   return blocks ? [rows / (columns / blocks.columns), blocks.columns] : [rows, columns];
 }
 
-interface Properties {
-  readonly isMerged?: boolean;
-  readonly isOnes?: boolean;
-  readonly diagonal?: PlannedMatrix;
-  readonly blocks?: PlannedMatrix;
-  readonly place?: MatrixPlace;
-  readonly origin?: Origin;
-  readonly work?: number;
-}
+type Properties = Partial<Pick<PlannedMatrix, "isMerged" | "isOnes" | "diagonal" | "blocks" | "place" | "products">>;
 
 /** How often numbers were replaced, of any matrix: what was built before is built anew. */
 let replacements = 0;
 
-function planned(
-  name: string,
-  rows: number,
-  columns: number,
-  compute: () => Matrix,
-  { isMerged = false, isOnes = false, diagonal = null!, blocks = null!, place = null!, origin = null!, work = 0 }: Properties = {},
-): PlannedMatrix {
+function planned(name: string, rows: number, columns: number, compute: () => Matrix, properties: Properties = {}): PlannedMatrix {
   let built: Matrix | undefined;
   let builtAt = replacements;
   let own = compute;
@@ -81,7 +70,8 @@ function planned(
     own = () => matrix;
     replacements++;
   };
-  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, work, origin, build, replace };
+  const { isMerged = false, isOnes = false, diagonal = null, blocks = null, place = null, products = null } = properties;
+  return { name, rows, columns, isMerged, isOnes, diagonal, blocks, place, products, build, replace };
 }
 
 /** What was made out of some operands, by the way it was made, and what more operands lead on to. All are held weakly. */
@@ -104,74 +94,65 @@ function once(way: string, operands: readonly PlannedMatrix[], make: () => Plann
 }
 
 /** A matrix of the network as it is. */
-export function lazily(name: string, matrix: Matrix, place?: MatrixPlace): PlannedMatrix {
-  return planned(name, matrix.rows, matrix.columns, () => matrix, place && { place });
+export function lazily(name: string, matrix: Matrix, place: MatrixPlace | null = null): PlannedMatrix {
+  return planned(name, matrix.rows, matrix.columns, () => matrix, { place });
 }
 
 /** A row [1, n]. */
-export function rowOf(name: string, values: ArrayLike<number>, place?: MatrixPlace): PlannedMatrix {
+export function rowOf(name: string, values: ArrayLike<number>, place: MatrixPlace | null = null): PlannedMatrix {
   const build = (): Matrix => ({ rows: 1, columns: values.length, data: Float64Array.from(values) });
-  return planned(name, 1, values.length, build, place && { place });
+  return planned(name, 1, values.length, build, { place });
 }
 
-function computed(
+/** The sum of products, in float64. */
+export function sumOfProducts(
   name: string,
   rows: number,
   columns: number,
-  fill: (data: Float64Array<ArrayBuffer>) => void,
-  properties?: Properties,
+  products: readonly Product[],
+  properties: Properties = {},
 ): PlannedMatrix {
   const compute = (): Matrix => {
-    const data = new Float64Array(rows * columns);
-    fill(data);
+    // What only moves numbers leaves them in their type: weights in float32 take half the memory.
+    const [{ sizes, operands } = { sizes: null, operands: [] }] = products;
+    const isCopy = products.length === 1 && operands.length === 1 && sizes?.j === 1;
+    const Numbers = isCopy && operands[0]!.matrix.build().data instanceof Float32Array ? Float32Array : Float64Array;
+    const data = new Numbers(rows * columns);
+    for (const { sizes, into, operands } of products)
+      addProduct(
+        { data, columns, walk: into },
+        operands.map(({ matrix, ...walk }) => ({ ...matrix.build(), walk })),
+        sizes,
+      );
     return { rows, columns, data };
   };
-  return planned(name, rows, columns, compute, properties);
+  return planned(name, rows, columns, compute, { ...properties, products });
 }
+
+/** Each of `rows` and `columns`, where they are the result's own. */
+const ENTRIES: Walk = { row: { r: 1 }, column: { c: 1 } };
 
 /** I ⊗ A, [times rows, times columns]. */
 export function repeated(a: PlannedMatrix, times: number): PlannedMatrix {
   const { rows, columns } = a;
-  const fill = (data: Float64Array): void => {
-    const numbers = a.build().data;
-    for (let n = 0; n < times; n++) data.set(numbers, n * numbers.length);
+  const product: Product = {
+    sizes: { n: times, r: rows, c: columns, j: 1 },
+    into: { row: { n: rows, r: 1 }, column: { c: 1 } },
+    operands: [{ matrix: a, ...ENTRIES }],
   };
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [sumOfParts(gradient, times)];
-  return blockDiagonal(computed(a.name, times * rows, columns, fill, { origin: { operands: [a], pullBack } }), times);
-}
-
-/** The sum of as many matrices that lie beneath one another. */
-function sumOfParts(a: PlannedMatrix, times: number): PlannedMatrix {
-  const size = (a.rows / times) * a.columns;
-  const fill = (data: Float64Array): void => a.build().data.forEach((value, index) => (data[index % size]! += value));
-  return computed(`parts of ${a.name}`, a.rows / times, a.columns, fill, { origin: { operands: [a], pullBack: () => [] } });
+  return blockDiagonal(sumOfProducts(a.name, times * rows, columns, [product]), times);
 }
 
 /** The matrix with these blocks, which lie beneath one another. */
 function blockDiagonal(blocks: PlannedMatrix, count: number): PlannedMatrix {
-  const [rows, width, columns] = [blocks.rows, blocks.columns, count * blocks.columns];
-  const fill = (data: Float64Array): void => {
-    const numbers = blocks.build().data;
-    for (let row = 0; row < rows; row++)
-      data.set(numbers.subarray(row * width, (row + 1) * width), row * columns + Math.floor((row * count) / rows) * width);
+  const [height, width] = [blocks.rows / count, blocks.columns];
+  const product: Product = {
+    sizes: { n: count, r: height, c: width, j: 1 },
+    into: { row: { n: height, r: 1 }, column: { n: width, c: 1 } },
+    operands: [{ matrix: blocks, row: { n: height, r: 1 }, column: { c: 1 } }],
   };
   const { name, isMerged } = blocks;
-  const origin = { operands: [blocks], pullBack: (gradient: PlannedMatrix) => [blocksOf(gradient, count)] };
-  return once(`block diagonal ${count}`, [blocks], () => computed(name, rows, columns, fill, { blocks, isMerged, origin }));
-}
-
-/** The diagonal blocks of a matrix, beneath one another. */
-function blocksOf(a: PlannedMatrix, count: number): PlannedMatrix {
-  if (a.blocks && a.columns === count * a.blocks.columns) return a.blocks;
-  const [height, width] = [a.rows / count, a.columns / count];
-  const fill = (data: Float64Array): void => {
-    const numbers = a.build().data;
-    for (let row = 0; row < a.rows; row++) {
-      const from = row * a.columns + Math.floor(row / height) * width;
-      data.set(numbers.subarray(from, from + width), row * width);
-    }
-  };
-  return computed(`blocks of ${a.name}`, a.rows, width, fill, { origin: { operands: [a], pullBack: () => [] } });
+  return once(`block diagonal ${count}`, [blocks], () => sumOfProducts(name, blocks.rows, count * width, [product], { blocks, isMerged }));
 }
 
 /** How many blocks two matrices have, where both have as many; 0 otherwise. */
@@ -183,34 +164,22 @@ function commonBlocks(a: PlannedMatrix, b: PlannedMatrix): number {
 /** Aᵀ: its rows are the columns of A. */
 export function transposed(a: PlannedMatrix): PlannedMatrix {
   if (a.diagonal) return a;
-  if (a.blocks) return blockDiagonal(transposedBlocks(a.blocks, a.columns / a.blocks.columns), a.columns / a.blocks.columns);
-  return once("transposed", [a], () => {
-    const { rows, columns } = a;
-    const flip = (): Matrix => {
-      const { data } = a.build();
-      const flipped = new (data.constructor as Float64ArrayConstructor)(data.length);
-      for (let row = 0; row < rows; row++)
-        for (let column = 0; column < columns; column++) flipped[column * rows + row] = data[row * columns + column]!;
-      return { rows: columns, columns: rows, data: flipped };
-    };
-    const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [transposed(gradient)] };
-    return planned(`columns of ${a.name}`, columns, rows, flip, { origin });
-  });
+  const count = a.blocks ? a.columns / a.blocks.columns : 1;
+  return a.blocks ? blockDiagonal(transposedBlocks(a.blocks, count), count) : transposedBlocks(a, 1);
 }
 
 /** Each block of as many on its own. */
 function transposedBlocks(a: PlannedMatrix, count: number): PlannedMatrix {
   const [rows, columns] = [a.rows / count, a.columns];
-  const fill = (data: Float64Array): void =>
-    a.build().data.forEach((value, index) => {
-      const [row, column] = [Math.floor(index / columns), index % columns];
-      data[(Math.floor(row / rows) * columns + column) * rows + (row % rows)] = value;
-    });
-  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [transposedBlocks(gradient, count)] };
-  return once(`transposed blocks ${count}`, [a], () => computed(`columns of ${a.name}`, count * columns, rows, fill, { origin }));
+  const product: Product = {
+    sizes: { n: count, r: columns, c: rows, j: 1 },
+    into: { row: { n: columns, r: 1 }, column: { c: 1 } },
+    operands: [{ matrix: a, row: { n: rows, c: 1 }, column: { r: 1 } }],
+  };
+  return once(`transposed ${count}`, [a], () => sumOfProducts(`columns of ${a.name}`, count * columns, rows, [product]));
 }
 
-/** The product A B, in float64. */
+/** The product A B. */
 export function merge(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   if (a.diagonal) return scaleRows(b, a.diagonal);
   if (b.diagonal) return scaleColumns(a, b.diagonal);
@@ -220,34 +189,19 @@ export function merge(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
 
 /** The product of each block of A and that of B. */
 function mergedBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): PlannedMatrix {
-  const [rows, inner, columns] = [a.rows, a.columns, b.columns];
-  const fill = (data: Float64Array): void => {
-    const left = a.build().data;
-    const right = b.build().data;
-    for (let row = 0; row < rows; row++) {
-      const [from, to] = [row * inner, row * columns];
-      let at = Math.floor((row * count) / rows) * inner * columns;
-      let k = 0;
-      // Four rows of B at a time: a sum is then read and written for every fourth product alone, which halves the time.
-      for (; k + 3 < inner; k += 4, at += 4 * columns) {
-        const [a, b, c, d] = [left[from + k]!, left[from + k + 1]!, left[from + k + 2]!, left[from + k + 3]!];
-        for (let i = 0; i < columns; i++)
-          data[to + i]! +=
-            a * right[at + i]! + b * right[at + columns + i]! + c * right[at + 2 * columns + i]! + d * right[at + 3 * columns + i]!;
-      }
-      for (; k < inner; k++, at += columns) for (let i = 0; i < columns; i++) data[to + i]! += left[from + k]! * right[at + i]!;
-    }
+  const [height, inner, columns] = [a.rows / count, a.columns, b.columns];
+  const product: Product = {
+    sizes: { n: count, r: height, c: columns, j: inner },
+    into: { row: { n: height, r: 1 }, column: { c: 1 } },
+    operands: [
+      { matrix: a, row: { n: height, r: 1 }, column: { j: 1 } },
+      { matrix: b, row: { n: inner, j: 1 }, column: { c: 1 } },
+    ],
   };
-  // G Bᵀ and Aᵀ G.
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
-    mergedBlocks(gradient, transposedBlocks(b, count), count),
-    mergedBlocks(transposedBlocks(a, count), gradient, count),
-  ];
-  const properties = { isMerged: true, origin: { operands: [a, b], pullBack }, work: rows * inner * columns };
-  return once(`merge ${count}`, [a, b], () => computed(`${a.name} ${b.name}`, rows, columns, fill, properties));
+  return once(`merge ${count}`, [a, b], () => sumOfProducts(`${a.name} ${b.name}`, a.rows, columns, [product], { isMerged: true }));
 }
 
-/** A ∘ Bᵀ, in float64: tr(D_2 A D_1 B) = d_2ᵀ (A ∘ Bᵀ) d_1 for diagonal D. */
+/** A ∘ Bᵀ: tr(D_2 A D_1 B) = d_2ᵀ (A ∘ Bᵀ) d_1 for diagonal D. */
 export function diagonalProduct(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   const count = commonBlocks(a, b);
   return count ? blockDiagonal(productOfBlocks(a.blocks!, b.blocks!, count), count) : productOfBlocks(a, b, 1);
@@ -257,22 +211,23 @@ export function diagonalProduct(a: PlannedMatrix, b: PlannedMatrix): PlannedMatr
 function productOfBlocks(a: PlannedMatrix, b: PlannedMatrix, count: number): PlannedMatrix {
   const { rows, columns } = a;
   const height = rows / count;
-  const fill = (data: Float64Array): void => {
-    const left = a.build().data;
-    const right = b.build().data;
-    for (let row = 0; row < rows; row++) {
-      const first = Math.floor(row / height) * columns;
-      for (let column = 0; column < columns; column++)
-        data[row * columns + column] = left[row * columns + column]! * right[(first + column) * height + (row % height)]!;
-    }
+  const entries: Walk = { row: { n: height, r: 1 }, column: { c: 1 } };
+  const product: Product = {
+    sizes: { n: count, r: height, c: columns, j: 1 },
+    into: entries,
+    operands: [
+      { matrix: a, ...entries },
+      { matrix: b, row: { n: columns, c: 1 }, column: { r: 1 } },
+    ],
   };
-  // G ∘ Bᵀ and (G ∘ A)ᵀ = Gᵀ ∘ Aᵀ.
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
-    productOfBlocks(gradient, b, count),
-    productOfBlocks(transposedBlocks(gradient, count), a, count),
-  ];
-  const properties = { isMerged: true, origin: { operands: [a, b], pullBack } };
-  return once(`diagonal product ${count}`, [a, b], () => computed(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, fill, properties));
+  return once(`diagonal product ${count}`, [a, b], () =>
+    sumOfProducts(`${a.name} ∘ (${b.name})ᵀ`, rows, columns, [product], { isMerged: true }),
+  );
+}
+
+/** A as it is, as part of a sum. */
+function copyOf(a: PlannedMatrix): Product {
+  return { sizes: { n: 1, r: a.rows, c: a.columns, j: 1 }, into: ENTRIES, operands: [{ matrix: a, ...ENTRIES }] };
 }
 
 /** A + B. */
@@ -280,12 +235,8 @@ export function sum(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
   if (a.diagonal && b.diagonal) return diagonalMatrix(sum(a.diagonal, b.diagonal));
   const count = commonBlocks(a, b);
   if (count) return blockDiagonal(sum(a.blocks!, b.blocks!), count);
-  const fill = (data: Float64Array): void => {
-    const [left, right] = [a.build().data, b.build().data];
-    for (let index = 0; index < data.length; index++) data[index] = left[index]! + right[index]!;
-  };
-  const origin = { operands: [a, b], pullBack: (gradient: PlannedMatrix) => [gradient, gradient] };
-  return once("sum", [a, b], () => computed(`(${a.name} + ${b.name})`, a.rows, a.columns, fill, { isMerged: true, origin }));
+  const products = [a, b].map(copyOf);
+  return once("sum", [a, b], () => sumOfProducts(`(${a.name} + ${b.name})`, a.rows, a.columns, products, { isMerged: true }));
 }
 
 /** A diag(d): column i times d_i, for a row d [1, columns]. */
@@ -293,16 +244,13 @@ export function scaleColumns(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix 
   if (d.isOnes) return a;
   if (a.isOnes && a.rows === 1) return d;
   if (a.diagonal) return diagonalMatrix(scaleColumns(a.diagonal, d));
-  const fill = (data: Float64Array): void => {
-    const [numbers, factors] = [a.build().data, d.build().data];
-    for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[index % a.columns]!;
+  const factors = { matrix: d, row: {}, column: { c: 1 } };
+  const product: Product = {
+    sizes: { n: 1, r: a.rows, c: a.columns, j: 1 },
+    into: ENTRIES,
+    operands: [{ matrix: a, ...ENTRIES }, factors],
   };
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [
-    scaleColumns(gradient, d),
-    reshaped(rowDots(transposed(gradient), transposed(a)), 1, a.columns),
-  ];
-  const properties = { isMerged: true, origin: { operands: [a, d], pullBack } };
-  return once("scale columns", [a, d], () => computed(`${a.name} ${d.name}`, a.rows, a.columns, fill, properties));
+  return once("scale columns", [a, d], () => sumOfProducts(`${a.name} ${d.name}`, a.rows, a.columns, [product], { isMerged: true }));
 }
 
 /** diag(d) A: row i times d_i, for a row d [1, rows]. */
@@ -310,56 +258,74 @@ export function scaleRows(a: PlannedMatrix, d: PlannedMatrix): PlannedMatrix {
   if (d.isOnes) return a;
   if (a.diagonal) return diagonalMatrix(scaleColumns(d, a.diagonal));
   if (a.blocks) return blockDiagonal(scaleRows(a.blocks, d), a.columns / a.blocks.columns);
-  const fill = (data: Float64Array): void => {
-    const [numbers, factors] = [a.build().data, d.build().data];
-    for (let index = 0; index < data.length; index++) data[index] = numbers[index]! * factors[Math.floor(index / a.columns)]!;
+  const factors = { matrix: d, row: {}, column: { r: 1 } };
+  const product: Product = {
+    sizes: { n: 1, r: a.rows, c: a.columns, j: 1 },
+    into: ENTRIES,
+    operands: [{ matrix: a, ...ENTRIES }, factors],
   };
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [scaleRows(gradient, d), reshaped(rowDots(gradient, a), 1, a.rows)];
-  const properties = { isMerged: true, origin: { operands: [a, d], pullBack } };
-  return once("scale rows", [a, d], () => computed(`${d.name} ${a.name}`, a.rows, a.columns, fill, properties));
+  return once("scale rows", [a, d], () => sumOfProducts(`${d.name} ${a.name}`, a.rows, a.columns, [product], { isMerged: true }));
 }
 
 /** Σ_i A[k,i] B[k,i] as a column [rows, 1]. */
 export function rowDots(a: PlannedMatrix, b: PlannedMatrix): PlannedMatrix {
-  if (a.diagonal && b.diagonal) return reshaped(scaleColumns(a.diagonal, b.diagonal), a.rows, 1);
+  if (a.diagonal && b.diagonal) return asColumn(scaleColumns(a.diagonal, b.diagonal));
   if (a.diagonal || b.diagonal) {
     const [d, other] = a.diagonal ? [a.diagonal, b] : [b.diagonal!, a];
-    return reshaped(scaleColumns(reshaped(diagonalColumn(other), 1, a.rows), d), a.rows, 1);
+    return asColumn(scaleColumns(asRow(diagonalColumn(other)), d));
   }
-  const fill = (data: Float64Array): void => {
-    const [left, right] = [a.build().data, b.build().data];
-    for (let row = 0; row < a.rows; row++) for (let i = row * a.columns; i < (row + 1) * a.columns; i++) data[row]! += left[i]! * right[i]!;
+  const walk: Walk = { row: { r: 1 }, column: { j: 1 } };
+  const product: Product = {
+    sizes: { n: 1, r: a.rows, c: 1, j: a.columns },
+    into: ENTRIES,
+    operands: [a, b].map((matrix) => ({ matrix, ...walk })),
   };
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => [b, a].map((other) => scaleRows(other, reshaped(gradient, 1, a.rows)));
-  const origin = { operands: [a, b], pullBack };
-  return once("row dots", [a, b], () => computed(`rows of ${a.name} times ${b.name}`, a.rows, 1, fill, { origin }));
+  return once("row dots", [a, b], () => sumOfProducts(`rows of ${a.name} times ${b.name}`, a.rows, 1, [product]));
 }
 
 /** The diagonal as a column [n, 1]. */
 export function diagonalColumn(a: PlannedMatrix): PlannedMatrix {
-  if (a.diagonal) return reshaped(a.diagonal, a.rows, 1);
-  const fill = (data: Float64Array): void => {
-    const { data: numbers } = a.build();
-    for (let index = 0; index < data.length; index++) data[index] = numbers[index * a.columns + index]!;
+  if (a.diagonal) return asColumn(a.diagonal);
+  const product: Product = {
+    sizes: { n: 1, r: a.rows, c: 1, j: 1 },
+    into: ENTRIES,
+    operands: [{ matrix: a, row: { r: 1 }, column: { r: 1 } }],
   };
-  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [diagonalMatrix(reshaped(gradient, 1, a.rows))] };
-  return once("diagonal column", [a], () => computed(`diagonal of ${a.name}`, a.rows, 1, fill, { origin }));
+  return once("diagonal column", [a], () => sumOfProducts(`diagonal of ${a.name}`, a.rows, 1, [product]));
 }
 
-/** The same numbers in another shape. */
-export function reshaped(a: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
-  if (a.rows === rows && a.columns === columns) return a;
-  const reshape = (): Matrix => ({ rows, columns, data: a.build().data });
-  const origin = { operands: [a], pullBack: (gradient: PlannedMatrix) => [reshaped(gradient, a.rows, a.columns)] };
-  return once(`reshaped ${rows} ${columns}`, [a], () => planned(a.name, rows, columns, reshape, { isOnes: a.isOnes, origin }));
+/** A row [1, n] as a column [n, 1]. */
+function asColumn(a: PlannedMatrix): PlannedMatrix {
+  return turned(a, a.columns, 1);
+}
+
+/** A column [n, 1] as a row [1, n]. */
+export function asRow(a: PlannedMatrix): PlannedMatrix {
+  return turned(a, 1, a.rows);
+}
+
+function turned(a: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
+  if (a.rows === rows) return a;
+  const turn = (): Matrix => ({ rows, columns, data: a.build().data });
+  const product: Product = {
+    sizes: { n: 1, r: rows, c: columns, j: 1 },
+    into: ENTRIES,
+    operands: [{ matrix: a, row: { c: 1 }, column: { r: 1 } }],
+  };
+  return once("turned", [a], () => planned(a.name, rows, columns, turn, { isOnes: a.isOnes, products: [product] }));
 }
 
 export function ones(rows: number, columns: number): PlannedMatrix {
-  return once(`ones ${rows} ${columns}`, [], () => computed("ones", rows, columns, (data) => data.fill(1), { isOnes: true }));
+  return constant("ones", rows, columns, 1);
 }
 
 export function zeros(rows: number, columns: number): PlannedMatrix {
-  return once(`zeros ${rows} ${columns}`, [], () => computed("zeros", rows, columns, () => undefined));
+  return constant("zeros", rows, columns, 0);
+}
+
+function constant(name: string, rows: number, columns: number, value: number): PlannedMatrix {
+  const fill = (): Matrix => ({ rows, columns, data: new Float64Array(rows * columns).fill(value) });
+  return once(`${name} ${rows} ${columns}`, [], () => planned(name, rows, columns, fill, { isOnes: value === 1 }));
 }
 
 export function identity(n: number): PlannedMatrix {
@@ -369,33 +335,48 @@ export function identity(n: number): PlannedMatrix {
 /** diag(d) for a row d [1, n]. */
 function diagonalMatrix(d: PlannedMatrix): PlannedMatrix {
   const n = d.columns;
-  const fill = (data: Float64Array): void => d.build().data.forEach((value, index) => (data[index * (n + 1)] = value));
-  const origin = { operands: [d], pullBack: (gradient: PlannedMatrix) => [reshaped(diagonalColumn(gradient), 1, n)] };
-  return once("diagonal matrix", [d], () => computed(d.isOnes ? "identity" : `diag(${d.name})`, n, n, fill, { diagonal: d, origin }));
+  const product: Product = {
+    sizes: { n: 1, r: n, c: 1, j: 1 },
+    into: { row: { r: 1 }, column: { r: 1 } },
+    operands: [{ matrix: d, row: {}, column: { r: 1 } }],
+  };
+  return once("diagonal matrix", [d], () => sumOfProducts(d.isOnes ? "identity" : `diag(${d.name})`, n, n, [product], { diagonal: d }));
 }
 
 /** Sums over a matrix as one row: of each row, of each column, or of everything. */
 export function sums(a: PlannedMatrix, along: "rows" | "columns" | "all"): PlannedMatrix {
-  const { rows, columns } = a;
-  const width = along === "rows" ? rows : along === "columns" ? columns : 1;
-  const fill = (totals: Float64Array): void => {
-    const { data } = a.build();
-    for (let row = 0; row < rows; row++)
-      for (let column = 0; column < columns; column++)
-        totals[along === "rows" ? row : along === "columns" ? column : 0]! += data[row * columns + column]!;
+  if (along === "all") return sums(sums(a, "rows"), "rows");
+  const [kept, summed] = along === "rows" ? [a.rows, a.columns] : [a.columns, a.rows];
+  const product: Product = {
+    sizes: { n: 1, r: 1, c: kept, j: summed },
+    into: ENTRIES,
+    operands: [{ matrix: a, ...(along === "rows" ? { row: { c: 1 }, column: { j: 1 } } : { row: { j: 1 }, column: { c: 1 } }) }],
   };
-  const pullBack = (gradient: PlannedMatrix): PlannedMatrix[] => {
-    if (along === "rows") return [scaleRows(ones(rows, columns), gradient)];
-    if (along === "columns") return [scaleColumns(ones(rows, columns), gradient)];
-    return [merge(merge(ones(rows, 1), gradient), ones(1, columns))];
-  };
-  const origin = { operands: [a], pullBack };
-  return once(`sums of ${along}`, [a], () => computed(`sums of ${along} of ${a.name}`, 1, width, fill, { origin }));
+  return once(`sums of ${along}`, [a], () => sumOfProducts(`sums of ${along} of ${a.name}`, 1, kept, [product]));
+}
+
+/** What it is computed of. */
+function operandsOf({ products }: PlannedMatrix): readonly PlannedMatrix[] {
+  return (products ?? []).flatMap(({ operands }) => operands.map(({ matrix }) => matrix));
 }
 
 /** Whether its numbers depend on the network's: a gradient of it means something. */
-export function isTrained({ place, origin }: PlannedMatrix): boolean {
-  return place !== null || (origin !== null && origin.operands.some(isTrained));
+export function isTrained(matrix: PlannedMatrix): boolean {
+  return matrix.place !== null || operandsOf(matrix).some(isTrained);
+}
+
+/** All that these are computed of and they themselves, each once, operands first. */
+export function inOrder(matrices: Iterable<PlannedMatrix>): PlannedMatrix[] {
+  const seen = new Set<PlannedMatrix>();
+  const order: PlannedMatrix[] = [];
+  const visit = (matrix: PlannedMatrix): void => {
+    if (seen.has(matrix)) return;
+    seen.add(matrix);
+    operandsOf(matrix).forEach(visit);
+    order.push(matrix);
+  };
+  for (const matrix of matrices) visit(matrix);
+  return order;
 }
 
 /**
@@ -404,40 +385,54 @@ export function isTrained({ place, origin }: PlannedMatrix): boolean {
  * @param gradients by the matrix, which may be computed or a weight itself
  */
 export function pullBack(gradients: ReadonlyMap<PlannedMatrix, PlannedMatrix>): Map<PlannedMatrix, PlannedMatrix> {
-  const order: PlannedMatrix[] = [];
-  const seen = new Set<PlannedMatrix>();
-  const visit = (matrix: PlannedMatrix): void => {
-    if (seen.has(matrix)) return;
-    seen.add(matrix);
-    matrix.origin?.operands.forEach(visit);
-    order.push(matrix);
-  };
-  for (const matrix of gradients.keys()) visit(matrix);
-  const sums = new Map(gradients);
-  for (const matrix of order.toReversed()) {
-    const gradient = sums.get(matrix);
-    if (!gradient || !matrix.origin) continue;
-    const { operands } = matrix.origin;
-    for (const [index, part] of matrix.origin.pullBack(gradient).entries()) {
-      const operand = operands[index]!;
-      if (!isTrained(operand)) continue;
-      const before = sums.get(operand);
-      sums.set(operand, before ? sum(before, part) : part);
-    }
+  const parts = new Map<PlannedMatrix, Product[]>();
+  const found = new Map<PlannedMatrix, PlannedMatrix>();
+  for (const matrix of inOrder(gradients.keys()).toReversed()) {
+    const own = gradients.get(matrix);
+    const of = parts.get(matrix) ?? [];
+    if (!own && of.length === 0) continue;
+    const { name, rows, columns, products, place } = matrix;
+    const gradient =
+      own && of.length === 0 ? own : sumOfProducts(`gradient of ${name}`, rows, columns, [...(own ? [copyOf(own)] : []), ...of]);
+    if (place) found.set(matrix, gradient);
+    for (const product of products ?? [])
+      product.operands.forEach((operand, index) => {
+        if (!isTrained(operand.matrix)) return;
+        let into = parts.get(operand.matrix);
+        if (!into) parts.set(operand.matrix, (into = []));
+        into.push(reversed(product, index, gradient));
+      });
   }
-  return new Map([...sums].filter(([matrix]) => matrix.place !== null));
+  return found;
 }
 
-/** Multiply-adds of all products that lead to these matrices, each once. */
-export function workOf(matrices: Iterable<PlannedMatrix>): number {
-  const seen = new Set<PlannedMatrix>();
-  let total = 0;
-  const visit = (matrix: PlannedMatrix): void => {
-    if (seen.has(matrix)) return;
-    seen.add(matrix);
-    total += matrix.work;
-    matrix.origin?.operands.forEach(visit);
+/** What the gradient of a product adds to that of one operand: the product of the gradient and the other operand. */
+function reversed({ sizes, into, operands }: Product, index: number, gradient: PlannedMatrix): Product {
+  const { row, column } = operands[index]!;
+  const lost = (Object.keys(sizes) as Index[]).filter((each) => sizes[each] > 1 && !row[each] && !column[each]);
+  if (lost.length > 1) throw new TypeError(`the entries of an operand are read over ${lost.join(" and ")}; one alone can be summed up`);
+  // What the operand does not depend on is summed up in place of j, and what runs over its entries is not.
+  const summed = lost[0] ?? (["c", "r", "n", "j"] as const).find((each) => sizes[each] === 1) ?? "j";
+  const swap = (of: Linear): Linear => ({ ...of, j: of[summed] ?? 0, [summed]: of.j ?? 0 });
+  const moved = (walk: Walk): Walk => (summed === "j" ? walk : { row: swap(walk.row), column: swap(walk.column) });
+  return {
+    sizes: { ...sizes, j: sizes[summed], [summed]: sizes.j },
+    into: moved({ row, column }),
+    operands: [
+      { matrix: gradient, ...moved(into) },
+      ...operands.toSpliced(index, 1).map(({ matrix, ...walk }) => ({ matrix, ...moved(walk) })),
+    ],
   };
-  for (const matrix of matrices) visit(matrix);
-  return total;
+}
+
+/** Multiply-adds of all products of matrices that lead to these, each once. */
+export function workOf(matrices: Iterable<PlannedMatrix>): number {
+  return inOrder(matrices).reduce(
+    (sum, { products }) => sum + (products ?? []).reduce((total, product) => total + multiplyAddsOf(product), 0),
+    0,
+  );
+}
+
+function multiplyAddsOf({ sizes: { n, r, c, j }, operands }: Product): number {
+  return operands.length > 1 && j > 1 ? n * r * c * j : 0;
 }
