@@ -1,9 +1,9 @@
 import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
-import { Constants, Matrices, Scratch, USAGE } from "./gpu/buffers.js";
-import { encodeSteps } from "./gpu/encode.js";
-import { asGpuError, checked, DeviceWatch, whenFailed } from "./gpu/errors.js";
+import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
+import { checkTarget, Encoder, type Recording } from "./gpu/encoder.js";
+import { checked, DeviceWatch } from "./gpu/errors.js";
 import { Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
@@ -13,10 +13,14 @@ import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import {
   readEncodeOptions,
+  readEncodeVjpOptions,
   readFieldOptions,
+  readReserveVjpOptions,
   usualRows,
   type EncodeOptions,
+  type EncodeVjpOptions,
   type ReserveOptions,
+  type ReserveVjpOptions,
   type VectorFieldOptions,
 } from "./fieldOptions.js";
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
@@ -31,8 +35,8 @@ import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type 
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
-import { capacityOf, scheduleChunk } from "./schedule/capacity.js";
-import { matricesOf, type Chunk, type Route, type ScheduleLimits, type Variant } from "./schedule/steps.js";
+import { scheduleParameterGradient } from "./schedule/parameters.js";
+import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
@@ -59,13 +63,12 @@ export class VectorField implements Field<Float32Array> {
   private readonly plans = new Recent<string, Plan>(MOST_PLANS);
   private readonly pipelines: Pipelines;
   private readonly matrices: Matrices;
-  /** Of evaluate, jvp and vjp; encode's live as long as the field, since its commands may be submitted at any time. */
+  /** Of evaluate, jvp and vjp. */
   private readonly scratch: Scratch;
   private readonly constants: Constants;
   private readonly readback: Readback;
   private readonly turns = new Turns();
-  private readonly encodeScratch: Scratch;
-  private readonly encodeConstants: Constants;
+  private readonly encoder: Encoder;
 
   private constructor(
     private readonly device: GPUDevice,
@@ -83,8 +86,7 @@ export class VectorField implements Field<Float32Array> {
     this.scratch = new Scratch(device, label, false);
     this.constants = new Constants(device, label, false);
     this.readback = new Readback(device, label);
-    this.encodeScratch = new Scratch(device, `${label} encode`, true);
-    this.encodeConstants = new Constants(device, `${label} encode`, true);
+    this.encoder = new Encoder(device, label);
   }
 
   /** The network as it was given, or as it is since the last update. */
@@ -265,42 +267,40 @@ export class VectorField implements Field<Float32Array> {
    */
   encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
     this.checkUsable();
-    if (typeof target !== "object" || target === null || !("dispatchWorkgroups" in target || "beginComputePass" in target))
-      throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
-    const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (numbers) =>
-      this.encodeConstants.get("context", numbers, USAGE.STORAGE),
-    );
+    checkTarget(target);
+    const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const { count } = options;
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
     const planOptions: PlanOptions = { ...options, outputs, contextPer };
     readRunOptions(planOptions);
     const plan = this.planFor(planOptions);
     if (count === 0) return;
-
-    const sharesBuffers = new Set(Object.values(buffers)).size < Object.values(buffers).length;
-    const route: Route = { to: "device", outer: rows, sharesBuffers };
+    const route = routeTo(rows, buffers);
     // One dispatch may not read a buffer and write it, nor write one twice.
-    const variant = sharesBuffers ? this.tuner.plain : this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
-    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const capacity = capacityOf(plan, limits, route, variant);
-    const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
-    try {
-      for (let first = 0; first < count; first += capacity.points) {
-        const points = Math.min(capacity.points, count - first);
-        const chunk = scheduleChunk(plan, runParametersOf(options), first, points, capacity, limits, route, variant);
-        // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
-        if (!this.isReserved(chunk))
-          whenFailed(
-            this.device,
-            () => this.makeEncodeBuffers(chunk),
-            () => this.forgetEncoded(),
-          );
-        const resources = { ...this.shared(), scratch: this.encodeScratch, constants: this.encodeConstants, outer: buffers };
-        for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
-      }
-    } finally {
-      if (pass !== target) pass.end();
-    }
+    const variant = route.sharesBuffers ? this.tuner.plain : this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
+    const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
+    this.encoder.record(target, recording, buffers, this.shared());
+  }
+
+  /**
+   * Records the gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)) as {@link VectorField.vjp} computes it, for cotangents and into results
+   * in the caller's buffers, all float32; nothing is submitted or read back. What `gradients` names is written over: for the points
+   * [count, d], for the context [count, c] (or [c] where one serves all), for all parameters one flat array as `parameterLayout` has it.
+   * The sums over points are float32 here.
+   *
+   * Rows of a point with a NaN or an infinity in it, in its context or its cotangents, become NaN, and so do all sums over the points.
+   * Kernels that no earlier call, and no {@link VectorField.reserveVjp}, has compiled are compiled while the caller waits. Else as
+   * {@link VectorField.encode}.
+   *
+   * @throws InputError, PlanError, LimitError, DeviceLostError at once; WebGPU's own errors go to the device's error scopes.
+   */
+  encodeVjp(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeVjpOptions): void {
+    this.checkUsable();
+    checkTarget(target);
+    const { rows, buffers, wanted } = readEncodeVjpOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
+    const plan = this.gradientPlan(options, wanted);
+    const recording = this.gradientRecording(plan, options.count, routeTo(rows, buffers), options);
+    this.encoder.record(target, recording, buffers, this.shared());
   }
 
   /**
@@ -317,18 +317,23 @@ export class VectorField implements Field<Float32Array> {
     readRunOptions(planOptions);
     const plan = this.planFor(planOptions);
     if (count === 0) return;
-    const limits = { ...this.limits(), multiplyAddsPerSubmit: Infinity };
-    const route: Route = { to: "device", outer: usualRows(this.network, options), sharesBuffers: false };
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
     const variant = this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
-    const capacity = capacityOf(plan, limits, route, variant);
-    const chunk = scheduleChunk(plan, runParametersOf(options), 0, Math.min(capacity.points, count), capacity, limits, route, variant);
-    try {
-      await this.watch.guard(checked(this.device, this.label, () => this.makeEncodeBuffers(chunk)));
-    } catch (error) {
-      this.forgetEncoded();
-      throw asGpuError(this.label, error);
-    }
+    const route = routeTo(usualRows(this.network, options), {});
+    await this.encoder.reserve({ plan, parameters: runParametersOf(options), variant, count, route, after: null }, this.shared());
+  }
+
+  /**
+   * The same for {@link VectorField.encodeVjp}, whose kernels it compiles. Name what decides the plan: what gradients are for (`wrt`,
+   * default the points), which cotangents come (default both), which outputs beside them (default none), and as for reserve.
+   * @throws InputError, PlanError, LimitError, GpuError (out of memory among it), DeviceLostError.
+   */
+  async reserveVjp(count: number, options: ReserveVjpOptions = {}): Promise<void> {
+    this.checkUsable();
+    checkCount(count, 0);
+    const { rows, wanted } = readReserveVjpOptions(this.network, options);
+    const plan = this.gradientPlan(options, wanted);
+    await this.encoder.reserve(this.gradientRecording(plan, count, routeTo(rows, {}), options), this.shared());
   }
 
   /**
@@ -383,24 +388,16 @@ export class VectorField implements Field<Float32Array> {
   /** Frees the field's buffers; the device stays the caller's. Later calls reject. */
   destroy(): void {
     this.destroyed = true;
-    for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encodeScratch, this.encodeConstants])
-      buffers.destroy();
+    for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encoder]) buffers.destroy();
   }
 
-  /** Scratch and matrices of a chunk for encode; where the former and what other plans left exceed the budget together, the latter goes. */
-  private makeEncodeBuffers(chunk: Chunk): void {
-    if (this.encodeScratch.bytesWith(chunk.scratch) > this.memoryBudget) this.encodeScratch.forget();
-    this.encodeScratch.reserve(chunk.scratch);
-    for (const { matrix, layout } of matricesOf(chunk)) this.matrices.get(matrix, layout);
-  }
-
-  private isReserved(chunk: Chunk): boolean {
-    return this.encodeScratch.has(chunk.scratch) && matricesOf(chunk).every(({ matrix, layout }) => this.matrices.has(matrix, layout));
-  }
-
-  /** After an error a buffer may be one that WebGPU could not make. */
-  private forgetEncoded(): void {
-    for (const buffers of [this.encodeScratch, this.encodeConstants, this.matrices]) buffers.forget();
+  private gradientRecording(plan: GradientPlan, count: number, route: Recording["route"], options: PlanOptions): Recording {
+    const { plain: variant } = this.tuner;
+    const parameters = runParametersOf(options);
+    const after = route.outer["gradient of parameters"]
+      ? (limits: ScheduleLimits) => scheduleParameterGradient(plan, this.own, count, limits, route, variant)
+      : null;
+    return { plan, parameters, variant, count, route, after };
   }
 
   private checkUsable(): void {
@@ -448,4 +445,9 @@ export class VectorField implements Field<Float32Array> {
     const checkUsable = (): void => this.checkUsable();
     return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, limits: this.limits(), checkUsable };
   }
+}
+
+function routeTo(rows: Recording["route"]["outer"], buffers: Partial<Record<OuterName, GPUBuffer>>): Recording["route"] {
+  const all = Object.values(buffers);
+  return { to: "device", outer: rows, sharesBuffers: new Set(all).size < all.length };
 }

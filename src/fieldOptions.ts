@@ -1,8 +1,9 @@
 import { InputError, quote } from "./errors.js";
 import type { Store } from "./gpu/store.js";
-import { checkCount, checkObject, readBuffer, readEncodeContext, type BufferRows } from "./inputs.js";
+import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, WRT, type BufferRows, type Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
-import type { PlanOptions } from "./plan/options.js";
+import { parameterLayout } from "./model/parameters.js";
+import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 
@@ -53,6 +54,48 @@ export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" 
   readonly method?: Method | "auto" | undefined;
 }
 
+/** What {@link VectorField.encodeVjp} reads and writes: buffers of the caller, in float32, with usage STORAGE. */
+export interface EncodeVjpOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer"> {
+  /** [count, d], stride d unless given. */
+  readonly points: BufferRows;
+  /** How many points. */
+  readonly count: number;
+  /** [count, c] in a buffer (stride c unless given, 0: one row for all); or one vector for all points. */
+  readonly context?: BufferRows | number | ArrayLike<number> | undefined;
+  /** What the results are weighed with; at least one. */
+  readonly cotangents: {
+    /** ∂L/∂f, [count, d], stride d unless given. */
+    readonly value?: BufferRows | undefined;
+    /** ∂L/∂(∇·f), [count], stride 1 unless given; or one number for all points. */
+    readonly divergence?: BufferRows | number | undefined;
+  };
+  /** Receive what L's gradient is taken for; at least one. */
+  readonly gradients: {
+    /** [count, d], stride d unless given. */
+    readonly points?: BufferRows | undefined;
+    /** [count, c], stride c unless given; [c], the sum over the points, where one context serves all. */
+    readonly context?: BufferRows | undefined;
+    /** All tensors in one array, as `parameterLayout` has them. */
+    readonly parameters?: BufferRows | undefined;
+  };
+  /** Receives f(x), [count, d], stride d unless given. */
+  readonly value?: BufferRows | undefined;
+  /** Receives the divergence, [count], stride 1 unless given. */
+  readonly divergence?: BufferRows | undefined;
+  /** Whose trace is differentiated: an exact one or "hutchinson". Default "auto". */
+  readonly method?: Method | "auto" | undefined;
+}
+
+/** What decides the plan of a later encodeVjp. */
+export interface ReserveVjpOptions extends Pick<PlanOptions, "method" | "chunkSize" | "probes" | "seed" | "probesPer" | "contextPer"> {
+  /** What gradients will be taken for. Default the points alone. */
+  readonly wrt?: readonly Wrt[] | undefined;
+  /** Which cotangents will come. Default both. */
+  readonly cotangents?: readonly ("value" | "divergence")[] | undefined;
+  /** What will be given beside the gradients. Default nothing. */
+  readonly outputs?: readonly ("value" | "divergence")[] | undefined;
+}
+
 /** What decides the plan of a later encode. */
 export interface ReserveOptions extends PlanOptions {}
 
@@ -88,22 +131,31 @@ interface EncodeBuffers {
   readonly outputs: readonly Output[];
 }
 
+/** Puts numbers that were given as they are into a buffer. */
+type Upload = (name: string, numbers: Float32Array<ArrayBuffer>) => GPUBuffer;
+
 /**
  * @param upload puts the numbers of a context into a buffer.
  * @throws InputError where a buffer is missing, of the wrong usage or too small.
  */
-export function readEncodeOptions(
-  network: Network,
-  options: EncodeOptions,
-  upload: (numbers: Float32Array<ArrayBuffer>) => GPUBuffer,
-): EncodeBuffers {
+export function readEncodeOptions(network: Network, options: EncodeOptions, upload: Upload): EncodeBuffers {
+  const { rows, buffers, add } = readEncodeInputs(network, options, upload);
+  const outputs = ENCODED.filter((name) => options[name] !== undefined);
+  if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
+  for (const name of outputs) add(name, options[name]!);
+  return { rows, buffers, outputs };
+}
+
+/** Points and context, and what adds other buffers to them. */
+function readEncodeInputs(network: Network, options: Pick<EncodeOptions, "points" | "count" | "context">, upload: Upload) {
   checkObject("options", options);
   const { count, points } = options;
   checkCount(count, 0);
   const rows: Partial<Record<OuterName, OuterRows>> = {};
   const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
-  const add = (name: OuterName, given: BufferRows): void => {
-    const { buffer, offset, stride } = readBuffer(name, given, widthOf(network, name), count);
+  /** @param rowCount 1 for one row, whatever the points. */
+  const add = (name: OuterName, given: BufferRows, width = widthOf(network, name), rowCount = count): void => {
+    const { buffer, offset, stride } = readBuffer(name, given, width, rowCount);
     rows[name] = { offset, stride };
     buffers[name] = buffer;
   };
@@ -111,11 +163,76 @@ export function readEncodeOptions(
   add("points", points);
   const context = readEncodeContext(options.context, network.contextSize);
   if (context && "rows" in context) add("context", context.rows);
-  else if (context && count > 0) add("context", { buffer: upload(context.numbers), stride: 0 });
-  const outputs = ENCODED.filter((name) => options[name] !== undefined);
-  if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
+  else if (context && count > 0) add("context", { buffer: upload("context", context.numbers), stride: 0 });
+  return { rows, buffers, add };
+}
+
+/** What a gradient is asked for in buffers. */
+interface GradientBuffers extends Omit<EncodeBuffers, "outputs"> {
+  readonly wanted: {
+    readonly wrt: readonly Wrt[];
+    readonly value: boolean;
+    readonly divergence: boolean;
+    readonly outputs: readonly ("value" | "divergence")[];
+    readonly contextPer: "point" | "batch";
+  };
+}
+
+/** @throws InputError where a buffer is missing, of the wrong usage or too small; PlanError. */
+export function readEncodeVjpOptions(network: Network, options: EncodeVjpOptions, upload: Upload): GradientBuffers {
+  const { rows, buffers, add } = readEncodeInputs(network, options, upload);
+  readRunOptions({ ...options, outputs: ["divergence"] });
+  const { cotangents, gradients } = options;
+  checkObject("cotangents", cotangents);
+  checkObject("gradients", gradients);
+  if (cotangents.value == null && cotangents.divergence == null)
+    throw new InputError("cotangents has neither value nor divergence; expected at least one");
+  if (cotangents.value != null) add("value cotangent", cotangents.value);
+  if (typeof cotangents.divergence === "number") {
+    const numbers = Float32Array.of(cotangents.divergence);
+    add("divergence cotangent", { buffer: upload("divergence cotangent", numbers) }, 1, 1);
+    rows["divergence cotangent"] = { offset: 0, stride: 0 };
+  } else if (cotangents.divergence != null) add("divergence cotangent", cotangents.divergence);
+  const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
+  const wrt = readWrt(
+    WRT.filter((each) => gradients[each] != null),
+    network.contextSize,
+  );
+  for (const each of wrt) {
+    const name = `gradient of ${each}` as const;
+    const isOne = each === "parameters" || (each === "context" && contextPer === "batch");
+    if (!isOne) add(name, gradients[each]!);
+    else {
+      add(name, gradients[each]!, each === "parameters" ? parameterLayout(network).size : network.contextSize, 1);
+      rows[name] = { ...rows[name]!, stride: 0 };
+    }
+  }
+  const outputs = readVjpOutputs((["value", "divergence"] as const).filter((name) => options[name] != null));
   for (const name of outputs) add(name, options[name]!);
-  return { rows, buffers, outputs };
+  const given = { value: cotangents.value != null, divergence: cotangents.divergence != null };
+  return { rows, buffers, wanted: { wrt, ...given, outputs, contextPer } };
+}
+
+/** The same for buffers that come later, whose rows lie as they do where nothing else is said. @throws InputError, PlanError. */
+export function readReserveVjpOptions(network: Network, options: ReserveVjpOptions): Omit<GradientBuffers, "buffers"> {
+  checkObject("options", options);
+  const { contextPer = "batch", cotangents = ["value", "divergence"] } = options;
+  readRunOptions({ ...options, outputs: ["divergence"] });
+  const given = readVjpOutputs(cotangents, "cotangents");
+  if (given.length === 0) throw new InputError("cotangents is []; expected value, divergence or both");
+  const outputs = readVjpOutputs(options.outputs);
+  const wrt = readWrt(options.wrt, network.contextSize);
+  const names: OuterName[] = [
+    "points",
+    ...given.map((each) => `${each} cotangent` as const),
+    ...wrt.map((each) => `gradient of ${each}` as const),
+  ];
+  if (network.contextSize > 0) names.push("context");
+  const isOne = (name: OuterName): boolean => name === "gradient of parameters" || (name.endsWith("context") && contextPer === "batch");
+  const rows = Object.fromEntries(
+    [...names, ...outputs].map((name) => [name, { offset: 0, stride: isOne(name) ? 0 : widthOf(network, name) }]),
+  );
+  return { rows, wanted: { wrt, value: given.includes("value"), divergence: given.includes("divergence"), outputs, contextPer } };
 }
 
 /** Rows as they lie where nothing else is said, for reserve: one context for all points unless each has its own. */
@@ -125,5 +242,6 @@ export function usualRows(network: Network, { contextPer }: ReserveOptions): Par
 }
 
 function widthOf({ stateSize, contextSize }: Network, name: OuterName): number {
-  return name === "context" ? contextSize : name === "divergence" ? 1 : stateSize;
+  if (name.endsWith("context")) return contextSize;
+  return name.startsWith("divergence") ? 1 : stateSize;
 }

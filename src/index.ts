@@ -15,7 +15,7 @@ export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, Limit
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
-export type { EncodeOptions, ReserveOptions, VectorFieldOptions } from "./fieldOptions.js";
+export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";
 export { activationNames, type Activation } from "./model/activation.js";

@@ -51,7 +51,7 @@ export interface DivergenceCotangent {
   readonly shared: boolean;
 }
 
-const WRT: readonly Wrt[] = ["points", "context", "parameters"];
+export const WRT: readonly Wrt[] = ["points", "context", "parameters"];
 
 /** @throws InputError where something else is asked for. */
 export function readWrt(given: readonly Wrt[] | undefined, contextSize: number): readonly Wrt[] {

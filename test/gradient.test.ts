@@ -15,7 +15,7 @@ import {
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints, weightOf } from "./fields.js";
-import { allOf, expectGradient, expectVjp, loadGradient } from "./gradients.js";
+import { allOf, encodedVjp, expectGradient, expectVjp, loadGradient } from "./gradients.js";
 import { Draw } from "./numbers/draw.js";
 import { drawNetwork, type Palette } from "./numbers/networks.js";
 
@@ -48,7 +48,10 @@ describe.each(names)("gradients of %s are PyTorch's", (name) => {
     const field = await VectorField.create(device, network);
     const result = await field.vjp(points, cotangents, { ...options, method });
     // Frequencies of 30 multiply what rounding moves the phase by.
-    check(result, name.startsWith("sin30") ? 1e-4 : 1e-5);
+    const tolerance = name.startsWith("sin30") ? 1e-4 : 1e-5;
+    check(result, tolerance);
+    const { value, divergence } = cotangents as Record<"value" | "divergence", Float64Array>;
+    check((await encodedVjp(device, field, points, { value, divergence }, { ...options, method })) as never, tolerance);
     field.destroy();
   });
 });
@@ -149,7 +152,8 @@ test("the GPU's gradient is that of float64, for random chains and graphs by eve
         const expected = vjpReference(network, points, cotangents, options);
         const largest = Math.max(...Object.values(expected.parameters!).flatMap(({ data }) => Array.from(data, Math.abs)), 1);
         if (!(largest < 1e4)) return;
-        const result = await field.vjp(points, cotangents, { ...options, chunkSize: (seed % 3) + 1 });
+        const given = { ...options, chunkSize: (seed % 3) + 1 };
+        const results = [await field.vjp(points, cotangents, given), await encodedVjp(device, field, points, cotangents, given)];
         // What cancels within a small tensor errs by what it is made of: compared with the largest of all.
         const noise = 2e-5 * Math.max(1, largest);
         const near = (actual: ArrayLike<number>, target: ArrayLike<number>, label: string): void => {
@@ -157,11 +161,13 @@ test("the GPU's gradient is that of float64, for random chains and graphs by eve
           for (let i = 0; i < target.length; i++)
             if (!(Math.abs(actual[i]! - target[i]!) <= noise)) expect.fail(`${label}[${i}] is ${actual[i]}; expected ${target[i]}`);
         };
-        near(result.points!, expected.points!, "points");
-        if (context) near(result.context!, expected.context!, "context");
-        for (const [name, { data }] of Object.entries(expected.parameters!)) near(result.parameters![name]!.data, data, name);
-        near(result.value!, expected.value!, "value");
-        near(result.divergence!, expected.divergence!, "divergence");
+        for (const result of results) {
+          near(result.points!, expected.points!, "points");
+          if (context) near(result.context!, expected.context!, "context");
+          for (const [name, { data }] of Object.entries(expected.parameters!)) near(result.parameters![name]!.data, data, name);
+          near(result.value!, expected.value!, "value");
+          near(result.divergence!, expected.divergence!, "divergence");
+        }
       } catch (error) {
         if (!(error instanceof PlanError)) throw error;
         expect(method).toBe("cyclic");

@@ -1,9 +1,12 @@
 import { readFileSync } from "node:fs";
 import { expect } from "vitest";
+import type { VectorField } from "../src/field.js";
+import type { EncodeVjpOptions } from "../src/fieldOptions.js";
 import type { Cotangents, Wrt } from "../src/inputs.js";
 import type { Network } from "../src/model/network.js";
-import type { Parameter } from "../src/model/parameters.js";
+import { parameterLayout, type Parameter } from "../src/model/parameters.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
+import { makeBuffer, readBuffer } from "./buffers.js";
 import { loadModel, loadVector, modelNames } from "./fields.js";
 
 /** Gradients of a network by PyTorch's double backward in float64, and what they are taken at. */
@@ -98,4 +101,52 @@ export function expectVjp(actual: AnyVjp, expected: AnyVjp, relative: number, la
 /** All that a network has gradients for. */
 export function allOf({ contextSize }: Network): readonly Wrt[] {
   return ["points", ...(contextSize > 0 ? (["context"] as const) : []), "parameters"];
+}
+
+/** What encodeVjp leaves in buffers, by names as vjp gives it. */
+export async function encodedVjp(
+  device: GPUDevice,
+  field: VectorField,
+  points: ArrayLike<number>,
+  cotangents: { readonly value?: ArrayLike<number> | undefined; readonly divergence?: ArrayLike<number> | number | undefined },
+  options: {
+    readonly context?: ArrayLike<number> | undefined;
+    readonly wrt: readonly Wrt[];
+    readonly outputs?: readonly ("value" | "divergence")[];
+  } & Pick<EncodeVjpOptions, "method" | "chunkSize" | "probes" | "seed" | "probesPer">,
+): Promise<Required<AnyVjp> & { readonly value: Float32Array; readonly divergence: Float32Array }> {
+  const { wrt, outputs = [], context, ...planOptions } = options;
+  const { stateSize: d, contextSize: c } = field.network;
+  const count = points.length / d;
+  const buffer = (numbers: ArrayLike<number>): GPUBuffer => makeBuffer(device, Float32Array.from(numbers));
+  const layout = parameterLayout(field.network);
+  const ofPoints = context !== undefined && context.length !== c;
+  const sizes = { points: count * d, context: ofPoints ? count * c : c, parameters: layout.size };
+  // What is there before is written over.
+  const gradients = Object.fromEntries(wrt.map((each) => [each, makeBuffer(device, sizes[each])])) as Partial<Record<Wrt, GPUBuffer>>;
+  const beside = Object.fromEntries(outputs.map((each) => [each, makeBuffer(device, each === "value" ? count * d : count)]));
+  const { value, divergence } = cotangents;
+  const encoder = device.createCommandEncoder();
+  field.encodeVjp(encoder, {
+    ...planOptions,
+    ...beside,
+    points: buffer(points),
+    count,
+    ...(context && { context: ofPoints ? buffer(context) : context }),
+    cotangents: {
+      ...(value && { value: buffer(value) }),
+      ...(divergence !== undefined && { divergence: typeof divergence === "number" ? divergence : buffer(divergence) }),
+    },
+    gradients,
+  });
+  device.queue.submit([encoder.finish()]);
+  const all = Object.entries({ ...gradients, ...beside }) as [Wrt | "value" | "divergence", GPUBuffer][];
+  const read = new Map<string, Float32Array>();
+  for (const [name, each] of all) read.set(name, await readBuffer(device, each));
+  const flat = read.get("parameters");
+  const parameters = layout.tensors.map(({ name, shape, offset }) => {
+    const size = shape.reduce((product, n) => product * n, 1);
+    return [name, { shape, data: flat?.slice(offset, offset + size) }];
+  });
+  return { ...Object.fromEntries(read), ...(flat && { parameters: Object.fromEntries(parameters) }) } as never;
 }

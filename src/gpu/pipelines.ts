@@ -46,11 +46,15 @@ export class Pipelines {
     return this.find(kernel.source) !== undefined;
   }
 
-  /** A pipeline that compile() has already given. */
+  /** The kernel's pipeline, compiled while the caller waits where nobody has before: errors go to the device's error scopes. */
   get(kernel: Kernel): GPUComputePipeline {
-    const pipeline = this.find(kernel.source);
-    if (!pipeline) throw new GpuError(`kernel ${kernel.label} is not compiled`);
-    return pipeline;
+    const { source } = kernel;
+    return this.find(source) ?? this.recent.get(source, () => this.device.createComputePipeline(descriptorOf(this.device, kernel)));
+  }
+
+  /** Those beside the plain ones are asked for anew. */
+  forget(): void {
+    this.recent.clear();
   }
 
   private find(source: string): GPUComputePipeline | undefined {
@@ -59,24 +63,13 @@ export class Pipelines {
 }
 
 async function create(device: GPUDevice, kernel: Kernel): Promise<GPUComputePipeline> {
-  const label = `deldot ${kernel.label}`;
+  const label = labelOf(kernel);
   let module: GPUShaderModule | undefined;
   try {
     return await checked(device, label, () => {
-      module = device.createShaderModule({ label, code: kernel.source });
-      const buffers: GPUBufferBindingType[] = [
-        "uniform",
-        ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access]),
-      ];
-      const layout = device.createBindGroupLayout({
-        label,
-        entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } })),
-      });
-      const created = device.createComputePipelineAsync({
-        label,
-        layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
-        compute: { module, entryPoint: "main" },
-      });
+      const descriptor = descriptorOf(device, kernel);
+      module = descriptor.compute.module;
+      const created = device.createComputePipelineAsync(descriptor);
       // An error scope may report first; then nobody waits for this one.
       created.catch(() => undefined);
       return created;
@@ -87,6 +80,25 @@ async function create(device: GPUDevice, kernel: Kernel): Promise<GPUComputePipe
       { cause: error },
     );
   }
+}
+
+function labelOf(kernel: Kernel): string {
+  return `deldot ${kernel.label}`;
+}
+
+function descriptorOf(device: GPUDevice, kernel: Kernel): GPUComputePipelineDescriptor {
+  const label = labelOf(kernel);
+  const module = device.createShaderModule({ label, code: kernel.source });
+  const buffers: GPUBufferBindingType[] = ["uniform", ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access])];
+  const layout = device.createBindGroupLayout({
+    label,
+    entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } })),
+  });
+  return {
+    label,
+    layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+    compute: { module, entryPoint: "main" },
+  };
 }
 
 const BINDING_TYPES = { read: "read-only-storage", read_write: "storage", uniform: "uniform" } as const;

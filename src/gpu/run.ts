@@ -142,7 +142,7 @@ function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): vo
 }
 
 /** Kernels of other variants than the plain one are compiled when they are first needed. */
-async function compileKernels({ submissions }: Chunk, { pipelines, watch }: Shared): Promise<void> {
+export async function compileKernels({ submissions }: Chunk, { pipelines, watch }: Shared): Promise<void> {
   const kernels = new Set(submissions.flatMap(({ steps }) => steps.map(kernelOf)));
   await watch.guard(Promise.all([...kernels].map((kernel) => pipelines.compile(kernel))));
 }

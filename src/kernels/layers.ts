@@ -16,6 +16,8 @@ import productContracted from "../../shaders/lib/product_contracted.wgsl?raw";
 import productStored from "../../shaders/lib/product_stored.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
 import tangents from "../../shaders/lib/tangents.wgsl?raw";
+import mark from "../../shaders/mark.wgsl?raw";
+import multiply from "../../shaders/multiply.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
 import normFold from "../../shaders/norm_fold.wgsl?raw";
 import normTangent from "../../shaders/norm_tangent.wgsl?raw";
@@ -44,6 +46,8 @@ const TEXTS: Record<KernelName, string> = {
   fold,
   outer,
   norm_fold: normFold,
+  mark,
+  multiply,
   contract,
   dot,
   diagonal,
@@ -55,7 +59,7 @@ const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry:
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
 /** Those that gradients alone run; they are compiled when a gradient is first asked for. */
-const OF_GRADIENTS: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold"]);
+const OF_GRADIENTS: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold", "mark", "multiply"]);
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 

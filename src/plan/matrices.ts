@@ -130,7 +130,7 @@ export function sumOfProducts(
 }
 
 /** Each of `rows` and `columns`, where they are the result's own. */
-const ENTRIES: Walk = { row: { r: 1 }, column: { c: 1 } };
+export const ENTRIES: Walk = { row: { r: 1 }, column: { c: 1 } };
 
 /** I ⊗ A, [times rows, times columns]. */
 export function repeated(a: PlannedMatrix, times: number): PlannedMatrix {

@@ -76,11 +76,11 @@ function readOutputs(given: readonly Output[] | undefined): readonly Output[] {
 }
 
 /** What a gradient gives beside itself: none, value, divergence or both. @throws PlanError. */
-export function readVjpOutputs(given: readonly Output[] | undefined): readonly Extract<Output, "value" | "divergence">[] {
+export function readVjpOutputs(given: readonly Output[] | undefined, what = "outputs"): readonly Extract<Output, "value" | "divergence">[] {
   const all = ["value", "divergence"] as const;
   const wanted: readonly Output[] = given ?? [];
   if (!Array.isArray(wanted) || !wanted.every((output) => all.includes(output)))
-    throw new PlanError(`outputs is ${quote(wanted)}; expected a list out of ${all.map((output) => `"${output}"`).join(", ")}`);
+    throw new PlanError(`${what} is ${quote(wanted)}; expected a list out of ${all.map((output) => `"${output}"`).join(", ")}`);
   return all.filter((output) => wanted.includes(output));
 }
 

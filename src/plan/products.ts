@@ -15,9 +15,9 @@ export interface Walk {
 /** How far each runs. */
 export type Sizes = Readonly<Record<Index, number>>;
 
-/** How far an index moves through the numbers of a matrix, `pitch` to a row. */
-export function strideOf({ row, column }: Walk, index: Index | "first", pitch: number): number {
-  return (row[index] ?? 0) * pitch + (column[index] ?? 0);
+/** How far an index moves through the numbers of a matrix whose rows and columns are so far apart. */
+export function strideOf({ row, column }: Walk, index: Index | "first", rowStride: number, columnStride = 1): number {
+  return (row[index] ?? 0) * rowStride + (column[index] ?? 0) * columnStride;
 }
 
 /** Numbers of a matrix, and which of them are meant. */

@@ -1,9 +1,12 @@
 import { inputsOf } from "../plan/adjoint.js";
+import { ENTRIES } from "../plan/matrices.js";
+import type { Output } from "../plan/outputs.js";
 import type { GradientPlan } from "../plan/plan.js";
 import type { AdjointInstruction, OuterSum, Register, Rows } from "../plan/program.js";
 import { inverseDeviationName, UNMOVED, valueName } from "./forward.js";
+import { fill, inRows, multiply, type Lying } from "./products.js";
 import { asBits, quads, Slots } from "./recorder.js";
-import type { Binding, Read } from "./steps.js";
+import type { Binding, OuterName, Read } from "./steps.js";
 import { TangentPass, TangentSteps } from "./tangents.js";
 
 /** Sums over points are cut into so many parts that about this many invocations work on one, and at most into 64. */
@@ -17,12 +20,15 @@ export class AdjointSteps extends TangentSteps {
   private readonly slots = new Slots("adjoint");
   private readonly names = new Map<number, string>();
 
-  /** What the host reads of it: the adjoints of points and contexts, and the sums. */
+  /** @returns what the host reads of it: the adjoints of points and contexts, and the sums. To the caller's buffers go the former. */
   writeGradient(plan: GradientPlan): Read[] {
     const { before, tangents, after, registers, sums, points, context } = plan.adjoint;
     for (const { index } of registers) this.names.set(index, `register ${index}`);
     // Every register stays, so that what is read back after other steps is still there.
     for (const register of registers) this.chunk.scratch(this.names.get(register.index)!, this.floatsOf(register, plan));
+    const { route, request } = this.chunk;
+    // In the caller's buffers sums of earlier points stand already.
+    if (route.to === "device" && request.first > 0) for (const sum of sums) this.begun.add(sum);
     if (plan.outputs.includes("divergence")) this.chunk.scratch("terms", this.chunk.count * plan.tangents);
     const single = this.passOf(plan, 0, 1);
     this.section(plan, before, single);
@@ -34,12 +40,78 @@ export class AdjointSteps extends TangentSteps {
     }
     this.section(plan, after, single);
     for (const sum of sums) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
+    if (route.to === "device") {
+      this.marks();
+      this.leave("gradient of points", points);
+      this.leave("gradient of context", context);
+      return [];
+    }
     const reads: Read[] = [];
     if (points) reads.push(this.readOf("points", points, plan));
     if (context) reads.push(this.readOf("context", context, plan));
     for (const sum of sums)
       reads.push({ what: "sum", scratch: sumName(sum), width: sum.matrix.rows * sum.columns, isSum: true, first: sum.index, columns: 0 });
     return reads;
+  }
+
+  /** Marks points with what is not finite, and adds the marks up. */
+  private marks(): void {
+    const { chunk } = this;
+    const { stateSize: d, contextSize: c } = chunk.graph;
+    if (chunk.route.to !== "device") return;
+    const widths = { points: d, context: c, "value cotangent": d, "divergence cotangent": 1 } as const;
+    const marks = chunk.scratch(MARKS, 4 * chunk.count);
+    let adds = 0;
+    for (const [name, width] of Object.entries(widths) as [keyof typeof widths, number][]) {
+      if (!chunk.route.outer[name]) continue;
+      const { binding, offset, stride } = chunk.outer(name, width);
+      chunk.add({
+        label: `mark what is not finite in the ${name}`,
+        kernel: "mark",
+        parameters: { rows: chunk.count, width, offset, stride, notANumber: asBits(NaN), adds },
+        bindings: { given: binding, marks },
+        invocations: chunk.count,
+      });
+      adds = 1;
+    }
+    const parts = partsOf(1, 1);
+    const binding = chunk.scratch("parts of the marks", parts);
+    this.sumOver({ binding, parts }, null, { binding: marks, width: 1, first: 0, adds: chunk.request.first > 0 });
+    this.addUp({ binding, parts }, 1, null, MARK_OF_ALL);
+  }
+
+  /** Into the caller's buffer, with the marks: a gradient, zeros where nothing reaches what it is for. */
+  private leave(name: "gradient of points" | "gradient of context", register: Register | null): void {
+    const { chunk } = this;
+    if (chunk.route.to !== "device" || !chunk.route.outer[name]) return;
+    const width = name === "gradient of points" ? chunk.graph.stateSize : chunk.graph.contextSize;
+    const into = chunk.outer(name, width);
+    // One row for all is a sum, to which later points add.
+    const isShared = into.stride === 0;
+    const rows = isShared ? 1 : chunk.count;
+    const lying = inRows(into.binding, into.stride, into.offset);
+    const adds = isShared && chunk.request.first > 0;
+    if (register) {
+      const from = inRows(this.bindingOf(register), 4 * quads(register.width));
+      const sizes = { n: 1, r: rows, c: width, j: 1 };
+      multiply(chunk, `leave the ${name}`, { sizes, into: ENTRIES }, lying, [{ ...ENTRIES, lying: from }], adds);
+    } else if (!adds) fill(chunk, `leave the ${name}`, rows, width, lying);
+    this.addMarks(name, lying, rows, width, isShared);
+  }
+
+  /** In the caller's buffer, of points that are not finite. */
+  markOutput(name: Output): void {
+    const width = name === "value" ? this.chunk.graph.stateSize : 1;
+    const { binding, offset, stride } = this.chunk.outer(name as OuterName, width);
+    this.addMarks(name as OuterName, inRows(binding, stride, offset), this.chunk.count, width, false);
+  }
+
+  /** NaN into the rows of marked points; into all that sums over points, where one of them is marked. */
+  private addMarks(name: OuterName, into: Lying, rows: number, width: number, isSum: boolean): void {
+    const mark = this.chunk.scratch(isSum ? MARK_OF_ALL : MARKS, 0);
+    const sizes = { n: 1, r: rows, c: width, j: 1 };
+    const operand = { row: { r: 1 }, column: {}, lying: inRows(mark, 4) };
+    multiply(this.chunk, `mark the ${name}`, { sizes, into: ENTRIES }, into, [operand], true);
   }
 
   private readOf(what: "points" | "context", register: Register, plan: GradientPlan): Read {
@@ -290,7 +362,11 @@ export class AdjointSteps extends TangentSteps {
   }
 }
 
-const sumName = (sum: OuterSum): string => `gradient ${sum.index}`;
+/** NaN for each point that is not finite, 4 floats apart, and for all if there is one. */
+const MARKS = "marks";
+export const MARK_OF_ALL = "mark of all points";
+
+export const sumName = (sum: OuterSum): string => `gradient ${sum.index}`;
 
 /** The same for any number of points, so that memory grows with them by a constant. */
 function partsOf(height: number, width: number): number {

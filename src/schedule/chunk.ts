@@ -20,10 +20,12 @@ export function buildChunk(request: ChunkRequest): Chunk {
   const value = wantsValue ? chunk.valueAddress() : null;
   const forward = new ForwardSteps(chunk);
   const reads: Read[] = [];
+  let adjointSteps: AdjointSteps | null = null;
   if (plan.kind === "gradient") {
     const { adjoint } = plan;
     forward.run(adjoint.forward, UNMOVED, value, readsOfAdjoint([...adjoint.before, ...adjoint.tangents, ...adjoint.after]).values);
-    reads.push(...new AdjointSteps(chunk, forward).writeGradient(plan));
+    adjointSteps = new AdjointSteps(chunk, forward);
+    reads.push(...adjointSteps.writeGradient(plan));
   } else if (plan.kind === "trace") {
     const tangents = tangentsOf(plan.instructions);
     forward.run(forwardOf(plan.instructions), UNMOVED, value, readsOf(tangents).values);
@@ -35,6 +37,7 @@ export function buildChunk(request: ChunkRequest): Chunk {
   if (wantsValue && route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
   if (plan.method === "jvp") reads.push({ what: "tangent", scratch: "tangent", width: graph.stateSize, first: 0, columns: 0 });
   else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));
+  if (adjointSteps && route.to === "device") for (const output of plan.outputs) adjointSteps.markOutput(output);
   return chunk.finish(reads);
 }
 

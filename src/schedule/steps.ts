@@ -18,7 +18,8 @@ export interface ScheduleLimits {
 /** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
-  | ("value" | "divergence" | "diagonal");
+  | ("value" | "divergence" | "diagonal")
+  | ("gradient of points" | "gradient of context" | "gradient of parameters");
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
 export interface OuterRows {
@@ -41,7 +42,7 @@ export type Binding =
 export type KernelName =
   | ("gather" | "probes" | "primal" | "combine" | "norm")
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
-  | ("fold" | "outer" | "norm_fold")
+  | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
   | ("diagonal" | "difference" | "reduce");
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */

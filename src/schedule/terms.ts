@@ -27,6 +27,7 @@ export function reduceTerms(chunk: ChunkRecorder): Read[] {
   const terms = chunk.scratch("terms", count * width);
   const diagonal = plan.kind === "difference" || (plan.kind === "trace" && plan.diagonal);
   const estimates = plan.kind === "trace" && plan.probesPer !== null;
+  const share = plan.kind === "gradient" ? plan.share : estimates ? 1 / width : 1;
   if (route.to === "host") {
     if (!plan.outputs.includes("divergence") && !plan.outputs.includes("diagonal")) return [];
     if (diagonal || estimates || width <= PARTIAL_SUMS) return [{ what: "terms", scratch: "terms", width, first: 0, columns: 0 }];
@@ -35,7 +36,7 @@ export function reduceTerms(chunk: ChunkRecorder): Read[] {
     return [{ what: "terms", scratch: "partial sums", width: PARTIAL_SUMS, first: 0, columns: 0 }];
   }
   if (plan.outputs.includes("diagonal")) recordSums(chunk, terms, width, width, chunk.outer("diagonal", width));
-  if (plan.outputs.includes("divergence")) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), estimates ? 1 / width : 1);
+  if (plan.outputs.includes("divergence")) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), share);
   return [];
 }
 

@@ -1,0 +1,57 @@
+import type { Network } from "../model/network.js";
+import { inOrder, type PlannedMatrix } from "../plan/matrices.js";
+import { parameterGradient, sumPlaceholders } from "../plan/parameters.js";
+import type { GradientPlan } from "../plan/plan.js";
+import { MARK_OF_ALL, sumName } from "./adjoint.js";
+import { inRows, multiply, ProductSteps, uploaded } from "./products.js";
+import { ChunkRecorder, type ChunkRequest } from "./recorder.js";
+import type { Chunk, Route, ScheduleLimits, Variant } from "./steps.js";
+
+/** The last chunk of each plan: encodeVjp is often called alike, step by step. */
+const lastChunks = new WeakMap<GradientPlan, { readonly key: string; readonly chunk: Chunk }>();
+
+/** The steps that follow the last of `count` points. */
+export function scheduleParameterGradient(
+  plan: GradientPlan,
+  network: Network,
+  count: number,
+  limits: ScheduleLimits,
+  route: Route,
+  variant: Variant,
+): Chunk {
+  const key = JSON.stringify([count > 0, limits, route]);
+  const last = lastChunks.get(plan);
+  if (last?.key === key) return last.chunk;
+  const parameters = { seed: 0, step: 0 };
+  const request = { plan, parameters, first: 0, count: Math.min(count, 1), tangentsAtOnce: 1, limits, route, variant };
+  const chunk = buildParameterGradient(request, plan, network);
+  lastChunks.set(plan, { key, chunk });
+  return chunk;
+}
+
+/** What follows the last points of a gradient in the caller's buffers: that of the parameters, out of the sums over all points. */
+function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, network: Network): Chunk {
+  const chunk = new ChunkRecorder(request);
+  const placeholders = sumPlaceholders(plan.adjoint.sums);
+  const sums = new Map(plan.adjoint.sums.map((sum) => [placeholders.get(sum.matrix), sum]));
+  // Without points there are no sums.
+  const gradient = parameterGradient(network, request.count > 0 ? placeholders : new Map());
+  const ofSums = new Set<PlannedMatrix>();
+  for (const matrix of inOrder([gradient]))
+    if (sums.has(matrix) || matrix.products?.some(({ operands }) => operands.some((operand) => ofSums.has(operand.matrix))))
+      ofSums.add(matrix);
+  const steps = new ProductSteps(chunk, (matrix) => {
+    const sum = sums.get(matrix);
+    if (sum) return inRows(chunk.scratch(sumName(sum), matrix.rows * sum.columns), sum.columns);
+    return ofSums.has(matrix) ? null : uploaded(matrix);
+  });
+  const { binding, offset } = chunk.outer("gradient of parameters", gradient.columns);
+  const into = inRows(binding, 0, offset);
+  steps.write(gradient, into);
+  if (request.count > 0) {
+    const mark = { row: {}, column: {}, lying: inRows(chunk.scratch(MARK_OF_ALL, 1), 0) };
+    const sizes = { n: 1, r: 1, c: gradient.columns, j: 1 };
+    multiply(chunk, "mark what is not finite", { sizes, into: { row: {}, column: { c: 1 } } }, into, [mark], true);
+  }
+  return chunk.finish([]);
+}
