@@ -3,7 +3,7 @@ import { kernelOf } from "../kernels/layers.js";
 import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
-import { matricesOf, type Chunk, type OuterName, type Route, type ScheduleLimits, type Variant } from "../schedule/steps.js";
+import { matricesOf, type Chunk, type OuterName, type Route, type ScheduleLimits, type Step, type Variant } from "../schedule/steps.js";
 import { Constants, Scratch, USAGE } from "./buffers.js";
 import { encodeSteps } from "./encode.js";
 import { asGpuError, checked, whenFailed } from "./errors.js";
@@ -45,19 +45,19 @@ export class Encoder {
     outer: Partial<Record<OuterName, GPUBuffer>>,
     shared: Shared,
   ): void {
+    const chunks = chunksOf(recording, shared);
+    if (chunks.length === 0) return;
+    // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
+    if (!this.isReserved(chunks, shared))
+      whenFailed(
+        this.device,
+        () => this.makeBuffers(chunks, shared),
+        () => this.forget(shared),
+      );
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
+    const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
     try {
-      for (const chunk of chunksOf(recording, shared)) {
-        // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
-        if (!this.isReserved(chunk, shared))
-          whenFailed(
-            this.device,
-            () => this.makeBuffers(chunk, shared),
-            () => this.forget(shared),
-          );
-        const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
-        for (const { steps } of chunk.submissions) encodeSteps(pass, steps, resources);
-      }
+      for (const { submissions } of chunks) for (const { steps } of submissions) encodeSteps(pass, steps, resources);
     } finally {
       if (pass !== target) pass.end();
     }
@@ -65,32 +65,30 @@ export class Encoder {
 
   /** Makes all that the commands will name. @throws LimitError, GpuError. */
   async reserve(recording: Recording, shared: Shared): Promise<void> {
-    // The largest comes first.
-    const [largest] = chunksOf({ ...recording, after: null }, shared);
-    const [after] = chunksOf({ ...recording, count: 0 }, shared);
-    const wanted = [largest, after].filter((chunk) => chunk !== undefined);
-    for (const chunk of wanted) await compileKernels(chunk, shared);
+    const chunks = chunksOf(recording, shared);
+    for (const chunk of chunks) await compileKernels(chunk, shared);
     try {
-      await shared.watch.guard(checked(this.device, this.label, () => wanted.forEach((chunk) => this.makeBuffers(chunk, shared))));
+      await shared.watch.guard(checked(this.device, this.label, () => this.makeBuffers(chunks, shared)));
     } catch (error) {
       this.forget(shared);
       throw asGpuError(this.label, error);
     }
   }
 
-  /** Scratch and matrices of a chunk; where the former and what other plans left exceed the budget together, the latter goes. */
-  private makeBuffers(chunk: Chunk, { limits, matrices, pipelines }: Shared): void {
-    if (this.scratch.bytesWith(chunk.scratch) > limits.memoryBudget) this.scratch.forget();
-    this.scratch.reserve(chunk.scratch);
-    for (const { matrix, layout } of matricesOf(chunk)) matrices.get(matrix, layout);
-    for (const { steps } of chunk.submissions) for (const step of steps) pipelines.get(kernelOf(step));
+  /** Scratch and matrices; where the former and what other plans left exceed the budget together, the latter goes. */
+  private makeBuffers(chunks: readonly Chunk[], { limits, matrices, pipelines }: Shared): void {
+    const scratch = scratchOf(chunks);
+    if (this.scratch.bytesWith(scratch) > limits.memoryBudget) this.scratch.forget();
+    this.scratch.reserve(scratch);
+    for (const { matrix, layout } of chunks.flatMap(matricesOf)) matrices.get(matrix, layout);
+    for (const step of stepsOf(chunks)) pipelines.get(kernelOf(step));
   }
 
-  private isReserved(chunk: Chunk, { matrices, pipelines }: Shared): boolean {
+  private isReserved(chunks: readonly Chunk[], { matrices, pipelines }: Shared): boolean {
     return (
-      this.scratch.has(chunk.scratch) &&
-      matricesOf(chunk).every(({ matrix, layout }) => matrices.has(matrix, layout)) &&
-      chunk.submissions.every(({ steps }) => steps.every((step) => pipelines.has(kernelOf(step))))
+      this.scratch.has(scratchOf(chunks)) &&
+      chunks.flatMap(matricesOf).every(({ matrix, layout }) => matrices.has(matrix, layout)) &&
+      stepsOf(chunks).every((step) => pipelines.has(kernelOf(step)))
     );
   }
 
@@ -111,13 +109,29 @@ export function checkTarget(target: GPUCommandEncoder | GPUComputePassEncoder): 
     throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
 }
 
-function* chunksOf({ plan, parameters, variant, count, route, after }: Recording, shared: Shared): Generator<Chunk> {
+/** All of a recording: later chunks go on with what earlier ones have left in scratch. */
+function chunksOf({ plan, parameters, variant, count, route, after }: Recording, shared: Shared): Chunk[] {
   // How long a submission runs is the caller's business.
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
+  const chunks: Chunk[] = [];
   if (count > 0) {
     const capacity = capacityOf(plan, limits, route, variant);
     for (let first = 0; first < count; first += capacity.points)
-      yield scheduleChunk(plan, parameters, first, Math.min(capacity.points, count - first), capacity, limits, route, variant);
+      chunks.push(scheduleChunk(plan, parameters, first, Math.min(capacity.points, count - first), capacity, limits, route, variant));
   }
-  if (after) yield after(limits);
+  if (after) chunks.push(after(limits));
+  return chunks;
+}
+
+/** Bytes of each scratch buffer. */
+function scratchOf(chunks: readonly Chunk[]): ReadonlyMap<string, number> {
+  const [only, ...others] = chunks;
+  if (others.length === 0) return only!.scratch;
+  const most = new Map(only!.scratch);
+  for (const { scratch } of others) for (const [name, bytes] of scratch) most.set(name, Math.max(bytes, most.get(name) ?? 0));
+  return most;
+}
+
+function stepsOf(chunks: readonly Chunk[]): readonly Step[] {
+  return chunks.flatMap(({ submissions }) => submissions.flatMap(({ steps }) => steps));
 }

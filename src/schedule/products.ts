@@ -32,30 +32,35 @@ export function multiply(
   operands: readonly (Walk & { readonly lying: Lying })[],
   adds: boolean,
 ): void {
-  const stridesOf = (walk: Walk, { first, rowStride, columnStride }: Lying): Record<"first" | "n" | "r" | "c" | "j", number> => {
-    const stride = (index: "first" | "n" | "r" | "c" | "j"): number => strideOf(walk, index, rowStride, columnStride);
-    return { first: first + stride("first"), n: stride("n"), r: stride("r"), c: stride("c"), j: stride("j") };
-  };
   const one = { row: {}, column: {}, lying: uploaded(onesRow(1)) };
-  const given = [operands[0]!, operands[1] ?? one].map(({ lying, ...walk }) => ({ binding: lying.binding, ...stridesOf(walk, lying) }));
+  const [first, second] = [operands[0]!, operands[1] ?? one];
   // The kernel is fast where the first knows nothing of c, and the second nothing of r.
-  if (given[0]!.c !== 0 || given[1]!.r !== 0) given.reverse();
-  const [a, b] = given as [(typeof given)[0], (typeof given)[0]];
-  const out = stridesOf(walk, into);
+  const isTurned = stridesOf(first, first.lying).c !== 0 || stridesOf(second, second.lying).r !== 0;
+  const [a, b] = isTurned ? [second, first] : [first, second];
   chunk.add({
     label,
     kernel: "multiply",
     parameters: {
-      ...{ sizeN: sizes.n, sizeR: sizes.r, sizeC: sizes.c, sizeJ: sizes.j },
-      ...{ outFirst: out.first, outN: out.n, outR: out.r, outC: out.c },
-      ...{ aFirst: a.first, aN: a.n, aR: a.r, aC: a.c, aJ: a.j },
-      ...{ bFirst: b.first, bN: b.n, bR: b.r, bC: b.c, bJ: b.j },
+      ...prefixed("size", sizes),
+      ...prefixed("out", stridesOf(walk, into)),
+      ...prefixed("a", stridesOf(a, a.lying)),
+      ...prefixed("b", stridesOf(b, b.lying)),
       adds: adds ? 1 : 0,
     },
-    bindings: { a: a.binding, b: b.binding, out: into.binding },
+    bindings: { a: a.lying.binding, b: b.lying.binding, out: into.binding },
     invocations: sizes.n * quads(sizes.r) * quads(sizes.c),
     multiplyAdds: sizes.n * sizes.r * sizes.c * sizes.j,
   });
+}
+
+function stridesOf(walk: Walk, { first, rowStride, columnStride }: Lying): Record<"first" | "n" | "r" | "c" | "j", number> {
+  const stride = (index: "first" | "n" | "r" | "c" | "j"): number => strideOf(walk, index, rowStride, columnStride);
+  return { first: first + stride("first"), n: stride("n"), r: stride("r"), c: stride("c"), j: stride("j") };
+}
+
+/** Names of parameters, as in aFirst. */
+function prefixed(prefix: string, numbers: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, value]) => [prefix + name[0]!.toUpperCase() + name.slice(1), value]));
 }
 
 /** Writes the steps that compute planned matrices out of others. */
