@@ -4,12 +4,12 @@ import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
 import { checkTarget, Encoder, type Recording } from "./gpu/encoder.js";
 import { checked, DeviceWatch } from "./gpu/errors.js";
-import { Gradients } from "./gpu/gradients.js";
+import { Gradients, HOST_WORK } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { allocate, Results } from "./gpu/results.js";
-import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
+import { Gate, run, runAlone, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import {
   readEncodeOptions,
@@ -35,6 +35,7 @@ import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type 
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
+import { scheduleMatrices } from "./schedule/products.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
@@ -242,14 +243,17 @@ export class VectorField implements Field<Float32Array> {
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
     const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
-    await this.gate.pass(() => run(job, { ...inputs, context }, this.shared(), runOptions, take));
-    results.finish(inputs.nonFinite);
+    const parameters = await this.gate.pass(async () => {
+      await run(job, { ...inputs, context }, this.shared(), runOptions, take);
+      results.finish(inputs.nonFinite);
+      return wrt.includes("parameters") ? results.parameters(this.shared(), job.variant, this.own) : null;
+    });
     return {
       method: plan.method,
       shape: inputs.shape,
       ...(results.points && { points: results.points }),
       ...(results.context && { context: results.context }),
-      ...(wrt.includes("parameters") && { parameters: results.parameters() }),
+      ...(parameters && { parameters }),
       ...(results.value && { value: results.value }),
       ...(results.divergence && { divergence: results.divergence }),
     } as Vjp<W, O>;
@@ -338,7 +342,7 @@ export class VectorField implements Field<Float32Array> {
 
   /**
    * Gives weights and biases other numbers, by the names of {@link parametersOf}; those left out stay as they are. Nothing is compiled or
-   * planned anew: the buffers are written, and merged matrices computed on the host (h² d multiply-adds for two hidden layers). Calls that
+   * planned anew: the buffers are written, and merged matrices computed anew (h² d multiply-adds for two hidden layers), where that is much work on the device, in float32. Calls that
    * run are waited for, later ones see the new numbers, and so do commands of encode that are submitted later. After it plans run layer
    * by layer, since fused kernels have their weights in buffers of their own.
    *
@@ -356,7 +360,10 @@ export class VectorField implements Field<Float32Array> {
         const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
         matrix.replace({ rows, columns, data: numbers });
       }
-      await this.watch.guard(checked(this.device, this.label, () => this.matrices.rewrite()));
+      const computed = await this.watch.guard(checked(this.device, this.label, () => this.matrices.rewrite(HOST_WORK)));
+      if (computed.length === 0) return;
+      const limits = { ...this.limits(), multiplyAddsPerSubmit: this.pace.multiplyAddsPerSubmit };
+      await runAlone(scheduleMatrices(computed, limits), [], this.shared(), () => undefined);
     });
   }
 

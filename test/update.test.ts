@@ -5,7 +5,7 @@ import { makeBuffer, readBuffer } from "./buffers.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints } from "./fields.js";
-import { allOf, expectVjp } from "./gradients.js";
+import { allOf, encodedVjp, expectVjp } from "./gradients.js";
 
 let device: GPUDevice;
 let close: () => Promise<void>;
@@ -99,4 +99,40 @@ test("a call that runs ends with the old weights, a later one has the new", asyn
   expectClose(a.value, truths[0]!, truths[0]!.map(Math.abs));
   expectClose(b.value, truths[1]!, truths[1]!.map(Math.abs));
   field.destroy();
+});
+
+test("merged matrices that take much work are computed on the device, and are right", async () => {
+  const make = (seed: number) => randomMlp({ seed, widths: [64, 200, 200, 64], activation: "tanh" }).network;
+  const [before, after] = [make(1), make(2)];
+  const points = randomPoints(3, 20, 64);
+  const wrt = allOf(before);
+  for (const kernels of ["auto", "layers 8x8"]) {
+    const field = await VectorField.create(device, before, { kernels });
+    await field.evaluate(points);
+    await field.vjp(points, { divergence: 1 }, { wrt });
+    const dispatched: string[] = [];
+    const createBindGroup = device.createBindGroup.bind(device);
+    device.createBindGroup = (descriptor) => (dispatched.push(descriptor.label ?? ""), createBindGroup(descriptor));
+    await field.update(parametersOf(after));
+    device.createBindGroup = createBindGroup;
+    expect(dispatched.some((label) => label.includes("∘"))).toBe(true);
+    const truth = evaluateReference(after, points, { outputs: ["value", "divergence"] });
+    const { diagonal } = evaluateReference(after, points, { outputs: ["diagonal"] });
+    const scale = truth.divergence!.map((_, b) => diagonal!.subarray(b * 64, (b + 1) * 64).reduce((sum, x) => sum + Math.abs(x), 0));
+    for (const method of ["auto", "cyclic", "tangent"] as const)
+      expectClose((await field.evaluate(points, { method })).divergence, truth.divergence!, scale, { label: `${kernels} ${method}` });
+    const expected = vjpReference(after, points, { divergence: 1, value: points }, { wrt });
+    const cotangents = { divergence: 1, value: points };
+    expectVjp(await field.vjp(points, cotangents, { wrt }), expected, 1e-5, kernels);
+    expectVjp(await encodedVjp(device, field, points, cotangents, { wrt }), expected, 1e-5, `${kernels}, encoded`);
+    // In a second update too, whose matrices are all there.
+    await field.update(parametersOf(before));
+    expectVjp(
+      await encodedVjp(device, field, points, cotangents, { wrt }),
+      vjpReference(before, points, cotangents, { wrt }),
+      1e-5,
+      `${kernels}, again`,
+    );
+    field.destroy();
+  }
 });

@@ -1,7 +1,7 @@
 import { LimitError } from "../errors.js";
 import { halves } from "../model/float16.js";
-import { blockShape, isTrained, type PlannedMatrix } from "../plan/matrices.js";
-import type { MatrixLayout } from "../schedule/steps.js";
+import { blockShape, isTrained, workOf, type PlannedMatrix } from "../plan/matrices.js";
+import type { Binding, MatrixLayout } from "../schedule/steps.js";
 import { bandOf, bandStart } from "../schedule/tile.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
@@ -87,12 +87,22 @@ export class Matrices {
     return buffer;
   }
 
-  /** Writes what depends on weights that were replaced, in place. */
-  rewrite(): void {
-    for (const [matrix, layouts] of this.buffers)
-      if (isTrained(matrix))
-        for (const [layout, buffer] of Object.entries(layouts) as [MatrixLayout, GPUBuffer][])
-          this.device.queue.writeBuffer(buffer, 0, numbersOf(matrix, layout));
+  /**
+   * Writes what depends on weights that were replaced, in place.
+   * @returns what products of more than `work` multiply-adds lead to: the device's to compute, in place too.
+   */
+  rewrite(work: number): Extract<Binding, { kind: "matrix" }>[] {
+    const all = [...this.buffers].filter(([matrix]) => isTrained(matrix));
+    // Kernels that compute know nothing of bands, nor of float16.
+    const isComputable = (matrix: PlannedMatrix, layout: MatrixLayout): boolean =>
+      layout !== "half product" && matrix.blocks === null && workOf([matrix]) > 0;
+    const isMuch = workOf(all.map(([matrix]) => matrix)) > work;
+    const computed: Extract<Binding, { kind: "matrix" }>[] = [];
+    for (const [matrix, layouts] of all)
+      for (const [layout, buffer] of Object.entries(layouts) as [MatrixLayout, GPUBuffer][])
+        if (isMuch && isComputable(matrix, layout)) computed.push({ kind: "matrix", matrix, layout });
+        else this.device.queue.writeBuffer(buffer, 0, numbersOf(matrix, layout));
+    return computed;
   }
 
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */

@@ -1,11 +1,18 @@
 import type { Wrt } from "../inputs.js";
 import type { Network } from "../model/network.js";
-import { gatherTensors, type Parameter } from "../model/parameters.js";
-import { lazily, pullBack, type PlannedMatrix } from "../plan/matrices.js";
+import { parameterLayout, type Parameter } from "../model/parameters.js";
+import { lazily, workOf, type PlannedMatrix } from "../plan/matrices.js";
+import { parameterGradient } from "../plan/parameters.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
-import type { Read } from "../schedule/steps.js";
+import { sumName } from "../schedule/adjoint.js";
+import { scheduleParameterGradient } from "../schedule/parameters.js";
+import type { Read, Variant } from "../schedule/steps.js";
 import { allocate } from "./results.js";
+import { runAlone, type Shared } from "./run.js";
+
+/** Multiply-adds of products that the host does sooner than it hears of a device. */
+export const HOST_WORK: number = 2 ** 21;
 
 /** The arrays that a gradient gives back, filled piece by piece; sums over the points of a chunk are added up in float64. */
 export class Gradients {
@@ -82,25 +89,42 @@ export class Gradients {
     }
   }
 
-  /** Gradients of the network's tensors: of what the plan's matrices were computed of. */
-  parameters(): Record<string, Parameter> {
-    const gradients = new Map<PlannedMatrix, PlannedMatrix>();
-    for (const { index, matrix, columns: padded } of this.plan.adjoint.sums) {
-      const numbers = this.sums.get(index);
-      if (!numbers) continue;
-      const { rows, columns } = matrix;
-      const data = new Float64Array(rows * columns);
-      for (let row = 0; row < rows; row++) data.set(numbers.subarray(row * padded, row * padded + columns), row * columns);
-      gradients.set(matrix, lazily(`gradient of ${matrix.name}`, { rows, columns, data }));
+  /**
+   * Gradients of the network's tensors, through what the plan's matrices were computed of: on the host, in float64, or where that is much
+   * work on the device.
+   */
+  async parameters(shared: Shared, variant: Variant, own: Network): Promise<Record<string, Parameter>> {
+    const { tensors, size } = parameterLayout(this.network);
+    let flat: Float32Array | Float64Array = new Float32Array(size);
+    if (this.isSpoilt) flat.fill(NaN);
+    else if (this.sums.size > 0) {
+      const gradient = parameterGradient(own, this.matrices());
+      if (workOf([gradient]) <= HOST_WORK) flat = gradient.build().data;
+      else {
+        const limits = { ...shared.limits, multiplyAddsPerSubmit: shared.pace.multiplyAddsPerSubmit };
+        const route = { to: "host", sharedContext: true } as const;
+        const uploads = this.plan.adjoint.sums.map((sum) => [sumName(sum), Float32Array.from(this.sums.get(sum.index)!)] as const);
+        await runAlone(scheduleParameterGradient(this.plan, own, 1, limits, route, variant), uploads, shared, (data) => flat.set(data));
+      }
     }
-    const ofPlaces = new Map<string, ArrayLike<number>>();
-    for (const [{ place }, gradient] of pullBack(gradients)) ofPlaces.set(`${place!.operation} ${place!.part}`, gradient.build().data);
-    const tensors = gatherTensors(this.network, (operation, part) => ofPlaces.get(`${operation} ${part}`));
     return Object.fromEntries(
-      Object.entries(tensors).map(([name, { data, shape }]) => [
-        name,
-        { data: this.isSpoilt ? new Float32Array(data.length).fill(NaN) : Float32Array.from(data), shape },
-      ]),
+      tensors.map(({ name, shape, offset }) => {
+        const length = shape.reduce((product, n) => product * n, 1);
+        return [name, { data: Float32Array.from(flat.subarray(offset, offset + length)), shape }];
+      }),
+    );
+  }
+
+  /** The sums over the points, by the matrix whose gradient they are. */
+  private matrices(): Map<PlannedMatrix, PlannedMatrix> {
+    return new Map(
+      this.plan.adjoint.sums.map(({ index, matrix, columns: padded }) => {
+        const numbers = this.sums.get(index)!;
+        const { rows, columns } = matrix;
+        const data = new Float64Array(rows * columns);
+        for (let row = 0; row < rows; row++) data.set(numbers.subarray(row * padded, row * padded + columns), row * columns);
+        return [matrix, lazily(`gradient of ${matrix.name}`, { rows, columns, data })];
+      }),
     );
   }
 }

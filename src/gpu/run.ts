@@ -90,7 +90,7 @@ export async function run(
   options: RunOptions & { readonly multiplyAddsPerSubmit?: number | undefined },
   take: Take,
 ): Promise<void> {
-  const { turns, watch, pace, limits } = shared;
+  const { pace, limits } = shared;
   const { count: total } = inputs;
   const runs = inputs.context ? inputs.context.runs : [0];
   const starts = runs ?? [0];
@@ -98,7 +98,7 @@ export async function run(
   const call: Call = { signal: options.signal, take, pending: [], failures: [] };
   let done = 0;
   let nextRun = 0;
-  try {
+  await settled(call, shared, async () => {
     for (let first = 0; first < total;) {
       const paced = { ...limits, multiplyAddsPerSubmit: options.multiplyAddsPerSubmit ?? pace.multiplyAddsPerSubmit };
       const capacity = capacityOf(plan, paced, route, variant);
@@ -106,22 +106,32 @@ export async function run(
       const end = starts[nextRun] ?? total;
       const count = Math.min(capacity.points, end - first);
       const chunk = scheduleChunk(plan, parameters, first, count, capacity, paced, route, variant);
-      await compileKernels(chunk, shared);
-      const uploads = uploadsOf(chunk, inputs);
       const progress = (): void => {
         done += count;
         if (!call.signal?.aborted && call.failures.length === 0) options.onProgress?.({ done, total });
       };
-      const endTurn = await watch.guard(turns.take());
-      try {
-        stopWhereAsked(call, shared);
-        await makeRoom(chunk, shared);
-        await issue(chunk, uploads, shared, call, progress);
-      } finally {
-        endTurn();
-      }
+      await send(chunk, uploadsOf(chunk, inputs), shared, call, progress);
       first += count;
     }
+  });
+  pace.remember();
+}
+
+/** Runs a chunk that comes with no points. @throws as run does. */
+export async function runAlone(
+  chunk: Chunk,
+  uploads: readonly Upload[],
+  shared: Shared,
+  take: (data: Float32Array) => void,
+): Promise<void> {
+  const call: Call = { signal: undefined, take: (_read, _first, _count, data) => take(data), pending: [], failures: [] };
+  await settled(call, shared, () => send(chunk, uploads, shared, call, () => undefined));
+}
+
+/** Waits for all of a call, also where it fails. */
+async function settled(call: Call, shared: Shared, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
     await Promise.all(call.pending);
     stopWhereAsked(call, shared);
   } catch (error) {
@@ -132,7 +142,19 @@ export async function run(
     if (error instanceof GpuError) await startAnew(shared);
     throw error;
   }
-  pace.remember();
+}
+
+/** Submits a chunk when it is the call's turn. */
+async function send(chunk: Chunk, uploads: readonly Upload[], shared: Shared, call: Call, progress: () => void): Promise<void> {
+  await compileKernels(chunk, shared);
+  const endTurn = await shared.watch.guard(shared.turns.take());
+  try {
+    stopWhereAsked(call, shared);
+    await makeRoom(chunk, shared);
+    await issue(chunk, uploads, shared, call, progress);
+  } finally {
+    endTurn();
+  }
 }
 
 function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): void {
@@ -198,7 +220,8 @@ async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, c
   }
 }
 
-type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+/** Numbers for a scratch buffer. */
+export type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
 
 /** The chunk's part of the inputs; a field whose divergence is constant reads no points. */
 function uploadsOf({ first, count, scratch }: Chunk, inputs: Inputs): Upload[] {

@@ -10,7 +10,7 @@ import type { Chunk, Route, ScheduleLimits, Variant } from "./steps.js";
 /** The last chunk of each plan: encodeVjp is often called alike, step by step. */
 const lastChunks = new WeakMap<GradientPlan, { readonly key: string; readonly chunk: Chunk }>();
 
-/** The steps that follow the last of `count` points. */
+/** The steps that follow the last of `count` points; to the host goes what they give, as one read. */
 export function scheduleParameterGradient(
   plan: GradientPlan,
   network: Network,
@@ -45,9 +45,12 @@ function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, netwo
     if (sum) return inRows(chunk.scratch(sumName(sum), matrix.rows * sum.columns), sum.columns);
     return ofSums.has(matrix) ? null : uploaded(matrix);
   });
-  const { binding, offset } = chunk.outer("gradient of parameters", gradient.columns);
+  const name = "gradient of parameters";
+  const { binding, offset } = chunk.outer(name, gradient.columns);
   const into = inRows(binding, 0, offset);
   steps.write(gradient, into);
+  if (request.route.to === "host")
+    return chunk.finish([{ what: "parameters", scratch: name, width: gradient.columns, isSum: true, first: 0, columns: 0 }]);
   if (request.count > 0) {
     const mark = { row: {}, column: {}, lying: inRows(chunk.scratch(MARK_OF_ALL, 1), 0) };
     const sizes = { n: 1, r: 1, c: gradient.columns, j: 1 };

@@ -1,7 +1,7 @@
-import { zeros, type PlannedMatrix, type Product } from "../plan/matrices.js";
-import { strideOf, type Walk } from "../plan/products.js";
-import { asRows, onesRow, quads, type ChunkRecorder } from "./recorder.js";
-import type { Binding } from "./steps.js";
+import { ENTRIES, inOrder, workOf, zeros, type PlannedMatrix, type Product } from "../plan/matrices.js";
+import { strideOf, type Linear, type Walk } from "../plan/products.js";
+import { asRows, onesRow, quads, StepRecorder } from "./recorder.js";
+import type { Binding, Chunk, ScheduleLimits } from "./steps.js";
 
 /** Where a matrix lies: entry (i, j) is float first + i rowStride + j columnStride of the buffer. */
 export interface Lying {
@@ -10,8 +10,6 @@ export interface Lying {
   readonly rowStride: number;
   readonly columnStride: number;
 }
-
-type Recorder = Pick<ChunkRecorder, "add" | "scratch">;
 
 /** Rows one after another, `pitch` floats apart. */
 export function inRows(binding: Binding, pitch: number, first = 0): Lying {
@@ -25,7 +23,7 @@ export function uploaded(matrix: PlannedMatrix): Lying {
 
 /** into (+)= Σ_j of the product of one or two operands, for all n, r, c. */
 export function multiply(
-  chunk: Recorder,
+  recorder: StepRecorder,
   label: string,
   { sizes, into: walk }: Pick<Product, "sizes" | "into">,
   into: Lying,
@@ -37,7 +35,7 @@ export function multiply(
   // The kernel is fast where the first knows nothing of c, and the second nothing of r.
   const isTurned = stridesOf(first, first.lying).c !== 0 || stridesOf(second, second.lying).r !== 0;
   const [a, b] = isTurned ? [second, first] : [first, second];
-  chunk.add({
+  recorder.add({
     label,
     kernel: "multiply",
     parameters: {
@@ -69,34 +67,84 @@ export class ProductSteps {
 
   /** @param given where what is there already lies; null for what has to be computed. */
   constructor(
-    private readonly chunk: Recorder,
+    private readonly recorder: StepRecorder,
     private readonly given: (matrix: PlannedMatrix) => Lying | null,
   ) {}
 
-  write({ name, rows, columns, products }: PlannedMatrix, into: Lying): void {
+  write(matrix: PlannedMatrix, into: Lying): void {
+    const { name, rows, columns, products } = matrix;
+    this.known.set(matrix, into);
     const [{ sizes } = { sizes: null }] = products!;
     // Where the first product does not write all of them, the others begin at 0.
     const isWhole = sizes !== null && sizes.n * sizes.r * sizes.c === rows * columns;
-    if (!isWhole) fill(this.chunk, name, rows, columns, into);
-    products!.forEach((product, index) => {
-      const operands = product.operands.map(({ matrix, ...walk }) => ({ ...walk, lying: this.where(matrix) }));
-      multiply(this.chunk, name, product, into, operands, index > 0 || !isWhole);
+    if (!isWhole) fill(this.recorder, name, rows, columns, into);
+    products!.forEach(({ sizes, into: walk, operands }, index) => {
+      const given = operands.map(({ matrix, ...walk }) => ({ walk, lying: this.where(matrix) }));
+      // A product that is too much for one submission is done some rows at a time.
+      const perRow = sizes.n * sizes.c * sizes.j;
+      const most = Math.max(4, 4 * Math.floor(this.recorder.limits.multiplyAddsPerSubmit / perRow / 4));
+      for (let first = 0; first < sizes.r; first += most) {
+        const rows = Math.min(most, sizes.r - first);
+        this.recorder.submitWhenFull(rows * perRow);
+        multiply(
+          this.recorder,
+          name,
+          { sizes: { ...sizes, r: rows }, into: fromRow(walk, first) },
+          into,
+          given.map(({ walk, lying }) => ({ ...fromRow(walk, first), lying })),
+          index > 0 || !isWhole,
+        );
+      }
     });
+  }
+
+  /** Into another place what is known already. */
+  copy(matrix: PlannedMatrix, into: Lying): void {
+    const sizes = { n: 1, r: matrix.rows, c: matrix.columns, j: 1 };
+    multiply(this.recorder, matrix.name, { sizes, into: ENTRIES }, into, [{ ...ENTRIES, lying: this.where(matrix) }], false);
   }
 
   private where(matrix: PlannedMatrix): Lying {
     const there = this.given(matrix) ?? this.known.get(matrix);
     if (there) return there;
-    const lying = inRows(this.chunk.scratch(`matrix ${this.known.size}`, matrix.rows * matrix.columns), matrix.columns);
-    this.known.set(matrix, lying);
+    const lying = inRows(this.recorder.scratch(`matrix ${this.known.size}`, matrix.rows * matrix.columns), matrix.columns);
     this.write(matrix, lying);
     return lying;
   }
 }
 
+/** The same from r = first on. */
+function fromRow({ row, column }: Walk, first: number): Walk {
+  const moved = (of: Linear): Linear => ({ ...of, first: (of.first ?? 0) + first * (of.r ?? 0) });
+  return { row: moved(row), column: moved(column) };
+}
+
 /** Zeros. */
-export function fill(chunk: Recorder, label: string, rows: number, columns: number, into: Lying): void {
+export function fill(recorder: StepRecorder, label: string, rows: number, columns: number, into: Lying): void {
   const sizes = { n: 1, r: rows, c: columns, j: 1 };
   const nothing = { row: {}, column: {}, lying: uploaded(zeros(1, 1)) };
-  multiply(chunk, label, { sizes, into: { row: { r: 1 }, column: { c: 1 } } }, into, [nothing], false);
+  multiply(recorder, label, { sizes, into: { row: { r: 1 }, column: { c: 1 } } }, into, [nothing], false);
+}
+
+/** Computes matrices anew that lie in buffers of their own, out of weights there. */
+export function scheduleMatrices(
+  wanted: readonly Extract<Binding, { kind: "matrix" }>[],
+  limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">,
+): Chunk {
+  const recorder = new StepRecorder(limits);
+  const isWanted = new Set(wanted.map(({ matrix }) => matrix));
+  const steps = new ProductSteps(recorder, (matrix) => (isWanted.has(matrix) || workOf([matrix]) > 0 ? null : uploaded(matrix)));
+  for (const matrix of inOrder(isWanted)) {
+    const [first, ...others] = wanted.filter((each) => each.matrix === matrix).map(lyingOf);
+    if (!first) continue;
+    steps.write(matrix, first);
+    for (const other of others) steps.copy(matrix, other);
+  }
+  return recorder.finish([]);
+}
+
+/** See layoutMatrix in gpu/buffers.ts. */
+function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
+  if (layout === "rows") return uploaded(matrix);
+  return { binding: { kind, matrix, layout }, first: 0, rowStride: 1, columnStride: 4 * quads(matrix.rows) };
 }

@@ -45,19 +45,56 @@ export interface Address {
 /** What a step may leave out. */
 type Defaulted = "activation" | "tile" | "scaling" | "curved" | "multiplyAdds";
 
-/** Collects the steps of one chunk and the scratch buffers they need. */
-export class ChunkRecorder {
-  readonly plan: Plan;
-  readonly graph: Graph;
-  readonly count: number;
-  readonly route: Route;
+/** Collects steps, cut into submissions, and the scratch buffers they need. */
+export class StepRecorder {
   /** Multiply-adds of the submission that is being collected. */
   work = 0;
   private readonly scratchBytes = new Map<string, number>();
   private readonly submissions: Submission[] = [];
   private steps: Step[] = [];
 
+  constructor(readonly limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">) {}
+
+  scratch(name: string, floats: number): Binding {
+    // Kernels read some of these as vec4, so each is a whole number of them.
+    this.scratchBytes.set(name, Math.max(this.scratchBytes.get(name) ?? 0, 16 * Math.ceil(floats / 4)));
+    return { kind: "scratch", name };
+  }
+
+  add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
+    const whole = { activation: null, tile: null, scaling: "none" as const, curved: false, multiplyAdds: 0, ...step };
+    this.steps.push(whole);
+    this.work += whole.multiplyAdds;
+  }
+
+  /** Closes the submission where `next` multiply-adds more would be too much. */
+  submitWhenFull(next: number): void {
+    if (this.work + next > this.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
+  }
+
+  /** Closes the last submission: the steps of `count` points from `first`. */
+  finish(reads: readonly Read[], first = 0, count = 0): Chunk {
+    this.submit(reads);
+    return { first, count, submissions: this.submissions, scratch: this.scratchBytes };
+  }
+
+  submit(reads: readonly Read[]): void {
+    if (this.steps.length === 0 && reads.length === 0) return;
+    this.submissions.push({ steps: this.steps, reads });
+    this.steps = [];
+    this.work = 0;
+  }
+}
+
+/** The steps of one chunk of points. */
+export class ChunkRecorder extends StepRecorder {
+  readonly plan: Plan;
+  readonly graph: Graph;
+  readonly count: number;
+  readonly route: Route;
+
   constructor(readonly request: ChunkRequest) {
+    super(request.limits);
     this.plan = request.plan;
     this.graph = request.plan.graph;
     this.count = request.count;
@@ -70,10 +107,8 @@ export class ChunkRecorder {
     return blocks ? plain : tile;
   }
 
-  /** Closes the last submission. */
-  finish(reads: readonly Read[]): Chunk {
-    this.submit(reads);
-    return { first: this.request.first, count: this.count, submissions: this.submissions, scratch: this.scratchBytes };
+  override finish(reads: readonly Read[]): Chunk {
+    return super.finish(reads, this.request.first, this.count);
   }
 
   /** Whether the node depends on a context alone that all points share: one row for all. */
@@ -112,30 +147,6 @@ export class ChunkRecorder {
     const aligned = Math.floor(begin / alignment) * alignment;
     const end = begin + 4 * ((this.count - 1) * stride + width);
     return { binding: { kind: "outer", name, offset: aligned, size: end - aligned }, offset: (begin - aligned) / 4, stride, width };
-  }
-
-  scratch(name: string, floats: number): Binding {
-    // Kernels read some of these as vec4, so each is a whole number of them.
-    this.scratchBytes.set(name, Math.max(this.scratchBytes.get(name) ?? 0, 16 * Math.ceil(floats / 4)));
-    return { kind: "scratch", name };
-  }
-
-  add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
-    const whole = { activation: null, tile: null, scaling: "none" as const, curved: false, multiplyAdds: 0, ...step };
-    this.steps.push(whole);
-    this.work += whole.multiplyAdds;
-  }
-
-  /** Closes the submission where `next` multiply-adds more would be too much. */
-  submitWhenFull(next: number): void {
-    if (this.work + next > this.request.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
-  }
-
-  submit(reads: readonly Read[]): void {
-    if (this.steps.length === 0 && reads.length === 0) return;
-    this.submissions.push({ steps: this.steps, reads });
-    this.steps = [];
-    this.work = 0;
   }
 }
 

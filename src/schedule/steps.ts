@@ -95,7 +95,7 @@ export interface Step {
 
 /** What comes back to the host after a submission. */
 export interface Read {
-  readonly what: "value" | "terms" | "jacobian" | "tangent" | "points" | "context" | "sum";
+  readonly what: "value" | "terms" | "jacobian" | "tangent" | "points" | "context" | "sum" | "parameters";
   readonly scratch: string;
   /** Floats per point; of all points together where `isSum`. */
   readonly width: number;
