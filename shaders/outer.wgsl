@@ -1,6 +1,8 @@
 // sums[i, j] (+)= Σ a[i] (s ∘ t)[j] over the tangents of all points: a gradient of weights, which is a product of what comes from
 // above and what a layer was given. Every part takes some consecutive points, so that parts add up in an order that is always the same.
 // Strides say where a, t and s are, as in carry.wgsl.
+// Where the weights are block-diagonal, 4 i read the j of their own blocks alone, `inner` vec4s from first(i) on, and of each i the sums
+// of its own block are stored.
 // One invocation computes 4 i by 4 j of one part.
 // Needs: lib/dispatch.wgsl.
 
@@ -8,7 +10,10 @@ struct Parameters {
   points: u32,
   columns: u32,             // tangents per point
   height: u32,              // how many i
-  width: u32,               // how many j
+  width: u32,               // vec4 of all j, and of those that 4 i read
+  inner: u32,
+  block_rows: u32,          // i and j of a diagonal block
+  block_columns: u32,
   parts: u32,
   a_offset: u32,            // in vec4, as all strides down to scale_per_point
   a_per_point: u32,
@@ -24,9 +29,9 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;            // [points or 1, columns, ⌈height / 4⌉]
-@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, ⌈width / 4⌉]
-@group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, ⌈width / 4⌉]
-@group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, sums_per_row, parts]
+@group(0) @binding(2) var<storage, read> tangent: array<vec4f>;      // [points or 1, columns, width]
+@group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, width]
+@group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, sums_per_row ≥ block_columns, parts]
 
 /// Points.
 const BLOCK = 64u;
@@ -35,13 +40,12 @@ const BLOCK = 64u;
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let i = invocation_index(id, workgroups);
   let down = (p.height + 3u) / 4u;
-  let across = (p.width + 3u) / 4u;
-  if (i >= down * across * p.parts) {
+  if (i >= down * p.inner * p.parts) {
     return;
   }
-  let part = i / (down * across);
-  let top = i / across % down;
-  let left = i % across;
+  let part = i / (down * p.inner);
+  let top = i / p.inner % down;
+  let left = min(top * 4u / p.block_rows * p.block_columns / 4u, p.width - p.inner) + i % p.inner;
   let each = (p.points + p.parts - 1u) / p.parts;
   let end = min((part + 1u) * each, p.points);
   var sum0 = vec4f();
@@ -74,8 +78,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   for (var r = 0u; r < 4u; r++) {
     for (var lane = 0u; lane < 4u; lane++) {
       let row = top * 4u + r;
-      let column = left * 4u + lane;
-      if (row < p.height && column < p.width) {
+      // Beyond its block where it is before it too, since these are unsigned.
+      let column = left * 4u + lane - row / p.block_rows * p.block_columns;
+      if (row < p.height && column < p.block_columns) {
         let at = (p.first + row * p.sums_per_row + column) * p.parts + part;
         sums[at] = select(rows[r][lane], sums[at] + rows[r][lane], p.adds == 1u);
       }

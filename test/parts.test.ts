@@ -12,7 +12,7 @@ import {
 } from "../src/index.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
-import { denseOf } from "./fields.js";
+import { denseOf, randomMlp } from "./fields.js";
 import { expectVjp } from "./gradients.js";
 import { Draw } from "./numbers/draw.js";
 import { particles } from "./particles.js";
@@ -78,8 +78,11 @@ test("the gradient of what is shared is the sum over the parts, and its price wh
   const field = await VectorField.create(device, network);
   expectVjp(await field.vjp(points, { divergence: 1, value: points }, options), expected, 1e-5, "shared weights");
   const { gradient } = field.explain({ gradient: true });
-  // The sums over the points are taken of whole matrices, zeros included; three products of blocks are done once.
+  // Three products of blocks are done once.
   expect(gradient!.perCall).toBe(3 * 3 * 2 * 5 * 6);
+  // Of sums over the points too the blocks alone are taken: as much as for an MLP on its own.
+  const { network: alone } = randomMlp({ seed: 1, widths: [2, 5, 6, 2], activation: "tanh" });
+  expect(gradient!.multiplyAdds).toBe(3 * explainPlan(alone, { gradient: true }).gradient!.multiplyAdds);
   field.destroy();
 });
 

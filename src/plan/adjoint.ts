@@ -423,7 +423,7 @@ class AdjointBuilder {
   }
 
   private outer(matrix: PlannedMatrix, left: Rows, right: Tangents): void {
-    this.section.push({ kind: "outer", sum: this.sumOf(matrix), left, right });
+    this.section.push({ kind: "outer", matrix, sum: this.sumOf(matrix.blocks ?? matrix), left, right });
   }
 
   /** The gradient of rows that all points share. */
@@ -546,7 +546,6 @@ function priceOf(instruction: AdjointInstruction): number {
     case "point sum":
       return instruction.into.width;
     case "outer":
-      // Of a block-diagonal matrix all, zeros included.
       return instruction.sum.matrix.rows * instruction.sum.matrix.columns;
     case "row sum":
       return instruction.sum.matrix.columns;

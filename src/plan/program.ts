@@ -122,8 +122,14 @@ export type AdjointInstruction =
       readonly adds: boolean;
       readonly weighting: Weighting | null;
     }
-  /** sum += Σ left ⊗ (scale ∘ rows), over tangents and points */
-  | { readonly kind: "outer"; readonly sum: OuterSum; readonly left: Rows; readonly right: Tangents }
+  /** sum += Σ left ⊗ (scale ∘ rows), over tangents and points; of a block-diagonal matrix the blocks alone */
+  | {
+      readonly kind: "outer";
+      readonly matrix: PlannedMatrix;
+      readonly sum: OuterSum;
+      readonly left: Rows;
+      readonly right: Tangents;
+    }
   /** sum += Σ register over points, for each tangent */
   | { readonly kind: "row sum"; readonly sum: OuterSum; readonly register: Register }
   /** into = Σ register over points, one row for all */

@@ -8,6 +8,7 @@ import { fill, inRows, multiply, type Lying } from "./products.js";
 import { asBits, quads, Slots } from "./recorder.js";
 import type { Binding, OuterName, Read } from "./steps.js";
 import { TangentPass, TangentSteps } from "./tangents.js";
+import { bandOf } from "./tile.js";
 
 /** Sums over points are cut into so many parts that about this many invocations work on one, and at most into 64. */
 const INVOCATIONS_PER_SUM = 2048;
@@ -220,11 +221,11 @@ export class AdjointSteps extends TangentSteps {
     });
   }
 
-  private outer({ sum, left, right }: Extract<AdjointInstruction, { kind: "outer" }>, pass: TangentPass): void {
-    const { rows: height } = sum.matrix;
-    const width = sum.matrix.columns;
+  private outer({ matrix, sum, left, right }: Extract<AdjointInstruction, { kind: "outer" }>, pass: TangentPass): void {
+    const { rows: height, columns: width } = matrix;
+    const { width: vectors, ...band } = bandOf(matrix);
     const a = this.columnsOf(left, pass);
-    const { tangent, scale } = this.inputOf(right, sum.matrix, pass.columns, pass);
+    const { tangent, scale } = this.inputOf(right, matrix, pass.columns, pass);
     const isScaled = right.scale.length > 0 && tangent.binding !== scale.binding;
     const { binding, parts } = this.parts(sum);
     // What all points share is one row.
@@ -236,7 +237,8 @@ export class AdjointSteps extends TangentSteps {
         points,
         columns: pass.columns,
         height,
-        width,
+        width: vectors,
+        ...band,
         parts,
         aOffset: a.offset,
         aPerPoint: a.perPoint,
@@ -255,8 +257,8 @@ export class AdjointSteps extends TangentSteps {
         scale: isScaled ? scale.binding : this.scaleValues([], width).binding,
         sums: binding,
       },
-      invocations: quads(height) * quads(width) * parts,
-      multiplyAdds: points * pass.columns * height * width,
+      invocations: quads(height) * band.inner * parts,
+      multiplyAdds: points * pass.columns * sum.matrix.rows * sum.matrix.columns,
     });
     this.begun.add(sum);
   }
@@ -281,7 +283,10 @@ export class AdjointSteps extends TangentSteps {
         points: count,
         columns: 1,
         height: 1,
-        width,
+        width: quads(width),
+        inner: quads(width),
+        blockRows: 1,
+        blockColumns: width,
         parts,
         aOffset: 0,
         aPerPoint: 0,
