@@ -3,13 +3,13 @@ import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
 import { checkTarget, Encoder, type Recording } from "./gpu/encoder.js";
-import { checked, DeviceWatch } from "./gpu/errors.js";
-import { Gradients, HOST_WORK } from "./gpu/gradients.js";
+import { DeviceWatch } from "./gpu/errors.js";
+import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { allocate, Results } from "./gpu/results.js";
-import { Gate, run, runAlone, Turns, type Shared, type Take } from "./gpu/run.js";
+import { Gate, replaceWeights, run, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import {
   readEncodeOptions,
@@ -26,7 +26,7 @@ import {
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network } from "./model/network.js";
-import { numbersOf, withParameters, type ParameterInput } from "./model/parameters.js";
+import { copiedParameters, numbersOf, withParameters, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
@@ -35,16 +35,25 @@ import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type 
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
-import { scheduleMatrices } from "./schedule/products.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
-/** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
-const GRADIENT_WORK = 2 ** 29;
-
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;
+
+/** What integrations along a field take of it. */
+export interface FieldInternals {
+  readonly shared: () => Shared;
+  readonly gate: Gate;
+  readonly planFor: (options: PlanOptions) => Plan;
+  readonly pick: (plan: Plan, count: number) => Promise<Variant>;
+}
+const internals = new WeakMap<VectorField, FieldInternals>();
+
+export function internalsOf(field: VectorField): FieldInternals {
+  return internals.get(field)!;
+}
 
 /**
  * A network on a device, ready to be evaluated.
@@ -88,6 +97,15 @@ export class VectorField implements Field<Float32Array> {
     this.constants = new Constants(device, label, false);
     this.readback = new Readback(device, label);
     this.encoder = new Encoder(device, label);
+    internals.set(this, {
+      shared: () => this.shared(),
+      gate: this.gate,
+      planFor: (options) => this.planFor(options),
+      pick: async (plan, count) => {
+        await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
+        return this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
+      },
+    });
   }
 
   /** The network as it was given, or as it is since the last update. */
@@ -341,29 +359,30 @@ export class VectorField implements Field<Float32Array> {
   }
 
   /**
-   * Gives weights and biases other numbers, by the names of {@link parametersOf}; those left out stay as they are. Nothing is compiled or
-   * planned anew: the buffers are written, and merged matrices computed anew (h² d multiply-adds for two hidden layers), where that is much work on the device, in float32. Calls that
-   * run are waited for, later ones see the new numbers, and so do commands of encode that are submitted later. After it plans run layer
-   * by layer, since fused kernels have their weights in buffers of their own.
+   * Gives weights and biases other numbers, by the names of {@link parametersOf}; those left out stay as they are. Nothing is planned anew:
+   * the buffers are written in place, and merged matrices computed anew (h² d multiply-adds for two hidden layers), on the host, or where
+   * that is much work on the device, in float32. Calls that run are waited for, later ones see the new numbers, all at once, and so do
+   * commands of encode that are submitted later. After it plans run layer by layer, since fused kernels have their weights in buffers of
+   * their own.
    *
    * @throws InputError where a name is unknown, a shape another, or a number not finite in float32; GpuError, DeviceLostError.
    */
   async update(parameters: Readonly<Record<string, ParameterInput>>): Promise<void> {
     this.checkUsable();
-    const network = withParameters(this.current, parameters);
+    withParameters(this.current, parameters);
+    const own = copiedParameters(parameters);
     await this.gate.close(async () => {
       this.checkUsable();
-      this.current = network;
-      this.isUpdated = true;
-      for (const matrix of graphOf(this.own).weights) {
-        const { rows, columns, place } = matrix;
-        const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
-        matrix.replace({ rows, columns, data: numbers });
-      }
-      const computed = await this.watch.guard(checked(this.device, this.label, () => this.matrices.rewrite(HOST_WORK)));
-      if (computed.length === 0) return;
-      const limits = { ...this.limits(), multiplyAddsPerSubmit: this.pace.multiplyAddsPerSubmit };
-      await runAlone(scheduleMatrices(computed, limits), [], this.shared(), () => undefined);
+      await replaceWeights(() => {
+        // Of what an update before this one has left.
+        this.current = withParameters(this.current, own);
+        this.isUpdated = true;
+        for (const matrix of graphOf(this.own).weights) {
+          const { rows, columns, place } = matrix;
+          const { numbers } = numbersOf(this.current.operations[place!.operation] as LinearOperation, place!.part);
+          matrix.replace({ rows, columns, data: numbers });
+        }
+      }, this.shared());
     });
   }
 
@@ -401,8 +420,10 @@ export class VectorField implements Field<Float32Array> {
   private gradientRecording(plan: GradientPlan, count: number, route: Recording["route"], options: PlanOptions): Recording {
     const { plain: variant } = this.tuner;
     const parameters = runParametersOf(options);
-    const after = route.outer["gradient of parameters"]
-      ? (limits: ScheduleLimits) => scheduleParameterGradient(plan, this.own, count, limits, route, variant)
+    const has = this.matrices.has.bind(this.matrices);
+    const isSummed = route.outer["gradient of parameters"] || (count === 0 && route.outer["gradient of context"]?.stride === 0);
+    const after = isSummed
+      ? (limits: ScheduleLimits) => scheduleParameterGradient(plan, this.own, count, limits, route, variant, has)
       : null;
     return { plan, parameters, variant, count, route, after };
   }
@@ -424,14 +445,26 @@ export class VectorField implements Field<Float32Array> {
     { chunkSize, probes, probesPer, method }: PlanOptions,
     wanted: Pick<GradientOptions, "value" | "divergence" | "contextPer"> & { outputs: GradientOptions["outputs"]; wrt: readonly Wrt[] },
   ): GradientPlan {
-    const options = { ...wanted, chunkSize, probes, probesPer, method };
-    return this.plans.get(`gradient ${JSON.stringify(options)}`, () =>
+    const { outputs, value, divergence, wrt, contextPer = "point" } = wanted;
+    const options = { outputs, value, divergence, contextPer, method, chunkSize, probes, probesPer };
+    const key = [
+      outputs,
+      value,
+      divergence,
+      wrt,
+      contextPer,
+      method ?? "auto",
+      chunkSize ?? null,
+      probes ?? DEFAULT_PROBES,
+      probesPer ?? "point",
+    ];
+    return this.plans.get(`gradient ${JSON.stringify(key)}`, () =>
       makeGradientPlan(this.own, {
         ...options,
         wrt: {
-          points: wanted.wrt.includes("points"),
-          context: wanted.wrt.includes("context"),
-          parameters: wanted.wrt.includes("parameters"),
+          points: wrt.includes("points"),
+          context: wrt.includes("context"),
+          parameters: wrt.includes("parameters"),
         },
       }),
     ) as GradientPlan;

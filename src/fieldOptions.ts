@@ -1,6 +1,6 @@
 import { InputError, quote } from "./errors.js";
 import type { Store } from "./gpu/store.js";
-import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, WRT, type BufferRows, type Wrt } from "./inputs.js";
+import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, type BufferRows, type Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { parameterLayout } from "./model/parameters.js";
 import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
@@ -75,7 +75,7 @@ export interface EncodeVjpOptions extends Pick<PlanOptions, "chunkSize" | "probe
     readonly points?: BufferRows | undefined;
     /** [count, c], stride c unless given; [c], the sum over the points, where one context serves all. */
     readonly context?: BufferRows | undefined;
-    /** All tensors in one array, as `parameterLayout` has them. */
+    /** All tensors in one array, as `parameterLayout` has them; a stride means nothing here. */
     readonly parameters?: BufferRows | undefined;
   };
   /** Receives f(x), [count, d], stride d unless given. */
@@ -195,8 +195,9 @@ export function readEncodeVjpOptions(network: Network, options: EncodeVjpOptions
   } else if (cotangents.divergence != null) add("divergence cotangent", cotangents.divergence);
   const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
   const wrt = readWrt(
-    WRT.filter((each) => gradients[each] != null),
+    (Object.keys(gradients) as Wrt[]).filter((each) => gradients[each] != null),
     network.contextSize,
+    "gradients",
   );
   for (const each of wrt) {
     const name = `gradient of ${each}` as const;

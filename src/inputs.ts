@@ -51,14 +51,14 @@ export interface DivergenceCotangent {
   readonly shared: boolean;
 }
 
-export const WRT: readonly Wrt[] = ["points", "context", "parameters"];
+const WRT: readonly Wrt[] = ["points", "context", "parameters"];
 
 /** @throws InputError where something else is asked for. */
-export function readWrt(given: readonly Wrt[] | undefined, contextSize: number): readonly Wrt[] {
+export function readWrt(given: readonly Wrt[] | undefined, contextSize: number, what = "wrt"): readonly Wrt[] {
   const wrt = given ?? ["points"];
   if (!Array.isArray(wrt) || wrt.length === 0 || !wrt.every((each) => WRT.includes(each)))
-    throw new InputError(`wrt is ${quote(wrt)}; expected a list out of ${WRT.map((each) => quote(each)).join(", ")}`);
-  if (contextSize === 0 && wrt.includes("context")) throw new InputError(`wrt has "context"; the network takes none`);
+    throw new InputError(`${what} is ${quote(wrt)}; expected a list out of ${WRT.map((each) => quote(each)).join(", ")}`);
+  if (contextSize === 0 && wrt.includes("context")) throw new InputError(`${what} has "context"; the network takes none`);
   return WRT.filter((each) => wrt.includes(each));
 }
 
@@ -205,22 +205,22 @@ export function readBatch(given: BatchInput, width: number, what: string): Batch
 }
 
 /** Reads the context of `count` points; null where the network takes none. @throws InputError where it does not fit. */
-export function readContext(given: ContextInput | null | undefined, width: number, count: number): Contexts | null {
+export function readContext(given: ContextInput | null | undefined, width: number, count: number, what = "context"): Contexts | null {
   if (width === 0) {
     if (given === undefined || given === null || (typeof given === "object" && "length" in given && given.length === 0)) return null;
-    throw new InputError(`context is ${quote(given)}; the network takes none`);
+    throw new InputError(`${what} is ${quote(given)}; the network takes none`);
   }
   const expected = `one vector of ${width} number${width > 1 ? "s" : ""} for all points, or one for each of the ${count} points`;
-  if (given === undefined || given === null) throw new InputError(`context is missing; expected ${expected}`);
+  if (given === undefined || given === null) throw new InputError(`${what} is missing; expected ${expected}`);
   if (typeof given === "number") {
-    if (width !== 1) throw new InputError(`context is the number ${given}; expected ${expected}`);
+    if (width !== 1) throw new InputError(`${what} is the number ${given}; expected ${expected}`);
     return { data: [given], shared: true, runs: [0] };
   }
-  const { data, shape } = readShaped(given, "context");
-  if (shape && shape.at(-1) !== width) throw new InputError(`context has the shape [${shape.join(", ")}]; expected ${expected}`);
+  const { data, shape } = readShaped(given, what);
+  if (shape && shape.at(-1) !== width) throw new InputError(`${what} has the shape [${shape.join(", ")}]; expected ${expected}`);
   if (data.length === width) return { data, shared: true, runs: [0] };
   if (data.length === width * count) return { data, shared: false, runs: runsOf(data, width, count) };
-  throw new InputError(`context has ${data.length} numbers; expected ${expected}`);
+  throw new InputError(`${what} has ${data.length} numbers; expected ${expected}`);
 }
 
 function runsOf(data: Batch["data"], width: number, count: number): number[] | null {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { InputError, parameterLayout, PlanError, VectorField, vjpReference, type EncodeVjpOptions } from "../src/index.js";
+import { InputError, LimitError, parameterLayout, PlanError, VectorField, vjpReference, type EncodeVjpOptions } from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
@@ -210,6 +210,10 @@ describe("rows of the caller's", () => {
     const nothing = new Float32Array(0);
     const sum = await encodedVjp(device, field, nothing, { divergence: 1 }, { context: [1, 2], wrt: ["parameters"] });
     for (const { data } of Object.values(sum.parameters)) expect(data).toEqual(new Float32Array(data.length));
+    const shared = await encodedVjp(device, field, nothing, { divergence: 1 }, { context: [1, 2], wrt: ["context"] });
+    expect(shared.context).toEqual(new Float32Array(2));
+    await field.reserveVjp(0);
+    await field.reserveVjp(0, { wrt: ["context", "parameters"] });
     field.destroy();
   });
 });
@@ -248,8 +252,9 @@ test("mistakes are errors, before anything is recorded", async () => {
   const refused = [
     [{ ...good, cotangents: {} }, /neither value nor divergence/],
     [{ ...good, cotangents: undefined }, /cotangents is undefined/],
-    [{ ...good, gradients: {} }, /wrt is \[\]|gradients/],
-    [{ ...good, gradients: { context: result } }, /the network takes none/],
+    [{ ...good, gradients: {} }, /gradients is \[\]/],
+    [{ ...good, gradients: { points: result, weights: result } }, /gradients is/],
+    [{ ...good, gradients: { context: result } }, /gradients has "context"; the network takes none/],
     [{ ...good, gradients: { parameters: makeBuffer(device, size - 1) } }, /the buffer of gradient of parameters has/],
     [{ ...good, cotangents: { value: makeBuffer(device, 19) } }, /the buffer of value cotangent has/],
     [{ ...good, cotangents: { divergence: makeBuffer(device, 9) } }, /the buffer of divergence cotangent has/],
@@ -268,6 +273,41 @@ test("mistakes are errors, before anything is recorded", async () => {
   await expect(field.reserveVjp(1, { wrt: ["context"] })).rejects.toThrow(InputError);
   field.destroy();
   expect(encode(good)).toThrow(/was destroyed/);
+});
+
+test("scratch keeps to the memory budget, also what follows the points; a buffer too large for the device is an error", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [16, 96, 96, 16], activation: "tanh" });
+  const memoryBudget = 1_500_000;
+  const field = await VectorField.create(device, network, { memoryBudget });
+  const createBuffer = device.createBuffer.bind(device);
+  let bytes = 0;
+  device.createBuffer = (descriptor) => {
+    if (descriptor.label?.startsWith("deldot encode: ") && !descriptor.label.endsWith("parameters")) bytes += descriptor.size;
+    return createBuffer(descriptor);
+  };
+  const points = randomPoints(1, 3000, 16);
+  const options = { wrt: ["points", "parameters"] } as const;
+  const result = await encodedVjp(device, field, points, { divergence: 1 }, options);
+  device.createBuffer = createBuffer;
+  expect(bytes).toBeGreaterThan(500_000);
+  expect(bytes).toBeLessThanOrEqual(memoryBudget);
+  expectVjp(result, vjpReference(network, points, { divergence: 1 }, options), 1e-5, "in bounded memory");
+  field.destroy();
+  const small = await VectorField.create(device, network, { memoryBudget: 50_000 });
+  await expect(small.reserveVjp(10, { wrt: ["parameters"] })).rejects.toThrow(LimitError);
+  small.destroy();
+});
+
+test("calls alike share a plan, however they say it", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [3, 6, 3], activation: "tanh" });
+  const field = await VectorField.create(device, network);
+  const plans = (field as unknown as { plans: { values: Map<string, unknown> } }).plans.values;
+  const points = randomPoints(1, 5, 3);
+  await field.vjp(points, { divergence: 1, value: points }, { wrt: ["parameters", "points"] });
+  await field.reserveVjp(5, { wrt: ["points", "parameters"], method: "auto" });
+  await encodedVjp(device, field, points, { divergence: 1, value: points }, { wrt: ["points", "parameters"], probes: undefined });
+  expect([...plans.keys()].filter((key) => key.startsWith("gradient"))).toHaveLength(1);
+  field.destroy();
 });
 
 test("one network updated and another made of the same numbers agree", async () => {

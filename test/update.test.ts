@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { evaluateReference, InputError, VectorField, vjpReference } from "../src/index.js";
+import { internalsOf } from "../src/field.js";
+import { runAlone } from "../src/gpu/run.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
+import { scheduleMatrices } from "../src/schedule/products.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
@@ -135,4 +138,71 @@ test("merged matrices that take much work are computed on the device, and are ri
     );
     field.destroy();
   }
+});
+
+test("updates that are not awaited come one after another, each to what the one before has left", async () => {
+  const { network } = randomMlp({ seed: 5, widths: [2, 7, 8, 2], activation: "silu" });
+  const field = await VectorField.create(device, network);
+  const [first, second] = [new Float32Array(7).fill(3), new Float32Array(8).fill(2)];
+  const pending = [field.update({ "0.bias": first }), field.update({ "1.bias": second })];
+  // Copied at the call.
+  first.fill(9);
+  second.fill(9);
+  await Promise.all(pending);
+  const expected = withParameters(network, { "0.bias": new Float32Array(7).fill(3), "1.bias": new Float32Array(8).fill(2) });
+  expect(parametersOf(field.network)).toEqual(parametersOf(expected));
+  const points = randomPoints(1, 5, 2);
+  const truth = evaluateReference(expected, points);
+  expectClose((await field.evaluate(points)).value, truth.value!, truth.value!.map(Math.abs));
+  field.destroy();
+});
+
+test("commands that are submitted while an update runs see all of the old weights or all of the new", async () => {
+  const make = (seed: number) => randomMlp({ seed, widths: [64, 200, 200, 64], activation: "tanh" }).network;
+  const [before, after] = [make(1), make(2)];
+  const field = await VectorField.create(device, before);
+  const points = randomPoints(3, 1, 64);
+  const input = makeBuffer(device, points);
+  await field.evaluate(points);
+  const truths = [before, after].map((network) => evaluateReference(network, points).divergence![0]!);
+  const outputs: GPUBuffer[] = [];
+  let isDone = false;
+  const update = field.update(parametersOf(after)).then(() => (isDone = true));
+  while (!isDone && outputs.length < 500) {
+    const output = makeBuffer(device, new Float32Array(1));
+    const encoder = device.createCommandEncoder();
+    field.encode(encoder, { points: input, count: 1, divergence: output });
+    device.queue.submit([encoder.finish()]);
+    outputs.push(output);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  await update;
+  const seen = await Promise.all(outputs.map(async (output) => (await readBuffer(device, output))[0]!));
+  expect(seen.length).toBeGreaterThan(1);
+  for (const divergence of seen) expect(Math.min(...truths.map((truth) => Math.abs(truth - divergence)))).toBeLessThan(1e-4);
+  field.destroy();
+});
+
+test("products that are too much for one submission are cut by rows", async () => {
+  const { network } = randomMlp({ seed: 3, widths: [33, 150, 129, 33], activation: "tanh" });
+  const field = await VectorField.create(device, network);
+  const points = randomPoints(3, 20, 33);
+  const expected = await field.evaluate(points);
+  const shared = internalsOf(field).shared();
+  const { computable } = shared.matrices.trained();
+  expect(computable.length).toBeGreaterThan(0);
+  for (const { matrix, layout } of computable) {
+    const buffer = shared.matrices.get(matrix, layout);
+    device.queue.writeBuffer(buffer, 0, new Float32Array(buffer.size / 4));
+  }
+  const chunk = scheduleMatrices(computable, { multiplyAddsPerSubmit: 100_000 }, shared.matrices.has.bind(shared.matrices));
+  expect(chunk.submissions.length).toBeGreaterThan(5);
+  await runAlone(chunk, [], shared, () => undefined);
+  const { divergence } = await field.evaluate(points);
+  expectClose(
+    divergence,
+    expected.divergence,
+    expected.divergence.map((x) => 1 + Math.abs(x)),
+  );
+  field.destroy();
 });

@@ -87,22 +87,22 @@ export class Matrices {
     return buffer;
   }
 
-  /**
-   * Writes what depends on weights that were replaced, in place.
-   * @returns what products of more than `work` multiply-adds lead to: the device's to compute, in place too.
-   */
-  rewrite(work: number): Extract<Binding, { kind: "matrix" }>[] {
-    const all = [...this.buffers].filter(([matrix]) => isTrained(matrix));
+  /** What depends on weights: what the device may compute of others there, and what the host has to write. */
+  trained(): Record<"computable" | "others", Extract<Binding, { kind: "matrix" }>[]> {
+    const all = [...this.buffers]
+      .filter(([matrix]) => isTrained(matrix))
+      .flatMap(([matrix, layouts]) =>
+        (Object.keys(layouts) as MatrixLayout[]).map((layout) => ({ kind: "matrix", matrix, layout }) as const),
+      );
     // Kernels that compute know nothing of bands, nor of float16.
-    const isComputable = (matrix: PlannedMatrix, layout: MatrixLayout): boolean =>
+    const isComputable = ({ matrix, layout }: (typeof all)[number]): boolean =>
       layout !== "half product" && matrix.blocks === null && workOf([matrix]) > 0;
-    const isMuch = workOf(all.map(([matrix]) => matrix)) > work;
-    const computed: Extract<Binding, { kind: "matrix" }>[] = [];
-    for (const [matrix, layouts] of all)
-      for (const [layout, buffer] of Object.entries(layouts) as [MatrixLayout, GPUBuffer][])
-        if (isMuch && isComputable(matrix, layout)) computed.push({ kind: "matrix", matrix, layout });
-        else this.device.queue.writeBuffer(buffer, 0, numbersOf(matrix, layout));
-    return computed;
+    return { computable: all.filter(isComputable), others: all.filter((each) => !isComputable(each)) };
+  }
+
+  /** Writes numbers that were replaced, in place. */
+  rewrite(wanted: readonly Extract<Binding, { kind: "matrix" }>[]): void {
+    for (const { matrix, layout } of wanted) this.device.queue.writeBuffer(this.get(matrix, layout), 0, numbersOf(matrix, layout));
   }
 
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */

@@ -66,6 +66,7 @@ export class Encoder {
   /** Makes all that the commands will name. @throws LimitError, GpuError. */
   async reserve(recording: Recording, shared: Shared): Promise<void> {
     const chunks = chunksOf(recording, shared);
+    if (chunks.length === 0) return;
     for (const chunk of chunks) await compileKernels(chunk, shared);
     try {
       await shared.watch.guard(checked(this.device, this.label, () => this.makeBuffers(chunks, shared)));
@@ -113,23 +114,26 @@ export function checkTarget(target: GPUCommandEncoder | GPUComputePassEncoder): 
 function chunksOf({ plan, parameters, variant, count, route, after }: Recording, shared: Shared): Chunk[] {
   // How long a submission runs is the caller's business.
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
+  const last = after ? [after(limits)] : [];
+  if (count === 0) return last;
+  const memoryBudget = limits.memoryBudget - bytesOf(last);
+  const capacity = capacityOf(plan, { ...limits, memoryBudget }, route, variant);
   const chunks: Chunk[] = [];
-  if (count > 0) {
-    const capacity = capacityOf(plan, limits, route, variant);
-    for (let first = 0; first < count; first += capacity.points)
-      chunks.push(scheduleChunk(plan, parameters, first, Math.min(capacity.points, count - first), capacity, limits, route, variant));
-  }
-  if (after) chunks.push(after(limits));
-  return chunks;
+  for (let first = 0; first < count; first += capacity.points)
+    chunks.push(scheduleChunk(plan, parameters, first, Math.min(capacity.points, count - first), capacity, limits, route, variant));
+  return [...chunks, ...last];
 }
 
 /** Bytes of each scratch buffer. */
 function scratchOf(chunks: readonly Chunk[]): ReadonlyMap<string, number> {
-  const [only, ...others] = chunks;
-  if (others.length === 0) return only!.scratch;
-  const most = new Map(only!.scratch);
-  for (const { scratch } of others) for (const [name, bytes] of scratch) most.set(name, Math.max(bytes, most.get(name) ?? 0));
+  if (chunks.length === 1) return chunks[0]!.scratch;
+  const most = new Map<string, number>();
+  for (const { scratch } of chunks) for (const [name, bytes] of scratch) most.set(name, Math.max(bytes, most.get(name) ?? 0));
   return most;
+}
+
+function bytesOf(chunks: readonly Chunk[]): number {
+  return [...scratchOf(chunks).values()].reduce((sum, bytes) => sum + bytes, 0);
 }
 
 function stepsOf(chunks: readonly Chunk[]): readonly Step[] {

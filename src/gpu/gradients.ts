@@ -7,12 +7,12 @@ import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
 import { sumName } from "../schedule/adjoint.js";
 import { scheduleParameterGradient } from "../schedule/parameters.js";
-import type { Read, Variant } from "../schedule/steps.js";
+import type { Chunk, Read, Variant } from "../schedule/steps.js";
 import { allocate } from "./results.js";
-import { runAlone, type Shared } from "./run.js";
+import { HOST_WORK, isWithin, runAlone, type Shared } from "./run.js";
 
-/** Multiply-adds of products that the host does sooner than it hears of a device. */
-export const HOST_WORK: number = 2 ** 21;
+/** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
+export const GRADIENT_WORK: number = 2 ** 29;
 
 /** The arrays that a gradient gives back, filled piece by piece; sums over the points of a chunk are added up in float64. */
 export class Gradients {
@@ -99,13 +99,9 @@ export class Gradients {
     if (this.isSpoilt) flat.fill(NaN);
     else if (this.sums.size > 0) {
       const gradient = parameterGradient(own, this.matrices());
-      if (workOf([gradient]) <= HOST_WORK) flat = gradient.build().data;
-      else {
-        const limits = { ...shared.limits, multiplyAddsPerSubmit: shared.pace.multiplyAddsPerSubmit };
-        const route = { to: "host", sharedContext: true } as const;
-        const uploads = this.plan.adjoint.sums.map((sum) => [sumName(sum), Float32Array.from(this.sums.get(sum.index)!)] as const);
-        await runAlone(scheduleParameterGradient(this.plan, own, 1, limits, route, variant), uploads, shared, (data) => flat.set(data));
-      }
+      const chunk = workOf([gradient]) > HOST_WORK ? this.onDevice(shared, variant, own) : null;
+      if (chunk) await runAlone(chunk, this.uploads(), shared, (data) => flat.set(data));
+      else flat = gradient.build().data;
     }
     return Object.fromEntries(
       tensors.map(({ name, shape, offset }) => {
@@ -113,6 +109,18 @@ export class Gradients {
         return [name, { data: Float32Array.from(flat.subarray(offset, offset + length)), shape }];
       }),
     );
+  }
+
+  /** The steps on the device; null where they take more memory than there is. */
+  private onDevice(shared: Shared, variant: Variant, own: Network): Chunk | null {
+    const limits = { ...shared.limits, multiplyAddsPerSubmit: GRADIENT_WORK };
+    const has = shared.matrices.has.bind(shared.matrices);
+    const chunk = scheduleParameterGradient(this.plan, own, 1, limits, { to: "host", sharedContext: true }, variant, has);
+    return isWithin(chunk, limits) ? chunk : null;
+  }
+
+  private uploads(): [string, Float32Array<ArrayBuffer>][] {
+    return this.plan.adjoint.sums.map((sum) => [sumName(sum), Float32Array.from(this.sums.get(sum.index)!)]);
   }
 
   /** The sums over the points, by the matrix whose gradient they are. */

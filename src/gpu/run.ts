@@ -2,8 +2,10 @@ import { GpuError } from "../errors.js";
 import type { Inputs, RunOptions } from "../inputs.js";
 import { kernelOf } from "../kernels/layers.js";
 import type { PlanParameters } from "../plan/options.js";
+import { workOf } from "../plan/matrices.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
+import { scheduleMatrices } from "../schedule/products.js";
 import type { Chunk, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
@@ -123,9 +125,60 @@ export async function runAlone(
   uploads: readonly Upload[],
   shared: Shared,
   take: (data: Float32Array) => void,
+  signal?: AbortSignal,
 ): Promise<void> {
-  const call: Call = { signal: undefined, take: (_read, _first, _count, data) => take(data), pending: [], failures: [] };
+  const call: Call = { signal, take: (_read, _first, _count, data) => take(data), pending: [], failures: [] };
   await settled(call, shared, () => send(chunk, uploads, shared, call, () => undefined));
+}
+
+/** Multiply-adds of products that the host does sooner than it hears of a device. */
+export const HOST_WORK: number = 2 ** 21;
+
+/** Whether the buffers of a chunk that comes with no points keep to the limits. */
+export function isWithin({ scratch }: Chunk, { memoryBudget, maxBufferSize, maxStorageBufferBindingSize }: Shared["limits"]): boolean {
+  const sizes = [...scratch.values()];
+  const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  return sizes.every((bytes) => bytes <= largest) && sizes.reduce((sum, bytes) => sum + bytes, 0) <= memoryBudget;
+}
+
+/**
+ * Gives matrices the numbers of other weights, all at once for whatever is submitted before or after: `replace` makes them the host's,
+ * who writes them to the device, where that computes what takes much work.
+ * @throws GpuError, DeviceLostError; each matrix is then uploaded anew when it is next needed.
+ */
+export async function replaceWeights(replace: () => void, shared: Shared): Promise<void> {
+  const { device, label, watch, turns, matrices, scratch, limits, pace } = shared;
+  const endTurn = await watch.guard(turns.take());
+  try {
+    const { computable, others } = matrices.trained();
+    const isMuch = workOf(computable.map(({ matrix }) => matrix)) > HOST_WORK;
+    const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
+    const scheduled = isMuch ? scheduleMatrices(computable, paced, matrices.has.bind(matrices)) : null;
+    const chunk = scheduled && isWithin(scheduled, limits) ? scheduled : null;
+    if (chunk) {
+      await compileKernels(chunk, shared);
+      await makeRoom(chunk, shared);
+    }
+    const write = (): void => {
+      replace();
+      matrices.rewrite(chunk ? others : [...computable, ...others]);
+      if (!chunk) return;
+      scratch.reserve(chunk.scratch);
+      for (const { steps } of chunk.submissions) {
+        const encoder = device.createCommandEncoder({ label });
+        const pass = encoder.beginComputePass({ label });
+        encodeSteps(pass, steps, { ...shared, outer: {} });
+        pass.end();
+        device.queue.submit([encoder.finish()]);
+      }
+    };
+    await watch.guard(checked(device, label, write));
+  } catch (error) {
+    matrices.forget();
+    throw error;
+  } finally {
+    endTurn();
+  }
 }
 
 /** Waits for all of a call, also where it fails. */

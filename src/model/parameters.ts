@@ -94,12 +94,14 @@ export function numbersOf({ terms, bias }: LinearOperation, part: Place["part"])
   return { numbers: data, columns };
 }
 
+/** How far apart the rows of a part lie in the tensor; a list runs along its columns. */
+export function rowStrideOf({ rowStride, columnStride }: Place, columns: number): number {
+  return columns === 1 && rowStride === 0 ? columnStride : rowStride;
+}
+
 /** Where number `index` of a part lies in the tensor. */
-export function positionOf({ offset, rowStride, columnStride }: Place, index: number, columns: number): number {
-  // A list runs along its columns.
-  return columns === 1 && rowStride === 0
-    ? offset + index * columnStride
-    : offset + Math.floor(index / columns) * rowStride + (index % columns) * columnStride;
+export function positionOf(place: Place, index: number, columns: number): number {
+  return place.offset + Math.floor(index / columns) * rowStrideOf(place, columns) + (index % columns) * place.columnStride;
 }
 
 /** How many numbers a shape holds. */
@@ -201,6 +203,11 @@ export function withParameters(network: Network, parameters: Readonly<Record<str
     }
   }
   return { ...network, tensors: all, operations };
+}
+
+/** The numbers of parameters that were checked, so that nothing done to them later is seen. */
+export function copiedParameters(parameters: Readonly<Record<string, ParameterInput>>): Record<string, ParameterInput> {
+  return Object.fromEntries(Object.entries(parameters).map(([name, given]) => [name, ("data" in given ? given.data : given).slice()]));
 }
 
 function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers {

@@ -35,7 +35,8 @@ export interface MatrixPlace {
 
 /**
  * result[into] += Σ_j of the product of one or two operands' entries, for all n, r, c: a product of matrices, of their entries, a sum, a
- * transpose, all in one form, so that host and device compute, and gradients go back, by one rule.
+ * transpose, all in one form, so that host and device compute, and gradients go back, by one rule. Different n, r, c write different
+ * entries, and an operand depends on all but one of the indices that run.
  */
 export interface Product {
   readonly sizes: Sizes;
@@ -306,13 +307,12 @@ export function asRow(a: PlannedMatrix): PlannedMatrix {
 
 function turned(a: PlannedMatrix, rows: number, columns: number): PlannedMatrix {
   if (a.rows === rows) return a;
-  const turn = (): Matrix => ({ rows, columns, data: a.build().data });
   const product: Product = {
     sizes: { n: 1, r: rows, c: columns, j: 1 },
     into: ENTRIES,
     operands: [{ matrix: a, row: { c: 1 }, column: { r: 1 } }],
   };
-  return once("turned", [a], () => planned(a.name, rows, columns, turn, { isOnes: a.isOnes, products: [product] }));
+  return once("turned", [a], () => sumOfProducts(a.name, rows, columns, [product], { isOnes: a.isOnes }));
 }
 
 export function ones(rows: number, columns: number): PlannedMatrix {
@@ -412,7 +412,8 @@ function reversed({ sizes, into, operands }: Product, index: number, gradient: P
   const lost = (Object.keys(sizes) as Index[]).filter((each) => sizes[each] > 1 && !row[each] && !column[each]);
   if (lost.length > 1) throw new TypeError(`the entries of an operand are read over ${lost.join(" and ")}; one alone can be summed up`);
   // What the operand does not depend on is summed up in place of j, and what runs over its entries is not.
-  const summed = lost[0] ?? (["c", "r", "n", "j"] as const).find((each) => sizes[each] === 1) ?? "j";
+  const summed = lost[0] ?? (["c", "r", "n", "j"] as const).find((each) => sizes[each] === 1);
+  if (summed === undefined) throw new TypeError("the entries of an operand are read over all four indices; one has to be summed up");
   const swap = (of: Linear): Linear => ({ ...of, j: of[summed] ?? 0, [summed]: of.j ?? 0 });
   const moved = (walk: Walk): Walk => (summed === "j" ? walk : { row: swap(walk.row), column: swap(walk.column) });
   return {

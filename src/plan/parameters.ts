@@ -1,5 +1,5 @@
 import type { LinearOperation, Network } from "../model/network.js";
-import { numbersOf, parameterLayout, tensorsOf } from "../model/parameters.js";
+import { numbersOf, parameterLayout, rowStrideOf, tensorsOf } from "../model/parameters.js";
 import { pullBack, sumOfProducts, type PlannedMatrix, type Product } from "./matrices.js";
 import type { OuterSum } from "./program.js";
 
@@ -13,16 +13,15 @@ export function parameterGradient(network: Network, sums: ReadonlyMap<PlannedMat
   const ofPlaces = new Map([...pullBack(sums)].map(([{ place }, gradient]) => [`${place!.operation} ${place!.part}`, gradient]));
   const { tensors, size } = parameterLayout(network);
   const products = tensorsOf(network).flatMap(({ places }, index) =>
-    places.flatMap(({ operation, part, offset, rowStride, columnStride }): Product[] => {
+    places.flatMap((place): Product[] => {
+      const { operation, part, offset, columnStride } = place;
       const matrix = ofPlaces.get(`${operation} ${part}`);
       if (!matrix) return [];
       const { columns } = numbersOf(network.operations[operation] as LinearOperation, part);
-      // A list runs along its columns.
-      const down = columns === 1 && rowStride === 0 ? columnStride : rowStride;
       return [
         {
           sizes: { n: 1, r: matrix.rows, c: matrix.columns, j: 1 },
-          into: { row: {}, column: { first: tensors[index]!.offset + offset, r: down, c: columnStride } },
+          into: { row: {}, column: { first: tensors[index]!.offset + offset, r: rowStrideOf(place, columns), c: columnStride } },
           operands: [{ matrix, row: { r: 1 }, column: { c: 1 } }],
         },
       ];

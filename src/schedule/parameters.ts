@@ -1,9 +1,11 @@
+import { LimitError } from "../errors.js";
 import type { Network } from "../model/network.js";
+import { parameterLayout } from "../model/parameters.js";
 import { inOrder, type PlannedMatrix } from "../plan/matrices.js";
 import { parameterGradient, sumPlaceholders } from "../plan/parameters.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { MARK_OF_ALL, sumName } from "./adjoint.js";
-import { inRows, multiply, ProductSteps, uploaded } from "./products.js";
+import { fill, inRows, multiply, ProductSteps, uploaded, type HasMatrix } from "./products.js";
 import { ChunkRecorder, type ChunkRequest } from "./recorder.js";
 import type { Chunk, Route, ScheduleLimits, Variant } from "./steps.js";
 
@@ -18,19 +20,24 @@ export function scheduleParameterGradient(
   limits: ScheduleLimits,
   route: Route,
   variant: Variant,
+  has: HasMatrix,
 ): Chunk {
   const key = JSON.stringify([count > 0, limits, route]);
   const last = lastChunks.get(plan);
   if (last?.key === key) return last.chunk;
+  const { size } = parameterLayout(network);
+  const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  if (4 * size > largest)
+    throw new LimitError(`the gradient of ${size} parameters takes ${4 * size} bytes; the device allows ${largest} in one buffer`);
   const parameters = { seed: 0, step: 0 };
   const request = { plan, parameters, first: 0, count: Math.min(count, 1), tangentsAtOnce: 1, limits, route, variant };
-  const chunk = buildParameterGradient(request, plan, network);
+  const chunk = buildParameterGradient(request, plan, network, has);
   lastChunks.set(plan, { key, chunk });
   return chunk;
 }
 
-/** What follows the last points of a gradient in the caller's buffers: that of the parameters, out of the sums over all points. */
-function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, network: Network): Chunk {
+/** What follows the last points of a gradient: that of the parameters, out of the sums over all points. */
+function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, network: Network, has: HasMatrix): Chunk {
   const chunk = new ChunkRecorder(request);
   const placeholders = sumPlaceholders(plan.adjoint.sums);
   const sums = new Map(plan.adjoint.sums.map((sum) => [placeholders.get(sum.matrix), sum]));
@@ -43,8 +50,15 @@ function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, netwo
   const steps = new ProductSteps(chunk, (matrix) => {
     const sum = sums.get(matrix);
     if (sum) return inRows(chunk.scratch(sumName(sum), matrix.rows * sum.columns), sum.columns);
-    return ofSums.has(matrix) ? null : uploaded(matrix);
+    return ofSums.has(matrix) ? null : uploaded(matrix, has);
   });
+  // Nor has a context that serves all another gradient than 0.
+  if (request.count === 0 && request.route.to === "device" && request.route.outer["gradient of context"]?.stride === 0) {
+    const { contextSize } = plan.graph;
+    const { binding, offset } = chunk.outer("gradient of context", contextSize);
+    fill(chunk, "gradient of context", 1, contextSize, inRows(binding, contextSize, offset));
+  }
+  if (request.route.to === "device" && !request.route.outer["gradient of parameters"]) return chunk.finish([]);
   const name = "gradient of parameters";
   const { binding, offset } = chunk.outer(name, gradient.columns);
   const into = inRows(binding, 0, offset);

@@ -1,7 +1,7 @@
 import { ENTRIES, inOrder, workOf, zeros, type PlannedMatrix, type Product } from "../plan/matrices.js";
 import { strideOf, type Linear, type Walk } from "../plan/products.js";
 import { asRows, onesRow, quads, StepRecorder } from "./recorder.js";
-import type { Binding, Chunk, ScheduleLimits } from "./steps.js";
+import type { Binding, Chunk, MatrixLayout, ScheduleLimits } from "./steps.js";
 
 /** Where a matrix lies: entry (i, j) is float first + i rowStride + j columnStride of the buffer. */
 export interface Lying {
@@ -16,9 +16,19 @@ export function inRows(binding: Binding, pitch: number, first = 0): Lying {
   return { binding, first, rowStride: pitch, columnStride: 1 };
 }
 
-/** A matrix of the network, or what the host has made of them. */
-export function uploaded(matrix: PlannedMatrix): Lying {
-  return inRows(asRows(matrix), 4 * quads(matrix.columns));
+/** A matrix of the network, or what the host has made of them, in a layout that is there, where one is known to be. */
+export function uploaded(matrix: PlannedMatrix, has: HasMatrix = () => false): Lying {
+  const isThere = !has(matrix, "rows") && matrix.blocks === null && has(matrix, "product");
+  return lyingOf({ kind: "matrix", matrix, layout: isThere ? "product" : "rows" });
+}
+
+/** Whether the device has a matrix in some layout. */
+export type HasMatrix = (matrix: PlannedMatrix, layout: MatrixLayout) => boolean;
+
+/** See layoutMatrix in gpu/buffers.ts. */
+function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
+  if (layout === "rows") return inRows(asRows(matrix), 4 * quads(matrix.columns));
+  return { binding: { kind, matrix, layout }, first: 0, rowStride: 1, columnStride: 4 * quads(matrix.rows) };
 }
 
 /** into (+)= Σ_j of the product of one or two operands, for all n, r, c. */
@@ -123,17 +133,18 @@ function fromRow({ row, column }: Walk, first: number): Walk {
 export function fill(recorder: StepRecorder, label: string, rows: number, columns: number, into: Lying): void {
   const sizes = { n: 1, r: rows, c: columns, j: 1 };
   const nothing = { row: {}, column: {}, lying: uploaded(zeros(1, 1)) };
-  multiply(recorder, label, { sizes, into: { row: { r: 1 }, column: { c: 1 } } }, into, [nothing], false);
+  multiply(recorder, label, { sizes, into: ENTRIES }, into, [nothing], false);
 }
 
 /** Computes matrices anew that lie in buffers of their own, out of weights there. */
 export function scheduleMatrices(
   wanted: readonly Extract<Binding, { kind: "matrix" }>[],
   limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">,
+  has: HasMatrix,
 ): Chunk {
   const recorder = new StepRecorder(limits);
   const isWanted = new Set(wanted.map(({ matrix }) => matrix));
-  const steps = new ProductSteps(recorder, (matrix) => (isWanted.has(matrix) || workOf([matrix]) > 0 ? null : uploaded(matrix)));
+  const steps = new ProductSteps(recorder, (matrix) => (isWanted.has(matrix) || workOf([matrix]) > 0 ? null : uploaded(matrix, has)));
   for (const matrix of inOrder(isWanted)) {
     const [first, ...others] = wanted.filter((each) => each.matrix === matrix).map(lyingOf);
     if (!first) continue;
@@ -141,10 +152,4 @@ export function scheduleMatrices(
     for (const other of others) steps.copy(matrix, other);
   }
   return recorder.finish([]);
-}
-
-/** See layoutMatrix in gpu/buffers.ts. */
-function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
-  if (layout === "rows") return uploaded(matrix);
-  return { binding: { kind, matrix, layout }, first: 0, rowStride: 1, columnStride: 4 * quads(matrix.rows) };
 }
