@@ -15,6 +15,8 @@ export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, Limit
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
+export { Flow, type LogProb, type SampleOptions, type Transport, type TransportOptions } from "./flow.js";
+export type { Base, FlowOptions, FlowTimes, SolveOptions } from "./flowOptions.js";
 export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";
@@ -54,6 +56,7 @@ export { toSafetensors } from "./model/writers/safetensors.js";
 export type { Candidate } from "./plan/candidates.js";
 export { vjpReference } from "./cpu/vjp.js";
 export { explainPlan, type ExplainedCandidate, type ExplainedGradient, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
+export { solvers, type Solver, type Status } from "./ode/tableaus.js";
 export type { PlanOptions } from "./plan/options.js";
 export { methods, outputs, type Method, type Output } from "./plan/outputs.js";
 export type { TunedKernels } from "./tune/tuner.js";

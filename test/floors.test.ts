@@ -16,7 +16,10 @@ const floors: readonly (readonly string[])[] = [
   ["gpu"],
   ["tune"],
   ["evaluation.ts", "fieldOptions.ts"],
+  ["ode"],
+  ["flowOptions.ts"],
   ["cpu", "field.ts"],
+  ["flow.ts"],
   ["index.ts"],
   ["node"],
 ];

@@ -7,6 +7,7 @@ import type { Network } from "../src/model/network.js";
 import { parameterLayout, type Parameter } from "../src/model/parameters.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
+import { readTensors } from "./tensors.js";
 import { loadModel, loadVector, modelNames } from "./fields.js";
 
 /** Gradients of a network by PyTorch's double backward in float64, and what they are taken at. */
@@ -44,26 +45,6 @@ export function loadGradient(name: string): GradientVector {
     ofContext: tensors.get("gradient.context"),
     ofParameters: Object.fromEntries(parameters.map((tensor) => [tensor.slice(prefix.length), of(tensor)])),
   };
-}
-
-/** The tensors of a safetensors file that holds F64 alone, and its activation. */
-function readTensors(file: Uint8Array): { tensors: Map<string, Float64Array>; activation: string } {
-  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
-  const { __metadata__: metadata, ...entries } = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length))) as {
-    __metadata__: { activation: string };
-  } & Record<string, { data_offsets: [number, number] }>;
-  const tensors = Object.entries(entries).map(
-    ([
-      name,
-      {
-        data_offsets: [begin, end],
-      },
-    ]) => {
-      const bytes = Uint8Array.from(file.subarray(8 + length + begin, 8 + length + end));
-      return [name, new Float64Array(bytes.buffer)] as const;
-    },
-  );
-  return { tensors: new Map(tensors), activation: metadata.activation };
 }
 
 /** Expects each number within `relative` of the tensor's largest entry, and 1e-7. */

@@ -166,9 +166,9 @@ test("commands that are submitted while an update runs see all of the old weight
   await field.evaluate(points);
   const truths = [before, after].map((network) => evaluateReference(network, points).divergence![0]!);
   const outputs: GPUBuffer[] = [];
-  let isDone = false;
-  const update = field.update(parametersOf(after)).then(() => (isDone = true));
-  while (!isDone && outputs.length < 500) {
+  const state = { isDone: false };
+  const update = field.update(parametersOf(after)).then(() => (state.isDone = true));
+  while (!state.isDone && outputs.length < 500) {
     const output = makeBuffer(device, new Float32Array(1));
     const encoder = device.createCommandEncoder();
     field.encode(encoder, { points: input, count: 1, divergence: output });

@@ -21,6 +21,8 @@ import multiply from "../../shaders/multiply.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
 import normFold from "../../shaders/norm_fold.wgsl?raw";
 import normTangent from "../../shaders/norm_tangent.wgsl?raw";
+import odeControl from "../../shaders/ode_control.wgsl?raw";
+import odeStage from "../../shaders/ode_stage.wgsl?raw";
 import outer from "../../shaders/outer.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
@@ -48,6 +50,8 @@ const TEXTS: Record<KernelName, string> = {
   norm_fold: normFold,
   mark,
   multiply,
+  ode_stage: odeStage,
+  ode_control: odeControl,
   contract,
   dot,
   diagonal,
@@ -58,8 +62,8 @@ const TEXTS: Record<KernelName, string> = {
 const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
-/** Those that gradients alone run; they are compiled when a gradient is first asked for. */
-const OF_GRADIENTS: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold", "mark", "multiply"]);
+/** Those that gradients and integrations alone run; they are compiled when one is first asked for. */
+const ON_DEMAND: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold", "mark", "multiply", "ode_stage", "ode_control"]);
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 
@@ -137,7 +141,7 @@ function makeKernel(
 export function kernelsFor(activations: readonly (Activation | null)[], tile: Tile): Kernel[] {
   const make = (kernel: KernelName, activation: Activation | null, scaling: Scaling = "none"): Kernel =>
     kernelOf({ kernel, activation, scaling, tile: PRODUCTS[kernel] ? tile : null, curved: false });
-  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !ACTIVATED.has(kernel) && !OF_GRADIENTS.has(kernel));
+  const names = (Object.keys(TEXTS) as KernelName[]).filter((kernel) => !ACTIVATED.has(kernel) && !ON_DEMAND.has(kernel));
   return [
     ...names.flatMap((kernel) =>
       (TANGENTS.has(kernel) ? tile.scalings : (["none"] as const)).map((scaling) => make(kernel, null, scaling)),

@@ -43,6 +43,7 @@ export type KernelName =
   | ("gather" | "probes" | "primal" | "combine" | "norm")
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
+  | ("ode_stage" | "ode_control")
   | ("diagonal" | "difference" | "reduce");
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */

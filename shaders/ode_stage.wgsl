@@ -1,0 +1,83 @@
+// A stage of a Runge-Kutta step (src/ode/tableaus.ts) over x and l = ∫ ∇·f dt, together z = (x, l), ż = (f, ∇·f): takes ż of a stage
+// where one has come, and makes the point y = z + h Σ_j weight_j k_j at which the next is evaluated; where the step is whole, z is that.
+// home[point] = z [n], first stage [n], t, h, error before, evaluations, attempts, condition [contexts], with n = width + 1.
+// One invocation computes one number of one row.
+// Needs: lib/dispatch.wgsl.
+
+struct Parameters {
+  rows: u32,
+  width: u32,          // d
+  contexts: u32,       // c
+  home_stride: u32,
+  arrived: u32,        // the stage whose ż has come; 0xffffffff: none
+  known: u32,          // how many stages are summed up
+  is_whole: u32,       // whether z becomes y
+  is_adaptive: u32,    // whether each point has its own t and h
+  step: u32,           // bits of h, where it is one for all
+  time: u32,           // bits of t at the next stage, as that; of its c otherwise
+  time_column: u32,    // of the context; 0xffffffff: none
+  context_rows: u32,
+  weight0: u32,        // bits
+  weight1: u32,
+  weight2: u32,
+  weight3: u32,
+  weight4: u32,
+  weight5: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read> points: array<u32>;            // [rows]: the point of each row
+@group(0) @binding(2) var<storage, read> value: array<f32>;             // [rows, width]
+@group(0) @binding(3) var<storage, read> divergence: array<f32>;        // [rows]
+@group(0) @binding(4) var<storage, read_write> home: array<f32>;        // [points, home_stride]
+@group(0) @binding(5) var<storage, read_write> stages: array<f32>;      // [stages after the first, rows, n]
+@group(0) @binding(6) var<storage, read_write> state: array<f32>;       // [rows, width]
+@group(0) @binding(7) var<storage, read_write> context: array<f32>;     // [context_rows, contexts]
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
+  let i = invocation_index(id, workgroups);
+  let n = p.width + 1u;
+  if (i >= p.rows * n) {
+    return;
+  }
+  let row = i / n;
+  let k = i % n;
+  let at = points[row] * p.home_stride;
+  let own = at + 2u * n;
+  if (p.arrived != 0xffffffffu) {
+    var slope = 0.0;
+    if (k < p.width) {
+      slope = value[row * p.width + k];
+    } else {
+      slope = divergence[row];
+    }
+    if (p.arrived == 0u) {
+      home[at + n + k] = slope;
+    } else {
+      stages[((p.arrived - 1u) * p.rows + row) * n + k] = slope;
+    }
+  }
+  let h = select(bitcast<f32>(p.step), home[own + 1u], p.is_adaptive == 1u);
+  let weights = array(p.weight0, p.weight1, p.weight2, p.weight3, p.weight4, p.weight5);
+  var sum = 0.0;
+  for (var j = 0u; j < p.known; j++) {
+    if (j == 0u) {
+      sum += bitcast<f32>(weights[j]) * home[at + n + k];
+    } else {
+      sum += bitcast<f32>(weights[j]) * stages[((j - 1u) * p.rows + row) * n + k];
+    }
+  }
+  let y = home[at + k] + h * sum;
+  if (p.is_whole == 1u) {
+    home[at + k] = y;
+  }
+  if (k < p.width) {
+    state[row * p.width + k] = y;
+  } else if (row < p.context_rows) {
+    for (var column = 0u; column < p.contexts; column++) {
+      let time = select(bitcast<f32>(p.time), home[own] + bitcast<f32>(p.time) * h, p.is_adaptive == 1u);
+      context[row * p.contexts + column] = select(home[own + 5u + column], time, column == p.time_column);
+    }
+  }
+}

@@ -1,0 +1,168 @@
+import { InputError, quote } from "./errors.js";
+import type { VectorFieldOptions } from "./fieldOptions.js";
+import { checkObject, readBatch, readContext, type BatchInput, type ContextInput, type RunOptions } from "./inputs.js";
+import type { Network } from "./model/network.js";
+import { solvers, tableaus, type Solver } from "./ode/tableaus.js";
+
+/** The distribution at noise. */
+export interface Base {
+  /** log p of points [B, d], B numbers. */
+  readonly logProb: (points: Float32Array | Float64Array) => ArrayLike<number>;
+  /** As many points of it, [count, d], a function of the seed. */
+  readonly sample: (count: number, seed: number) => Float32Array;
+}
+
+/** Between which times a field carries which distribution. */
+export interface FlowTimes {
+  /** The time at which points are noise. Default 0. */
+  readonly noiseAt?: number | undefined;
+  /** The time at which they are data. Default 1. */
+  readonly dataAt?: number | undefined;
+  /** Which column of the context is time, the others being a condition; null: none is. Default the only one; to be named where several are. */
+  readonly timeColumn?: number | null | undefined;
+  /** What noise is distributed as. Default the standard normal distribution. */
+  readonly base?: "normal" | Base | undefined;
+}
+
+/** What `Flow.create` takes beside device and network. */
+export interface FlowOptions extends FlowTimes, VectorFieldOptions {}
+
+/** How a path is integrated. */
+export interface SolveOptions extends RunOptions {
+  /** Default "tsit5". Those without error control ("euler", "midpoint", "heun", "rk4") need `steps`. */
+  readonly solver?: Solver | undefined;
+  /** How large an error a step may make, beside |x| and |∫∇·f dt|. Default 1e-5. */
+  readonly rtol?: number | undefined;
+  /** The same where they are small. Default 1e-5. */
+  readonly atol?: number | undefined;
+  /** So many steps of one size, without error control. */
+  readonly steps?: number | undefined;
+  /** After so many tries of a step with error control a point is given up. Default 4096. */
+  readonly maxSteps?: number | undefined;
+  /** The context but for time: one vector for all points, or one per point. */
+  readonly condition?: ContextInput | null | undefined;
+  /** "exact", the default, by the cheapest exact plan; or Hutchinson's estimate, with one set of probes for a whole path. */
+  readonly divergence?:
+    | "exact"
+    | { readonly method: "hutchinson"; readonly probes?: number | undefined; readonly seed?: number | undefined }
+    | undefined;
+}
+
+/** Times and base, checked. */
+export interface FlowSettings {
+  readonly noiseAt: number;
+  readonly dataAt: number;
+  readonly timeColumn: number | null;
+  readonly base: "normal" | Base;
+}
+
+/** @throws InputError. */
+export function readFlowTimes({ contextSize }: Network, options: FlowTimes): FlowSettings {
+  checkObject("options", options);
+  const { noiseAt = 0, dataAt = 1, base = "normal" } = options;
+  for (const [name, time] of Object.entries({ noiseAt, dataAt }))
+    if (typeof time !== "number" || !Number.isFinite(Math.fround(time)))
+      throw new InputError(`${name} is ${quote(time)}; expected a finite number`);
+  if (noiseAt === dataAt) throw new InputError(`noiseAt and dataAt are both ${noiseAt}; expected two times`);
+  const timeColumn = options.timeColumn === undefined ? defaultColumn(contextSize) : options.timeColumn;
+  if (timeColumn !== null && !(Number.isInteger(timeColumn) && timeColumn >= 0 && timeColumn < contextSize))
+    throw new InputError(`timeColumn is ${quote(timeColumn)}; expected null or a column of the context, of which there are ${contextSize}`);
+  if (base !== "normal" && (typeof base?.logProb !== "function" || typeof base.sample !== "function"))
+    throw new InputError(`base is ${quote(base)}; expected "normal" or an object with logProb and sample`);
+  return { noiseAt, dataAt, timeColumn, base };
+}
+
+function defaultColumn(contextSize: number): number | null {
+  if (contextSize === 0) return null;
+  if (contextSize === 1) return 0;
+  throw new InputError(`the context has ${contextSize} columns; expected timeColumn to name the one that is time, or null`);
+}
+
+/** How a path is integrated, checked. */
+export interface SolveSettings {
+  readonly solver: Solver;
+  readonly rtol: number;
+  readonly atol: number;
+  readonly steps: number | null;
+  readonly maxSteps: number;
+  readonly divergence:
+    | "exact"
+    | { readonly method: "hutchinson"; readonly probes?: number | undefined; readonly seed?: number | undefined };
+}
+
+/** @throws InputError. */
+export function readSolveOptions(options: SolveOptions): SolveSettings {
+  checkObject("options", options);
+  const { solver = "tsit5", rtol = 1e-5, atol = 1e-5, steps = null, maxSteps = 4096, divergence = "exact" } = options;
+  if (!solvers.includes(solver))
+    throw new InputError(`solver is ${quote(solver)}; expected one of ${solvers.map((name) => quote(name)).join(", ")}`);
+  for (const [name, tolerance] of Object.entries({ rtol, atol }))
+    if (!(typeof tolerance === "number" && tolerance > 0 && tolerance < Infinity))
+      throw new InputError(`${name} is ${quote(tolerance)}; expected a positive number`);
+  for (const [name, number] of Object.entries({ steps, maxSteps }))
+    if (number !== null && !(Number.isInteger(number) && number > 0 && number <= 2 ** 24))
+      throw new InputError(`${name} is ${quote(number)}; expected a whole number from 1 to 2^24`);
+  if (steps === null && tableaus[solver].error === null) throw new InputError(`solver "${solver}" has no error control; expected steps`);
+  if (divergence !== "exact" && (typeof divergence !== "object" || divergence?.method !== "hutchinson"))
+    throw new InputError(`divergence is ${quote(divergence)}; expected "exact" or { method: "hutchinson", probes, seed }`);
+  return { solver, rtol, atol, steps, maxSteps, divergence };
+}
+
+/** Points, and the contexts of the condition with 0 where time goes. */
+export interface FlowInputs {
+  readonly count: number;
+  /** The leading batch shape of the points. */
+  readonly shape: readonly number[];
+  /** [count, d] */
+  readonly points: Float64Array<ArrayBuffer>;
+  /** [1 or count, c]; null where the network takes none. */
+  readonly context: Float64Array<ArrayBuffer> | null;
+}
+
+/** @throws InputError where points or condition do not fit the network. */
+export function readFlowInputs(
+  { stateSize, contextSize }: Network,
+  timeColumn: number | null,
+  points: BatchInput,
+  condition: ContextInput | null | undefined,
+): FlowInputs {
+  const { data, count, shape } = readBatch(points, stateSize, "points");
+  const width = contextSize - (timeColumn === null ? 0 : 1);
+  const conditions = readContext(condition, width, count, "condition");
+  const given = { count, shape, points: Float64Array.from(data) };
+  if (contextSize === 0) return { ...given, context: null };
+  const rows = conditions && !conditions.shared ? count : 1;
+  const context = new Float64Array(rows * contextSize);
+  for (let row = 0; row < rows; row++)
+    for (let column = 0, from = row * width; column < contextSize; column++)
+      if (column !== timeColumn) context[row * contextSize + column] = conditions!.data[from++]!;
+  return { ...given, context };
+}
+
+/** log p of noise [count, d]; NaN where it is. */
+export function baseLogProb(base: "normal" | Base, points: Float32Array | Float64Array, d: number): Float64Array {
+  if (base !== "normal") return Float64Array.from(base.logProb(points));
+  return Float64Array.from({ length: points.length / d }, (_, point) => {
+    let squares = 0;
+    for (let i = point * d; i < (point + 1) * d; i++) squares += points[i]! ** 2;
+    return -(squares + d * Math.log(2 * Math.PI)) / 2;
+  });
+}
+
+/** Noise [count, d]. */
+export function sampleBase(base: "normal" | Base, count: number, d: number, seed: number): Float32Array {
+  if (base !== "normal") return base.sample(count, seed);
+  return Float32Array.from({ length: count * d }, (_, index) => {
+    // Box and Muller, by two words of a counter-based generator: number `index` is a function of it and of the seed alone.
+    const [a, b] = [mixBits(mixBits(mixBits(seed) + index) ^ 0x9e3779b9), mixBits(mixBits(mixBits(~seed) + index) ^ 0x85ebca6b)];
+    return Math.sqrt(-2 * Math.log((a + 0.5) / 2 ** 32)) * Math.cos((2 * Math.PI * (b + 0.5)) / 2 ** 32);
+  });
+}
+
+/** A 32-bit integer hash with low bias (constants: C. Wellons' hash-prospector), as in shaders/probes.wgsl. */
+function mixBits(value: number): number {
+  let x = value >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
+}

@@ -1,0 +1,169 @@
+import { runAlone, type Shared } from "../gpu/run.js";
+import type { RunOptions } from "../inputs.js";
+import { HOME, homeStride, IntegrationSteps, pointsPerChunk, POINTS, STATUS, type Integration } from "./steps.js";
+import { statuses, type Status } from "./tableaus.js";
+
+/** Steps that points try before the host looks how many are left. */
+const SWEEPS_PER_LOOK = 4;
+/** Rows of points that are done are dropped where they are at least this part. */
+const WORTH_DROPPING = 0.1;
+
+/** What comes of each point. */
+export interface Integrated {
+  /** x at the end, [count, d]; NaN where it did not get there. */
+  readonly points: Float32Array<ArrayBuffer>;
+  /** ∫ ∇·f dt along the way, [count]. */
+  readonly divergenceIntegral: Float32Array<ArrayBuffer>;
+  /** How often f was evaluated, [count]. */
+  readonly evaluations: Uint32Array<ArrayBuffer>;
+  readonly status: Status[];
+}
+
+/** Where an integration begins. */
+export interface Beginning {
+  readonly count: number;
+  /** [count, d] */
+  readonly points: Float64Array;
+  /** [1 or count, c], whatever stands where time goes; null where f takes no context. */
+  readonly context: Float64Array | null;
+}
+
+/**
+ * Integrates all points, chunk by chunk.
+ * @throws GpuError, DeviceLostError, LimitError; the signal's reason.
+ */
+export async function integrate(job: Integration, beginning: Beginning, shared: Shared, options: RunOptions): Promise<Integrated> {
+  const { count } = beginning;
+  const { stateSize: d } = job;
+  const result: Integrated = {
+    points: new Float32Array(count * d),
+    divergenceIntegral: new Float32Array(count),
+    evaluations: new Uint32Array(count),
+    status: Array.from({ length: count }, () => "done"),
+  };
+  const perChunk = pointsPerChunk(job, { ...shared.limits, multiplyAddsPerSubmit: Infinity });
+  for (let first = 0; first < count; first += perChunk) {
+    const chunk = new ChunkOfPoints(job, beginning, first, Math.min(perChunk, count - first), shared, options.signal);
+    await (job.steps === null ? chunk.adapt() : chunk.go());
+    chunk.into(result);
+    options.onProgress?.({ done: first + chunk.count, total: count });
+  }
+  for (let point = 0; point < count; point++) {
+    if (result.status[point] === "done") continue;
+    result.points.fill(NaN, point * d, (point + 1) * d);
+    result.divergenceIntegral[point] = NaN;
+  }
+  return result;
+}
+
+/** Points that go through together. */
+class ChunkOfPoints {
+  private home: Float32Array;
+  private status = new Uint32Array(0);
+
+  constructor(
+    private readonly job: Integration,
+    { points, context }: Beginning,
+    private readonly first: number,
+    readonly count: number,
+    private readonly shared: Shared,
+    private readonly signal: AbortSignal | undefined,
+  ) {
+    const { stateSize: d, contextSize: c, from } = job;
+    const stride = homeStride(job);
+    const home = new Float32Array(count * stride);
+    for (let point = 0; point < count; point++) {
+      const at = point * stride;
+      home.set(points.subarray((first + point) * d, (first + point + 1) * d), at);
+      home[at + 2 * (d + 1)] = from;
+      // No error before: as if it had been the tolerance.
+      home[at + 2 * (d + 1) + 2] = 1;
+      if (!context) continue;
+      const row = context.length === c ? 0 : first + point;
+      home.set(context.subarray(row * c, (row + 1) * c), at + 2 * (d + 1) + 5);
+    }
+    this.home = home;
+  }
+
+  /** Steps of one size. */
+  async go(): Promise<void> {
+    const steps = this.steps(this.count);
+    steps.begin();
+    steps.fixed(0, this.job.steps!);
+    await this.submit(steps, ["home"], this.rowsOf(Array.from({ length: this.count }, (_, row) => row)));
+  }
+
+  /** Steps of sizes that the error decides, until no point is on its way. */
+  async adapt(): Promise<void> {
+    let left = Array.from({ length: this.count }, (_, row) => row);
+    let uploads: readonly Upload[] = this.rowsOf(left);
+    for (let isFirst = true; left.length > 0; isFirst = false) {
+      const steps = this.steps(left.length);
+      if (isFirst) steps.begin();
+      for (let sweep = 0; sweep < SWEEPS_PER_LOOK; sweep++) steps.sweep();
+      await this.submit(steps, ["status"], uploads);
+      const onTheirWay = left.filter((row) => this.status[row] === 0);
+      uploads = [];
+      // An estimator's probes are those of a row, so rows stay as they are.
+      const isDropping =
+        onTheirWay.length <= (1 - WORTH_DROPPING) * left.length && !("probesPer" in this.job.plan && this.job.plan.probesPer);
+      if (onTheirWay.length === 0) break;
+      if (isDropping) {
+        left = onTheirWay;
+        uploads = [[POINTS, asFloats(left)]];
+      }
+    }
+    await this.submit(this.steps(this.count), ["home"], []);
+  }
+
+  into({ points, divergenceIntegral, evaluations, status }: Integrated): void {
+    const { stateSize: d, steps, tableau } = this.job;
+    const stride = homeStride(this.job);
+    const { home, first } = this;
+    for (let point = 0; point < this.count; point++) {
+      const at = point * stride;
+      points.set(home.subarray(at, at + d), (first + point) * d);
+      divergenceIntegral[first + point] = home[at + d]!;
+      if (steps === null) {
+        evaluations[first + point] = home[at + 2 * (d + 1) + 3]!;
+        status[first + point] = statuses[this.status[point]!]!;
+      } else {
+        evaluations[first + point] = steps * tableau.b.filter((_, stage) => stage < tableau.b.length - (tableau.error ? 1 : 0)).length;
+        if (!home.subarray(at, at + d + 1).every(Number.isFinite)) status[first + point] = "not finite";
+      }
+    }
+  }
+
+  private steps(rows: number): IntegrationSteps {
+    const { limits, pace } = this.shared;
+    return new IntegrationSteps(this.job, this.first, this.count, rows, { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit });
+  }
+
+  private rowsOf(rows: readonly number[]): Upload[] {
+    return [
+      [HOME, this.home as Float32Array<ArrayBuffer>],
+      [POINTS, asFloats(rows)],
+      [STATUS, new Float32Array(this.count)],
+    ];
+  }
+
+  private async submit(steps: IntegrationSteps, reads: readonly ("home" | "status")[], uploads: readonly Upload[]): Promise<void> {
+    await runAlone(
+      steps.finish(reads),
+      uploads,
+      this.shared,
+      (data) => {
+        if (reads[0] === "home") this.home = data.slice();
+        else this.status = new Uint32Array(data.slice().buffer);
+      },
+      this.signal,
+    );
+  }
+}
+
+type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+
+/** Whole numbers where floats are uploaded. */
+function asFloats(numbers: readonly number[]): Float32Array<ArrayBuffer> {
+  return new Float32Array(Uint32Array.from(numbers).buffer);
+}
