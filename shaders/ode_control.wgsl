@@ -10,6 +10,8 @@
 struct Parameters {
   rows: u32,
   width: u32,
+  extra: u32,
+  factor: u32,
   home_stride: u32,
   stages: u32,           // of the method; 0: before the first step
   most_attempts: u32,
@@ -42,7 +44,7 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(1) var<storage, read> points: array<u32>;            // [rows]
 @group(0) @binding(2) var<storage, read> value: array<f32>;             // [rows, width]
-@group(0) @binding(3) var<storage, read> divergence: array<f32>;        // [rows]
+@group(0) @binding(3) var<storage, read> slope: array<f32>;             // [rows, extra]
 @group(0) @binding(4) var<storage, read> stages: array<f32>;            // [stages after the first, rows, n]
 @group(0) @binding(5) var<storage, read_write> home: array<f32>;        // [points, home_stride]
 @group(0) @binding(6) var<storage, read_write> status: array<u32>;      // [points]
@@ -55,12 +57,12 @@ fn last_stage(row: u32, k: u32) -> f32 {
   if (k < p.width) {
     return value[row * p.width + k];
   }
-  return divergence[row];
+  return bitcast<f32>(p.factor) * slope[row * p.extra + k - p.width];
 }
 
 /// The first step, and where the stage is not finite, none.
 fn begin_first(row: u32, point: u32) {
-  let n = p.width + 1u;
+  let n = p.width + p.extra;
   let at = point * p.home_stride;
   let whole = bitcast<f32>(p.end) - bitcast<f32>(p.begin);
   var size = 0.0;
@@ -68,12 +70,12 @@ fn begin_first(row: u32, point: u32) {
   var finite = true;
   for (var k = 0u; k < n; k++) {
     let z = home[at + k];
-    let slope = last_stage(row, k);
-    home[at + n + k] = slope;
-    finite = finite && is_finite(slope);
+    let came = last_stage(row, k);
+    home[at + n + k] = came;
+    finite = finite && is_finite(came);
     let tolerance = bitcast<f32>(p.absolute) + bitcast<f32>(p.relative) * abs(z);
     size += (z / tolerance) * (z / tolerance);
-    speed += (slope / tolerance) * (slope / tolerance);
+    speed += (came / tolerance) * (came / tolerance);
   }
   var h = 0.001 * abs(whole);
   if (size > 1e-10 && speed > 1e-10 && is_finite(size) && is_finite(speed)) {
@@ -102,7 +104,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     begin_first(row, point);
     return;
   }
-  let n = p.width + 1u;
+  let n = p.width + p.extra;
   let at = point * p.home_stride;
   let own = at + 2u * n;
   let t = home[own];

@@ -1,18 +1,21 @@
-// A stage of a Runge-Kutta step (src/ode/tableaus.ts) over x and l = ∫ ∇·f dt, together z = (x, l), ż = (f, ∇·f): takes ż of a stage
-// where one has come, and makes the point y = z + h Σ_j weight_j k_j at which the next is evaluated; where the step is whole, z is that.
-// home[point] = z [n], first stage [n], t, h, error before, evaluations, attempts, condition [contexts], with n = width + 1.
+// A stage of a Runge-Kutta step (src/ode/tableaus.ts) over z = (x, l), l what is carried along x: ∫ ∇·f dt, whose slope is ∇·f, or
+// ∇ log p, whose slope is -Jᵀ l - ∇(∇·f). Takes ż of a stage where one has come, and makes the y = z + h Σ_j weight_j k_j at which the next
+// is evaluated; where the step is whole, z is that.
+// home[point] = z [n], first stage [n], t, h, error before, evaluations, attempts, condition [contexts], with n = width + extra.
 // One invocation computes one number of one row.
 // Needs: lib/dispatch.wgsl.
 
 struct Parameters {
   rows: u32,
   width: u32,          // d
+  extra: u32,          // of l
+  factor: u32,         // bits of what its slope is multiplied by
   contexts: u32,       // c
   home_stride: u32,
   arrived: u32,        // the stage whose ż has come; 0xffffffff: none
   known: u32,          // how many stages are summed up
   is_whole: u32,       // whether z becomes y
-  is_adaptive: u32,    // whether each point has its own t and h
+  is_adaptive: u32,    // whether each point has its own t and h, and rows are some of the points
   step: u32,           // bits of h, where it is one for all
   time: u32,           // bits of t at the next stage, as that; of its c otherwise
   time_column: u32,    // of the context; 0xffffffff: none
@@ -26,36 +29,37 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> points: array<u32>;            // [rows]: the point of each row
+@group(0) @binding(1) var<storage, read> points: array<u32>;            // [rows]: the point of each row; where all go alike, row and point are one
 @group(0) @binding(2) var<storage, read> value: array<f32>;             // [rows, width]
-@group(0) @binding(3) var<storage, read> divergence: array<f32>;        // [rows]
+@group(0) @binding(3) var<storage, read> slope: array<f32>;             // [rows, extra]
 @group(0) @binding(4) var<storage, read_write> home: array<f32>;        // [points, home_stride]
 @group(0) @binding(5) var<storage, read_write> stages: array<f32>;      // [stages after the first, rows, n]
 @group(0) @binding(6) var<storage, read_write> state: array<f32>;       // [rows, width]
-@group(0) @binding(7) var<storage, read_write> context: array<f32>;     // [context_rows, contexts]
+@group(0) @binding(7) var<storage, read_write> carried: array<f32>;     // [rows, extra]
+@group(0) @binding(8) var<storage, read_write> context: array<f32>;     // [context_rows, contexts]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let i = invocation_index(id, workgroups);
-  let n = p.width + 1u;
+  let n = p.width + p.extra;
   if (i >= p.rows * n) {
     return;
   }
   let row = i / n;
   let k = i % n;
-  let at = points[row] * p.home_stride;
+  let at = select(row, points[row], p.is_adaptive == 1u) * p.home_stride;
   let own = at + 2u * n;
   if (p.arrived != 0xffffffffu) {
-    var slope = 0.0;
+    var came = 0.0;
     if (k < p.width) {
-      slope = value[row * p.width + k];
+      came = value[row * p.width + k];
     } else {
-      slope = divergence[row];
+      came = bitcast<f32>(p.factor) * slope[row * p.extra + k - p.width];
     }
     if (p.arrived == 0u) {
-      home[at + n + k] = slope;
+      home[at + n + k] = came;
     } else {
-      stages[((p.arrived - 1u) * p.rows + row) * n + k] = slope;
+      stages[((p.arrived - 1u) * p.rows + row) * n + k] = came;
     }
   }
   let h = select(bitcast<f32>(p.step), home[own + 1u], p.is_adaptive == 1u);
@@ -74,7 +78,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   if (k < p.width) {
     state[row * p.width + k] = y;
-  } else if (row < p.context_rows) {
+  } else {
+    carried[row * p.extra + k - p.width] = y;
+  }
+  if (k == 0u && row < p.context_rows) {
     for (var column = 0u; column < p.contexts; column++) {
       let time = select(bitcast<f32>(p.time), home[own] + bitcast<f32>(p.time) * h, p.is_adaptive == 1u);
       context[row * p.contexts + column] = select(home[own + 5u + column], time, column == p.time_column);

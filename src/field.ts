@@ -2,7 +2,7 @@ import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptio
 import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
-import { checkTarget, Encoder, type Recording } from "./gpu/encoder.js";
+import { checkTarget, chunksOf, Encoder, type Recording } from "./gpu/encoder.js";
 import { DeviceWatch } from "./gpu/errors.js";
 import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
@@ -26,7 +26,7 @@ import {
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network } from "./model/network.js";
-import { copiedParameters, numbersOf, withParameters, type ParameterInput } from "./model/parameters.js";
+import { copiedParameters, numbersOf, parameterLayout, withParameters, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
@@ -42,12 +42,18 @@ import { Tuner, type TunedKernels } from "./tune/tuner.js";
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;
 
+/** What a gradient is asked for. */
+type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer" | "outputs"> & { readonly wrt: readonly Wrt[] };
+
 /** What integrations along a field take of it. */
 export interface FieldInternals {
   readonly shared: () => Shared;
   readonly gate: Gate;
   readonly planFor: (options: PlanOptions) => Plan;
+  readonly gradientPlan: (options: PlanOptions, wanted: WantedGradient) => GradientPlan;
   readonly pick: (plan: Plan, count: number) => Promise<Variant>;
+  /** As pick, at once, among what is compiled. */
+  readonly pickCompiled: (plan: Plan, count: number) => Variant;
 }
 const internals = new WeakMap<VectorField, FieldInternals>();
 
@@ -101,10 +107,13 @@ export class VectorField implements Field<Float32Array> {
       shared: () => this.shared(),
       gate: this.gate,
       planFor: (options) => this.planFor(options),
+      gradientPlan: (options, wanted) => this.gradientPlan(options, wanted),
       pick: async (plan, count) => {
+        if (plan.kind === "gradient") return this.tuner.plain;
         await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
         return this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
       },
+      pickCompiled: (plan, count) => this.usable(this.tuner.pickCompiled(plan, count, this.shared())),
     });
   }
 
@@ -301,7 +310,7 @@ export class VectorField implements Field<Float32Array> {
     // One dispatch may not read a buffer and write it, nor write one twice.
     const variant = route.sharesBuffers ? this.tuner.plain : this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
-    this.encoder.record(target, recording, buffers, this.shared());
+    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
 
   /**
@@ -322,7 +331,7 @@ export class VectorField implements Field<Float32Array> {
     const { rows, buffers, wanted } = readEncodeVjpOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const plan = this.gradientPlan(options, wanted);
     const recording = this.gradientRecording(plan, options.count, routeTo(rows, buffers), options);
-    this.encoder.record(target, recording, buffers, this.shared());
+    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
 
   /**
@@ -342,7 +351,8 @@ export class VectorField implements Field<Float32Array> {
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
     const variant = this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
     const route = routeTo(usualRows(this.network, options), {});
-    await this.encoder.reserve({ plan, parameters: runParametersOf(options), variant, count, route, after: null }, this.shared());
+    const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
+    await this.encoder.reserve(chunksOf(recording, this.shared()), this.shared());
   }
 
   /**
@@ -355,15 +365,16 @@ export class VectorField implements Field<Float32Array> {
     checkCount(count, 0);
     const { rows, wanted } = readReserveVjpOptions(this.network, options);
     const plan = this.gradientPlan(options, wanted);
-    await this.encoder.reserve(this.gradientRecording(plan, count, routeTo(rows, {}), options), this.shared());
+    const recording = this.gradientRecording(plan, count, routeTo(rows, {}), options);
+    await this.encoder.reserve(chunksOf(recording, this.shared()), this.shared());
   }
 
   /**
    * Gives weights and biases other numbers, by the names of {@link parametersOf}; those left out stay as they are. Nothing is planned anew:
    * the buffers are written in place, and merged matrices computed anew (h² d multiply-adds for two hidden layers), on the host, or where
    * that is much work on the device, in float32. Calls that run are waited for, later ones see the new numbers, all at once, and so do
-   * commands of encode that are submitted later. After it plans run layer by layer, since fused kernels have their weights in buffers of
-   * their own.
+   * commands that are submitted later, but for those of fused kernels, which have copies of their own, and of before an error of the
+   * device. After it plans run layer by layer. Where it fails the old numbers stay.
    *
    * @throws InputError where a name is unknown, a shape another, or a number not finite in float32; GpuError, DeviceLostError.
    */
@@ -373,16 +384,10 @@ export class VectorField implements Field<Float32Array> {
     const own = copiedParameters(parameters);
     await this.gate.close(async () => {
       this.checkUsable();
-      await replaceWeights(() => {
-        // Of what an update before this one has left.
-        this.current = withParameters(this.current, own);
-        this.isUpdated = true;
-        for (const matrix of graphOf(this.own).weights) {
-          const { rows, columns, place } = matrix;
-          const { numbers } = numbersOf(this.current.operations[place!.operation] as LinearOperation, place!.part);
-          matrix.replace({ rows, columns, data: numbers });
-        }
-      }, this.shared());
+      const before = this.current;
+      // Of what an update before this one has left.
+      const replace = (): void => this.use(withParameters(before, own));
+      await replaceWeights(replace, () => this.use(before), this.shared());
     });
   }
 
@@ -417,11 +422,23 @@ export class VectorField implements Field<Float32Array> {
     for (const buffers of [this.matrices, this.scratch, this.constants, this.readback, this.encoder]) buffers.destroy();
   }
 
+  /** From now on with these numbers; buffers are another matter. */
+  private use(network: Network): void {
+    this.current = network;
+    this.isUpdated = true;
+    for (const matrix of graphOf(this.own).weights) {
+      const { rows, columns, place } = matrix;
+      const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
+      matrix.replace({ rows, columns, data: numbers });
+    }
+  }
+
   private gradientRecording(plan: GradientPlan, count: number, route: Recording["route"], options: PlanOptions): Recording {
     const { plain: variant } = this.tuner;
     const parameters = runParametersOf(options);
     const has = this.matrices.has.bind(this.matrices);
-    const isSummed = route.outer["gradient of parameters"] || (count === 0 && route.outer["gradient of context"]?.stride === 0);
+    const hasParameters = parameterLayout(this.network).size > 0 && route.outer["gradient of parameters"] !== undefined;
+    const isSummed = hasParameters || (count === 0 && route.outer["gradient of context"]?.stride === 0);
     const after = isSummed
       ? (limits: ScheduleLimits) => scheduleParameterGradient(plan, this.own, count, limits, route, variant, has)
       : null;
@@ -441,10 +458,7 @@ export class VectorField implements Field<Float32Array> {
     return this.plans.get(key, () => makePlan(this.own, options));
   }
 
-  private gradientPlan(
-    { chunkSize, probes, probesPer, method }: PlanOptions,
-    wanted: Pick<GradientOptions, "value" | "divergence" | "contextPer"> & { outputs: GradientOptions["outputs"]; wrt: readonly Wrt[] },
-  ): GradientPlan {
+  private gradientPlan({ chunkSize, probes, probesPer, method }: PlanOptions, wanted: WantedGradient): GradientPlan {
     const { outputs, value, divergence, wrt, contextPer = "point" } = wanted;
     const options = { outputs, value, divergence, contextPer, method, chunkSize, probes, probesPer };
     const key = [

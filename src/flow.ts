@@ -1,5 +1,6 @@
 import { internalsOf, VectorField } from "./field.js";
 import { InputError, quote } from "./errors.js";
+import { checkTarget, Encoder } from "./gpu/encoder.js";
 import { Turns } from "./gpu/run.js";
 import {
   baseLogProb,
@@ -9,15 +10,20 @@ import {
   sampleBase,
   type FlowInputs,
   type FlowOptions,
+  readPathBuffers,
+  type EncodePathOptions,
   type FlowSettings,
   type SolveOptions,
+  type SolveSettings,
 } from "./flowOptions.js";
-import { checkCount, checkObject, ownOptions, startRun, type BatchInput } from "./inputs.js";
+import { checkCount, checkObject, ownOptions, startRun, type BatchInput, type BufferRows } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
-import { sharesContext } from "./ode/steps.js";
-import { tableaus, type Status } from "./ode/tableaus.js";
+import { scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
+import { stagesOf, tableaus, type Solver, type Status } from "./ode/tableaus.js";
+import type { PlanExplanation } from "./plan/explain.js";
 import { runParametersOf } from "./plan/options.js";
+import type { OuterName } from "./schedule/steps.js";
 
 /** What {@link Flow.logProb} gives. */
 export interface LogProb<A = Float32Array> {
@@ -62,6 +68,40 @@ export interface SampleOptions extends SolveOptions {
   readonly seed?: number | undefined;
 }
 
+/** What {@link Flow.encodeLogProb} reads and writes. */
+export interface EncodeLogProbOptions extends EncodePathOptions {
+  /** Receives log p, [count], stride 1 unless given. */
+  readonly logProb: BufferRows;
+}
+
+/** What {@link Flow.encodeTransport} reads and writes. */
+export interface EncodeTransportOptions extends EncodePathOptions {
+  /** The time that the points have. Default noiseAt. */
+  readonly from?: number | undefined;
+  /** The time that they get to. Default dataAt. */
+  readonly to?: number | undefined;
+  /** Receives the points there, [count, d], stride d unless given. */
+  readonly end?: BufferRows | undefined;
+  /** Receives ∫ ∇·f dt, [count], stride 1 unless given. */
+  readonly divergenceIntegral?: BufferRows | undefined;
+}
+
+/** What {@link Flow.explain} says. */
+export interface FlowExplanation {
+  readonly solver: Solver;
+  /** Of f and its divergence together. */
+  readonly evaluationsPerStep: number;
+  /** Of a whole path; null where the error decides. */
+  readonly evaluations: number | null;
+  /** Of one evaluation at one point. */
+  readonly multiplyAdds: number;
+  /** Memory of a point beside what the plan takes. */
+  readonly bytesPerPoint: number;
+  /** How f and its divergence are computed, and why. */
+  readonly plan: PlanExplanation;
+  readonly text: string;
+}
+
 /**
  * A field as a flow: its paths carry noise to data, and by ∇·f the density along (the instantaneous change of variables, Chen et al.,
  * Neural Ordinary Differential Equations, 2018): log p(x) = log p_noise(z) - ∫ ∇·f dt along the path from z to x, exact but for the
@@ -73,10 +113,15 @@ export interface SampleOptions extends SolveOptions {
 export class Flow {
   private readonly turns = new Turns();
 
+  private readonly encoder: Encoder;
+
   private constructor(
     private readonly field: VectorField,
     private readonly settings: FlowSettings,
-  ) {}
+  ) {
+    const { device, label } = internalsOf(field).shared();
+    this.encoder = new Encoder(device, label);
+  }
 
   /**
    * Compiles the kernels of a field on the caller's device, which is never destroyed.
@@ -99,8 +144,8 @@ export class Flow {
     const options = ownOptions(given);
     const { noiseAt, dataAt, base } = this.settings;
     const inputs = this.inputs(points, options);
-    const { points: noise, divergenceIntegral, evaluations, status } = await this.solve(inputs, dataAt, noiseAt, options);
-    const logProb = baseLogProb(base, noise, this.network.stateSize).map((log, point) => log + divergenceIntegral[point]!);
+    const { points: noise, carried, evaluations, status } = await this.solve(inputs, dataAt, noiseAt, options);
+    const logProb = baseLogProb(base, noise, this.network.stateSize).map((log, point) => log + carried[point]!);
     return { logProb, base: noise, evaluations, status, shape: inputs.shape };
   }
 
@@ -121,8 +166,8 @@ export class Flow {
     const { stateSize: d } = this.network;
     const noise = sampleBase(base, count, d, seed);
     const inputs = this.inputs(noise, options);
-    const { points, divergenceIntegral, status } = await this.solve(inputs, noiseAt, dataAt, options);
-    const logProb = baseLogProb(base, noise, d).map((log, point) => log - divergenceIntegral[point]!);
+    const { points, carried, status } = await this.solve(inputs, noiseAt, dataAt, options);
+    const logProb = baseLogProb(base, noise, d).map((log, point) => log - carried[point]!);
     return { points, logProb, status };
   }
 
@@ -147,7 +192,7 @@ export class Flow {
     for (const [index, end] of stops.entries()) {
       const part = await this.solve(now, begin, end, options);
       for (let point = 0; point < count; point++) {
-        divergenceIntegral[point]! += part.divergenceIntegral[point]!;
+        divergenceIntegral[point]! += part.carried[point]!;
         evaluations[point]! += part.evaluations[point]!;
         if (status[point] === "done") status[point] = part.status[point]!;
       }
@@ -159,9 +204,72 @@ export class Flow {
     return { points: last, divergenceIntegral, evaluations, status, shape, ...(path && { path }) };
   }
 
+  /**
+   * ∇ log p of points [..., d] at `dataAt`: integrates back to `noiseAt`, and from there x and s together by ṡ = -Jᵀ s - ∇(∇·f), whose right
+   * side is a gradient of f and its divergence. Only for the base "normal", whose own score is -z.
+   * @throws as {@link Flow.logProb} does.
+   */
+  async score(
+    points: BatchInput,
+    given: SolveOptions = {},
+  ): Promise<{ readonly score: Float32Array; readonly status: readonly Status[]; readonly shape: readonly number[] }> {
+    const options = ownOptions(given);
+    const { noiseAt, dataAt, base } = this.settings;
+    if (base !== "normal") throw new InputError('the score is known for the base "normal" alone');
+    const inputs = this.inputs(points, options);
+    const { points: noise, status } = await this.solve(inputs, dataAt, noiseAt, options);
+    const back = await this.solve(
+      { ...inputs, points: Float64Array.from(noise) },
+      noiseAt,
+      dataAt,
+      options,
+      Float64Array.from(noise, (z) => -z),
+    );
+    return { score: back.carried, status: status.map((each, i) => (each === "done" ? back.status[i]! : each)), shape: inputs.shape };
+  }
+
+  /**
+   * Records log p of points in the caller's buffer into one of his, for the base "normal": `steps` steps of one size, nothing is submitted
+   * or read back, and what is not finite is unspecified. As {@link VectorField.encode} otherwise.
+   * @throws InputError, PlanError, LimitError, DeviceLostError at once; WebGPU's own errors go to the device's error scopes.
+   */
+  encodeLogProb(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeLogProbOptions): void {
+    const { noiseAt, dataAt, base } = this.settings;
+    if (base !== "normal") throw new InputError('encodeLogProb is for the base "normal" alone');
+    this.record(target, options, dataAt, noiseAt, { "log density": options?.logProb });
+  }
+
+  /**
+   * Records where points get to, and ∫ ∇·f dt on the way, as {@link Flow.encodeLogProb} does. @throws as it does.
+   */
+  encodeTransport(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeTransportOptions): void {
+    checkObject("options", options);
+    const { from = this.settings.noiseAt, to = this.settings.dataAt } = options;
+    readTimes(from, to, undefined);
+    this.record(target, options, from, to, { "end points": options.end, "divergence integral": options.divergenceIntegral });
+  }
+
+  /** What a path costs, and why. @throws as {@link Flow.logProb} rejects with. */
+  explain(options: SolveOptions = {}): FlowExplanation {
+    const { solver, steps } = readSolveOptions(options);
+    const tableau = tableaus[solver];
+    const plan = this.field.explain({ outputs: ["value", "divergence"] });
+    const { multiplyAdds } = plan.candidates.find(({ chosen }) => chosen)!;
+    const perStep = steps === null ? tableau.b.length - 1 : stagesOf(tableau);
+    const { stateSize: d, contextSize: c } = this.network;
+    const bytesPerPoint = 4 * (3 * (2 * (d + 1) + 5 + c) + (d + 1) * (tableau.b.length + 2) + c + 2);
+    const evaluations = steps === null ? null : steps * perStep;
+    const text =
+      `${solver}: ${perStep} evaluations of f and its divergence a step, ` +
+      `${evaluations === null ? "as many steps as the error asks for at each point" : `${evaluations} in all`}; ` +
+      `by ${plan.method}, ${multiplyAdds} multiply-adds each; ${bytesPerPoint} bytes a point beside the plan's.`;
+    return { solver, evaluationsPerStep: perStep, evaluations, multiplyAdds, bytesPerPoint, plan, text };
+  }
+
   /** Frees the flow's buffers; the device stays the caller's. Later calls reject. */
   destroy(): void {
     this.field.destroy();
+    this.encoder.destroy();
   }
 
   private inputs(points: BatchInput, options: SolveOptions): FlowInputs {
@@ -170,45 +278,70 @@ export class Flow {
   }
 
   /** One call after another: they share scratch from first step to last. */
-  private async solve(inputs: FlowInputs, from: number, to: number, options: SolveOptions): Promise<Integrated> {
-    const { solver, rtol, atol, steps, maxSteps, divergence } = readSolveOptions(options);
-    startRun(options);
-    const { shared, gate, planFor, pick } = internalsOf(this.field);
-    shared().checkUsable();
-    const { network } = this.field;
-    const { stateSize, contextSize } = network;
+  private async solve(
+    inputs: FlowInputs,
+    from: number,
+    to: number,
+    options: SolveOptions,
+    score: Float64Array | null = null,
+  ): Promise<Integrated> {
+    const { contextSize } = this.network;
     const sharesCondition = inputs.context === null || inputs.context.length === contextSize;
-    const { timeColumn } = this.settings;
-    const like = { contextSize, timeColumn, steps, sharesCondition };
-    const planOptions = {
-      outputs: ["value", "divergence"] as const,
-      contextPer: sharesContext(like) ? ("batch" as const) : ("point" as const),
-      ...(divergence !== "exact" && { method: divergence.method, probes: divergence.probes }),
-    };
-    const plan = planFor(planOptions);
-    const parameters = runParametersOf(divergence === "exact" ? {} : { seed: divergence.seed });
+    const job = this.job(readSolveOptions(options), from, to, sharesCondition, score === null ? "divergence" : "score");
+    startRun(options);
+    const { shared, gate, pick } = internalsOf(this.field);
+    shared().checkUsable();
     const endTurn = await this.turns.take();
     try {
       return await gate.pass(async () => {
-        const variant = await pick(plan, inputs.count);
-        const job = {
-          ...like,
-          plan,
-          parameters,
-          variant,
-          stateSize,
-          from,
-          to,
-          tableau: tableaus[solver],
-          rtol,
-          atol,
-          mostAttempts: maxSteps,
-        };
-        return integrate(job, inputs, shared(), options);
+        const variant = await pick(job.plan, inputs.count);
+        return integrate({ ...job, variant }, { ...inputs, carried: score }, shared(), options);
       });
     } finally {
       endTurn();
     }
+  }
+
+  private record(
+    target: GPUCommandEncoder | GPUComputePassEncoder,
+    options: EncodePathOptions,
+    from: number,
+    to: number,
+    results: Partial<Record<OuterName, BufferRows | undefined>>,
+  ): void {
+    const { shared, pickCompiled } = internalsOf(this.field);
+    shared().checkUsable();
+    checkTarget(target);
+    const settings = readSolveOptions(options);
+    if (settings.steps === null) throw new InputError("steps is missing; expected how many steps of one size are to be recorded");
+    const { rows, buffers } = readPathBuffers(this.network, this.settings.timeColumn, options, results, (name, numbers) =>
+      this.encoder.upload(name, numbers),
+    );
+    const { count } = options;
+    const job = this.job(settings, from, to, (rows.context?.stride ?? 0) === 0, "divergence");
+    const limits = { ...shared().limits, multiplyAddsPerSubmit: Infinity };
+    const chunks = scheduleFixed({ ...job, variant: pickCompiled(job.plan, count) }, rows, count, limits);
+    this.encoder.record(target, chunks, buffers, shared());
+  }
+
+  private job(
+    { solver, rtol, atol, steps, maxSteps, divergence }: SolveSettings,
+    from: number,
+    to: number,
+    sharesCondition: boolean,
+    carried: Integration["carried"],
+  ): Omit<Integration, "variant"> {
+    const { stateSize, contextSize } = this.network;
+    const like = { contextSize, timeColumn: this.settings.timeColumn, steps, sharesCondition };
+    const method = divergence === "exact" ? {} : { method: divergence.method, probes: divergence.probes };
+    const contextPer = sharesContext(like) ? "batch" : "point";
+    const { planFor, gradientPlan } = internalsOf(this.field);
+    const plan =
+      carried === "score"
+        ? gradientPlan(method, { value: true, divergence: true, outputs: ["value"], wrt: ["points"], contextPer })
+        : planFor({ ...method, outputs: ["value", "divergence"], contextPer });
+    const parameters = runParametersOf(divergence === "exact" ? {} : { seed: divergence.seed });
+    return { ...like, plan, parameters, carried, stateSize, from, to, tableau: tableaus[solver], rtol, atol, mostAttempts: maxSteps };
   }
 }
 

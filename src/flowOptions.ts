@@ -1,8 +1,20 @@
 import { InputError, quote } from "./errors.js";
 import type { VectorFieldOptions } from "./fieldOptions.js";
-import { checkObject, readBatch, readContext, type BatchInput, type ContextInput, type RunOptions } from "./inputs.js";
+import {
+  checkCount,
+  checkObject,
+  readBatch,
+  readBuffer,
+  readContext,
+  readEncodeContext,
+  type BatchInput,
+  type BufferRows,
+  type ContextInput,
+  type RunOptions,
+} from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { solvers, tableaus, type Solver } from "./ode/tableaus.js";
+import type { OuterName, OuterRows } from "./schedule/steps.js";
 
 /** The distribution at noise. */
 export interface Base {
@@ -91,7 +103,7 @@ export interface SolveSettings {
 }
 
 /** @throws InputError. */
-export function readSolveOptions(options: SolveOptions): SolveSettings {
+export function readSolveOptions(options: Omit<SolveOptions, "condition">): SolveSettings {
   checkObject("options", options);
   const { solver = "tsit5", rtol = 1e-5, atol = 1e-5, steps = null, maxSteps = 4096, divergence = "exact" } = options;
   if (!solvers.includes(solver))
@@ -165,4 +177,46 @@ function mixBits(value: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
   x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
   return (x ^ (x >>> 16)) >>> 0;
+}
+
+/** What a path in the caller's buffers is recorded from, all float32 with usage STORAGE. */
+export interface EncodePathOptions extends Omit<SolveOptions, "condition" | "onProgress" | "signal" | "rtol" | "atol" | "maxSteps"> {
+  /** [count, d], stride d unless given. */
+  readonly points: BufferRows;
+  /** How many points. */
+  readonly count: number;
+  /** How many steps of one size. */
+  readonly steps: number;
+  /** The context but for time: [count, columns] in a buffer (a stride of 0: one row for all), or one vector for all points. */
+  readonly condition?: BufferRows | number | ArrayLike<number> | undefined;
+}
+
+/** @throws InputError where a buffer is missing, of the wrong usage or too small. */
+export function readPathBuffers(
+  { stateSize, contextSize }: Network,
+  timeColumn: number | null,
+  options: EncodePathOptions,
+  results: Partial<Record<OuterName, BufferRows | undefined>>,
+  upload: (name: string, numbers: Float32Array<ArrayBuffer>) => GPUBuffer,
+): { readonly rows: Partial<Record<OuterName, OuterRows>>; readonly buffers: Partial<Record<OuterName, GPUBuffer>> } {
+  const { count, points, condition } = options;
+  checkCount(count, 0);
+  const rows: Partial<Record<OuterName, OuterRows>> = {};
+  const buffers: Partial<Record<OuterName, GPUBuffer>> = {};
+  const add = (name: OuterName, what: string, given: BufferRows, width: number): void => {
+    const { buffer, offset, stride } = readBuffer(what, given, width, count);
+    rows[name] = { offset, stride };
+    buffers[name] = buffer;
+  };
+  if (points === undefined) throw new InputError("points is missing; expected a GPUBuffer or { buffer, offset, stride }");
+  add("points", "points", points, stateSize);
+  const width = contextSize - (timeColumn === null ? 0 : 1);
+  const read = readEncodeContext(condition, width);
+  if (read && "rows" in read) add("context", "context", read.rows, width);
+  else if (read) add("context", "context", { buffer: upload("condition", read.numbers), stride: 0 }, width);
+  const given = Object.entries(results).filter(([, result]) => result !== undefined) as [OuterName, BufferRows][];
+  if (given.length === 0)
+    throw new InputError(`no result buffer was given; expected at least one for the ${Object.keys(results).join(", ")}`);
+  for (const [name, result] of given) add(name, `the ${name}`, result, name === "end points" ? stateSize : 1);
+  return { rows, buffers };
 }

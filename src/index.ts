@@ -15,8 +15,17 @@ export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, Limit
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
-export { Flow, type LogProb, type SampleOptions, type Transport, type TransportOptions } from "./flow.js";
-export type { Base, FlowOptions, FlowTimes, SolveOptions } from "./flowOptions.js";
+export {
+  Flow,
+  type EncodeLogProbOptions,
+  type EncodeTransportOptions,
+  type FlowExplanation,
+  type LogProb,
+  type SampleOptions,
+  type Transport,
+  type TransportOptions,
+} from "./flow.js";
+export type { Base, EncodePathOptions, FlowOptions, FlowTimes, SolveOptions } from "./flowOptions.js";
 export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";

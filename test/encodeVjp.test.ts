@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { InputError, LimitError, parameterLayout, PlanError, VectorField, vjpReference, type EncodeVjpOptions } from "../src/index.js";
+import {
+  InputError,
+  LimitError,
+  parameterLayout,
+  PlanError,
+  VectorField,
+  vjpReference,
+  type EncodeVjpOptions,
+  type Network,
+} from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
@@ -285,7 +294,7 @@ test("scratch keeps to the memory budget, also what follows the points; a buffer
     if (descriptor.label?.startsWith("deldot encode: ") && !descriptor.label.endsWith("parameters")) bytes += descriptor.size;
     return createBuffer(descriptor);
   };
-  const points = randomPoints(1, 3000, 16);
+  const points = randomPoints(1, 400, 16);
   const options = { wrt: ["points", "parameters"] } as const;
   const result = await encodedVjp(device, field, points, { divergence: 1 }, options);
   device.createBuffer = createBuffer;
@@ -321,4 +330,40 @@ test("one network updated and another made of the same numbers agree", async () 
   const updated = await encodedVjp(device, field, points, { divergence: 1 }, options);
   expectVjp(updated, vjpReference(withParameters(network, weights), points, { divergence: 1 }, options), 1e-5, "updated");
   field.destroy();
+});
+
+test("a network without parameters has none to leave, and a number that a tensor gives in many places is summed over all", async () => {
+  const bare: Network = {
+    stateSize: 3,
+    contextSize: 0,
+    operations: [{ kind: "activation", operand: "state", activation: parseActivation("tanh") }],
+  };
+  const points = randomPoints(1, 4, 3);
+  const field = await VectorField.create(device, bare);
+  const [ofPoints, ofNothing] = [makeBuffer(device, 12), makeBuffer(device, 1)];
+  submit((encoder) =>
+    field.encodeVjp(encoder, {
+      points: makeBuffer(device, points),
+      count: 4,
+      cotangents: { divergence: 1 },
+      gradients: { points: ofPoints, parameters: ofNothing },
+    }),
+  );
+  expectGradient(await readBuffer(device, ofPoints), vjpReference(bare, points, { divergence: 1 }).points, 1e-5, "points");
+  expect(await readBuffer(device, ofNothing)).toEqual(Float32Array.of(7));
+  field.destroy();
+
+  const { network } = randomMlp({ seed: 3, widths: [3, 40, 3], activation: "tanh" });
+  const place = (operation: number, part: 0 | "bias") => ({ operation, part, offset: 0, rowStride: 0, columnStride: 0 });
+  const tied = withParameters(
+    { ...network, tensors: [{ name: "one", shape: [1], places: [place(0, "bias"), place(2, 0)] }] },
+    { one: [0.3] },
+  );
+  const other = await VectorField.create(device, tied);
+  const options = { wrt: ["parameters"] } as const;
+  const cotangents = { value: points, divergence: 1 };
+  const expected = vjpReference(tied, points, cotangents, options);
+  expectVjp(await encodedVjp(device, other, points, cotangents, options), expected, 1e-5, "encoded");
+  expectVjp(await other.vjp(points, cotangents, options), expected, 1e-5, "read back");
+  other.destroy();
 });

@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Flow } from "../src/index.js";
+import { Flow, InputError, mlp } from "../src/index.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
+import { makeBuffer, readBuffer } from "./buffers.js";
 import { openDevice } from "./device.js";
-import { loadModel } from "./fields.js";
+import { loadModel, randomMlp, randomPoints } from "./fields.js";
 import { readTensors } from "./tensors.js";
 
 let device: GPUDevice;
@@ -48,4 +49,276 @@ describe.each(flows)("$name", ({ name, tolerance }) => {
     expect(new Set(evaluations)).toEqual(new Set([20 * { euler: 1, midpoint: 2, heun: 2, rk4: 4 }[solver]]));
     flow.destroy();
   });
+});
+
+const twoMoons = parseSafetensors(loadModel("two-moons-flow").bytes);
+const dense = (rows: readonly (readonly number[])[], bias?: readonly number[]) => ({ weight: rows, ...(bias && { bias }) });
+
+describe("known answers", () => {
+  test("of an affine field: e^A x, and t tr A", async () => {
+    const flow = await Flow.create(
+      device,
+      mlp({
+        layers: [
+          dense([
+            [0.3, 0],
+            [0, -0.7],
+          ]),
+        ],
+      }),
+    );
+    const { points, divergenceIntegral } = await flow.transport([1, 2, -1, 0.5], { to: 2 });
+    expectNear(points, [Math.exp(0.6), 2 * Math.exp(-1.4), -Math.exp(0.6), 0.5 * Math.exp(-1.4)], 1e-5, "x");
+    expectNear(divergenceIntegral, [-0.8, -0.8], 1e-5, "the integral");
+    flow.destroy();
+  });
+
+  test("of a rotation: once around, and 0", async () => {
+    const flow = await Flow.create(
+      device,
+      mlp({
+        layers: [
+          dense([
+            [0, -1],
+            [1, 0],
+          ]),
+        ],
+      }),
+    );
+    const { points, divergenceIntegral } = await flow.transport([1, 0, 0.3, -2], { to: 2 * Math.PI, rtol: 1e-6, atol: 1e-6 });
+    expectNear(points, [1, 0, 0.3, -2], 2e-5, "x");
+    expectNear(divergenceIntegral, [0, 0], 1e-6, "the integral");
+    flow.destroy();
+  });
+
+  test.each([2, 64])("of Rᵀ tanh(R x) with R orthogonal, in %i dimensions", async (d) => {
+    // Householder's reflection.
+    const v = randomPoints(1, 1, d);
+    const square = v.reduce((sum, x) => sum + x * x, 0);
+    const R = Array.from({ length: d }, (_, i) => Array.from({ length: d }, (_, j) => (i === j ? 1 : 0) - (2 * v[i]! * v[j]!) / square));
+    const flow = await Flow.create(device, mlp({ layers: [dense(R), dense(R)], activation: "tanh" }));
+    const x = randomPoints(2, 5, d);
+    const { points, divergenceIntegral } = await flow.transport(x, { rtol: 1e-6, atol: 1e-6 });
+    const turned = (of: ArrayLike<number>, b: number) => R.map((row) => row.reduce((sum, r, j) => sum + r * of[b * d + j]!, 0));
+    for (let b = 0; b < 5; b++) {
+      const [before, after] = [turned(x, b), turned(points, b)];
+      expectNear(
+        after.map(Math.sinh),
+        before.map((y) => Math.E * Math.sinh(y)),
+        d === 2 ? 1e-4 : 1e-3,
+        "sinh y",
+      );
+      const integral = before.reduce((sum, y, i) => sum + 1 + Math.log(Math.cosh(y) / Math.cosh(after[i]!)), 0);
+      expectNear([divergenceIntegral[b]!], [integral], d === 2 ? 1e-5 : 1e-4, "the integral");
+    }
+    flow.destroy();
+  });
+
+  test("there and back again", async () => {
+    const flow = await Flow.create(device, twoMoons);
+    const x = randomPoints(3, 50, 2);
+    const there = await flow.transport(x);
+    const back = await flow.transport(there.points, { from: 1, to: 0 });
+    expectNear(back.points, x, 1e-3, "x");
+    expectNear(
+      back.divergenceIntegral,
+      there.divergenceIntegral.map((l) => -l),
+      1e-3,
+      "the integral",
+    );
+    const path = await flow.transport(x, { times: [0.25, 0.5, 1] });
+    expect(path.path).toHaveLength(3 * 50 * 2);
+    expectNear(path.path!.subarray(200), path.points, 0, "the end of the path");
+    expectNear(path.points, there.points, 1e-4, "by parts");
+    flow.destroy();
+  });
+
+  test("the density of two moons sums up to 1", async () => {
+    const flow = await Flow.create(device, twoMoons);
+    const side = 96;
+    const cell = 8 / side;
+    const grid = Float32Array.from({ length: 2 * side * side }, (_, i) => {
+      const k = i % 2 === 0 ? (i >> 1) % side : Math.floor((i >> 1) / side);
+      return -4 + (k + 0.5) * cell;
+    });
+    const { logProb } = await flow.logProb(grid);
+    expect(logProb.reduce((sum, log) => sum + Math.exp(log), 0) * cell * cell).toBeCloseTo(1, 3);
+    flow.destroy();
+  }, 300_000);
+});
+
+describe("each point by itself", () => {
+  test("neither order nor company of the points changes a bit", async () => {
+    const flow = await Flow.create(device, twoMoons, { kernels: "layers 4x4" });
+    const count = 37;
+    const x = randomPoints(4, count, 2);
+    const whole = await flow.logProb(x);
+    const reversed = await flow.logProb(Float32Array.from({ length: 2 * count }, (_, i) => x[2 * (count - 1 - (i >> 1)) + (i % 2)]!));
+    expect(reversed.logProb.toReversed()).toEqual(whole.logProb);
+    for (const point of [0, 17, 36]) {
+      const alone = await flow.logProb(x.subarray(2 * point, 2 * point + 2));
+      expect(alone.logProb[0]).toBe(whole.logProb[point]);
+      expect(alone.evaluations[0]).toBe(whole.evaluations[point]);
+    }
+    // In several chunks.
+    const small = await Flow.create(device, twoMoons, { kernels: "layers 4x4", memoryBudget: 40_000 });
+    let calls = 0;
+    expect((await small.logProb(x, { onProgress: () => void calls++ })).logProb).toEqual(whole.logProb);
+    expect(calls).toBeGreaterThan(1);
+    for (const each of [flow, small]) each.destroy();
+  });
+
+  test("samples have the density that logProb gives them, and the same seed the same samples", async () => {
+    const flow = await Flow.create(device, twoMoons);
+    const [one, again, other] = [
+      await flow.sample(200, { seed: 3 }),
+      await flow.sample(200, { seed: 3 }),
+      await flow.sample(200, { seed: 4 }),
+    ];
+    expect(again).toEqual(one);
+    expect(other.points).not.toEqual(one.points);
+    expectNear((await flow.logProb(one.points)).logProb, one.logProb, 1e-3, "log p");
+    const mean = one.logProb.reduce((sum, log) => sum + log, 0) / 200;
+    // That of the 64 paths of the vectors is -2.54, with a standard error of 0.13.
+    expect(Math.abs(mean + 2.5)).toBeLessThan(0.4);
+    flow.destroy();
+  });
+
+  test("conditions of their own", async () => {
+    const { network } = randomMlp({ seed: 3, widths: [2, 12, 12, 2], activation: "tanh", contextSize: 3 });
+    const flow = await Flow.create(device, network, { timeColumn: 1 });
+    const x = randomPoints(5, 6, 2);
+    const condition = randomPoints(6, 6, 2);
+    for (const options of [
+      { rtol: 1e-6, atol: 1e-6 },
+      { solver: "rk4", steps: 12 },
+    ] as const) {
+      const whole = await flow.logProb(x, { ...options, condition });
+      for (let b = 0; b < 6; b++) {
+        const alone = await flow.logProb(x.subarray(2 * b, 2 * b + 2), { ...options, condition: condition.subarray(2 * b, 2 * b + 2) });
+        expectNear(alone.logProb, [whole.logProb[b]!], 1e-5, "alone");
+      }
+    }
+    await expect(Flow.create(device, network)).rejects.toThrow(/timeColumn/);
+    await expect(flow.logProb(x)).rejects.toThrow(/condition is missing/);
+    flow.destroy();
+  });
+
+  test("an end of its own: a point that blows up, one that runs out of steps, one that is not finite", async () => {
+    // ẋ = x², which is infinite at t = 1/x(0).
+    const square = mlp({ layers: [dense([[1]]), dense([[1]])], activation: "power(2)" });
+    const flow = await Flow.create(device, square);
+    const { points, status } = await flow.transport([2, 0.5, NaN, -3]);
+    expect(status[0]).toMatch(/not finite|step too small/);
+    expect(status[1]).toBe("done");
+    expect(status[2]).toBe("not finite");
+    expect(status[3]).toBe("done");
+    expectNear([points[1]!, points[3]!], [1, -0.75], 1e-4, "x");
+    expect(points[0]).toBeNaN();
+    expect(points[2]).toBeNaN();
+    const short = await flow.transport([0.5], { maxSteps: 2 });
+    expect(short.status).toEqual(["out of steps"]);
+    expect(short.divergenceIntegral[0]).toBeNaN();
+    const fixed = await flow.transport([2, 0.5], { solver: "euler", steps: 100 });
+    expect(fixed.status[1]).toBe("done");
+    flow.destroy();
+    for (const activation of ["relu", "selu"]) {
+      const { network } = randomMlp({ seed: 1, widths: [3, 16, 16, 3], activation });
+      const kinked = await Flow.create(device, network);
+      expect(new Set((await kinked.transport(randomPoints(1, 20, 3))).status)).toEqual(new Set(["done"]));
+      kinked.destroy();
+    }
+  });
+});
+
+test("∇ log p is the slope of log p", async () => {
+  const flow = await Flow.create(device, twoMoons);
+  const x = Float32Array.of(0.5, 0.3, -0.8, 1, 1.2, -0.2);
+  const solve = { rtol: 1e-6, atol: 1e-6 } as const;
+  const { score, status } = await flow.score(x, solve);
+  expect(new Set(status)).toEqual(new Set(["done"]));
+  const h = 2e-3;
+  for (let i = 0; i < x.length; i++) {
+    const [up, down] = [h, -h].map((step) => x.with(i, x[i]! + step));
+    const [more, less] = [(await flow.logProb(up!, solve)).logProb, (await flow.logProb(down!, solve)).logProb];
+    const slope = (more[i >> 1]! - less[i >> 1]!) / (up![i]! - down![i]!);
+    expect(Math.abs(score[i]! - slope)).toBeLessThan(0.02 * (1 + Math.abs(slope)));
+  }
+  flow.destroy();
+});
+
+test("in an app's own buffers it is what logProb and transport give", async () => {
+  const { network } = randomMlp({ seed: 3, widths: [3, 12, 12, 3], activation: "tanh", contextSize: 3 });
+  for (const memoryBudget of [2 ** 28, 30_000]) {
+    const flow = await Flow.create(device, network, { timeColumn: 1, memoryBudget, kernels: "layers 4x4" });
+    const count = 100;
+    const [x, condition] = [randomPoints(5, count, 3), randomPoints(6, count, 2)];
+    const solve = { solver: "rk4", steps: 7 } as const;
+    const points = makeBuffer(device, x);
+    const [logProb, end, integral] = [makeBuffer(device, 2 * count), makeBuffer(device, 3 * count), makeBuffer(device, count)];
+    const encoder = device.createCommandEncoder();
+    flow.encodeLogProb(encoder, {
+      ...solve,
+      points,
+      count,
+      condition: makeBuffer(device, condition),
+      logProb: { buffer: logProb, stride: 2 },
+    });
+    flow.encodeTransport(encoder, {
+      ...solve,
+      points,
+      count,
+      condition: [0.3, -0.4],
+      from: 0.2,
+      to: 0.9,
+      end,
+      divergenceIntegral: integral,
+    });
+    device.queue.submit([encoder.finish()]);
+    const expected = await flow.logProb(x, { ...solve, condition });
+    const read = await readBuffer(device, logProb);
+    expectNear(
+      read.filter((_, i) => i % 2 === 0),
+      expected.logProb,
+      1e-5,
+      "log p",
+    );
+    expect(read.filter((_, i) => i % 2 === 1)).toEqual(new Float32Array(count).fill(7));
+    const there = await flow.transport(x, { ...solve, condition: [0.3, -0.4], from: 0.2, to: 0.9 });
+    expect(await readBuffer(device, end)).toEqual(there.points);
+    expectNear(await readBuffer(device, integral), there.divergenceIntegral, 0, "the integral");
+    expect(flow.explain(solve)).toMatchObject({ evaluations: 28, evaluationsPerStep: 4 });
+    const bad = () => flow.encodeLogProb(device.createCommandEncoder(), { ...solve, points, count, condition: [1], logProb } as never);
+    expect(bad).toThrow(InputError);
+    flow.destroy();
+  }
+});
+
+test("mistakes are errors, an abort ends a call", async () => {
+  const flow = await Flow.create(device, twoMoons);
+  const refused = [
+    [{ solver: "rk45" }, /solver is/],
+    [{ solver: "rk4" }, /no error control/],
+    [{ steps: 0 }, /steps is/],
+    [{ rtol: 0 }, /rtol is/],
+    [{ divergence: "hutchinson" }, /divergence is/],
+    [{ condition: 1 }, /condition is/],
+  ] as const;
+  for (const [options, message] of refused) {
+    await expect(flow.logProb([1, 2], options as never)).rejects.toThrow(InputError);
+    await expect(flow.logProb([1, 2], options as never)).rejects.toThrow(message);
+  }
+  await expect(flow.sample(-1)).rejects.toThrow(InputError);
+  await expect(flow.transport([1, 2], { times: [0.5, 0.2] })).rejects.toThrow(/order/);
+  const controller = new AbortController();
+  const pending = flow.logProb(randomPoints(1, 2000, 2), { signal: controller.signal });
+  controller.abort(new Error("enough"));
+  await expect(pending).rejects.toThrow("enough");
+  expect((await flow.logProb(new Float32Array(0))).logProb).toEqual(new Float64Array(0));
+  const estimate = { method: "hutchinson", probes: 4, seed: 1 } as const;
+  const [one, two] = [await flow.logProb([1, 0.5], { divergence: estimate }), await flow.logProb([1, 0.5])];
+  expect(one.logProb[0]).not.toBe(two.logProb[0]);
+  expect(Math.abs(one.logProb[0]! - two.logProb[0]!)).toBeLessThan(3);
+  flow.destroy();
+  await expect(flow.logProb([1, 2])).rejects.toThrow(/destroyed/);
 });

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { evaluateReference, InputError, VectorField, vjpReference } from "../src/index.js";
+import { evaluateReference, InputError, VectorField, vjpReference, type Network } from "../src/index.js";
+import { parseActivation } from "../src/model/activation.js";
 import { internalsOf } from "../src/field.js";
 import { runAlone } from "../src/gpu/run.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
@@ -204,5 +205,58 @@ test("products that are too much for one submission are cut by rows", async () =
     expected.divergence,
     expected.divergence.map((x) => 1 + Math.abs(x)),
   );
+  field.destroy();
+});
+
+test("where it fails the old numbers stay, in all that is computed of them", async () => {
+  const make = (seed: number) => randomMlp({ seed, widths: [64, 200, 200, 64], activation: "tanh" }).network;
+  const [before, after] = [make(1), make(2)];
+  const field = await VectorField.create(device, before, { kernels: "layers 4x4" });
+  const points = randomPoints(3, 4, 64);
+  const expected = await field.evaluate(points);
+  const createCommandEncoder = device.createCommandEncoder.bind(device);
+  device.createCommandEncoder = () => {
+    throw new Error("no more commands");
+  };
+  await expect(field.update(parametersOf(after))).rejects.toThrow("no more commands");
+  device.createCommandEncoder = createCommandEncoder;
+  expect(parametersOf(field.network)).toEqual(parametersOf(before));
+  expect(await field.evaluate(points)).toEqual(expected);
+  await field.update(parametersOf(after));
+  const truth = evaluateReference(after, points);
+  expectClose((await field.evaluate(points)).value, truth.value!, truth.value!.map(Math.abs));
+  field.destroy();
+});
+
+test("no matrix of mostly zeros is made to compute others of", async () => {
+  // 200 parts through one block, then dense layers, whose merged matrices read it.
+  const [block, narrow, wide] = [randomPoints(1, 6, 3), randomPoints(2, 8, 1200, 0.03), randomPoints(3, 600, 8, 0.3)];
+  const tanh = parseActivation("tanh");
+  const network: Network = {
+    stateSize: 600,
+    contextSize: 0,
+    operations: [
+      { kind: "linear", terms: [{ operand: "state", weight: { block: { rows: 6, columns: 3, data: block }, times: 200 } }], bias: null },
+      { kind: "activation", operand: 0, activation: tanh },
+      { kind: "linear", terms: [{ operand: 1, weight: { rows: 8, columns: 1200, data: narrow } }], bias: null },
+      { kind: "activation", operand: 2, activation: tanh },
+      { kind: "linear", terms: [{ operand: 3, weight: { rows: 600, columns: 8, data: wide } }], bias: null },
+    ],
+  };
+  const field = await VectorField.create(device, network);
+  const points = randomPoints(4, 3, 600);
+  await field.evaluate(points);
+  const made: (string | undefined)[] = [];
+  const createBuffer = device.createBuffer.bind(device);
+  device.createBuffer = (descriptor) => (made.push(descriptor.label), createBuffer(descriptor));
+  const weights = Object.fromEntries(Object.entries(parametersOf(network)).map(([name, { data }]) => [name, data.map((x) => 1.4 * x)]));
+  await field.update(weights);
+  device.createBuffer = createBuffer;
+  expect(made.filter((label) => label?.includes("[1200, 600]"))).toEqual([]);
+  const after = withParameters(network, weights);
+  const truth = evaluateReference(after, points);
+  const { diagonal } = evaluateReference(after, points, { outputs: ["diagonal"] });
+  const scale = truth.divergence!.map((_, b) => diagonal!.subarray(b * 600, (b + 1) * 600).reduce((sum, x) => sum + Math.abs(x), 0));
+  expectClose((await field.evaluate(points)).divergence, truth.divergence!, scale);
   field.destroy();
 });

@@ -102,7 +102,9 @@ export class Matrices {
 
   /** Writes numbers that were replaced, in place. */
   rewrite(wanted: readonly Extract<Binding, { kind: "matrix" }>[]): void {
-    for (const { matrix, layout } of wanted) this.device.queue.writeBuffer(this.get(matrix, layout), 0, numbersOf(matrix, layout));
+    // All are computed before one is written, since one may be too large for float16.
+    const numbers = wanted.map(({ matrix, layout }) => numbersOf(matrix, layout));
+    wanted.forEach(({ matrix, layout }, index) => this.device.queue.writeBuffer(this.get(matrix, layout), 0, numbers[index]!));
   }
 
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */

@@ -38,14 +38,13 @@ export class Encoder {
     return this.constants.get(name, numbers, USAGE.STORAGE);
   }
 
-  /** @throws InputError where the target is none; LimitError. */
+  /** @param chunks go on with what those before have left in scratch. */
   record(
     target: GPUCommandEncoder | GPUComputePassEncoder,
-    recording: Recording,
+    chunks: readonly Chunk[],
     outer: Partial<Record<OuterName, GPUBuffer>>,
     shared: Shared,
   ): void {
-    const chunks = chunksOf(recording, shared);
     if (chunks.length === 0) return;
     // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
     if (!this.isReserved(chunks, shared))
@@ -64,8 +63,7 @@ export class Encoder {
   }
 
   /** Makes all that the commands will name. @throws LimitError, GpuError. */
-  async reserve(recording: Recording, shared: Shared): Promise<void> {
-    const chunks = chunksOf(recording, shared);
+  async reserve(chunks: readonly Chunk[], shared: Shared): Promise<void> {
     if (chunks.length === 0) return;
     for (const chunk of chunks) await compileKernels(chunk, shared);
     try {
@@ -110,8 +108,8 @@ export function checkTarget(target: GPUCommandEncoder | GPUComputePassEncoder): 
     throw new InputError(`target is ${quote(target)}; expected a GPUCommandEncoder or a GPUComputePassEncoder`);
 }
 
-/** All of a recording: later chunks go on with what earlier ones have left in scratch. */
-function chunksOf({ plan, parameters, variant, count, route, after }: Recording, shared: Shared): Chunk[] {
+/** All of a recording: later chunks go on with what earlier ones have left in scratch. @throws LimitError. */
+export function chunksOf({ plan, parameters, variant, count, route, after }: Recording, shared: Shared): Chunk[] {
   // How long a submission runs is the caller's business.
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
   const last = after ? [after(limits)] : [];

@@ -6,7 +6,7 @@ import { workOf } from "../plan/matrices.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
 import { scheduleMatrices } from "../schedule/products.js";
-import type { Chunk, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
+import { matricesOf, type Chunk, type Read, type Route, type ScheduleLimits, type Variant } from "../schedule/steps.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
 import type { Pace } from "./pace.js";
@@ -143,18 +143,15 @@ export function isWithin({ scratch }: Chunk, { memoryBudget, maxBufferSize, maxS
 
 /**
  * Gives matrices the numbers of other weights, all at once for whatever is submitted before or after: `replace` makes them the host's,
- * who writes them to the device, where that computes what takes much work.
- * @throws GpuError, DeviceLostError; each matrix is then uploaded anew when it is next needed.
+ * who writes them to the device, where that computes what takes much work. `restore` takes them back where that fails.
+ * @throws InputError where a number is too large for float16; GpuError, DeviceLostError. The old numbers are then there as before.
  */
-export async function replaceWeights(replace: () => void, shared: Shared): Promise<void> {
-  const { device, label, watch, turns, matrices, scratch, limits, pace } = shared;
+export async function replaceWeights(replace: () => void, restore: () => void, shared: Shared): Promise<void> {
+  const { device, label, watch, turns, matrices, scratch } = shared;
   const endTurn = await watch.guard(turns.take());
   try {
     const { computable, others } = matrices.trained();
-    const isMuch = workOf(computable.map(({ matrix }) => matrix)) > HOST_WORK;
-    const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
-    const scheduled = isMuch ? scheduleMatrices(computable, paced, matrices.has.bind(matrices)) : null;
-    const chunk = scheduled && isWithin(scheduled, limits) ? scheduled : null;
+    const chunk = computedOnDevice(computable, shared);
     if (chunk) {
       await compileKernels(chunk, shared);
       await makeRoom(chunk, shared);
@@ -174,11 +171,22 @@ export async function replaceWeights(replace: () => void, shared: Shared): Promi
     };
     await watch.guard(checked(device, label, write));
   } catch (error) {
+    restore();
     matrices.forget();
     throw error;
   } finally {
     endTurn();
   }
+}
+
+/** The steps that compute merged matrices on the device; null where the host does it sooner, or they take more memory than there is. */
+function computedOnDevice(computable: Parameters<typeof scheduleMatrices>[0], { matrices, limits, pace }: Shared): Chunk | null {
+  if (workOf(computable.map(({ matrix }) => matrix)) <= HOST_WORK) return null;
+  const paced = { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit };
+  const chunk = scheduleMatrices(computable, paced, matrices.has.bind(matrices));
+  // A block-diagonal matrix as plain rows is mostly zeros: none is made for this.
+  const isWide = matricesOf(chunk).some(({ matrix, layout }) => matrix.blocks !== null && !matrices.has(matrix, layout));
+  return isWithin(chunk, limits) && !isWide ? chunk : null;
 }
 
 /** Waits for all of a call, also where it fails. */

@@ -16,6 +16,7 @@ import productContracted from "../../shaders/lib/product_contracted.wgsl?raw";
 import productStored from "../../shaders/lib/product_stored.wgsl?raw";
 import special from "../../shaders/lib/special.wgsl?raw";
 import tangents from "../../shaders/lib/tangents.wgsl?raw";
+import logDensity from "../../shaders/log_density.wgsl?raw";
 import mark from "../../shaders/mark.wgsl?raw";
 import multiply from "../../shaders/multiply.wgsl?raw";
 import norm from "../../shaders/norm.wgsl?raw";
@@ -52,6 +53,7 @@ const TEXTS: Record<KernelName, string> = {
   multiply,
   ode_stage: odeStage,
   ode_control: odeControl,
+  log_density: logDensity,
   contract,
   dot,
   diagonal,
@@ -63,7 +65,16 @@ const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry:
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
 /** Those that gradients and integrations alone run; they are compiled when one is first asked for. */
-const ON_DEMAND: ReadonlySet<KernelName> = new Set(["fold", "outer", "norm_fold", "mark", "multiply", "ode_stage", "ode_control"]);
+const ON_DEMAND: ReadonlySet<KernelName> = new Set([
+  "fold",
+  "outer",
+  "norm_fold",
+  "mark",
+  "multiply",
+  "ode_stage",
+  "ode_control",
+  "log_density",
+]);
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 

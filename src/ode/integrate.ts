@@ -1,6 +1,6 @@
 import { runAlone, type Shared } from "../gpu/run.js";
 import type { RunOptions } from "../inputs.js";
-import { HOME, homeStride, IntegrationSteps, pointsPerChunk, POINTS, STATUS, type Integration } from "./steps.js";
+import { extraOf, HOME, homeStride, IntegrationSteps, pointsPerChunk, POINTS, STATUS, timeAt, type Integration } from "./steps.js";
 import { statuses, type Status } from "./tableaus.js";
 
 /** Steps that points try before the host looks how many are left. */
@@ -12,8 +12,8 @@ const WORTH_DROPPING = 0.1;
 export interface Integrated {
   /** x at the end, [count, d]; NaN where it did not get there. */
   readonly points: Float32Array<ArrayBuffer>;
-  /** ∫ ∇·f dt along the way, [count]. */
-  readonly divergenceIntegral: Float32Array<ArrayBuffer>;
+  /** ∫ ∇·f dt along the way, [count]; or ∇ log p, [count, d]. */
+  readonly carried: Float32Array<ArrayBuffer>;
   /** How often f was evaluated, [count]. */
   readonly evaluations: Uint32Array<ArrayBuffer>;
   readonly status: Status[];
@@ -24,6 +24,8 @@ export interface Beginning {
   readonly count: number;
   /** [count, d] */
   readonly points: Float64Array;
+  /** What is carried at the beginning, [count, d]; zeros where nothing is said. */
+  readonly carried?: Float64Array | null;
   /** [1 or count, c], whatever stands where time goes; null where f takes no context. */
   readonly context: Float64Array | null;
 }
@@ -35,9 +37,10 @@ export interface Beginning {
 export async function integrate(job: Integration, beginning: Beginning, shared: Shared, options: RunOptions): Promise<Integrated> {
   const { count } = beginning;
   const { stateSize: d } = job;
+  const extra = extraOf(job);
   const result: Integrated = {
     points: new Float32Array(count * d),
-    divergenceIntegral: new Float32Array(count),
+    carried: new Float32Array(count * extra),
     evaluations: new Uint32Array(count),
     status: Array.from({ length: count }, () => "done"),
   };
@@ -51,7 +54,7 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
   for (let point = 0; point < count; point++) {
     if (result.status[point] === "done") continue;
     result.points.fill(NaN, point * d, (point + 1) * d);
-    result.divergenceIntegral[point] = NaN;
+    result.carried.fill(NaN, point * extra, (point + 1) * extra);
   }
   return result;
 }
@@ -63,24 +66,25 @@ class ChunkOfPoints {
 
   constructor(
     private readonly job: Integration,
-    { points, context }: Beginning,
+    { points, context, carried = null }: Beginning,
     private readonly first: number,
     readonly count: number,
     private readonly shared: Shared,
     private readonly signal: AbortSignal | undefined,
   ) {
     const { stateSize: d, contextSize: c, from } = job;
-    const stride = homeStride(job);
+    const [stride, time] = [homeStride(job), timeAt(job)];
     const home = new Float32Array(count * stride);
     for (let point = 0; point < count; point++) {
       const at = point * stride;
       home.set(points.subarray((first + point) * d, (first + point + 1) * d), at);
-      home[at + 2 * (d + 1)] = from;
+      if (carried) home.set(carried.subarray((first + point) * d, (first + point + 1) * d), at + d);
+      home[at + time] = from;
       // No error before: as if it had been the tolerance.
-      home[at + 2 * (d + 1) + 2] = 1;
+      home[at + time + 2] = 1;
       if (!context) continue;
       const row = context.length === c ? 0 : first + point;
-      home.set(context.subarray(row * c, (row + 1) * c), at + 2 * (d + 1) + 5);
+      home.set(context.subarray(row * c, (row + 1) * c), at + time + 5);
     }
     this.home = home;
   }
@@ -116,20 +120,21 @@ class ChunkOfPoints {
     await this.submit(this.steps(this.count), ["home"], []);
   }
 
-  into({ points, divergenceIntegral, evaluations, status }: Integrated): void {
+  into({ points, carried, evaluations, status }: Integrated): void {
     const { stateSize: d, steps, tableau } = this.job;
     const stride = homeStride(this.job);
     const { home, first } = this;
+    const n = d + extraOf(this.job);
     for (let point = 0; point < this.count; point++) {
       const at = point * stride;
       points.set(home.subarray(at, at + d), (first + point) * d);
-      divergenceIntegral[first + point] = home[at + d]!;
+      carried.set(home.subarray(at + d, at + n), (first + point) * (n - d));
       if (steps === null) {
-        evaluations[first + point] = home[at + 2 * (d + 1) + 3]!;
+        evaluations[first + point] = home[at + timeAt(this.job) + 3]!;
         status[first + point] = statuses[this.status[point]!]!;
       } else {
         evaluations[first + point] = steps * tableau.b.filter((_, stage) => stage < tableau.b.length - (tableau.error ? 1 : 0)).length;
-        if (!home.subarray(at, at + d + 1).every(Number.isFinite)) status[first + point] = "not finite";
+        if (!home.subarray(at, at + n).every(Number.isFinite)) status[first + point] = "not finite";
       }
     }
   }

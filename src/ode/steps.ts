@@ -1,14 +1,18 @@
 import type { Plan } from "../plan/plan.js";
 import type { PlanParameters } from "../plan/options.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
-import { asBits, StepRecorder } from "../schedule/recorder.js";
-import type { Binding, Chunk, OuterName, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
+import { ENTRIES } from "../plan/matrices.js";
+import { fill, inRows, multiply, type Lying } from "../schedule/products.js";
+import { asBits, asRows, onesRow, outerAddress, StepRecorder, type Address } from "../schedule/recorder.js";
+import type { Binding, Chunk, OuterName, OuterRows, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
 import { control, LEAST_STEP, stagesOf, type Tableau } from "./tableaus.js";
 
-/** An integration of points, whatever they are: dx/dt = f(x, t), and l = ∫ ∇·f dt along the path. */
+/** An integration of points: dx/dt = f(x, t), and what is carried along the path. */
 export interface Integration {
-  /** Of value and divergence, or of the value alone where l is not wanted. */
+  /** Of value and divergence; for the score the gradient of Σ (s · f + ∇·f) by the points, and the value. */
   readonly plan: Plan;
+  /** l = ∫ ∇·f dt, or s = ∇ log p, whose slope is -Jᵀ s - ∇(∇·f). */
+  readonly carried: "divergence" | "score";
   readonly parameters: PlanParameters;
   readonly variant: Variant;
   readonly stateSize: number;
@@ -31,10 +35,11 @@ export interface Integration {
 const names = {
   points: "rows of points",
   value: "slope of x",
-  divergence: "slope of l",
+  slope: "slope of what is carried",
   home: "home",
   stages: "stages",
   state: "stage of x",
+  carried: "stage of what is carried",
   context: "stage of the context",
   status: "status",
 } as const;
@@ -43,10 +48,23 @@ export const POINTS: string = names.points;
 export const HOME: string = names.home;
 export const STATUS: string = names.status;
 
-/** Floats of a point at home: z, its first stage, and what else ode_stage.wgsl names. */
-export function homeStride({ stateSize, contextSize }: Integration): number {
-  return 2 * (stateSize + 1) + 5 + contextSize;
+/** Floats of what is carried. */
+export function extraOf({ carried, stateSize }: Integration): number {
+  return carried === "score" ? stateSize : 1;
 }
+
+/** Where t stands at home: after z and its first stage. */
+export function timeAt(job: Integration): number {
+  return 2 * (job.stateSize + extraOf(job));
+}
+
+/** Floats of a point at home: see ode_stage.wgsl. */
+export function homeStride(job: Integration): number {
+  return timeAt(job) + 5 + job.contextSize;
+}
+
+/** Rows in buffers of the caller. */
+type Outer = Partial<Record<OuterName, OuterRows>>;
 
 const NONE = 0xffffffff;
 
@@ -60,22 +78,23 @@ export class IntegrationSteps {
     private readonly first: number,
     private readonly count: number,
     private readonly rows: number,
-    limits: ScheduleLimits,
+    private readonly limits: ScheduleLimits,
   ) {
     const { plan, parameters, variant } = job;
     this.recorder = new StepRecorder(limits);
-    const route = routeOf(job);
+    const route = routeOf(job, first);
     const capacity = capacityOf(plan, limits, route, variant);
     this.evaluation = onScratch(scheduleChunk(plan, parameters, first, rows, { ...capacity, points: rows }, limits, route, variant));
     const { stateSize: d, contextSize: c } = job;
-    const n = d + 1;
+    const extra = extraOf(job);
     const floats: Record<keyof typeof names, number> = {
       points: count,
       value: count * d,
-      divergence: count,
+      slope: count * extra,
       home: count * homeStride(job),
-      stages: count * n * Math.max(1, job.tableau.b.length - 1),
+      stages: count * (d + extra) * Math.max(1, job.tableau.b.length - 1),
       state: count * d,
+      carried: count * extra,
       context: Math.max(1, this.contextRows(count) * c),
       status: count,
     };
@@ -172,7 +191,7 @@ export class IntegrationSteps {
       kernel: "ode_stage",
       parameters: {
         rows,
-        width: d,
+        ...this.widths(),
         contexts: c,
         homeStride: homeStride(this.job),
         arrived,
@@ -190,10 +209,74 @@ export class IntegrationSteps {
         weight4: weightOf(4),
         weight5: weightOf(5),
       },
-      bindings: bindingsOf("points", "value", "divergence", "home", "stages", "state", "context"),
-      invocations: rows * (d + 1),
-      multiplyAdds: rows * (d + 1) * weights.length,
+      bindings: bindingsOf("points", "value", "slope", "home", "stages", "state", "carried", "context"),
+      invocations: rows * (d + extraOf(this.job)),
+      multiplyAdds: rows * (d + extraOf(this.job)) * weights.length,
     });
+  }
+
+  private widths(): Record<"width" | "extra" | "factor", number> {
+    const { carried, stateSize } = this.job;
+    return { width: stateSize, extra: extraOf(this.job), factor: asBits(carried === "score" ? -1 : 1) };
+  }
+
+  /** From the caller's points, and conditions [1 or count, columns of the context but for time]. */
+  load(outer: Outer): void {
+    const { stateSize: d, contextSize: c, timeColumn } = this.job;
+    const stride = homeStride(this.job);
+    const home = { kind: "scratch", name: names.home } as const;
+    fill(this.recorder, "begin at home", this.count, stride, inRows(home, stride));
+    this.copy("points at home", outer, "points", d, inRows(home, stride), "in");
+    // Columns before time and after it.
+    const parts =
+      timeColumn === null
+        ? [[0, c, 0]]
+        : [
+            [0, timeColumn, 0],
+            [timeColumn, c - 1, 1],
+          ];
+    for (const [first, end, moved] of parts as [number, number, number][])
+      if (first < end)
+        this.copy(
+          "conditions at home",
+          outer,
+          "context",
+          end - first,
+          inRows(home, stride, timeAt(this.job) + 5 + first + moved),
+          "in",
+          first,
+        );
+  }
+
+  /** Into the caller's buffers, as far as there are some. */
+  leave(outer: Outer): void {
+    const { stateSize: d } = this.job;
+    const stride = homeStride(this.job);
+    const home = { kind: "scratch", name: names.home } as const;
+    if (outer["end points"]) this.copy("leave the points", outer, "end points", d, inRows(home, stride), "out");
+    if (outer["divergence integral"]) this.copy("leave the integral", outer, "divergence integral", 1, inRows(home, stride, d), "out");
+    if (!outer["log density"]) return;
+    const { binding, offset, stride: outStride } = this.address(outer, "log density", 1);
+    this.recorder.add({
+      label: "log density",
+      kernel: "log_density",
+      parameters: { rows: this.count, width: d, homeStride: stride, outOffset: offset, outStride },
+      bindings: { home, out: binding },
+      invocations: this.count,
+      multiplyAdds: this.count * d,
+    });
+  }
+
+  private address(outer: Outer, name: OuterName, width: number): Address {
+    return outerAddress(name, outer[name]!, width, this.first, this.count, this.limits.minStorageBufferOffsetAlignment);
+  }
+
+  private copy(label: string, outer: Outer, name: OuterName, width: number, home: Lying, way: "in" | "out", column = 0): void {
+    const { binding, offset, stride } = this.address(outer, name, column + width);
+    const there = inRows(binding, stride, offset + column);
+    const sizes = { n: 1, r: this.count, c: width, j: 1 };
+    const [into, lying] = way === "in" ? [home, there] : [there, home];
+    multiply(this.recorder, label, { sizes, into: ENTRIES }, into, [{ ...ENTRIES, lying }], false);
   }
 
   private control(stages: number): void {
@@ -206,7 +289,7 @@ export class IntegrationSteps {
       kernel: "ode_control",
       parameters: {
         rows,
-        width: d,
+        ...this.widths(),
         homeStride: homeStride(this.job),
         stages,
         mostAttempts,
@@ -224,9 +307,9 @@ export class IntegrationSteps {
         ...numbered("b", tableau.b, 6),
         ...numbered("e", tableau.error ?? [], 7),
       },
-      bindings: bindingsOf("points", "value", "divergence", "stages", "home", "status"),
+      bindings: bindingsOf("points", "value", "slope", "stages", "home", "status"),
       invocations: rows,
-      multiplyAdds: rows * (d + 1) * 3 * stages,
+      multiplyAdds: rows * (d + extraOf(this.job)) * 3 * stages,
     });
   }
 }
@@ -241,24 +324,32 @@ export function sharesContext({
   return contextSize === 0 || (sharesCondition && (steps !== null || timeColumn === null));
 }
 
-function routeOf(job: Integration): Extract<Route, { to: "device" }> {
+/** Rows of points from `first`, which lie at the beginning of their buffers. */
+function routeOf(job: Integration, first = 0): Extract<Route, { to: "device" }> {
   const { stateSize: d, contextSize: c } = job;
+  const rows = (stride: number): OuterRows => ({ offset: -4 * first * stride, stride });
+  const ofCarried = {
+    divergence: { divergence: rows(1) },
+    score: { "value cotangent": rows(d), "divergence cotangent": rows(0), "gradient of points": rows(d) },
+  };
   const outer = {
-    points: { offset: 0, stride: d },
-    value: { offset: 0, stride: d },
-    divergence: { offset: 0, stride: 1 },
-    ...(c > 0 && { context: { offset: 0, stride: sharesContext(job) ? 0 : c } }),
+    points: rows(d),
+    value: rows(d),
+    ...ofCarried[job.carried],
+    ...(c > 0 && { context: rows(sharesContext(job) ? 0 : c) }),
   };
   return { to: "device", outer, sharesBuffers: false };
 }
 
 /** How many points fit the limits, with all that an integration keeps of them. */
 export function pointsPerChunk(job: Integration, limits: ScheduleLimits): number {
-  const { plan, variant, stateSize: d, tableau } = job;
-  const own = 4 * (2 * homeStride(job) + (d + 1) * (tableau.b.length + 2) + job.contextSize + 4);
+  const { plan, variant, tableau } = job;
+  const n = job.stateSize + extraOf(job);
+  // Home, with what of it is read back; stages, y and its slopes; the context; row and status.
+  const own = 4 * (3 * homeStride(job) + n * (tableau.b.length + 2) + job.contextSize + 2);
   const route = routeOf(job);
   const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
-  const widest = Math.max(homeStride(job), (d + 1) * Math.max(1, tableau.b.length - 1));
+  const widest = Math.max(homeStride(job), n * Math.max(1, tableau.b.length - 1));
   // Half the budget for each, then what one leaves the other takes: the plan's own share shows in how many points it holds.
   const ofPlan = capacityOf(
     plan,
@@ -275,9 +366,14 @@ function onScratch(chunk: Chunk): Chunk {
     points: names.state,
     context: names.context,
     value: names.value,
-    divergence: names.divergence,
+    divergence: names.slope,
+    "value cotangent": names.carried,
+    "gradient of points": names.slope,
   };
-  const moved = (binding: Binding): Binding => (binding.kind === "outer" ? { kind: "scratch", name: known[binding.name]! } : binding);
+  const moved = (binding: Binding): Binding => {
+    if (binding.kind !== "outer") return binding;
+    return binding.name === "divergence cotangent" ? asRows(onesRow(1)) : { kind: "scratch", name: known[binding.name]! };
+  };
   return {
     ...chunk,
     submissions: chunk.submissions.map(({ steps, reads }) => ({
@@ -292,4 +388,20 @@ function onScratch(chunk: Chunk): Chunk {
 
 function bindingsOf(...of: readonly (keyof typeof names)[]): Record<string, Binding> {
   return Object.fromEntries(of.map((name) => [name, { kind: "scratch", name: names[name] }]));
+}
+
+/** Steps of one size from the caller's buffers into his, in as few chunks as the limits allow. @throws LimitError. */
+export function scheduleFixed(job: Integration, outer: Outer, count: number, limits: ScheduleLimits): Chunk[] {
+  const perChunk = pointsPerChunk(job, limits);
+  const chunks: Chunk[] = [];
+  for (let first = 0; first < count; first += perChunk) {
+    const points = Math.min(perChunk, count - first);
+    const steps = new IntegrationSteps(job, first, points, points, limits);
+    steps.load(outer);
+    steps.begin();
+    steps.fixed(0, job.steps!);
+    steps.leave(outer);
+    chunks.push(steps.finish([]));
+  }
+  return chunks;
 }

@@ -58,7 +58,7 @@ function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, netwo
     const { binding, offset } = chunk.outer("gradient of context", contextSize);
     fill(chunk, "gradient of context", 1, contextSize, inRows(binding, contextSize, offset));
   }
-  if (request.route.to === "device" && !request.route.outer["gradient of parameters"]) return chunk.finish([]);
+  if (gradient.columns === 0 || (request.route.to === "device" && !request.route.outer["gradient of parameters"])) return chunk.finish([]);
   const name = "gradient of parameters";
   const { binding, offset } = chunk.outer(name, gradient.columns);
   const into = inRows(binding, 0, offset);

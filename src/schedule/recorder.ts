@@ -7,6 +7,7 @@ import {
   type Binding,
   type Chunk,
   type OuterName,
+  type OuterRows,
   type Read,
   type Route,
   type ScheduleLimits,
@@ -141,13 +142,24 @@ export class ChunkRecorder extends StepRecorder {
       const rows = shared ? 1 : this.count;
       return { binding: this.scratch(name, rows * width), offset: 0, stride: shared ? 0 : width, width };
     }
-    const { offset, stride } = this.route.outer[name]!;
-    const alignment = this.request.limits.minStorageBufferOffsetAlignment;
-    const begin = offset + 4 * this.request.first * stride;
-    const aligned = Math.floor(begin / alignment) * alignment;
-    const end = begin + 4 * ((this.count - 1) * stride + width);
-    return { binding: { kind: "outer", name, offset: aligned, size: end - aligned }, offset: (begin - aligned) / 4, stride, width };
+    const { first, limits } = this.request;
+    return outerAddress(name, this.route.outer[name]!, width, first, this.count, limits.minStorageBufferOffsetAlignment);
   }
+}
+
+/** The rows of `count` points from `first` in a buffer of the caller. */
+export function outerAddress(
+  name: OuterName,
+  { offset, stride }: OuterRows,
+  width: number,
+  first: number,
+  count: number,
+  alignment: number,
+): Address {
+  const begin = offset + 4 * first * stride;
+  const aligned = Math.floor(begin / alignment) * alignment;
+  const end = begin + 4 * ((count - 1) * stride + width);
+  return { binding: { kind: "outer", name, offset: aligned, size: end - aligned }, offset: (begin - aligned) / 4, stride, width };
 }
 
 /**

@@ -19,7 +19,8 @@ export interface ScheduleLimits {
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
   | ("value" | "divergence" | "diagonal")
-  | ("gradient of points" | "gradient of context" | "gradient of parameters");
+  | ("gradient of points" | "gradient of context" | "gradient of parameters")
+  | ("end points" | "divergence integral" | "log density");
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
 export interface OuterRows {
@@ -43,7 +44,7 @@ export type KernelName =
   | ("gather" | "probes" | "primal" | "combine" | "norm")
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
-  | ("ode_stage" | "ode_control")
+  | ("ode_stage" | "ode_control" | "log_density")
   | ("diagonal" | "difference" | "reduce");
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */
