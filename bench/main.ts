@@ -8,6 +8,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { requestDevice } from "deldot/node";
 import { cases, labelOf } from "./cases.js";
 import { measureEncode, measureScale } from "./extras.js";
+import { measureFlows } from "./flows.js";
 import { measureGradients } from "./gradients.js";
 import { DeviceClock, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
@@ -19,13 +20,14 @@ import {
   replaceBetween,
   textOfCase,
   textOfEncode,
+  textOfFlows,
   textOfGradients,
   textOfPeaks,
   textOfScale,
   type Report,
 } from "./table.js";
 
-const sections = ["peak", "cases", "scale", "encode", "gradient"] as const;
+const sections = ["peak", "cases", "scale", "encode", "gradient", "flow"] as const;
 type Section = (typeof sections)[number];
 
 interface Arguments {
@@ -141,7 +143,19 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   const named = (label: string): boolean => given.cases.test(label);
   const gradients = has("gradient") ? await measureGradients(named, given.points, given.repeats, bench) : [];
   if (gradients.length > 0) print(textOfGradients(gradients));
-  return { adapter, host, deviceTime: clock.timestamps ? "timestamps" : "submit to done", peaks, cases: results, scale, encode, gradients };
+  const flows = has("flow") ? await measureFlows(named, given.points, given.repeats, bench) : null;
+  if (flows) print(textOfFlows(flows));
+  return {
+    adapter,
+    host,
+    deviceTime: clock.timestamps ? "timestamps" : "submit to done",
+    peaks,
+    cases: results,
+    scale,
+    encode,
+    gradients,
+    flows,
+  };
 }
 
 /** A full run has a section of its own and no summary: it takes so long that few cases are chosen for it. */

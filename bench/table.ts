@@ -1,4 +1,5 @@
 import type { EncodeResult, ScaleResult } from "./extras.js";
+import type { FlowResults } from "./flows.js";
 import type { GradientResult } from "./gradients.js";
 import { digits, type Stats } from "./measure.js";
 import type { Peaks } from "./peak.js";
@@ -17,6 +18,7 @@ export interface Report {
   readonly scale: readonly ScaleResult[];
   readonly encode: readonly EncodeResult[];
   readonly gradients: readonly GradientResult[];
+  readonly flows: FlowResults | null;
 }
 
 type Table = readonly (readonly string[])[];
@@ -150,6 +152,50 @@ function gradientTable(gradients: readonly GradientResult[]): Table {
   ];
 }
 
+const FLOW_TITLES = ["What log-densities err by", "What one estimate errs by", "What a log-density costs"];
+
+/** Errors of solvers, errors of estimates, and times. */
+function flowTables({ solvers, estimates, speeds }: FlowResults): Table[] {
+  return [
+    [
+      ["flow", "solver", "worst error of log p", "mean error", "evaluations"],
+      ...solvers.map(({ network, solver, worst, mean, evaluations }) => [
+        network,
+        solver,
+        worst.toExponential(1),
+        mean.toExponential(1),
+        digits(evaluations),
+      ]),
+    ],
+    [
+      ["flow", "probes", "sd of log p, nats", "mean exp(error)", "largest"],
+      ...estimates.map(({ network, probes, deviation, factor, largestFactor }) => [
+        network,
+        String(probes),
+        digits(deviation),
+        digits(factor),
+        digits(largestFactor),
+      ]),
+    ],
+    [
+      ["log p of", "points", "ms", "evaluations", "as many by evaluate, ms", "over those"],
+      ...speeds.map(({ name, points, milliseconds, evaluations, evaluated, ratio }) => [
+        `two-moons-flow, ${name}`,
+        digits(points),
+        spread(milliseconds),
+        digits(evaluations),
+        spread(evaluated),
+        spread(ratio),
+      ]),
+    ],
+  ];
+}
+
+export const textOfFlows = (flows: FlowResults): string =>
+  flowTables(flows)
+    .filter((rows) => rows.length > 1)
+    .map(textTable)
+    .join("\n\n");
 export const textOfGradients = (gradients: readonly GradientResult[]): string => textTable(gradientTable(gradients));
 export const textOfEncode = (encode: readonly EncodeResult[]): string => textTable(encodeTable(encode));
 
@@ -210,7 +256,7 @@ export function markdownSummary(report: Report): string {
 
 /** For bench/RESULTS.md: everything. */
 export function markdownReport(report: Report, title: string): string {
-  const { host, peaks, cases, scale, encode, gradients } = report;
+  const { host, peaks, cases, scale, encode, gradients, flows } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
@@ -220,6 +266,7 @@ export function markdownReport(report: Report, title: string): string {
     ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
     ...(encode.length > 0 ? [part("What encode costs the host", encodeTable(encode))] : []),
     ...(gradients.length > 0 ? [part("What a step of training costs, with the gradient of every weight", gradientTable(gradients))] : []),
+    ...(flows ? flowTables(flows).map((table, index) => part(FLOW_TITLES[index]!, table)) : []),
   ].join("\n\n");
 }
 

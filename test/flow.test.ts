@@ -288,7 +288,7 @@ test("in an app's own buffers it is what logProb and transport give", async () =
     expect(await readBuffer(device, end)).toEqual(there.points);
     expectNear(await readBuffer(device, integral), there.divergenceIntegral, 0, "the integral");
     expect(flow.explain(solve)).toMatchObject({ evaluations: 28, evaluationsPerStep: 4 });
-    const bad = () => flow.encodeLogProb(device.createCommandEncoder(), { ...solve, points, count, condition: [1], logProb } as never);
+    const bad = () => flow.encodeLogProb(device.createCommandEncoder(), { ...solve, points, count, condition: [1], logProb });
     expect(bad).toThrow(InputError);
     flow.destroy();
   }

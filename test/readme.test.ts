@@ -11,7 +11,7 @@ import { operatorNames } from "../src/model/readers/onnx/operators.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
-const pages = [readme, ...["kernels", "gradients"].map((page) => readFileSync(join(root, `docs/${page}.md`), "utf8"))].join("\n");
+const pages = [readme, ...["kernels", "gradients", "flows"].map((page) => readFileSync(join(root, `docs/${page}.md`), "utf8"))].join("\n");
 const run = promisify(execFile);
 
 /** The fenced blocks of one language, of the README and of docs/. */
