@@ -24,9 +24,9 @@ import { markdownTable, textTable, type Line } from "./table.js";
 import { tasks, type Task } from "./tasks.js";
 import { findPytorch } from "./training/pytorch.js";
 
-/** Seconds; a line that takes longer has hung, or compiles for ever. */
-const LINE_LIMIT = 60;
-/** deldot tries unrolled kernels too, which software adapters compile slowly. */
+/** Seconds to find the adapter. */
+const CHOICE_LIMIT = 60;
+/** Seconds; deldot tries unrolled kernels too, which software adapters compile slowly. */
 const TUNE_LIMIT = 180;
 
 const { values: options } = parseArgs({
@@ -47,7 +47,7 @@ interface Table {
   readonly lines: readonly Line[];
 }
 
-const choice = await runChild<Adapter>("choose.ts", {}, LINE_LIMIT, process.env);
+const choice = await runChild<Adapter>("choose.ts", {}, CHOICE_LIMIT, process.env);
 if ("failure" in choice) throw new Error(`no adapter: ${choice.failure}`);
 const { name: adapter } = choice.report;
 const environment = environmentOf(choice.report);
@@ -89,7 +89,7 @@ async function runCase(task: Task, chosen: Case): Promise<Table> {
       if (!new RegExp(options.peers).test(`${peer.name}: ${way}`)) continue;
       tell(`${task.name}, ${chosen.name}: ${peer.name}: ${way}`);
       const job: LineJob = { task: task.name, peer: peer.name, way, case: chosen.name, truth, kernels };
-      lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, LINE_LIMIT, environment)) });
+      lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, task.seconds, environment)) });
     }
   return { task: task.name, case: chosen, tuning, lines };
 }

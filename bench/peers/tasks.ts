@@ -23,6 +23,8 @@ export interface Task {
   readonly baselines: readonly string[];
   /** Whether deldot has a choice of kernels. */
   readonly tuned: boolean;
+  /** Of a line; one that takes longer has hung, or compiles for ever. */
+  readonly seconds: number;
   /** What the figures mean. */
   readonly legend: string;
   /** What its place in bench/RESULTS.md is called. */
@@ -36,6 +38,7 @@ const divergence: Task = {
   peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, plain],
   baselines: ["encode", "evaluate"],
   tuned: true,
+  seconds: 60,
   legend:
     "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
     "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not. " +
@@ -52,6 +55,7 @@ const training: Task = {
   peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorch],
   baselines: ["step"],
   tuned: false,
+  seconds: 120,
   legend:
     "A step computes the loss mean(½|f|² + ∇·f) of exact score matching and its gradient for all weights and biases, and reads both back; " +
     'nobody updates weights but deldot in "step, update", and points: where they are when it starts. ' +

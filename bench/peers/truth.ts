@@ -63,18 +63,24 @@ export interface Verdict {
 const TOLERANCE = 1e-3;
 
 export function judge(answer: Answer, truth: Truth): Verdict {
-  const verdicts = truth.map((tensor, index) => judgeTensor(answer[index] ?? [], tensor));
-  const wrong = truth.flatMap(({ name }, index) => verdicts[index]!.wrong?.replace(/^/, `${name} `) ?? []);
-  return { error: Math.max(...verdicts.map(({ error }) => error)), wrong: wrong.join("; ") || null };
+  const errors: number[] = [];
+  const named = new Map<string, string[]>();
+  for (const [index, tensor] of truth.entries()) {
+    const { error, wrong } = judgeTensor(answer[index] ?? [], tensor);
+    errors.push(error);
+    if (wrong) named.set(wrong, [...(named.get(wrong) ?? []), tensor.name]);
+  }
+  const wrongs = [...named].map(([wrong, names]) => `${names.join(", ")} ${wrong}`);
+  return { error: Math.max(...errors), wrong: wrongs.join("; ") || null };
 }
 
 function judgeTensor(answer: ArrayLike<number>, { values, scale }: TrueTensor): Verdict {
-  if (answer.length !== values.length) return { error: NaN, wrong: `has ${answer.length} numbers instead of ${values.length}` };
+  if (answer.length !== values.length) return { error: NaN, wrong: `${answer.length} numbers instead of ${values.length}` };
   let error = 0;
   let zeros = 0;
   for (let index = 0; index < values.length; index++) {
     const value = answer[index]!;
-    if (!Number.isFinite(value)) return { error: NaN, wrong: `is ${value} at ${index}` };
+    if (!Number.isFinite(value)) return { error: NaN, wrong: `${value} at ${index}` };
     if (value === 0) zeros++;
     error = Math.max(error, Math.abs(value - values[index]!) / scale);
   }

@@ -2,12 +2,11 @@ import { makeField, openJax, type Array, type Weights } from "../jax.js";
 import { parametersOf, type Problem } from "../networks.js";
 import type { Call, Peer } from "../peer.js";
 
-/** jax-js on WebGPU: the loss and its gradient, jitted together. */
+/** jax-js on WebGPU: the loss and its gradient, jitted together; of its Jacobians those that it differentiates the slowest and the fastest. */
 export const jax: Peer = {
   name: "@jax-js/jax, webgpu",
   ways: [
     { name: "jacfwd", points: "device" },
-    { name: "jacrev", points: "device" },
     { name: "linearize", points: "device" },
     { name: "bilinear formula by hand", points: "device" },
   ],

@@ -5,9 +5,22 @@ gradient; all of it float32 without a header.
 """
 
 import math
+import os
 import sys
+import threading
+import time
 
 import torch
+
+
+def leave_with(parent):
+    """Else what ran too long, and was given up, would slow whoever is measured next."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+threading.Thread(target=leave_with, args=[os.getppid()], daemon=True).start()
 
 way, d, h, count = sys.argv[1], *map(int, sys.argv[2:])
 

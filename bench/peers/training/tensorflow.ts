@@ -37,7 +37,11 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
     const f = (x: Tensor): Tensor => layer(tf.tanh(layer(tf.tanh(layer(x, w1!, b1!)), w2!, b2!)), w3!, b3!);
     const square = tf.sum(tf.square(f(x)));
     const rows = Array.from({ length: d }, (_, i) => tf.grad((x) => tf.sum(tf.slice(f(x), [0, i], [count, 1])))(x));
-    return mean(square, tf.addN(rows.map((row, i) => tf.sum(tf.slice(row, [0, i], [count, 1])))));
+    const diagonal = rows.map((row, i) => tf.sum(tf.slice(row, [0, i], [count, 1])));
+    return mean(
+      square,
+      diagonal.reduce((sum, entry) => tf.add(sum, entry)),
+    );
   };
 
   const bilinear = (...[w1, b1, w2, b2, w3, b3]: Tensor[]): Scalar => {
