@@ -58,7 +58,7 @@ const training: Task = {
   seconds: 120,
   legend:
     "A step computes the loss mean(½|f|² + ∇·f) of exact score matching and its gradient for all weights and biases, and reads both back; " +
-    'nobody updates weights but deldot in "step, update", and points: where they are when it starts. ' +
+    'points: where they are when it starts. Nobody updates weights but deldot in "step, update". ' +
     "x step: times deldot's own step in the same process, in turns with it. " +
     "error: the largest of a tensor, beside float64, over its largest entry. " +
     'The way is how the divergence is computed, which the library then differentiates; "gradient by hand" has the formulas of the gradient too. ' +
