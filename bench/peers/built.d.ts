@@ -1,6 +1,7 @@
 /** The build keeps its declarations in a folder beside its modules; and this folder, a package of its own, cannot say "deldot". */
 declare module "*/dist/index.js" {
   export const mlp: typeof import("../../dist/types/index.js").mlp;
+  export const parametersOf: typeof import("../../dist/types/index.js").parametersOf;
   export const VectorField: typeof import("../../dist/types/index.js").VectorField;
   export type VectorField = import("../../dist/types/index.js").VectorField;
 }

@@ -33,15 +33,14 @@ export async function tuneDeldot(problem: Problem): Promise<Kernels> {
   return { divergence: await fastest(divergenceAlone), valueToo: await fastest(valueToo) };
 }
 
-/** Both ways to call deldot; everyone is measured against both. */
-export interface Deldot {
+interface Deldot {
   /** Points on the device, divergences read back. */
   readonly encode: Call;
   /** Points in a JavaScript array. */
   readonly evaluate: Call;
 }
 
-export async function openDeldot(problem: Problem, outputs: Outputs, kernels: string): Promise<Deldot> {
+async function openDeldot(problem: Problem, outputs: Outputs, kernels: string): Promise<Deldot> {
   const { count, points } = problem;
   const { device, field } = await openField(problem, kernels);
   await field.reserve(count, { outputs });
@@ -61,13 +60,16 @@ export async function openDeldot(problem: Problem, outputs: Outputs, kernels: st
       await staging.mapAsync(GPUMapMode.READ);
       const result = new Float32Array(staging.getMappedRange()).slice();
       staging.unmap();
-      return result;
+      return [result];
     },
-    evaluate: async () => (await field.evaluate(points, { outputs })).divergence,
+    evaluate: async () => [(await field.evaluate(points, { outputs })).divergence],
   };
 }
 
-async function openField({ d, h, w1, b1, w2, b2, w3, b3 }: Problem, kernels: string): Promise<{ device: GPUDevice; field: VectorField }> {
+export async function openField(
+  { d, h, w1, b1, w2, b2, w3, b3 }: Problem,
+  kernels: string,
+): Promise<{ device: GPUDevice; field: VectorField }> {
   const { device } = await requestDevice();
   const network = mlp({
     layers: [

@@ -2,9 +2,9 @@ import { bilinearMatrix, transpose, type Problem } from "./networks.js";
 import type { Call, Peer } from "./peer.js";
 import type { numpy } from "@jax-js/jax";
 
-type Array = numpy.Array;
+export type Array = numpy.Array;
 /** [W1ᵀ, b1, W2ᵀ, b2, W3ᵀ, b3] */
-type Weights = [Array, Array, Array, Array, Array, Array];
+export type Weights = [Array, Array, Array, Array, Array, Array];
 
 /**
  * jax-js on WebGPU, jitted. Its arrays are counted by hand: whatever is used is consumed, and `.ref` keeps it for another
@@ -21,15 +21,16 @@ export const jax: Peer = {
   prepare: (way, problem) => (way.startsWith("bilinear") ? bilinear(problem) : differentiate(way, problem)),
 };
 
-async function openJax() {
+export async function openJax() {
   const library = await import("@jax-js/jax");
   if (!(await library.init("webgpu")).includes("webgpu")) throw new Error("jax-js found no WebGPU");
   library.defaultDevice("webgpu");
   return library;
 }
 
-async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3, points }: Problem): Promise<Call> {
-  const { numpy: np, jit, vmap, jacfwd, jacrev, linearize } = await openJax();
+/** f of one point, and its Jacobian. */
+export async function makeField(way: string, d: number) {
+  const { numpy: np, vmap, jacfwd, jacrev, linearize } = await openJax();
   const f = ([w1, b1, w2, b2, w3, b3]: Weights, x: Array): Array => {
     const a1 = np.tanh(np.dot(x, w1).add(b1));
     const a2 = np.tanh(np.dot(a1, w2).add(b2));
@@ -43,6 +44,12 @@ async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3,
     value.dispose();
     return vmap(push)(np.eye(d));
   };
+  return { f, jacobian };
+}
+
+async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3, points }: Problem): Promise<Call> {
+  const { numpy: np, jit, vmap, tree } = await openJax();
+  const { jacobian } = await makeField(way, d);
   const divergence = jit(vmap((weights: Weights, x: Array) => np.trace(jacobian(weights, x)), [null, 0]));
 
   const weights: Weights = [
@@ -54,7 +61,7 @@ async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3,
     np.array(b3),
   ];
   const x = np.array(points, { shape: [count, d] });
-  return () => divergence(weights.map((weight) => weight.ref) as Weights, x.ref).data();
+  return async () => [await divergence(tree.ref(weights), x.ref).data()];
 }
 
 async function bilinear(problem: Problem): Promise<Call> {
@@ -76,5 +83,5 @@ async function bilinear(problem: Problem): Promise<Call> {
     np.array(problem.points, { shape: [count, d] }),
   ] as const;
   const [w1, b1, w2, b2, matrix, x] = inputs;
-  return () => divergence(w1.ref, b1.ref, w2.ref, b2.ref, matrix.ref, x.ref).data();
+  return async () => [await divergence(w1.ref, b1.ref, w2.ref, b2.ref, matrix.ref, x.ref).data()];
 }

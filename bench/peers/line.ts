@@ -3,20 +3,20 @@
  * whatever slows the machine slows both.
  */
 import { readFile } from "node:fs/promises";
+import { deserialize } from "node:v8";
 import { offerWebgpu } from "./adapter.js";
-import { openDeldot } from "./deldot.js";
-import type { Kernels } from "./peer.js";
-import { cases, makeProblem } from "./networks.js";
-import type { Call } from "./peer.js";
-import { peers } from "./peers.js";
+import { makeProblem } from "./networks.js";
+import type { Answer, Call, Kernels } from "./peer.js";
 import { readJob, work } from "./process.js";
+import { tasks } from "./tasks.js";
 import { judge, type Truth, type Verdict } from "./truth.js";
 
 export interface LineJob {
+  readonly task: string;
   readonly peer: string;
   readonly way: string;
   readonly case: string;
-  /** A file of float64: the truth's scale, and its divergences. */
+  /** A file of it, serialized. */
   readonly truth: string;
   readonly kernels: Kernels;
 }
@@ -25,9 +25,8 @@ export interface LineJob {
 export interface LineReport {
   /** Milliseconds of each call. */
   readonly times: readonly number[];
-  /** deldot's, in turns with them. */
-  readonly encodeTimes: readonly number[];
-  readonly evaluateTimes: readonly number[];
+  /** deldot's, in turns with them: of each of the task's baselines. */
+  readonly baselineTimes: readonly (readonly number[])[];
   /** On the worst of all answers. */
   readonly verdict: Verdict;
   /** Where the peer ran; null where it does not say. */
@@ -47,8 +46,9 @@ const PAUSE = 10;
 const job = readJob() as LineJob;
 
 await work(async (tell): Promise<LineReport> => {
+  const { cases, peers, baselines } = tasks.find(({ name }) => name === job.task)!;
   const problem = makeProblem(cases.find(({ name }) => name === job.case)!);
-  const truth = await readTruth(job.truth);
+  const truth = deserialize(await readFile(job.truth)) as Truth;
   const { adapters, errors } = offerWebgpu();
   const call = await peers.find(({ name }) => name === job.peer)!.prepare(job.way, problem, job.kernels);
 
@@ -65,39 +65,37 @@ await work(async (tell): Promise<LineReport> => {
   // From here on devices are opened for deldot too.
   const adapter = adapters[0] ?? null;
 
-  const [times, encodeTimes, evaluateTimes]: [number[], number[], number[]] = [[], [], []];
+  const times: number[] = [];
+  const baselineTimes: number[][] = baselines.map(() => []);
   const report = (): LineReport => {
     const verdict = verdicts.find(({ wrong }) => wrong) ?? verdicts.reduce((worst, next) => (next.error > worst.error ? next : worst));
-    return { times, encodeTimes, evaluateTimes, verdict, adapter, errors };
+    return { times, baselineTimes, verdict, adapter, errors };
   };
   if (report().verdict.wrong || errors.length > 0) return report();
 
-  const { encode, evaluate } = await openDeldot(problem, ["divergence"], job.kernels.divergence);
-  for (const warmUp of [encode, encode, evaluate, evaluate]) {
-    const { wrong } = judge(await warmUp(), truth);
-    if (wrong) throw new Error(`deldot's own answer is wrong: ${wrong}`);
+  const baselineCalls: Call[] = [];
+  for (const way of baselines) {
+    const baseline = await peers[0]!.prepare(way, problem, job.kernels);
+    for (let warmUp = 0; warmUp < 2; warmUp++) {
+      const { wrong } = judge(await baseline(), truth);
+      if (wrong) throw new Error(`deldot's own answer is wrong: ${wrong}`);
+    }
+    baselineCalls.push(baseline);
   }
 
   const start = performance.now();
   for (let round = 1, elapsed = 0; elapsed < MOST_MILLISECONDS; round++) {
     times.push(await timePeer());
-    encodeTimes.push((await time(encode)).milliseconds);
-    evaluateTimes.push((await time(evaluate)).milliseconds);
+    for (const [index, baseline] of baselineCalls.entries()) baselineTimes[index]!.push((await time(baseline)).milliseconds);
     elapsed = performance.now() - start;
     if (round >= LEAST_ROUNDS && elapsed >= LEAST_MILLISECONDS) break;
   }
   return report();
 });
 
-async function time(call: Call): Promise<{ answer: ArrayLike<number>; milliseconds: number }> {
+async function time(call: Call): Promise<{ answer: Answer; milliseconds: number }> {
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   const start = performance.now();
   const answer = await call();
   return { answer, milliseconds: performance.now() - start };
-}
-
-async function readTruth(file: string): Promise<Truth> {
-  const { buffer, byteOffset, byteLength } = await readFile(file);
-  const numbers = new Float64Array(buffer.slice(byteOffset, byteOffset + byteLength));
-  return { divergence: numbers.subarray(1), scale: numbers[0]! };
 }

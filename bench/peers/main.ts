@@ -1,33 +1,37 @@
 /**
- * deldot beside other ways to the same divergences: the same networks, points and adapter, in one run.
+ * deldot beside other ways to the same divergences, and to the same steps of training: the same networks, points and
+ * adapter, in one run.
  *
- *     npm run bench:peers -- [--cases REGEXP] [--peers REGEXP] [--json FILE] [--markdown]
+ *     npm run bench:peers -- [--tasks REGEXP] [--cases REGEXP] [--peers REGEXP] [--json FILE] [--markdown]
  *
- * `--peers` is matched against peer and way together, as in "onnxruntime-node, cpu: tangents by hand". `--markdown` writes
- * the tables into bench/RESULTS.md, in the place of those that it has for this adapter.
+ * Tasks are "divergence" and "training". `--peers` is matched against peer and way together, as in "onnxruntime-node, cpu:
+ * tangents by hand". `--markdown` writes the tables into bench/RESULTS.md, in the place of those that it has for this
+ * adapter and task.
  */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { serialize } from "node:v8";
 import type { Adapter } from "./adapter.js";
 import { untuned } from "./deldot.js";
 import type { Kernels } from "./peer.js";
 import { environmentOf } from "./environment.js";
 import type { LineJob, LineReport } from "./line.js";
-import { cases, makeProblem, type Case } from "./networks.js";
-import { peers } from "./peers.js";
+import { makeProblem, type Case } from "./networks.js";
 import { runChild, type Outcome } from "./process.js";
-import { legend, markdownTable, textTable, type Line } from "./table.js";
-import { computeTruth } from "./truth.js";
+import { markdownTable, textTable, type Line } from "./table.js";
+import { tasks, type Task } from "./tasks.js";
+import { findPytorch } from "./training/pytorch.js";
 
-/** Seconds; a line that takes longer has hung, or compiles for ever. */
-const LINE_LIMIT = 60;
-/** deldot tries unrolled kernels too, which software adapters compile slowly. */
+/** Seconds to find the adapter. */
+const CHOICE_LIMIT = 60;
+/** Seconds; deldot tries unrolled kernels too, which software adapters compile slowly. */
 const TUNE_LIMIT = 180;
 
 const { values: options } = parseArgs({
   options: {
+    tasks: { type: "string", default: "" },
     cases: { type: "string", default: "" },
     peers: { type: "string", default: "" },
     json: { type: "string" },
@@ -36,24 +40,29 @@ const { values: options } = parseArgs({
 });
 
 interface Table {
+  readonly task: string;
   readonly case: Case;
-  readonly tuning: Outcome<Kernels>;
+  /** Null where there is nothing to choose. */
+  readonly tuning: Outcome<Kernels> | null;
   readonly lines: readonly Line[];
 }
 
-const choice = await runChild<Adapter>("choose.ts", {}, LINE_LIMIT, process.env);
+const choice = await runChild<Adapter>("choose.ts", {}, CHOICE_LIMIT, process.env);
 if ("failure" in choice) throw new Error(`no adapter: ${choice.failure}`);
 const { name: adapter } = choice.report;
 const environment = environmentOf(choice.report);
-console.log(`Adapter: ${adapter}\n${legend}`);
+console.log(`Adapter: ${adapter}`);
 
 const folder = await mkdtemp(join(tmpdir(), "deldot-peers-"));
 const tables: Table[] = [];
 try {
-  for (const chosen of cases.filter(({ name }) => new RegExp(options.cases).test(name))) {
-    const table = await runCase(chosen);
-    tables.push(table);
-    console.log(`\n${heading(table)}\n${textTable(table.lines, adapter)}`);
+  for (const task of tasks.filter(({ name }) => new RegExp(options.tasks).test(name))) {
+    console.log(`\n${task.legend}`);
+    for (const chosen of task.cases.filter(({ name }) => new RegExp(options.cases).test(name))) {
+      const table = await runCase(task, chosen);
+      tables.push(table);
+      console.log(`\n${heading(table)}\n${textTable(task, table.lines, adapter)}`);
+    }
   }
 } finally {
   await rm(folder, { recursive: true });
@@ -65,26 +74,29 @@ if (options.json !== undefined)
     resolve(process.env["INIT_CWD"] ?? ".", options.json),
     JSON.stringify({ adapter, node: process.version, packages: await packages(), tables }, null, 1),
   );
-if (options.markdown) await writeSection(new URL("../RESULTS.md", import.meta.url));
+if (options.markdown) for (const task of tasks) await writeSection(new URL("../RESULTS.md", import.meta.url), task);
 
-async function runCase(chosen: Case): Promise<Table> {
-  const truth = join(folder, `${chosen.name}.truth`);
-  const { divergence, scale } = computeTruth(makeProblem(chosen));
-  await writeFile(truth, Float64Array.of(scale, ...divergence));
+async function runCase(task: Task, chosen: Case): Promise<Table> {
+  const truth = join(folder, `${task.name} ${chosen.name}`);
+  await writeFile(truth, serialize(task.computeTruth(makeProblem(chosen))));
 
-  tell(`${chosen.name}: tuning deldot`);
-  const tuning = await runChild<Kernels>("tune.ts", { case: chosen.name }, TUNE_LIMIT, environment);
-  const kernels = "report" in tuning ? tuning.report : untuned;
+  const tuning = task.tuned ? await tune(chosen) : null;
+  const kernels = tuning && "report" in tuning ? tuning.report : untuned;
 
   const lines: Line[] = [];
-  for (const peer of peers)
+  for (const peer of task.peers)
     for (const { name: way, points } of peer.ways) {
       if (!new RegExp(options.peers).test(`${peer.name}: ${way}`)) continue;
-      tell(`${chosen.name}: ${peer.name}: ${way}`);
-      const job: LineJob = { peer: peer.name, way, case: chosen.name, truth, kernels };
-      lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, LINE_LIMIT, environment)) });
+      tell(`${task.name}, ${chosen.name}: ${peer.name}: ${way}`);
+      const job: LineJob = { task: task.name, peer: peer.name, way, case: chosen.name, truth, kernels };
+      lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, task.seconds, environment)) });
     }
-  return { case: chosen, tuning, lines };
+  return { task: task.name, case: chosen, tuning, lines };
+}
+
+function tune(chosen: Case): Promise<Outcome<Kernels>> {
+  tell(`${chosen.name}: tuning deldot`);
+  return runChild<Kernels>("tune.ts", { case: chosen.name }, TUNE_LIMIT, environment);
 }
 
 /** Progress, beside the tables on standard output. */
@@ -93,26 +105,34 @@ function tell(text: string): void {
 }
 
 function heading({ case: { d, h, count }, tuning }: Table): string {
+  const network = `${d}-${h}-${h}-${d}, ${count} points`;
+  if (!tuning) return network;
   const kernels =
     "report" in tuning ? `kernels "${tuning.report.divergence}", with f(x) "${tuning.report.valueToo}"` : `not tuned: ${tuning.failure}`;
-  return `${d}-${h}-${h}-${d}, ${count} points (deldot's ${kernels})`;
+  return `${network} (deldot's ${kernels})`;
 }
 
 async function packages(): Promise<Record<string, string>> {
   const { dependencies } = JSON.parse(await readFile(new URL("package.json", import.meta.url), "utf8")) as {
     dependencies: Record<string, string>;
   };
-  return Object.fromEntries(Object.entries(dependencies).filter(([name]) => name !== "tsx"));
+  const pytorch = await findPytorch();
+  return {
+    ...Object.fromEntries(Object.entries(dependencies).filter(([name]) => name !== "tsx")),
+    ...(pytorch && { PyTorch: pytorch.version }),
+  };
 }
 
-async function writeSection(file: URL): Promise<void> {
+async function writeSection(file: URL, task: Task): Promise<void> {
+  const own = tables.filter((table) => table.task === task.name);
+  if (own.length === 0) return;
   const versions = Object.entries(await packages()).map(([name, version]) => `${name} ${version}`);
   const section = [
     `${adapter}; Node ${process.version}; ${versions.join(", ")}.`,
-    legend,
-    ...tables.flatMap((table) => [`**${heading(table)}**`, markdownTable(table.lines, adapter)]),
+    task.legend,
+    ...own.flatMap((table) => [`**${heading(table)}**`, markdownTable(task, table.lines, adapter)]),
   ].join("\n\n");
-  const [open, close] = [`<!-- peers ${adapter} -->`, `<!-- /peers -->`];
+  const [open, close] = [`<!-- ${task.section} ${adapter} -->`, `<!-- /${task.section} -->`];
   const text = await readFile(file, "utf8").catch(() => "");
   const start = text.indexOf(open);
   const end = start < 0 ? -1 : text.indexOf(close, start);

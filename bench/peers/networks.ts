@@ -8,12 +8,20 @@ export interface Case {
   readonly count: number;
 }
 
-export const cases: readonly Case[] = [
+export const divergenceCases: readonly Case[] = [
   { name: "2-64", d: 2, h: 64, count: 65536 },
   { name: "3-64", d: 3, h: 64, count: 16384 },
   { name: "16-128", d: 16, h: 128, count: 4096 },
   { name: "64-256", d: 64, h: 256, count: 512 },
   { name: "784-64", d: 784, h: 64, count: 64 },
+];
+
+/** Batches of a step of training. */
+export const trainingCases: readonly Case[] = [
+  { name: "2-64", d: 2, h: 64, count: 4096 },
+  { name: "16-128", d: 16, h: 128, count: 1024 },
+  { name: "64-256", d: 64, h: 256, count: 128 },
+  { name: "784-512", d: 784, h: 512, count: 64 },
 ];
 
 /** Not over shared memory, which WebGPU refuses. */
@@ -56,6 +64,18 @@ export function makeProblem({ name, d, h, count }: Case): Problem {
     b3: numbers(d, 0.1),
     points: numbers(count * d, 1),
   };
+}
+
+/** Weights and biases, in the order that {@link Problem} has them. */
+export function parametersOf({ d, h, w1, b1, w2, b2, w3, b3 }: Problem): readonly { readonly data: Numbers; readonly shape: number[] }[] {
+  return [
+    { data: w1, shape: [h, d] },
+    { data: b1, shape: [h] },
+    { data: w2, shape: [h, h] },
+    { data: b2, shape: [h] },
+    { data: w3, shape: [d, h] },
+    { data: b3, shape: [d] },
+  ];
 }
 
 /** [rows, columns] -> [columns, rows] */

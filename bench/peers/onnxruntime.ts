@@ -36,7 +36,7 @@ async function openSession({ nodes, constants }: Graph, provider: string, { d, c
   });
   return async () => {
     const { divergence } = await session.run({ x: new Tensor("float32", points, [count, d]) });
-    return divergence!.data as Float32Array;
+    return [divergence!.data as Float32Array];
   };
 }
 

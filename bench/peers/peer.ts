@@ -6,10 +6,11 @@ export interface Kernels {
   readonly valueToo: string;
 }
 
-/** Computes the divergences of all points, and returns when they lie in a typed array: [count]. */
-export type Call = () => Promise<ArrayLike<number>>;
+/** Computes what a table compares, and returns when all of it lies in arrays: the tensors of the truth, in its order. */
+export type Call = () => Promise<Answer>;
+export type Answer = readonly ArrayLike<number>[];
 
-/** Somebody who can compute a divergence, in one way or several. */
+/** Somebody who can compute it, in one way or several. */
 export interface Peer {
   /** The package, and where it runs. */
   readonly name: string;

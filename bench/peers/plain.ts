@@ -29,7 +29,7 @@ function tangents(problem: Problem): Call {
       }
       result[point] = sum;
     }
-    return result;
+    return [result];
   };
 }
 
@@ -45,7 +45,7 @@ function bilinear(problem: Problem): Call {
       for (let unit = 0; unit < h; unit++) sum += primal.s2[unit]! * dot(matrix, unit * h, primal.s1, 0, h);
       result[point] = sum;
     }
-    return result;
+    return [result];
   };
 }
 

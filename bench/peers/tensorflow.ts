@@ -12,12 +12,16 @@ export const tensorflow: Peer = {
   prepare,
 };
 
-async function prepare(way: string, problem: Problem): Promise<Call> {
+export async function openTensorflow() {
   const tf = await import("@tensorflow/tfjs");
   await import("@tensorflow/tfjs-backend-webgpu");
   // It falls back to its CPU backend without a word to the caller.
   if (!(await tf.setBackend("webgpu")) || tf.getBackend() !== "webgpu") throw new Error(`TensorFlow.js runs on ${tf.getBackend()}`);
+  return tf;
+}
 
+async function prepare(way: string, problem: Problem): Promise<Call> {
+  const tf = await openTensorflow();
   const { d, h, count } = problem;
   const w1 = tf.tensor2d(transpose(problem.w1, h, d), [d, h]);
   const b1 = tf.tensor1d(problem.b1);
@@ -36,7 +40,7 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
       const result = tf.tidy(divergence);
       const numbers = await result.data();
       result.dispose();
-      return numbers;
+      return [numbers];
     };
 
   if (way.startsWith("bilinear")) {

@@ -1,16 +1,22 @@
 import type { Problem } from "./networks.js";
+import type { Answer } from "./peer.js";
 
 /** What answers are held against. */
-export interface Truth {
-  /** Σ_i ∂f_i/∂x_i of every point, [count]. */
-  readonly divergence: Float64Array;
-  /** The largest Σ_i |∂f_i/∂x_i| of all points: a divergence cancels, so errors are stated beside this. */
+export type Truth = readonly TrueTensor[];
+
+export interface TrueTensor {
+  readonly name: string;
+  readonly values: Float64Array;
+  /** What errors are stated beside. */
   readonly scale: number;
 }
 
-/** Forward mode as the textbook has it, in float64: one tangent per coordinate, carried from layer to layer. */
-export function computeTruth({ d, h, count, w1, b1, w2, b2, w3, points }: Problem): Truth {
-  const divergence = new Float64Array(count);
+/**
+ * Forward mode as the textbook has it, in float64: one tangent per coordinate, carried from layer to layer. A divergence
+ * cancels, so its scale is the largest Σ_i |∂f_i/∂x_i| of all points.
+ */
+export function computeDivergence({ d, h, count, w1, b1, w2, b2, w3, points }: Problem): Truth {
+  const values = new Float64Array(count);
   let scale = 0;
   const a1 = new Float64Array(h);
   const s2 = new Float64Array(h);
@@ -39,15 +45,15 @@ export function computeTruth({ d, h, count, w1, b1, w2, b2, w3, points }: Proble
       sum += entry;
       sumOfMagnitudes += Math.abs(entry);
     }
-    divergence[point] = sum;
+    values[point] = sum;
     scale = Math.max(scale, sumOfMagnitudes);
   }
-  return { divergence, scale };
+  return [{ name: "divergence", values, scale }];
 }
 
 /** How an answer stands beside the truth. */
 export interface Verdict {
-  /** The largest error over the truth's scale; NaN where there is no number to compare. */
+  /** The largest error of a tensor over its scale; NaN where there is no number to compare. */
   readonly error: number;
   /** Why the answer does not count; null where it does. */
   readonly wrong: string | null;
@@ -56,17 +62,29 @@ export interface Verdict {
 /** float32 gives 1e-6 or so; beyond this it is not rounding. */
 const TOLERANCE = 1e-3;
 
-export function judge(answer: ArrayLike<number>, { divergence, scale }: Truth): Verdict {
-  if (answer.length !== divergence.length) return { error: NaN, wrong: `${answer.length} numbers for ${divergence.length} points` };
+export function judge(answer: Answer, truth: Truth): Verdict {
+  const errors: number[] = [];
+  const named = new Map<string, string[]>();
+  for (const [index, tensor] of truth.entries()) {
+    const { error, wrong } = judgeTensor(answer[index] ?? [], tensor);
+    errors.push(error);
+    if (wrong) named.set(wrong, [...(named.get(wrong) ?? []), tensor.name]);
+  }
+  const wrongs = [...named].map(([wrong, names]) => `${names.join(", ")} ${wrong}`);
+  return { error: Math.max(...errors), wrong: wrongs.join("; ") || null };
+}
+
+function judgeTensor(answer: ArrayLike<number>, { values, scale }: TrueTensor): Verdict {
+  if (answer.length !== values.length) return { error: NaN, wrong: `${answer.length} numbers instead of ${values.length}` };
   let error = 0;
   let zeros = 0;
-  for (let point = 0; point < divergence.length; point++) {
-    const value = answer[point]!;
-    if (!Number.isFinite(value)) return { error: NaN, wrong: `${value} at point ${point}` };
+  for (let index = 0; index < values.length; index++) {
+    const value = answer[index]!;
+    if (!Number.isFinite(value)) return { error: NaN, wrong: `${value} at ${index}` };
     if (value === 0) zeros++;
-    error = Math.max(error, Math.abs(value - divergence[point]!) / scale);
+    error = Math.max(error, Math.abs(value - values[index]!) / scale);
   }
   // Zeros may come close where a divergence cancels, and are still no answer.
-  if (zeros === divergence.length) return { error, wrong: "all zeros" };
+  if (zeros === values.length) return { error, wrong: "all zeros" };
   return { error, wrong: error <= TOLERANCE ? null : "off the truth" };
 }

@@ -1,0 +1,70 @@
+import { deldot } from "./deldot.js";
+import { jax } from "./jax.js";
+import { divergenceCases, trainingCases, type Case, type Problem } from "./networks.js";
+import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
+import type { Peer } from "./peer.js";
+import { plain } from "./plain.js";
+import { tensorflow } from "./tensorflow.js";
+import { deldot as deldotTraining } from "./training/deldot.js";
+import { jax as jaxTraining } from "./training/jax.js";
+import { pytorch } from "./training/pytorch.js";
+import { tensorflow as tensorflowTraining } from "./training/tensorflow.js";
+import { computeTraining } from "./training/truth.js";
+import { computeDivergence, type Truth } from "./truth.js";
+
+/** What everyone computes, and who: a table for each case. */
+export interface Task {
+  readonly name: string;
+  readonly cases: readonly Case[];
+  readonly computeTruth: (problem: Problem) => Truth;
+  /** In the order of the table, deldot first. None of them imports its package before it is prepared. */
+  readonly peers: readonly Peer[];
+  /** deldot's ways that everyone is measured against, in a column each. */
+  readonly baselines: readonly string[];
+  /** Whether deldot has a choice of kernels. */
+  readonly tuned: boolean;
+  /** Of a line; one that takes longer has hung, or compiles for ever. */
+  readonly seconds: number;
+  /** What the figures mean. */
+  readonly legend: string;
+  /** What its place in bench/RESULTS.md is called. */
+  readonly section: string;
+}
+
+const divergence: Task = {
+  name: "divergence",
+  cases: divergenceCases,
+  computeTruth: computeDivergence,
+  peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, plain],
+  baselines: ["encode", "evaluate"],
+  tuned: true,
+  seconds: 60,
+  legend:
+    "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
+    "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not. " +
+    "error: the largest, beside float64, over the largest Σ|∂f_i/∂x_i|. " +
+    "While deldot, jax-js or TensorFlow.js waits for a software adapter, its thread sleeps (sleepWhileWaiting of deldot/node). " +
+    "All on this adapter unless remarked; onnxruntime does not say which one it took, but it finds it by the same Vulkan loader.",
+  section: "peers",
+};
+
+const training: Task = {
+  name: "training",
+  cases: trainingCases,
+  computeTruth: computeTraining,
+  peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorch],
+  baselines: ["step"],
+  tuned: false,
+  seconds: 120,
+  legend:
+    "A step computes the loss mean(½|f|² + ∇·f) of exact score matching and its gradient for all weights and biases, and reads both back; " +
+    'points: where they are when it starts. Nobody updates weights but deldot in "step, update". ' +
+    "x step: times deldot's own step in the same process, in turns with it. " +
+    "error: the largest of a tensor, beside float64, over its largest entry. " +
+    'The way is how the divergence is computed, which the library then differentiates; "gradient by hand" has the formulas of the gradient too. ' +
+    "jax-js's Jacobians are of as many points at once as fit a binding of 128 MiB, and their gradients added up on the device. " +
+    "PyTorch is the one that the machine's Python has, on the CPU's threads; onnxruntime has no gradients in Node.",
+  section: "peers training",
+};
+
+export const tasks: readonly Task[] = [divergence, training];
