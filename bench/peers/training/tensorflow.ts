@@ -3,6 +3,9 @@ import { parametersOf, type Problem } from "../networks.js";
 import type { Call, Peer } from "../peer.js";
 import { openTensorflow } from "../tensorflow.js";
 
+/** W1, b1, W2, b2, W3, b3. */
+type Weights = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+
 /**
  * TensorFlow.js on WebGPU. Its gradient of tanh counts the saved tanh for a constant, so a gradient of a gradient loses what
  * belongs to tanh''; the bilinear formula needs no second one.
@@ -28,13 +31,13 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
   const slope = (a: Tensor): Tensor => tf.sub(1, tf.square(a));
   const mean = (square: Tensor, divergence: Tensor): Scalar => tf.div(tf.add(tf.div(square, 2), divergence), count);
 
-  const differentiate = (loss: (...weights: Tensor[]) => Scalar) => (): Tensor[] => {
-    const { value, grads } = tf.valueAndGrads(loss)(weights);
+  const differentiate = (loss: (weights: Weights) => Scalar) => (): Tensor[] => {
+    const { value, grads } = tf.valueAndGrads((...weights: Tensor[]) => loss(weights as Weights))(weights);
     return [value, ...grads];
   };
 
-  const gradients = (...[w1, b1, w2, b2, w3, b3]: Tensor[]): Scalar => {
-    const f = (x: Tensor): Tensor => layer(tf.tanh(layer(tf.tanh(layer(x, w1!, b1!)), w2!, b2!)), w3!, b3!);
+  const gradients = ([w1, b1, w2, b2, w3, b3]: Weights): Scalar => {
+    const f = (x: Tensor): Tensor => layer(tf.tanh(layer(tf.tanh(layer(x, w1, b1)), w2, b2)), w3, b3);
     const square = tf.sum(tf.square(f(x)));
     const rows = Array.from({ length: d }, (_, i) => tf.grad((x) => tf.sum(tf.slice(f(x), [0, i], [count, 1])))(x));
     const diagonal = rows.map((row, i) => tf.sum(tf.slice(row, [0, i], [count, 1])));
@@ -44,16 +47,16 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
     );
   };
 
-  const bilinear = (...[w1, b1, w2, b2, w3, b3]: Tensor[]): Scalar => {
-    const a1 = tf.tanh(layer(x, w1!, b1!));
-    const a2 = tf.tanh(layer(a1, w2!, b2!));
-    const matrix = tf.mul(w2!, tf.matMul(w3!, w1!, true, true));
+  const bilinear = ([w1, b1, w2, b2, w3, b3]: Weights): Scalar => {
+    const a1 = tf.tanh(layer(x, w1, b1));
+    const a2 = tf.tanh(layer(a1, w2, b2));
+    const matrix = tf.mul(w2, tf.matMul(w3, w1, true, true));
     const divergence = tf.sum(tf.mul(tf.matMul(slope(a1), matrix, false, true), slope(a2)));
-    return mean(tf.sum(tf.square(layer(a2, w3!, b3!))), divergence);
+    return mean(tf.sum(tf.square(layer(a2, w3, b3))), divergence);
   };
 
   const byHand = (): Tensor[] => {
-    const [w1, b1, w2, b2, w3, b3] = weights as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+    const [w1, b1, w2, b2, w3, b3] = weights as Weights;
     const a1 = tf.tanh(layer(x, w1, b1));
     const a2 = tf.tanh(layer(a1, w2, b2));
     const [s1, s2] = [slope(a1), slope(a2)];
