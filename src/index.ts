@@ -11,6 +11,14 @@
  */
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
+export {
+  logProbReference,
+  transportReference,
+  type FlowReferenceOptions,
+  type LogProbReference,
+  type TransportReference,
+  type TransportReferenceOptions,
+} from "./cpu/flow.js";
 export { bitsPerDimension } from "./bitsPerDimension.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
