@@ -11,6 +11,16 @@
  */
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
+export {
+  logProbReference,
+  transportReference,
+  type FlowReferenceOptions,
+  type LogProbReference,
+  type TransportReference,
+  type TransportReferenceOptions,
+} from "./cpu/flow.js";
+export { bitsPerDimension } from "./bitsPerDimension.js";
+export { probabilityFlow, type DiffusionSchedule, type ProbabilityFlowOptions } from "./model/probabilityFlow.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";

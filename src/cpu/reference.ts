@@ -109,6 +109,17 @@ export class Reference {
     this.trace?.({ x, context, primal, point, terms, jacobian });
   }
 
+  /** f of a point that was evaluated, [d], until it is evaluated again, and its divergence. */
+  resultAt(point: number): { value: Float64Array; divergence: number } {
+    const { plan, width } = this;
+    const d = plan.graph.stateSize;
+    const [sum] = sumRows(this.terms.subarray(point * width, (point + 1) * width), 1, width);
+    return {
+      value: this.value.subarray(point * d, (point + 1) * d),
+      divergence: plan.kind === "trace" && plan.probesPer ? sum! / width : sum!,
+    };
+  }
+
   result(): ReferenceResult {
     const { plan, shape, value, jacobian, terms, count, width } = this;
     const estimate = plan.kind === "trace" && plan.probesPer ? meanRows(terms, count, width) : null;
