@@ -1,10 +1,12 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Flow, InputError, mlp } from "../src/index.js";
+import { Flow, InputError, logProbReference, mlp } from "../src/index.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
 import { openDevice } from "./device.js";
 import { loadModel, randomMlp, randomPoints } from "./fields.js";
+import { Draw } from "./numbers/draw.js";
+import { drawNetwork } from "./numbers/networks.js";
 import { readTensors } from "./tensors.js";
 
 let device: GPUDevice;
@@ -321,4 +323,33 @@ test("mistakes are errors, an abort ends a call", async () => {
   expect(Math.abs(one.logProb[0]! - two.logProb[0]!)).toBeLessThan(3);
   flow.destroy();
   await expect(flow.logProb([1, 2])).rejects.toThrow(/destroyed/);
+});
+
+test("log p is that of float64, for networks, times and conditions of many kinds", async () => {
+  for (let seed = 0; seed < 6; seed++) {
+    const draw = new Draw(seed);
+    const network = drawNetwork(draw, "small", { anywhere: ["tanh", "silu", "gelu", "softplus"], ofPositive: [], ofSmall: [], steps: [] });
+    const { stateSize: d, contextSize: c } = network;
+    const times = { timeColumn: c === 0 ? null : draw.integer(0, c - 1), noiseAt: 0.2, dataAt: draw.chance(0.5) ? 0.9 : -0.4 };
+    const count = 5;
+    const points = draw.numbers(count * d, 1);
+    const condition = c > 1 ? draw.numbers(draw.chance(0.5) ? c - 1 : (c - 1) * count, 1) : undefined;
+    const flow = await Flow.create(device, network, times);
+    for (const options of [
+      { rtol: 1e-6, atol: 1e-6 },
+      { solver: "heun", steps: 5 },
+      { solver: "bosh3", rtol: 1e-4, atol: 1e-4 },
+    ] as const) {
+      const result = await flow.logProb(points, { ...options, condition });
+      const expected = logProbReference(network, points, { ...times, ...options, condition });
+      result.status.forEach((status, i) => {
+        if (status !== "done" || expected.status[i] !== "done" || Math.abs(expected.logProb[i]!) > 1e3) return;
+        const tolerance = ("rtol" in options ? 100 * options.rtol : 1e-4) * (1 + Math.abs(expected.logProb[i]!));
+        if (!(Math.abs(result.logProb[i]! - expected.logProb[i]!) <= tolerance))
+          expect.fail(`seed ${seed}, ${JSON.stringify(options)}: log p is ${result.logProb[i]}; expected ${expected.logProb[i]}`);
+      });
+      expect(result.status.filter((status) => status === "done").length).toBeGreaterThan(0);
+    }
+    flow.destroy();
+  }
 });
