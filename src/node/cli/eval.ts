@@ -1,11 +1,8 @@
-import { extname } from "node:path";
 import type { Command } from "commander";
-import { InputError, quote } from "../../errors.js";
 import { explainPlan, type Network, type Output } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
-import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
 import { asPoints, readNumbers, type Points } from "../files/points.js";
 import type { Column } from "../files/table.js";
 import { createEvaluator, type Results } from "./evaluator.js";
@@ -20,8 +17,9 @@ import {
   type ModelOptions,
   modelArgument,
 } from "./options.js";
-import { formatTable, print, round, summarize } from "./output.js";
+import { print, round, summarize } from "./output.js";
 import { interruptSignal, showProgress } from "./progress.js";
+import { columnsOf, describeRows, openResults, type ResultFormats } from "./results.js";
 
 interface EvalOptions extends ModelOptions, EvaluationOptions {
   readonly points: string;
@@ -82,7 +80,7 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
 
   const signal = interruptSignal();
   const inputs = [modelPath, options.points, ...(options.context === undefined ? [] : [options.context])];
-  const files = await openResultFiles(options.out, outputs, inputs);
+  const files = await openResults(options.out, resultFormats(outputs), inputs);
   try {
     const evaluator = await createEvaluator(network, options.adapter);
     try {
@@ -100,23 +98,13 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
         })
         .finally(progress.stop);
       const run: Run = { network, points, count, adapter: evaluator.description, milliseconds: performance.now() - start, results };
-      await commit(
-        files.map(({ file, content }) => ({ file, content: content(run) })),
-        signal,
-      );
-      await print(
-        options.json
-          ? resultObject(run)
-          : describeRun(
-              run,
-              files.map(({ file }) => file.path),
-            ),
-      );
+      await files.commit(run, signal);
+      await print(options.json ? resultObject(run) : describeRun(run, files.paths));
     } finally {
       await evaluator.dispose();
     }
   } finally {
-    await discard(files.map(({ file }) => file));
+    await files.discard();
   }
 }
 
@@ -129,42 +117,18 @@ interface Run {
   readonly results: Results;
 }
 
-interface ResultFile {
-  readonly file: OutputFile;
-  readonly content: (run: Run) => Iterable<string | Uint8Array>;
-}
-
-/** Opened before the work. */
-async function openResultFiles(path: string | undefined, outputs: readonly Output[], inputs: readonly string[]): Promise<ResultFile[]> {
-  if (path === undefined) return [];
-  const extension = extname(path);
-  const wanted: { path: string; content: ResultFile["content"] }[] = [];
-  switch (extension.toLowerCase()) {
-    case ".json":
-      wanted.push({ path, content: resultObject });
-      break;
-    case ".csv":
-      wanted.push({ path, content: resultTable });
-      break;
-    case ".npy": {
-      const stem = path.slice(0, -extension.length);
-      wanted.push({ path, content: ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.batch }) });
-      wanted.push({ path: `${stem}.value.npy`, content: ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }) });
-      if (outputs.includes("diagonal"))
-        wanted.push({
-          path: `${stem}.diagonal.npy`,
-          content: ({ points, results }) => writeNpy({ data: results.diagonal!, shape: points.shape }),
-        });
-      break;
-    }
-    default:
-      throw new InputError(`--out ${path}: its extension is ${quote(extension)}; expected .npy, .csv or .json`);
-  }
-  const files = await openOutputs(
-    wanted.map(({ path: target }) => target),
-    inputs,
-  );
-  return files.map((file, index) => ({ file, content: wanted[index]!.content }));
+function resultFormats(outputs: readonly Output[]): ResultFormats<Run> {
+  return {
+    json: resultObject,
+    csv: resultTable,
+    npy: {
+      "": ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.batch }),
+      ".value": ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }),
+      ...(outputs.includes("diagonal") && {
+        ".diagonal": ({ points, results }: Run) => writeNpy({ data: results.diagonal!, shape: points.shape }),
+      }),
+    },
+  };
 }
 
 function resultObject({ network, count, adapter, milliseconds, results }: Run): Generator<string, void, undefined> {
@@ -185,14 +149,12 @@ function resultObject({ network, count, adapter, milliseconds, results }: Run): 
 }
 
 function resultColumns({ network: { stateSize }, points, results }: Run): Column[] {
-  const columns = (letter: string, data: Float32Array | Float64Array): Column[] =>
-    Array.from({ length: stateSize }, (_, offset) => ({ name: `${letter}${offset}`, data, offset, stride: stateSize }));
   const { divergence, value, diagonal, standardError } = results;
   return [
-    ...columns("x", points.data),
-    ...columns("v", value!),
+    ...columnsOf("x", points.data, stateSize),
+    ...columnsOf("v", value!, stateSize),
     { name: "div", data: divergence!, offset: 0, stride: 1 },
-    ...(diagonal ? columns("d", diagonal) : []),
+    ...(diagonal ? columnsOf("d", diagonal, stateSize) : []),
     ...(standardError ? [{ name: "standardError", data: standardError, offset: 0, stride: 1 }] : []),
   ];
 }
@@ -201,21 +163,11 @@ function resultTable(run: Run): Generator<string, void, undefined> {
   return writeCsv(resultColumns(run), run.count);
 }
 
-/** A point's row is shown up to this many points and this many columns; --out and --json have them all. */
-const mostRows = 10;
-const mostColumns = 12;
-
 function* describeRun(run: Run, written: readonly string[]): Generator<string, void, undefined> {
   const { count, adapter, milliseconds, results } = run;
   yield `${count} points, method ${results.method}, ${milliseconds.toFixed(1)} ms on ${adapter}\n`;
   if (count > 0) {
-    const columns = resultColumns(run);
-    const shown = columns.length <= mostColumns ? columns : columns.filter(({ name }) => name === "div" || name === "standardError");
-    const rows = Array.from({ length: Math.min(count, mostRows) }, (_, row) =>
-      shown.map(({ data, offset, stride }) => round(data[offset + row * stride]!)),
-    );
-    yield `\n${formatTable([shown.map(({ name }) => name), ...rows])}`;
-    if (count > mostRows) yield `... ${count - mostRows} more\n`;
+    yield* describeRows(resultColumns(run), count, ["div", "standardError"]);
     const { minimum, maximum, mean, notFinite } = summarize(results.divergence!);
     yield `\ndivergence: minimum ${round(minimum)}, maximum ${round(maximum)}, mean ${round(mean)}\n`;
     if (notFinite > 0) yield `${notFinite} points have no finite divergence\n`;

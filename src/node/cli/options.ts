@@ -105,35 +105,46 @@ export interface EvaluationOptions {
 
 /** @param able the methods that the command can use. */
 export function addEvaluationOptions(command: Command, able: readonly Method[] = methods): Command {
-  return command
-    .addOption(new Option("--method <name>", "how the divergence is computed").choices(["auto", ...able]).default("auto"))
-    .addOption(
-      new Option("--adapter <kind>", "a real GPU else a software one, a software one, or the float64 reference on the CPU")
-        .choices(adapterChoices)
-        .default("auto"),
-    );
+  return addAdapterOption(
+    command.addOption(new Option("--method <name>", "how the divergence is computed").choices(["auto", ...able]).default("auto")),
+  );
+}
+
+export function addAdapterOption(command: Command): Command {
+  return command.addOption(
+    new Option("--adapter <kind>", "a real GPU else a software one, a software one, or the float64 reference on the CPU")
+      .choices(adapterChoices)
+      .default("auto"),
+  );
 }
 
 export const contextHelp = "context of all points (0.5 or 0.5,1), or a file with one row, or with one row per point";
 
 /** @throws InputError where the model takes no context, or one of another size. */
-export async function readContext(
+export function readContext(
   text: string | undefined,
-  network: Network,
+  { contextSize }: Pick<Network, "contextSize">,
   pointCount: number,
 ): Promise<Float32Array | Float64Array | undefined> {
-  const { contextSize } = network;
+  return readRows(text, "context", contextSize, pointCount);
+}
+
+/** What the option --NAME gives: one row of `size` numbers for all points, or one per point. */
+export async function readRows(
+  text: string | undefined,
+  name: "context" | "condition",
+  size: number,
+  pointCount: number,
+): Promise<Float32Array | Float64Array | undefined> {
   if (text === undefined) {
-    if (contextSize === 0) return undefined;
-    throw new InputError(
-      `the model takes a context of ${contextSize} ${contextSize === 1 ? "number" : "numbers"} and none was given; expected --context`,
-    );
+    if (size === 0) return undefined;
+    throw new InputError(`the model takes a ${name} of ${size} ${size === 1 ? "number" : "numbers"} and none was given; expected --${name}`);
   }
-  if (contextSize === 0) throw new InputError(`--context is ${quote(text)}, but the model takes no context; expected no --context`);
+  if (size === 0) throw new InputError(`--${name} is ${quote(text)}, but the model takes no ${name}; expected no --${name}`);
   const numbers = parseNumbers(text);
-  if (!numbers) return asContext(await readNumbers(text), contextSize, pointCount, text);
-  if (numbers.length !== contextSize)
-    throw new InputError(`--context ${text} has ${numbers.length} numbers; expected ${contextSize}, as the model takes`);
+  if (!numbers) return asContext(await readNumbers(text), size, pointCount, text, name);
+  if (numbers.length !== size)
+    throw new InputError(`--${name} ${text} has ${numbers.length} numbers; expected ${size}, as the model takes`);
   return Float64Array.from(numbers);
 }
 
@@ -173,6 +184,12 @@ export function parseWhole(least: number, most: number): (text: string) => numbe
     if (!(value >= least && value <= most)) throw new InvalidArgumentError(`Expected a whole number from ${least} to ${most}.`);
     return value;
   };
+}
+
+export function parseFinite(text: string): number {
+  const value = parseNumbers(text);
+  if (value?.length !== 1) throw new InvalidArgumentError("Expected a number.");
+  return value[0]!;
 }
 
 export function parsePositive(text: string): number {

@@ -52,16 +52,33 @@ export function readJson(text: string): NumberArray {
   return { data, shape: shape.length > 1 ? shape : [count, count === 0 ? 0 : data.length / count], count };
 }
 
-/** `{ "name": value, ... }`, a block of numbers at a time; what is not finite becomes null. */
+/** `{ "name": value, ... }`, a block of numbers or texts at a time; what is not finite becomes null. */
 export function* writeJsonObject(
-  entries: readonly (readonly [name: string, value: string | number | NumberArray])[],
+  entries: readonly (readonly [name: string, value: string | number | readonly string[] | NumberArray])[],
 ): Generator<string, void, undefined> {
   for (const [index, [name, value]] of entries.entries()) {
     yield `${index === 0 ? "{" : ","}\n  ${JSON.stringify(name)}: `;
-    if (typeof value === "object") yield* writeJsonArray(value);
+    if (isTexts(value)) yield* writeJsonTexts(value);
+    else if (typeof value === "object") yield* writeJsonArray(value);
     else yield JSON.stringify(value);
   }
   yield "\n}\n";
+}
+
+function isTexts(value: string | number | readonly string[] | NumberArray): value is readonly string[] {
+  return Array.isArray(value);
+}
+
+function* writeJsonTexts(texts: readonly string[]): Generator<string, void, undefined> {
+  const block = 4096;
+  yield "[";
+  for (let from = 0; from < texts.length; from += block)
+    yield (from === 0 ? "" : ", ") +
+      texts
+        .slice(from, from + block)
+        .map((text) => JSON.stringify(text))
+        .join(", ");
+  yield "]";
 }
 
 /** [B] as [...], [B, d] as [[...], ...]. */

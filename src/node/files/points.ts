@@ -111,10 +111,11 @@ export function asContext(
   contextSize: number,
   pointCount: number,
   path: string,
+  name = "context",
 ): Float32Array | Float64Array {
   const rowsFit = (shape.length <= 1 || shape.at(-1) === contextSize) && (count === undefined || count * contextSize === data.length);
   if (rowsFit && (data.length === contextSize || data.length === contextSize * pointCount)) return data;
   throw new InputError(
-    `${path}: its shape is ${describeShape(shape, count)}; expected [${contextSize}] or [${pointCount}, ${contextSize}], one context for all points or one per point`,
+    `${path}: its shape is ${describeShape(shape, count)}; expected [${contextSize}] or [${pointCount}, ${contextSize}], one ${name} for all points or one per point`,
   );
 }
