@@ -1,9 +1,9 @@
-/** A heatmap of a signed quantity over a plane: an SVG around a picture of the cells, rendered to PNG. */
+/** A heatmap of a quantity, signed or not, over a plane: an SVG around a picture of the cells, rendered to PNG. */
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { initWasm, Resvg } from "@resvg/resvg-wasm";
 import { scaleLinear, type ScaleLinear } from "d3-scale";
-import { interpolateRdBu } from "d3-scale-chromatic";
+import { interpolateRdBu, interpolateViridis } from "d3-scale-chromatic";
 import { encode as encodePng } from "fast-png";
 
 export interface Axis {
@@ -21,8 +21,8 @@ export interface Heatmap {
   readonly y: Axis;
   readonly title: string;
   readonly subtitle?: string | undefined;
-  /** The colours run from -limit to limit; default: the largest magnitude among the values. */
-  readonly limit?: number | undefined;
+  /** Which colours stand for which values; default: diverging ones, to the largest magnitude among the values. */
+  readonly colours?: Colours | undefined;
   /** Vectors at the centres of count x count equal parts of the plane, rows from the lowest y up: [count, count, 2]. */
   readonly arrows?: { readonly count: number; readonly vectors: Float32Array | Float64Array } | undefined;
   /** Whether the line where the values change sign is drawn. */
@@ -34,24 +34,49 @@ export function centres({ from, to }: Axis, count: number): Float64Array {
   return Float64Array.from({ length: count }, (_, index) => from + ((index + 0.5) / count) * (to - from));
 }
 
+/** Diverging colours run from -limit to limit; sequential ones from dark at `from` to light at `to`, and stay so beyond. */
+export type Colours =
+  | { readonly kind: "diverging"; readonly limit: number }
+  | { readonly kind: "sequential"; readonly from: number; readonly to: number };
+
+interface Palette {
+  readonly shades: Uint8Array;
+  /** For what is not finite. */
+  readonly missing: readonly [number, number, number];
+}
+
 /** An odd number, so that the middle one is zero's. */
 const shadeCount = 511;
-/** Blue below zero, red above, near white at zero: told apart with every common colour blindness. */
-const shades: Uint8Array = Uint8Array.from(
-  Array.from({ length: shadeCount }, (_, index) => parseColour(interpolateRdBu(1 - index / (shadeCount - 1)))).flat(),
-);
-/** For what is not finite. */
-const missing = [128, 128, 128] as const;
+const palettes: Readonly<Record<Colours["kind"], Palette>> = {
+  /** Blue below zero, red above, near white at zero: told apart with every common colour blindness. */
+  diverging: { shades: shadesOf((share) => interpolateRdBu(1 - share)), missing: [128, 128, 128] },
+  /**
+   * Lightness rises evenly from dark violet to yellow, so order stays with every colour blindness and in grey print. A grey would be
+   * taken for a value there; white is lighter than all of them.
+   */
+  sequential: { shades: shadesOf(interpolateViridis), missing: [255, 255, 255] },
+};
 
+function shadesOf(interpolate: (share: number) => string): Uint8Array {
+  return Uint8Array.from(Array.from({ length: shadeCount }, (_, index) => parseColour(interpolate(index / (shadeCount - 1)))).flat());
+}
+
+/** "rgb(68, 1, 84)" or "#440154". */
 function parseColour(text: string): number[] {
-  return text.match(/\d+/g)!.map(Number);
+  return text.startsWith("#") ? text.match(/[\da-f]{2}/gi)!.map((digits) => parseInt(digits, 16)) : text.match(/\d+/g)!.map(Number);
+}
+
+function endsOf(colours: Colours): { from: number; to: number } {
+  return colours.kind === "diverging" ? { from: -colours.limit, to: colours.limit } : colours;
 }
 
 /** The colour [red, green, blue], 0 to 255, of a value. */
-export function colourOf(value: number, limit: number): readonly number[] {
+export function colourOf(value: number, colours: Colours): readonly number[] {
+  const { shades, missing } = palettes[colours.kind];
   if (!Number.isFinite(value)) return missing;
-  const clamped = Math.max(-1, Math.min(1, value / limit));
-  const index = Math.round(((clamped + 1) / 2) * (shadeCount - 1));
+  const { from, to } = endsOf(colours);
+  const share = Math.max(0, Math.min(1, (value - from) / (to - from)));
+  const index = Math.round(share * (shadeCount - 1));
   return Array.from(shades.subarray(3 * index, 3 * index + 3));
 }
 
@@ -107,7 +132,7 @@ interface Ticks {
 
 interface Figure extends Layout {
   readonly heatmap: Heatmap;
-  readonly limit: number;
+  readonly colours: Colours;
   /** Font size of the labels; everything else is measured in it. */
   readonly em: number;
   readonly barLeft: number;
@@ -119,12 +144,12 @@ interface Figure extends Layout {
 
 function layOut(heatmap: Heatmap): Figure {
   const { size } = heatmap;
-  const limit = heatmap.limit ?? colourLimit(heatmap.values);
+  const colours = heatmap.colours ?? { kind: "diverging", limit: colourLimit(heatmap.values) };
   const em = Math.round(Math.max(11, Math.min(24, size / 40)));
   // Room for the longest labels ("−1,000") on the horizontal axis; the vertical one shows the same steps.
   const x = ticks(heatmap.x, [0, size], size / (em * 5));
   const y = ticks(heatmap.y, [size, 0], size / (em * 5));
-  const bar = ticks({ name: "", from: -limit, to: limit }, [size, 0], size / (em * 4));
+  const bar = ticks({ name: "", ...endsOf(colours) }, [size, 0], size / (em * 4));
   const widest = ({ marks }: Ticks): number => Math.max(0, ...marks.map(({ label }) => textWidth(label, em)));
   const left = Math.ceil(widest(y) + em * 3);
   const top = Math.ceil(em * (heatmap.subtitle ? 4.4 : 3) + (y.exponent || bar.exponent ? em : 0));
@@ -133,7 +158,7 @@ function layOut(heatmap: Heatmap): Figure {
   const exponentWidth = bar.exponent ? textWidth("×10−00", em) : 0;
   return {
     heatmap,
-    limit,
+    colours,
     em,
     left,
     top,
@@ -178,10 +203,10 @@ export function heatmapSvg(heatmap: Heatmap): string {
   const { width, height, left, top, em, barLeft, barWidth } = figure;
   const { size } = heatmap;
   const parts = [
-    image(paintCells(heatmap, figure.limit), size, size, left, top, size, size),
+    image(paintCells(heatmap, figure.colours), size, size, left, top, size, size),
     heatmap.contour ? contourPath(figure) : "",
     heatmap.arrows ? arrowPaths(figure) : "",
-    image(paintBar(), 1, shadeCount, barLeft, top, barWidth, size),
+    image(paintBar(figure.colours), 1, shadeCount, barLeft, top, barWidth, size),
     ...[
       [left, size],
       [barLeft, barWidth],
@@ -260,16 +285,17 @@ function image(data: Uint8Array, width: number, height: number, x: number, y: nu
   return `<image x="${x}" y="${y}" width="${wide}" height="${high}" preserveAspectRatio="none" image-rendering="optimizeSpeed" href="data:image/png;base64,${png}"/>`;
 }
 
-function paintCells({ size, values }: Heatmap, limit: number): Uint8Array {
+function paintCells({ size, values }: Heatmap, colours: Colours): Uint8Array {
   const pixels = new Uint8Array(size * size * 3);
   for (let row = 0; row < size; row++)
     for (let column = 0; column < size; column++)
-      pixels.set(colourOf(values[(size - 1 - row) * size + column]!, limit), (row * size + column) * 3);
+      pixels.set(colourOf(values[(size - 1 - row) * size + column]!, colours), (row * size + column) * 3);
   return pixels;
 }
 
 /** Every shade once, the highest value's first. */
-function paintBar(): Uint8Array {
+function paintBar({ kind }: Colours): Uint8Array {
+  const { shades } = palettes[kind];
   const pixels = new Uint8Array(shades.length);
   for (let index = 0; index < shadeCount; index++) pixels.set(shades.subarray(3 * index, 3 * index + 3), 3 * (shadeCount - 1 - index));
   return pixels;

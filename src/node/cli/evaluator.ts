@@ -1,15 +1,6 @@
 /** One way to evaluate for all commands: a field on a WebGPU device, or in float64 on the CPU; and a flow on a device. */
 import { InputError } from "../../errors.js";
-import {
-  Flow,
-  ReferenceField,
-  VectorField,
-  type Evaluation,
-  type Field,
-  type FlowTimes,
-  type Network,
-  type Output,
-} from "../../index.js";
+import { Flow, ReferenceField, VectorField, type Evaluation, type Field, type FlowTimes, type Network, type Output } from "../../index.js";
 import { fileStore, requestDevice } from "../index.js";
 import { withQuietStderr } from "./nativeStderr.js";
 import type { AdapterChoice } from "./options.js";
@@ -41,13 +32,16 @@ export interface FlowRunner {
 /** What integrates paths on a device. */
 export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
   checkFlowAdapter(adapter);
-  const { description, made, dispose } = await onDevice(adapter, (device) => Flow.create(device, network, { ...times, store: fileStore() }));
+  const { description, made, dispose } = await onDevice(adapter, (device) =>
+    Flow.create(device, network, { ...times, store: fileStore() }),
+  );
   return { description, flow: made, dispose };
 }
 
 /** @throws InputError for the CPU, which evaluates fields and integrates none. */
 export function checkFlowAdapter(adapter: AdapterChoice): asserts adapter is Exclude<AdapterChoice, "cpu"> {
-  if (adapter === "cpu") throw new InputError("--adapter is cpu, but paths of a flow are integrated on a GPU alone; expected auto or software");
+  if (adapter === "cpu")
+    throw new InputError("--adapter is cpu, but paths of a flow are integrated on a GPU alone; expected auto or software");
 }
 
 /** Something that lives on a device of its own, which goes with it. */

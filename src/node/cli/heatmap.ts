@@ -1,10 +1,11 @@
 import { basename, extname } from "node:path";
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import { InputError, quote } from "../../errors.js";
-import type { EvaluateOptions, Field, Network, Output } from "../../index.js";
+import type { EvaluateOptions, Field, Network, Output, Status } from "../../index.js";
 import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
-import { centres, renderHeatmap, type Axis } from "../heatmap.js";
-import { createEvaluator } from "./evaluator.js";
+import { centres, renderHeatmap, type Axis, type Heatmap } from "../heatmap.js";
+import { createEvaluator, createFlow } from "./evaluator.js";
+import { addPathOptions, readPaths, reportLost, type PathOptions } from "./flowOptions.js";
 import {
   addEvaluationOptions,
   addModelOptions,
@@ -14,15 +15,19 @@ import {
   parseWhole,
   readContext,
   readModel,
+  readRows,
   type EvaluationOptions,
   type ModelOptions,
   type Range,
   modelArgument,
 } from "./options.js";
 import { print, round, summarize } from "./output.js";
-import { interruptSignal, showProgress } from "./progress.js";
+import { interruptSignal, withProgress, type Progress } from "./progress.js";
 
-interface HeatmapOptions extends ModelOptions, EvaluationOptions {
+const quantities = ["divergence", "logprob"] as const;
+type Quantity = (typeof quantities)[number];
+
+interface HeatmapOptions extends ModelOptions, EvaluationOptions, PathOptions {
   readonly x: Range;
   readonly y: Range;
   readonly size: number;
@@ -32,36 +37,50 @@ interface HeatmapOptions extends ModelOptions, EvaluationOptions {
   readonly arrows?: number | true;
   readonly contour?: boolean;
   readonly limit?: number;
+  readonly quantity: Quantity;
   readonly out: string;
 }
 
 const help = `
-Colours are centred on zero: red where the field expands, blue where it contracts, grey where the divergence is not
+The divergence has colours centred on zero: red where the field expands, blue where it contracts, grey where it is not
 finite. Where the state has more than two components, the others keep the values of --at.
+
+--quantity logprob draws log p of a flow, in nats, from yellow at its maximum to dark violet at 10 below it (--limit
+changes the 10) and less, white where a path did not get to its end; and prints the mass in view, which is Σ p times the
+area of a cell: about 1 where the view holds all that the flow makes. Of more than two components it draws the density of
+a slice, and asks for --at. "deldot logprob --help" says what the options of paths are.
 
 Examples:
   deldot heatmap two-moons-flow.safetensors --context 0.5 --arrows --out heatmap.png
-  deldot heatmap lorenz.safetensors --axes 0,2 --at 0,-1,0 --x -2:2 --y 0:5 --out lorenz.png`;
+  deldot heatmap lorenz.safetensors --axes 0,2 --at 0,-1,0 --x -2:2 --y 0:5 --out lorenz.png
+  deldot heatmap two-moons-flow.safetensors --quantity logprob --x -4:4 --y -4:4 --size 256 --out density.png`;
 
 const defaultArrows = 20;
+const defaultDepth = 10;
 
 export function addHeatmap(program: Command): void {
   const everywhere: Range = { from: -3, to: 3 };
   const command = program
     .command("heatmap")
-    .description("draw the divergence over a plane of state space as a PNG picture")
+    .description("draw the divergence, or log p of a flow, over a plane of state space as a PNG picture")
     .addArgument(modelArgument())
+    .addOption(new Option("--quantity <name>", "what is drawn").choices(quantities).default("divergence"))
     .option("--x <range>", "range of the horizontal axis, such as -3:3", parseRange, everywhere)
     .option("--y <range>", "range of the vertical axis, such as -3:3", parseRange, everywhere)
     .option("--size <pixels>", "grid points, and pixels, along each axis", parseWhole(16, 4096), 512)
     .option("--axes <i,j>", "components of the state along the two axes", parseList, [0, 1])
     .option("--at <numbers>", "the whole state's values, for the components that are not axes (default: all 0)", parseList)
-    .option("--context <numbers>", "context of all points (0.5 or 0.5,1), or a file with one row")
-    .option("--arrows [count]", `draw f as arrows, so many along each axis (default: ${defaultArrows})`, parseWhole(1, 200))
-    .option("--contour", "draw the line where the divergence is 0")
-    .option("--limit <number>", "end of the colour scale (default: the largest magnitude)", parsePositive);
+    .option(
+      "--limit <number>",
+      `end of the colour scale (default: the largest magnitude); of log p, its length (default: ${defaultDepth})`,
+      parsePositive,
+    )
+    .option("--context <numbers>", "divergence: context of all points (0.5 or 0.5,1), or a file with one row")
+    .option("--arrows [count]", `divergence: draw f as arrows, so many along each axis (default: ${defaultArrows})`, parseWhole(1, 200))
+    .option("--contour", "divergence: draw the line where it is 0");
   addModelOptions(command);
-  addEvaluationOptions(command).requiredOption("--out <file>", "the picture, .png").addHelpText("after", help).action(runHeatmap);
+  addPathOptions(addEvaluationOptions(command), "logprob: ", "a file with one row");
+  command.requiredOption("--out <file>", "the picture, .png").addHelpText("after", help).action(runHeatmap);
   // Commander prints a default by String(); these are objects.
   for (const option of command.options) {
     if (option.defaultValue === everywhere) option.defaultValueDescription = "-3:3";
@@ -69,50 +88,132 @@ export function addHeatmap(program: Command): void {
   }
 }
 
-async function runHeatmap(modelPath: string, options: HeatmapOptions): Promise<void> {
-  const { size, out } = options;
+async function runHeatmap(modelPath: string, options: HeatmapOptions, command: Command): Promise<void> {
+  const { size, out, quantity } = options;
   if (extname(out).toLowerCase() !== ".png") throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected .png`);
+  refuseOptionsOfOthers(command, quantity);
   const network = await readModel(modelPath, options);
   const plane = readPlane(network, options);
-  const context = await readContext(options.context, network, 1);
+  const given = quantity === "logprob" ? options.condition : options.context;
+  const drawing = quantity === "logprob" ? await prepareLogProb(network, plane, options) : await prepareDivergence(network, plane, options);
 
   const signal = interruptSignal();
-  const [file] = (await openOutputs([out], [modelPath, ...(options.context === undefined ? [] : [options.context])])) as [OutputFile];
+  const [file] = (await openOutputs([out], [modelPath, ...(given === undefined ? [] : [given])])) as [OutputFile];
   try {
-    const evaluator = await createEvaluator(network, options.adapter);
-    try {
-      const { method } = options;
-      const progress = showProgress("heatmap");
-      const start = performance.now();
-      const divergence = await sample(evaluator.field, plane, size, "divergence", {
-        context,
-        method,
-        signal,
-        onProgress: progress.update,
-      }).finally(progress.stop);
-      const milliseconds = performance.now() - start;
-
-      const arrowCount = options.arrows === true ? defaultArrows : options.arrows;
-      const arrows = arrowCount === undefined ? undefined : await sampleArrows(evaluator.field, plane, arrowCount, { context, signal });
-      const picture = await renderHeatmap({
-        size,
-        values: divergence,
-        x: plane.x,
-        y: plane.y,
-        title: `∇·f of ${basename(modelPath, extname(modelPath))}`,
-        subtitle: describePlace(network, plane, context),
-        limit: options.limit,
-        arrows,
-        contour: options.contour,
-      });
-      await commit([{ file, content: [picture] }], signal);
-      await print(describe(divergence, plane, size, milliseconds, evaluator.description, out));
-    } finally {
-      await evaluator.dispose();
-    }
+    const { heatmap, name, description, warn } = await drawing(signal);
+    const title = `${name} of ${basename(modelPath, extname(modelPath))}`;
+    const picture = await renderHeatmap({ size, x: plane.x, y: plane.y, title, ...heatmap });
+    await commit([{ file, content: [picture] }], signal);
+    await print([...description, `wrote ${out}\n`]);
+    warn?.();
   } finally {
     await discard([file]);
   }
+}
+
+/** A quantity over a plane, and what is said about it. */
+interface Drawn {
+  readonly heatmap: Omit<Heatmap, "size" | "x" | "y" | "title">;
+  readonly name: string;
+  readonly description: Iterable<string>;
+  /** What is wrong with it goes to stderr. */
+  readonly warn?: () => void;
+}
+
+/** Works on a device; all that it takes is read and checked before. */
+type Drawing = (signal: AbortSignal) => Promise<Drawn>;
+
+/** By the names that commander gives them. */
+const ownOptions: Readonly<Record<Quantity, readonly string[]>> = {
+  divergence: ["context", "arrows", "contour", "method"],
+  logprob: ["condition", "noiseAt", "dataAt", "timeColumn", "solver", "rtol", "atol", "steps"],
+};
+
+/** An option without effect would be taken for one that had it. */
+function refuseOptionsOfOthers(command: Command, quantity: Quantity): void {
+  for (const other of quantities) {
+    if (other === quantity) continue;
+    const option = command.options.find(
+      (each) => ownOptions[other].includes(each.attributeName()) && command.getOptionValueSource(each.attributeName()) === "cli",
+    );
+    if (option) throw new InputError(`${option.long} is an option of --quantity ${other}; expected none for ${quantity}`);
+  }
+}
+
+async function prepareDivergence(network: Network, plane: Plane, options: HeatmapOptions): Promise<Drawing> {
+  const { size, method, adapter, limit, contour } = options;
+  const context = await readContext(options.context, network, 1);
+  return async (signal) => {
+    const evaluator = await createEvaluator(network, adapter);
+    try {
+      const start = performance.now();
+      const values = await withProgress("heatmap", (onProgress) =>
+        sample(evaluator.field, plane, size, "divergence", { context, method, signal, onProgress }),
+      );
+      const milliseconds = performance.now() - start;
+      const arrowCount = options.arrows === true ? defaultArrows : options.arrows;
+      const arrows = arrowCount === undefined ? undefined : await sampleArrows(evaluator.field, plane, arrowCount, { context, signal });
+      return {
+        heatmap: {
+          values,
+          subtitle: describePlace(network, plane, "context", context),
+          ...(limit !== undefined && { colours: { kind: "diverging", limit } }),
+          arrows,
+          contour,
+        },
+        name: "∇·f",
+        description: describeDivergence(values, plane, size, milliseconds, evaluator.description),
+      };
+    } finally {
+      await evaluator.dispose();
+    }
+  };
+}
+
+async function prepareLogProb(network: Network, plane: Plane, options: HeatmapOptions): Promise<Drawing> {
+  const { size, adapter, limit: depth = defaultDepth } = options;
+  const { stateSize } = network;
+  if (stateSize > 2 && options.at === undefined)
+    throw new InputError(`the model's state has ${stateSize} components; expected --at, which says where the plane of --axes lies`);
+  // A picture has many points, and the exact divergence of two components costs little.
+  const paths = readPaths(network, { ...options, method: "exact" });
+  const condition = await readRows(options.condition, "condition", paths.conditionSize, 1);
+  return async (signal) => {
+    const runner = await createFlow(network, paths.settings, adapter);
+    try {
+      const start = performance.now();
+      const lost: Status[] = [];
+      let evaluations = 0;
+      const values = await withProgress("log p", (onProgress) =>
+        overPlane(plane, stateSize, size, 1, onProgress, async (points, progress) => {
+          const results = await runner.flow.logProb(points, { ...paths.solve, condition, signal, onProgress: progress });
+          for (const each of results.status) if (each !== "done") lost.push(each);
+          for (const each of results.evaluations) evaluations += each;
+          return results.logProb;
+        }),
+      );
+      const milliseconds = performance.now() - start;
+      const { maximum } = summarize(values);
+      // Where there is no number there is no colour to choose.
+      const to = Number.isNaN(maximum) ? 0 : maximum;
+      const place = describePlace(network, plane, "condition", condition);
+      return {
+        heatmap: {
+          values,
+          subtitle: [place, `nats, darkest at ${round(depth)} or more below the maximum`].filter(Boolean).join("; "),
+          colours: { kind: "sequential", from: to - depth, to },
+        },
+        name: "log p",
+        description: describeLogProb(values, plane, size, [
+          `log p at ${size * size} points, ${paths.description}, ${milliseconds.toFixed(1)} ms on ${runner.description}\n`,
+          `${round(evaluations / (size * size))} evaluations per point\n`,
+        ]),
+        warn: () => reportLost(lost, size * size),
+      };
+    } finally {
+      await runner.dispose();
+    }
+  };
 }
 
 /** The plane that is drawn: two components vary, the others stand still. */
@@ -142,16 +243,18 @@ function readPlane({ stateSize }: Network, { axes, at, x, y }: HeatmapOptions): 
 /** Points evaluated in one call hold at most this many numbers: a plane in many dimensions is large. */
 const numbersAtOnce = 2 ** 22;
 
-/** One output at the centres of count x count parts of the plane, a block of rows at a time. */
-async function sample(
-  field: Field,
+/** Gives `width` numbers for each of some points. */
+type Evaluate = (points: Float32Array, onProgress: Progress["update"]) => Promise<Float32Array | Float64Array>;
+
+/** What `evaluate` gives at the centres of count x count parts of the plane, a block of rows at a time. */
+async function overPlane(
   plane: Plane,
+  stateSize: number,
   count: number,
-  output: "divergence" | "value",
-  { onProgress, ...options }: Omit<EvaluateOptions, "outputs">,
-): Promise<Float32Array | Float64Array> {
-  const { stateSize } = field.network;
-  const width = output === "value" ? stateSize : 1;
+  width: number,
+  onProgress: Progress["update"] | undefined,
+  evaluate: Evaluate,
+): Promise<Float64Array> {
   const [xs, ys] = [centres(plane.x, count), centres(plane.y, count)];
   const rowsAtOnce = Math.max(1, Math.min(count, Math.floor(numbersAtOnce / (count * stateSize))));
   const all = new Float64Array(count * count * width);
@@ -164,14 +267,27 @@ async function sample(
       points[index * stateSize + plane.axes[1]] = ys[from + Math.floor(index / count)]!;
     }
     const before = from * count;
-    const results = await field.evaluate<Output>(points, {
-      ...options,
-      outputs: [output],
-      onProgress: onProgress && (({ done, total }) => onProgress({ done: before + (done / total) * rows * count, total: count * count })),
-    });
-    all.set(results[output]!, before * width);
+    const results = await evaluate(points, ({ done, total }) =>
+      onProgress?.({ done: before + (done / total) * rows * count, total: count * count }),
+    );
+    all.set(results, before * width);
   }
   return all;
+}
+
+/** One output of a field over the plane. */
+function sample(
+  field: Field,
+  plane: Plane,
+  count: number,
+  output: "divergence" | "value",
+  { onProgress, ...options }: Omit<EvaluateOptions, "outputs">,
+): Promise<Float64Array> {
+  const { stateSize } = field.network;
+  return overPlane(plane, stateSize, count, output === "value" ? stateSize : 1, onProgress, async (points, progress) => {
+    const results = await field.evaluate<Output>(points, { ...options, outputs: [output], onProgress: progress });
+    return results[output]!;
+  });
 }
 
 async function sampleArrows(
@@ -187,10 +303,15 @@ async function sampleArrows(
   return { count, vectors };
 }
 
-/** The context and what stands still, for the line under the title. */
-function describePlace({ stateSize }: Network, { axes, at }: Plane, context: Float32Array | Float64Array | undefined): string | undefined {
+/** The context or condition and what stands still, for the line under the title. */
+function describePlace(
+  { stateSize }: Network,
+  { axes, at }: Plane,
+  name: "context" | "condition",
+  given: Float32Array | Float64Array | undefined,
+): string | undefined {
   const parts: string[] = [];
-  if (context) parts.push(`context ${Array.from(context, round).join(", ")}`);
+  if (given) parts.push(`${name} ${Array.from(given, round).join(", ")}`);
   if (stateSize > 2) {
     const others = at.flatMap((value, index) => (axes.includes(index) ? [] : [{ index, value }]));
     parts.push(
@@ -202,22 +323,39 @@ function describePlace({ stateSize }: Network, { axes, at }: Plane, context: Flo
   return parts.length > 0 ? parts.join("; ") : undefined;
 }
 
-function* describe(
-  divergence: Float32Array | Float64Array,
+function* describeDivergence(
+  divergence: Float64Array,
   plane: Plane,
   size: number,
   milliseconds: number,
   adapter: string,
-  out: string,
 ): Generator<string, void, undefined> {
-  const [xs, ys] = [centres(plane.x, size), centres(plane.y, size)];
-  const { minimum, minimumAt, maximum, maximumAt, mean, notFinite } = summarize(divergence);
-  const place = (index: number): string =>
-    index < 0 ? "" : ` at ${plane.x.name} = ${round(xs[index % size]!)}, ${plane.y.name} = ${round(ys[Math.floor(index / size)]!)}`;
+  const { mean, notFinite } = summarize(divergence);
   yield `divergence at ${size * size} points, ${milliseconds.toFixed(1)} ms on ${adapter}\n`;
-  yield `minimum ${round(minimum)}${place(minimumAt)}\n`;
-  yield `maximum ${round(maximum)}${place(maximumAt)}\n`;
+  yield* describeExtremes(divergence, plane, size);
   yield `mean ${round(mean)}\n`;
   if (notFinite > 0) yield `${notFinite} points have no finite divergence\n`;
-  yield `wrote ${out}\n`;
+}
+
+function* describeLogProb(logProb: Float64Array, plane: Plane, size: number, head: readonly string[]): Generator<string, void, undefined> {
+  yield* head;
+  yield* describeExtremes(logProb, plane, size);
+  // A slice of more components holds no mass.
+  if (plane.at.length === 2) yield `mass in view ${round(massOf(logProb, plane, size))}\n`;
+}
+
+/** Σ p times the area of a cell; cells without a number have none. */
+function massOf(logProb: Float64Array, { x, y }: Plane, size: number): number {
+  let sum = 0;
+  for (const each of logProb) if (!Number.isNaN(each)) sum += Math.exp(each);
+  return (sum * (x.to - x.from) * (y.to - y.from)) / size ** 2;
+}
+
+function* describeExtremes(values: Float64Array, plane: Plane, size: number): Generator<string, void, undefined> {
+  const [xs, ys] = [centres(plane.x, size), centres(plane.y, size)];
+  const { minimum, minimumAt, maximum, maximumAt } = summarize(values);
+  const place = (index: number): string =>
+    index < 0 ? "" : ` at ${plane.x.name} = ${round(xs[index % size]!)}, ${plane.y.name} = ${round(ys[Math.floor(index / size)]!)}`;
+  yield `minimum ${round(minimum)}${place(minimumAt)}\n`;
+  yield `maximum ${round(maximum)}${place(maximumAt)}\n`;
 }

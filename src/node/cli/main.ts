@@ -9,10 +9,12 @@ import { addEval } from "./eval.js";
 import { addGradient } from "./gradient.js";
 import { addHeatmap } from "./heatmap.js";
 import { addInfo } from "./info.js";
+import { addLogProb } from "./logprob.js";
 import { describeSystemError } from "../files/points.js";
 import { filterSocket } from "./nativeStderr.js";
 import { isGone } from "./output.js";
 import { Interruption } from "./progress.js";
+import { addSample } from "./sample.js";
 import { addVerify } from "./verify.js";
 
 const { version } = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("deldot/package.json"), "utf8")) as {
@@ -25,7 +27,7 @@ const program = new Command("deldot")
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "deldot: ")) })
   .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
-for (const add of [addInfo, addEval, addGradient, addHeatmap, addVerify, addDoctor]) add(program);
+for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addVerify, addDoctor]) add(program);
 
 // What commander prints by itself, help and version, may fail after all is done; print() says so by itself.
 let failure: Error | null = null;

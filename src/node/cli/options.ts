@@ -138,7 +138,9 @@ export async function readRows(
 ): Promise<Float32Array | Float64Array | undefined> {
   if (text === undefined) {
     if (size === 0) return undefined;
-    throw new InputError(`the model takes a ${name} of ${size} ${size === 1 ? "number" : "numbers"} and none was given; expected --${name}`);
+    throw new InputError(
+      `the model takes a ${name} of ${size} ${size === 1 ? "number" : "numbers"} and none was given; expected --${name}`,
+    );
   }
   if (size === 0) throw new InputError(`--${name} is ${quote(text)}, but the model takes no ${name}; expected no --${name}`);
   const numbers = parseNumbers(text);

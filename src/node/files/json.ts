@@ -73,11 +73,13 @@ function* writeJsonTexts(texts: readonly string[]): Generator<string, void, unde
   const block = 4096;
   yield "[";
   for (let from = 0; from < texts.length; from += block)
-    yield (from === 0 ? "" : ", ") +
-      texts
-        .slice(from, from + block)
-        .map((text) => JSON.stringify(text))
-        .join(", ");
+    yield (
+      (from === 0 ? "" : ", ") +
+        texts
+          .slice(from, from + block)
+          .map((text) => JSON.stringify(text))
+          .join(", ")
+    );
   yield "]";
 }
 
