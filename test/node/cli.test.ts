@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process";
 import { link, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -8,6 +7,7 @@ import { readCsv } from "../../src/node/files/csv.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
 import { expectGradient, loadGradient } from "../gradients.js";
 import { onnxFile } from "../onnx.js";
+import { runDeldot, type CommandParameters, type Outcome } from "./command.js";
 
 const moons = resolve("demo/models/two-moons-flow.safetensors");
 const lorenz = resolve("demo/models/lorenz.safetensors");
@@ -19,29 +19,8 @@ const truth = JSON.parse(await readFile(resolve("demo/models/two-moons-flow.json
   jacobianDiagonal: number[][];
 };
 
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** Runs the built command; dawn.node's own warnings about the driver are left out of stderr. */
-function deldot(parameters: readonly string[], environment: NodeJS.ProcessEnv = {}, interruptAfter?: number): Promise<Outcome> {
-  return new Promise((done, fail) => {
-    const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], {
-      cwd: folder,
-      env: { ...process.env, ...environment },
-    });
-    let [stdout, stderr] = ["", ""];
-    child.stdout.on("data", (chunk) => (stdout += chunk));
-    child.stderr.on("data", (chunk) => (stderr += chunk));
-    child.on("error", fail);
-    child.on("close", (status) => done({ status, stdout, stderr: stderr.replaceAll(/^(Warning: .*|\s+at .*)?\n/gm, "") }));
-    if (interruptAfter !== undefined) setTimeout(() => child.kill("SIGINT"), interruptAfter);
-  });
-}
-
 let folder: string;
+const deldot = (...parameters: CommandParameters): Promise<Outcome> => runDeldot(folder, ...parameters);
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "deldot-cli-"));
   await writeFile(join(folder, "points.json"), JSON.stringify(truth.points));
@@ -444,7 +423,7 @@ describe("doctor", () => {
 });
 
 describe("help", () => {
-  test.each(["info", "eval", "gradient", "heatmap", "verify", "doctor"])("of %s has an example", async (command) => {
+  test.each(["info", "eval", "gradient", "logprob", "sample", "heatmap", "verify", "doctor"])("of %s has an example", async (command) => {
     const { status, stdout } = await deldot([command, "--help"]);
     expect(status).toBe(0);
     expect(stdout).toContain(`  deldot ${command}`);

@@ -1,8 +1,18 @@
 import { decode } from "fast-png";
 import { describe, expect, test } from "vitest";
-import { centres, colourLimit, colourOf, heatmapLayout, heatmapSvg, renderHeatmap, type Heatmap } from "../../src/node/heatmap.js";
+import {
+  centres,
+  colourLimit,
+  colourOf,
+  heatmapLayout,
+  heatmapSvg,
+  renderHeatmap,
+  type Colours,
+  type Heatmap,
+} from "../../src/node/heatmap.js";
 
 const size = 64;
+const unit: Colours = { kind: "diverging", limit: 1 };
 /** x y: zero along the axes, positive in the first and third quadrant. */
 function saddle(): Heatmap {
   const axis = { name: "x0", from: -1, to: 1 };
@@ -32,16 +42,31 @@ async function draw(heatmap: Heatmap): Promise<{ picture: Picture; left: number;
 
 describe("colours", () => {
   test("zero is neutral, expansion red, contraction blue, the two sides alike in strength", () => {
-    const [red, green, blue] = colourOf(0, 1) as [number, number, number];
+    const [red, green, blue] = colourOf(0, unit) as [number, number, number];
     expect(Math.max(red, green, blue) - Math.min(red, green, blue)).toBeLessThan(8);
     expect(Math.min(red, green, blue)).toBeGreaterThan(230);
     for (const value of [0.2, 0.5, 1]) {
-      const [warm, cold] = [colourOf(value, 1), colourOf(-value, 1)];
+      const [warm, cold] = [colourOf(value, unit), colourOf(-value, unit)];
       expect(warm[0]).toBeGreaterThan(warm[2]!);
       expect(cold[2]).toBeGreaterThan(cold[0]!);
     }
-    expect(colourOf(7, 1)).toEqual(colourOf(1, 1));
-    expect(colourOf(NaN, 1)).toEqual([128, 128, 128]);
+    expect(colourOf(7, unit)).toEqual(colourOf(1, unit));
+    expect(colourOf(NaN, unit)).toEqual([128, 128, 128]);
+  });
+
+  test("in sequence become lighter from the lowest value to the highest, in grey print and to every eye, and stay so beyond", () => {
+    const colours: Colours = { kind: "sequential", from: -12, to: -2 };
+    const lightness = (value: number): number => {
+      const [red, green, blue] = colourOf(value, colours).map((part) => (part / 255) ** 2.2) as [number, number, number];
+      return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    };
+    for (let value = -12; value < -2; value += 0.5) expect(lightness(value + 0.5)).toBeGreaterThan(lightness(value));
+    expect(lightness(-12)).toBeLessThan(0.02);
+    expect(lightness(-2)).toBeGreaterThan(0.7);
+    expect(colourOf(-99, colours)).toEqual(colourOf(-12, colours));
+    expect(colourOf(0, colours)).toEqual(colourOf(-2, colours));
+    expect(colourOf(-12, colours)).toEqual([68, 1, 84]);
+    expect(colourOf(NaN, colours)).toEqual([255, 255, 255]);
   });
 
   test("the limit is the largest finite magnitude, and 1 where all is zero", () => {
@@ -54,11 +79,11 @@ describe("the picture", () => {
   test("has every cell as one pixel of its colour, the lowest y at the bottom", async () => {
     const heatmap = saddle();
     const { picture, left, top } = await draw(heatmap);
-    const limit = colourLimit(heatmap.values);
+    const colours: Colours = { kind: "diverging", limit: colourLimit(heatmap.values) };
     for (let row = 0; row < size; row += 9)
       for (let column = 0; column < size; column += 9)
         expect(pixel(picture, left + column, top + size - 1 - row), `cell ${column}, ${row}`).toEqual(
-          colourOf(heatmap.values[row * size + column]!, limit),
+          colourOf(heatmap.values[row * size + column]!, colours),
         );
   });
 
@@ -85,6 +110,17 @@ describe("the picture", () => {
     expect(pixel(picture, column, top)[0]).toBeGreaterThan(pixel(picture, column, top)[2]!);
     expect(pixel(picture, column, top + size - 1)[2]).toBeGreaterThan(pixel(picture, column, top + size - 1)[0]!);
     expect(Math.min(...pixel(picture, column, top + size / 2))).toBeGreaterThan(230);
+  });
+
+  test("in sequence has the highest colour at the top of its bar and the lowest at the bottom, numbered from one to the other", async () => {
+    const colours: Colours = { kind: "sequential", from: 0, to: 1 };
+    const heatmap: Heatmap = { ...saddle(), colours };
+    const { picture, left, top } = await draw(heatmap);
+    const column = left + size + 22;
+    expect(pixel(picture, column, top)).toEqual(colourOf(1, colours));
+    expect(pixel(picture, column, top + size - 1)).toEqual(colourOf(0, colours));
+    expect(pixel(picture, left + 1, top + 1)).toEqual(colourOf(-1, colours));
+    expect(heatmapSvg(heatmap)).toContain(">0.5<");
   });
 
   test("shows a value that is not finite in grey, and does not let it set the scale", async () => {

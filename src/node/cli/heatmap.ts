@@ -30,7 +30,7 @@ type Quantity = (typeof quantities)[number];
 interface HeatmapOptions extends ModelOptions, EvaluationOptions, PathOptions {
   readonly x: Range;
   readonly y: Range;
-  readonly size: number;
+  readonly size?: number;
   readonly axes: readonly number[];
   readonly at?: readonly number[];
   readonly context?: string;
@@ -57,6 +57,8 @@ Examples:
 
 const defaultArrows = 20;
 const defaultDepth = 10;
+/** A number of log p takes as long as some hundred divergences. */
+const defaultSize: Readonly<Record<Quantity, number>> = { divergence: 512, logprob: 256 };
 
 export function addHeatmap(program: Command): void {
   const everywhere: Range = { from: -3, to: 3 };
@@ -67,7 +69,11 @@ export function addHeatmap(program: Command): void {
     .addOption(new Option("--quantity <name>", "what is drawn").choices(quantities).default("divergence"))
     .option("--x <range>", "range of the horizontal axis, such as -3:3", parseRange, everywhere)
     .option("--y <range>", "range of the vertical axis, such as -3:3", parseRange, everywhere)
-    .option("--size <pixels>", "grid points, and pixels, along each axis", parseWhole(16, 4096), 512)
+    .option(
+      "--size <pixels>",
+      `grid points, and pixels, along each axis (default: ${defaultSize.divergence}; of log p ${defaultSize.logprob})`,
+      parseWhole(16, 4096),
+    )
     .option("--axes <i,j>", "components of the state along the two axes", parseList, [0, 1])
     .option("--at <numbers>", "the whole state's values, for the components that are not axes (default: all 0)", parseList)
     .option(
@@ -89,13 +95,14 @@ export function addHeatmap(program: Command): void {
 }
 
 async function runHeatmap(modelPath: string, options: HeatmapOptions, command: Command): Promise<void> {
-  const { size, out, quantity } = options;
+  const { out, quantity, size = defaultSize[quantity] } = options;
   if (extname(out).toLowerCase() !== ".png") throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected .png`);
   refuseOptionsOfOthers(command, quantity);
   const network = await readModel(modelPath, options);
   const plane = readPlane(network, options);
   const given = quantity === "logprob" ? options.condition : options.context;
-  const drawing = quantity === "logprob" ? await prepareLogProb(network, plane, options) : await prepareDivergence(network, plane, options);
+  const drawing =
+    quantity === "logprob" ? await prepareLogProb(network, plane, size, options) : await prepareDivergence(network, plane, size, options);
 
   const signal = interruptSignal();
   const [file] = (await openOutputs([out], [modelPath, ...(given === undefined ? [] : [given])])) as [OutputFile];
@@ -140,8 +147,8 @@ function refuseOptionsOfOthers(command: Command, quantity: Quantity): void {
   }
 }
 
-async function prepareDivergence(network: Network, plane: Plane, options: HeatmapOptions): Promise<Drawing> {
-  const { size, method, adapter, limit, contour } = options;
+async function prepareDivergence(network: Network, plane: Plane, size: number, options: HeatmapOptions): Promise<Drawing> {
+  const { method, adapter, limit, contour } = options;
   const context = await readContext(options.context, network, 1);
   return async (signal) => {
     const evaluator = await createEvaluator(network, adapter);
@@ -170,8 +177,8 @@ async function prepareDivergence(network: Network, plane: Plane, options: Heatma
   };
 }
 
-async function prepareLogProb(network: Network, plane: Plane, options: HeatmapOptions): Promise<Drawing> {
-  const { size, adapter, limit: depth = defaultDepth } = options;
+async function prepareLogProb(network: Network, plane: Plane, size: number, options: HeatmapOptions): Promise<Drawing> {
+  const { adapter, limit: depth = defaultDepth } = options;
   const { stateSize } = network;
   if (stateSize > 2 && options.at === undefined)
     throw new InputError(`the model's state has ${stateSize} components; expected --at, which says where the plane of --axes lies`);
@@ -200,7 +207,7 @@ async function prepareLogProb(network: Network, plane: Plane, options: HeatmapOp
       return {
         heatmap: {
           values,
-          subtitle: [place, `nats, darkest at ${round(depth)} or more below the maximum`].filter(Boolean).join("; "),
+          subtitle: [place, `nats, darkest ≤ max − ${round(depth)}`].filter(Boolean).join("; "),
           colours: { kind: "sequential", from: to - depth, to },
         },
         name: "log p",
