@@ -14,7 +14,7 @@ export interface PathOptions {
   readonly condition?: string;
   readonly noiseAt?: number;
   readonly dataAt?: number;
-  readonly timeColumn?: number | null;
+  readonly timeColumn?: number | "none";
   readonly solver?: Solver;
   readonly rtol?: number;
   readonly atol?: number;
@@ -55,8 +55,8 @@ export function addFlowOptions(command: Command, seedHelp: string): Command {
   return addAdapterOption(command);
 }
 
-function parseColumn(text: string): number | null {
-  if (text === "none") return null;
+function parseColumn(text: string): number | "none" {
+  if (text === "none") return text;
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("Expected a whole number from 0 on, or none.");
   return Number(text);
 }
@@ -83,7 +83,7 @@ export function readPaths(
   if (steps !== undefined && (rtol ?? atol) !== undefined)
     throw new InputError(`--steps is ${steps}, which leaves no step size to control; expected no --rtol and no --atol`);
   try {
-    const settings = readFlowTimes(network, { noiseAt, dataAt, timeColumn });
+    const settings = readFlowTimes(network, { noiseAt, dataAt, timeColumn: timeColumn === "none" ? null : timeColumn });
     const divergence = method === "hutchinson" ? ({ method, probes, seed } as const) : ("exact" as const);
     const solve = { solver, rtol, atol, steps, divergence };
     const checked = readSolveOptions(solve);
