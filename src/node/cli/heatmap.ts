@@ -192,7 +192,7 @@ async function prepareLogProb(network: Network, plane: Plane, size: number, opti
       const lost: Status[] = [];
       let evaluations = 0;
       const values = await withProgress("log p", (onProgress) =>
-        overPlane(plane, stateSize, size, 1, onProgress, async (points, progress) => {
+        overPlane(plane, stateSize, size, 1, pathsAtOnce, onProgress, async (points, progress) => {
           const results = await runner.flow.logProb(points, { ...paths.solve, condition, signal, onProgress: progress });
           for (const each of results.status) if (each !== "done") lost.push(each);
           for (const each of results.evaluations) evaluations += each;
@@ -249,6 +249,8 @@ function readPlane({ stateSize }: Network, { axes, at, x, y }: HeatmapOptions): 
 
 /** Points evaluated in one call hold at most this many numbers: a plane in many dimensions is large. */
 const numbersAtOnce = 2 ** 22;
+/** Paths go through in blocks of this size, which fills a GPU, and shows progress on a slow one. */
+const pathsAtOnce = 2 ** 15;
 
 /** Gives `width` numbers for each of some points. */
 type Evaluate = (points: Float32Array, onProgress: Progress["update"]) => Promise<Float32Array | Float64Array>;
@@ -259,11 +261,12 @@ async function overPlane(
   stateSize: number,
   count: number,
   width: number,
+  pointsAtOnce: number,
   onProgress: Progress["update"] | undefined,
   evaluate: Evaluate,
 ): Promise<Float64Array> {
   const [xs, ys] = [centres(plane.x, count), centres(plane.y, count)];
-  const rowsAtOnce = Math.max(1, Math.min(count, Math.floor(numbersAtOnce / (count * stateSize))));
+  const rowsAtOnce = Math.max(1, Math.min(count, Math.floor(Math.min(pointsAtOnce, numbersAtOnce / stateSize) / count)));
   const all = new Float64Array(count * count * width);
   for (let from = 0; from < count; from += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, count - from);
@@ -291,7 +294,7 @@ function sample(
   { onProgress, ...options }: Omit<EvaluateOptions, "outputs">,
 ): Promise<Float64Array> {
   const { stateSize } = field.network;
-  return overPlane(plane, stateSize, count, output === "value" ? stateSize : 1, onProgress, async (points, progress) => {
+  return overPlane(plane, stateSize, count, output === "value" ? stateSize : 1, Infinity, onProgress, async (points, progress) => {
     const results = await field.evaluate<Output>(points, { ...options, outputs: [output], onProgress: progress });
     return results[output]!;
   });
