@@ -48,7 +48,7 @@ export function checkFlowAdapter(adapter: AdapterChoice): asserts adapter is Exc
 async function onDevice<Made extends { destroy(): void }>(
   adapter: Exclude<AdapterChoice, "cpu">,
   make: (device: GPUDevice) => Promise<Made>,
-): Promise<{ description: string; made: Made; dispose(): Promise<void> }> {
+): Promise<{ description: string; made: Made; dispose: () => Promise<void> }> {
   const { device, description, dispose } = await withQuietStderr(() => requestDevice({ adapter }));
   try {
     const made = await make(device);
