@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
 import { readFlowTimes, readSolveOptions, type FlowSettings } from "../../flowOptions.js";
-import { solvers, type Network, type SolveOptions, type Solver, type Status } from "../../index.js";
+import { bitsPerDimension, solvers, type Network, type SolveOptions, type Solver, type Status } from "../../index.js";
 import { checkFlowAdapter } from "./evaluator.js";
 import { addAdapterOption, parseFinite, parsePositive, parseWhole, type AdapterChoice } from "./options.js";
 import { round, summarize } from "./output.js";
@@ -129,7 +129,7 @@ export function reportLost(status: Iterable<Status>, count: number): void {
 /** Of the points that have one. */
 export function describeLogProb(logProb: Float64Array, stateSize: number): string {
   const { minimum, maximum, mean } = summarize(logProb);
-  const bits = -mean / (stateSize * Math.LN2);
+  const bits = bitsPerDimension(mean, stateSize);
   return `log p: mean ${round(mean)}, minimum ${round(minimum)}, maximum ${round(maximum)}; ${round(bits)} bits per dimension`;
 }
 
