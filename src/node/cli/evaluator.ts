@@ -40,8 +40,7 @@ export async function createFlow(network: Network, times: FlowTimes, adapter: Ad
 
 /** @throws InputError for the CPU, which evaluates fields and integrates none. */
 export function checkFlowAdapter(adapter: AdapterChoice): asserts adapter is Exclude<AdapterChoice, "cpu"> {
-  if (adapter === "cpu")
-    throw new InputError("--adapter is cpu, but paths of a flow are integrated on a GPU alone; expected auto or software");
+  if (adapter === "cpu") throw new InputError("--adapter is cpu, but this integrates paths on a GPU alone; expected auto or software");
 }
 
 /** Something that lives on a device of its own, which goes with it. */
