@@ -39,6 +39,18 @@ export interface LogProb<A = Float32Array> {
   readonly shape: readonly number[];
 }
 
+/** What {@link Flow.sample} gives. */
+export interface Samples {
+  /** [count, d]; NaN where the path did not get to its end. */
+  readonly points: Float32Array;
+  /** log p of each, [count], in nats. */
+  readonly logProb: Float64Array;
+  /** How often f was evaluated for each, [count]. */
+  readonly evaluations: Uint32Array;
+  /** How the path of each ended. */
+  readonly status: readonly Status[];
+}
+
 /** What {@link Flow.transport} gives. */
 export interface Transport<A = Float32Array> {
   /** Where the points have got to, [...shape, d]; NaN where the path did not get to its end. */
@@ -153,10 +165,7 @@ export class Flow {
    * Points of the flow's own distribution, [count, d] at `dataAt`, and log p of each out of the same pass.
    * @throws as {@link Flow.logProb} does.
    */
-  async sample(
-    count: number,
-    given: SampleOptions = {},
-  ): Promise<{ readonly points: Float32Array; readonly logProb: Float64Array; readonly status: readonly Status[] }> {
+  async sample(count: number, given: SampleOptions = {}): Promise<Samples> {
     const options = ownOptions(given);
     checkObject("options", options);
     checkCount(count, 0);
@@ -166,9 +175,9 @@ export class Flow {
     const { stateSize: d } = this.network;
     const noise = sampleBase(base, count, d, seed);
     const inputs = this.inputs(noise, options);
-    const { points, carried, status } = await this.solve(inputs, noiseAt, dataAt, options);
+    const { points, carried, evaluations, status } = await this.solve(inputs, noiseAt, dataAt, options);
     const logProb = baseLogProb(base, noise, d).map((log, point) => log - carried[point]!);
-    return { points, logProb, status };
+    return { points, logProb, evaluations, status };
   }
 
   /**

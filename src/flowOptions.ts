@@ -153,7 +153,12 @@ export function readFlowInputs(
 
 /** log p of noise [count, d]; NaN where it is. */
 export function baseLogProb(base: "normal" | Base, points: Float32Array | Float64Array, d: number): Float64Array {
-  if (base !== "normal") return Float64Array.from(base.logProb(points));
+  if (base !== "normal") {
+    const given: ArrayLike<number> | undefined = base.logProb(points);
+    if (given?.length !== points.length / d)
+      throw new InputError(`base.logProb gives ${quote(given?.length)} numbers; expected ${points.length / d}, one for each point`);
+    return Float64Array.from(given);
+  }
   return Float64Array.from({ length: points.length / d }, (_, point) => {
     let squares = 0;
     for (let i = point * d; i < (point + 1) * d; i++) squares += points[i]! ** 2;
@@ -163,7 +168,12 @@ export function baseLogProb(base: "normal" | Base, points: Float32Array | Float6
 
 /** Noise [count, d]. */
 export function sampleBase(base: "normal" | Base, count: number, d: number, seed: number): Float32Array {
-  if (base !== "normal") return base.sample(count, seed);
+  if (base !== "normal") {
+    const given: Float32Array | undefined = base.sample(count, seed);
+    if (given?.length !== count * d)
+      throw new InputError(`base.sample gives ${quote(given?.length)} numbers; expected ${count * d}, ${d} for each of ${count} points`);
+    return given;
+  }
   return Float32Array.from({ length: count * d }, (_, index) => {
     // Box and Muller, by two words of a counter-based generator: number `index` is a function of it and of the seed alone.
     const [a, b] = [mixBits(mixBits(mixBits(seed) + index) ^ 0x9e3779b9), mixBits(mixBits(mixBits(~seed) + index) ^ 0x85ebca6b)];

@@ -32,6 +32,7 @@ export {
   type FlowExplanation,
   type LogProb,
   type SampleOptions,
+  type Samples,
   type Transport,
   type TransportOptions,
 } from "./flow.js";

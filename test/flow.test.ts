@@ -296,6 +296,45 @@ test("in an app's own buffers it is what logProb and transport give", async () =
   }
 });
 
+test("a base of one's own, and progress on the way", async () => {
+  // Uniform noise in the unit square, which a rotation keeps.
+  const base = {
+    logProb: (points: ArrayLike<number>) =>
+      Array.from({ length: points.length / 2 }, (_, b) =>
+        Math.max(Math.abs(points[2 * b]!), Math.abs(points[2 * b + 1]!)) <= 0.5 ? 0 : -Infinity,
+      ),
+    sample: (count: number) => Float32Array.from({ length: 2 * count }, (_, i) => (i % 7) / 7 - 0.5),
+  };
+  const rotation = mlp({
+    layers: [
+      dense([
+        [0, -Math.PI / 2],
+        [Math.PI / 2, 0],
+      ]),
+    ],
+  });
+  const flow = await Flow.create(device, rotation, { base });
+  const { logProb } = await flow.logProb([0.2, 0.3, 2, 0]);
+  expectNear([logProb[0]!], [0], 1e-5, "log p");
+  expect(logProb[1]).toBe(-Infinity);
+  const { points, evaluations } = await flow.sample(20);
+  expect(points).toHaveLength(40);
+  expect(evaluations.every((each) => each > 6)).toBe(true);
+  await expect(flow.score([0.1, 0.2])).rejects.toThrow(/normal/);
+  flow.destroy();
+  const wrong = await Flow.create(device, rotation, { base: { logProb: () => [1], sample: () => new Float32Array(3) } });
+  await expect(wrong.logProb([0.2, 0.3, 2, 0])).rejects.toThrow(/base.logProb gives 1 numbers; expected 2/);
+  await expect(wrong.sample(2)).rejects.toThrow(/base.sample gives 3 numbers/);
+  wrong.destroy();
+  const other = await Flow.create(device, twoMoons);
+  const done: number[] = [];
+  await other.logProb(randomPoints(1, 100, 2), { onProgress: (progress) => void done.push(progress.done) });
+  expect(done.length).toBeGreaterThan(1);
+  expect(done.at(-1)).toBe(100);
+  expect(done).toEqual(done.toSorted((a, b) => a - b));
+  other.destroy();
+});
+
 test("mistakes are errors, an abort ends a call", async () => {
   const flow = await Flow.create(device, twoMoons);
   const refused = [

@@ -47,9 +47,10 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
   const perChunk = pointsPerChunk(job, { ...shared.limits, multiplyAddsPerSubmit: Infinity });
   for (let first = 0; first < count; first += perChunk) {
     const chunk = new ChunkOfPoints(job, beginning, first, Math.min(perChunk, count - first), shared, options.signal);
-    await (job.steps === null ? chunk.adapt() : chunk.go());
+    const progress = (done: number): void => options.onProgress?.({ done: first + done, total: count });
+    await (job.steps === null ? chunk.adapt(progress) : chunk.go());
     chunk.into(result);
-    options.onProgress?.({ done: first + chunk.count, total: count });
+    progress(chunk.count);
   }
   for (let point = 0; point < count; point++) {
     if (result.status[point] === "done") continue;
@@ -97,8 +98,8 @@ class ChunkOfPoints {
     await this.submit(steps, ["home"], this.rowsOf(Array.from({ length: this.count }, (_, row) => row)));
   }
 
-  /** Steps of sizes that the error decides, until no point is on its way. */
-  async adapt(): Promise<void> {
+  /** Steps of sizes that the error decides, until no point is on its way; `progress` hears how many are not. */
+  async adapt(progress: (done: number) => void): Promise<void> {
     let left = Array.from({ length: this.count }, (_, row) => row);
     let uploads: readonly Upload[] = this.rowsOf(left);
     for (let isFirst = true; left.length > 0; isFirst = false) {
@@ -112,6 +113,7 @@ class ChunkOfPoints {
       const isDropping =
         onTheirWay.length <= (1 - WORTH_DROPPING) * left.length && !("probesPer" in this.job.plan && this.job.plan.probesPer);
       if (onTheirWay.length === 0) break;
+      progress(this.count - onTheirWay.length);
       if (isDropping) {
         left = onTheirWay;
         uploads = [[POINTS, asFloats(left)]];
