@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Flow, InputError, logProbReference, mlp } from "../src/index.js";
+import { Flow, InputError, LimitError, logProbReference, mlp } from "../src/index.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
 import { openDevice } from "./device.js";
@@ -333,6 +333,27 @@ test("a base of one's own, and progress on the way", async () => {
   expect(done.at(-1)).toBe(100);
   expect(done).toEqual(done.toSorted((a, b) => a - b));
   other.destroy();
+});
+
+test("what earlier calls have left in memory costs no point its place", async () => {
+  const { network } = randomMlp({ seed: 3, widths: [6, 20, 20, 6], activation: "tanh", contextSize: 1 });
+  const points = randomPoints(5, 400, 6);
+  const solve = { rtol: 1e-4, atol: 1e-4 } as const;
+  const roomy = await Flow.create(device, network, { kernels: "layers 4x4" });
+  const [expected, score] = [await roomy.logProb(points, solve), await roomy.score(points.subarray(0, 60), solve)];
+  roomy.destroy();
+  for (const memoryBudget of [60_000, 150_000, 250_000, 400_000]) {
+    const flow = await Flow.create(device, network, { memoryBudget, kernels: "layers 4x4" });
+    for (let round = 0; round < 2; round++) {
+      expect((await flow.score(points.subarray(0, 60), solve)).score).toEqual(score.score);
+      expect((await flow.logProb(points, solve)).logProb).toEqual(expected.logProb);
+      expect((await flow.logProb(points.subarray(0, 6), { solver: "rk4", steps: 3 })).status).toEqual(["done"]);
+    }
+    flow.destroy();
+  }
+  const tiny = await Flow.create(device, network, { memoryBudget: 500 });
+  await expect(tiny.logProb(points)).rejects.toThrow(LimitError);
+  tiny.destroy();
 });
 
 test("mistakes are errors, an abort ends a call", async () => {
