@@ -338,17 +338,15 @@ test("a base of one's own, and progress on the way", async () => {
 test("what earlier calls have left in memory costs no point its place", async () => {
   const { network } = randomMlp({ seed: 3, widths: [6, 20, 20, 6], activation: "tanh", contextSize: 1 });
   const points = randomPoints(5, 400, 6);
-  const solve = { rtol: 1e-4, atol: 1e-4 } as const;
+  const solve = { rtol: 1e-3, atol: 1e-3 } as const;
   const roomy = await Flow.create(device, network, { kernels: "layers 4x4" });
-  const [expected, score] = [await roomy.logProb(points, solve), await roomy.score(points.subarray(0, 60), solve)];
+  const expected = await roomy.logProb(points, solve);
   roomy.destroy();
-  for (const memoryBudget of [60_000, 150_000, 250_000, 400_000]) {
-    const flow = await Flow.create(device, network, { memoryBudget, kernels: "layers 4x4" });
-    for (let round = 0; round < 2; round++) {
-      expect((await flow.score(points.subarray(0, 60), solve)).score).toEqual(score.score);
-      expect((await flow.logProb(points, solve)).logProb).toEqual(expected.logProb);
-      expect((await flow.logProb(points.subarray(0, 6), { solver: "rk4", steps: 3 })).status).toEqual(["done"]);
-    }
+  // Somewhere between these a path and what an estimate has left fit together until the end of the path is read back.
+  for (let count = 40; count <= 400; count += 40) {
+    const flow = await Flow.create(device, network, { memoryBudget: 500_000, kernels: "layers 4x4" });
+    await flow.logProb(points.subarray(0, 6 * 8), { solver: "euler", steps: 1, divergence: { method: "hutchinson", probes: 200 } });
+    expect((await flow.logProb(points.subarray(0, 6 * count), solve)).logProb).toEqual(expected.logProb.subarray(0, count));
     flow.destroy();
   }
   const tiny = await Flow.create(device, network, { memoryBudget: 500 });
