@@ -12,6 +12,10 @@ import {
   type FlowOptions,
   readPathBuffers,
   type EncodePathOptions,
+  type LogProb,
+  type PathEnds,
+  type Transport,
+  type TransportOptions,
   type FlowSettings,
   type SolveOptions,
   type SolveSettings,
@@ -25,53 +29,22 @@ import type { PlanExplanation } from "./plan/explain.js";
 import { runParametersOf } from "./plan/options.js";
 import type { OuterName } from "./schedule/steps.js";
 
-/** What {@link Flow.logProb} gives. */
-export interface LogProb<A = Float32Array> {
-  /** log p(x), [...shape], in nats; NaN where the path did not get to its end. */
-  readonly logProb: Float64Array;
-  /** Where the points come from, [...shape, d]. */
-  readonly base: A;
-  /** How often f was evaluated for each point, [...shape]. */
-  readonly evaluations: Uint32Array;
-  /** How the path of each point ended. */
-  readonly status: readonly Status[];
-  /** The leading batch shape of the points. */
-  readonly shape: readonly number[];
-}
-
 /** What {@link Flow.sample} gives. */
-export interface Samples {
+export interface Samples extends PathEnds {
   /** [count, d]; NaN where the path did not get to its end. */
   readonly points: Float32Array;
   /** log p of each, [count], in nats. */
   readonly logProb: Float64Array;
-  /** How often f was evaluated for each, [count]. */
-  readonly evaluations: Uint32Array;
-  /** How the path of each ended. */
-  readonly status: readonly Status[];
 }
 
-/** What {@link Flow.transport} gives. */
-export interface Transport<A = Float32Array> {
-  /** Where the points have got to, [...shape, d]; NaN where the path did not get to its end. */
-  readonly points: A;
-  /** ∫ ∇·f dt along the path, [...shape]. */
-  readonly divergenceIntegral: Float64Array;
-  readonly evaluations: Uint32Array;
+/** What {@link Flow.score} gives. */
+export interface Score {
+  /** ∇ log p(x), [...shape, d]; NaN where the path did not get to its end. */
+  readonly score: Float32Array;
+  /** How the path of each point ended. */
   readonly status: readonly Status[];
+  /** The leading batch shape of the points. */
   readonly shape: readonly number[];
-  /** With `times`, the points at each of them, [T, ...shape, d]. */
-  readonly path?: A;
-}
-
-/** What {@link Flow.transport} is asked for. */
-export interface TransportOptions extends SolveOptions {
-  /** The time that the points have. Default noiseAt. */
-  readonly from?: number | undefined;
-  /** The time that they get to. Default dataAt. */
-  readonly to?: number | undefined;
-  /** Times on the way, in its order, at which the points are wanted too. */
-  readonly times?: readonly number[] | undefined;
 }
 
 /** What {@link Flow.sample} is asked for. */
@@ -100,6 +73,7 @@ export interface EncodeTransportOptions extends EncodePathOptions {
 
 /** What {@link Flow.explain} says. */
 export interface FlowExplanation {
+  /** By which it goes. */
   readonly solver: Solver;
   /** Of f and its divergence together. */
   readonly evaluationsPerStep: number;
@@ -111,6 +85,7 @@ export interface FlowExplanation {
   readonly bytesPerPoint: number;
   /** How f and its divergence are computed, and why. */
   readonly plan: PlanExplanation;
+  /** All of it in a sentence. */
   readonly text: string;
 }
 
@@ -144,6 +119,7 @@ export class Flow {
     return new Flow(await VectorField.create(device, network, options), settings);
   }
 
+  /** The network as it was given. */
   get network(): Network {
     return this.field.network;
   }
@@ -218,10 +194,7 @@ export class Flow {
    * side is a gradient of f and its divergence. Only for the base "normal", whose own score is -z.
    * @throws as {@link Flow.logProb} does.
    */
-  async score(
-    points: BatchInput,
-    given: SolveOptions = {},
-  ): Promise<{ readonly score: Float32Array; readonly status: readonly Status[]; readonly shape: readonly number[] }> {
+  async score(points: BatchInput, given: SolveOptions = {}): Promise<Score> {
     const options = ownOptions(given);
     const { noiseAt, dataAt, base } = this.settings;
     if (base !== "normal") throw new InputError('the score is known for the base "normal" alone');

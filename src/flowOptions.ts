@@ -13,7 +13,7 @@ import {
   type RunOptions,
 } from "./inputs.js";
 import type { Network } from "./model/network.js";
-import { solvers, tableaus, type Solver } from "./ode/tableaus.js";
+import { solvers, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 
 /** The distribution at noise. */
@@ -39,6 +39,16 @@ export interface FlowTimes {
 /** What `Flow.create` takes beside device and network. */
 export interface FlowOptions extends FlowTimes, VectorFieldOptions {}
 
+/** An estimate of the divergence along a path. */
+export interface Estimate {
+  /** Hutchinson's. */
+  readonly method: "hutchinson";
+  /** Of each point, one set for its whole path. Default 16. */
+  readonly probes?: number | undefined;
+  /** Any 32-bit integer. Default 0. */
+  readonly seed?: number | undefined;
+}
+
 /** How a path is integrated. */
 export interface SolveOptions extends RunOptions {
   /** Default "tsit5". Those without error control ("euler", "midpoint", "heun", "rk4") need `steps`. */
@@ -54,10 +64,47 @@ export interface SolveOptions extends RunOptions {
   /** The context but for time: one vector for all points, or one per point. */
   readonly condition?: ContextInput | null | undefined;
   /** "exact", the default, by the cheapest exact plan; or Hutchinson's estimate, with one set of probes for a whole path. */
-  readonly divergence?:
-    | "exact"
-    | { readonly method: "hutchinson"; readonly probes?: number | undefined; readonly seed?: number | undefined }
-    | undefined;
+  readonly divergence?: "exact" | Estimate | undefined;
+}
+
+/** How the paths of points went. */
+export interface PathEnds {
+  /** How often f was evaluated for each point, [...shape]. */
+  readonly evaluations: Uint32Array;
+  /** How the path of each point ended. */
+  readonly status: readonly Status[];
+}
+
+/** What `flow.logProb` gives, on the GPU, and logProbReference in float64. */
+export interface LogProb<A = Float32Array> extends PathEnds {
+  /** log p(x), [...shape], in nats; NaN where the path did not get to its end. */
+  readonly logProb: Float64Array;
+  /** Where the points come from, [...shape, d]; NaN as log p. */
+  readonly base: A;
+  /** The leading batch shape of the points. */
+  readonly shape: readonly number[];
+}
+
+/** What `flow.transport` gives, on the GPU, and transportReference in float64. */
+export interface Transport<A = Float32Array> extends PathEnds {
+  /** Where the points have got to, [...shape, d]; NaN where the path did not get to its end. */
+  readonly points: A;
+  /** ∫ ∇·f dt along the path, [...shape]; NaN as the points. */
+  readonly divergenceIntegral: Float64Array;
+  /** The leading batch shape of the points. */
+  readonly shape: readonly number[];
+  /** With `times`, the points at each of them, [T, ...shape, d]. */
+  readonly path?: A;
+}
+
+/** What `flow.transport` is asked for. */
+export interface TransportOptions extends SolveOptions {
+  /** The time that the points have. Default noiseAt. */
+  readonly from?: number | undefined;
+  /** The time that they get to. Default dataAt. */
+  readonly to?: number | undefined;
+  /** Times on the way, in its order, at which the points are wanted too. */
+  readonly times?: readonly number[] | undefined;
 }
 
 /** Times and base, checked. */

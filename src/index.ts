@@ -11,14 +11,7 @@
  */
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
-export {
-  logProbReference,
-  transportReference,
-  type FlowReferenceOptions,
-  type LogProbReference,
-  type TransportReference,
-  type TransportReferenceOptions,
-} from "./cpu/flow.js";
+export { logProbReference, transportReference, type FlowReferenceOptions, type TransportReferenceOptions } from "./cpu/flow.js";
 export { bitsPerDimension } from "./bitsPerDimension.js";
 export { probabilityFlow, type DiffusionSchedule, type ProbabilityFlowOptions } from "./model/probabilityFlow.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
@@ -30,13 +23,22 @@ export {
   type EncodeLogProbOptions,
   type EncodeTransportOptions,
   type FlowExplanation,
-  type LogProb,
   type SampleOptions,
   type Samples,
-  type Transport,
-  type TransportOptions,
+  type Score,
 } from "./flow.js";
-export type { Base, EncodePathOptions, FlowOptions, FlowTimes, SolveOptions } from "./flowOptions.js";
+export type {
+  Base,
+  EncodePathOptions,
+  Estimate,
+  FlowOptions,
+  FlowTimes,
+  LogProb,
+  PathEnds,
+  SolveOptions,
+  Transport,
+  TransportOptions,
+} from "./flowOptions.js";
 export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";

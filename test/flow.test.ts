@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Flow, InputError, LimitError, logProbReference, mlp } from "../src/index.js";
+import { Flow, InputError, LimitError, logProbReference, mlp, type Network } from "../src/index.js";
+import { parseActivation } from "../src/model/activation.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
 import { openDevice } from "./device.js";
@@ -113,6 +114,61 @@ describe("known answers", () => {
       const integral = before.reduce((sum, y, i) => sum + 1 + Math.log(Math.cosh(y) / Math.cosh(after[i]!)), 0);
       expectNear([divergenceIntegral[b]!], [integral], d === 2 ? 1e-5 : 1e-4, "the integral");
     }
+    flow.destroy();
+  });
+
+  test("of Gaussian to Gaussian by flow matching: v = μ + b(t) (x - t μ), b = (t σ² - (1 - t)) / ((1 - t)² + t² σ²)", async () => {
+    const [mean, deviation] = [
+      [0.5, -1],
+      [0.4, 1.7],
+    ] as const;
+    const squares = deviation.map((s) => s * s);
+    const column = (data: readonly number[]) => ({ rows: data.length, columns: 1, data: Float64Array.from(data) });
+    const keep = { diagonal: new Float64Array([1, 1]) };
+    const network: Network = {
+      stateSize: 2,
+      contextSize: 1,
+      operations: [
+        { kind: "linear", terms: [{ operand: "context", weight: column([1, 1]) }], bias: null }, // t
+        { kind: "product", operands: [0, 0] }, // t²
+        {
+          kind: "linear",
+          terms: [
+            { operand: 1, weight: { diagonal: Float64Array.from(squares, (s) => 1 + s) } },
+            { operand: 0, weight: { diagonal: new Float64Array([-2, -2]) } },
+          ],
+          bias: new Float64Array([1, 1]),
+        },
+        { kind: "activation", operand: 2, activation: parseActivation("reciprocal") },
+        {
+          kind: "linear",
+          terms: [{ operand: 0, weight: { diagonal: Float64Array.from(squares, (s) => 1 + s) } }],
+          bias: new Float64Array([-1, -1]),
+        },
+        { kind: "product", operands: [4, 3] }, // b(t)
+        {
+          kind: "linear",
+          terms: [
+            { operand: "state", weight: keep },
+            { operand: "context", weight: column(mean.map((m) => -m)) },
+          ],
+          bias: null,
+        },
+        { kind: "product", operands: [6, 5] },
+        { kind: "linear", terms: [{ operand: 7, weight: keep }], bias: Float64Array.from(mean) },
+      ],
+    };
+    const flow = await Flow.create(device, network);
+    const x = randomPoints(5, 30, 2, 1.5);
+    const { logProb } = await flow.logProb(x, { rtol: 1e-6, atol: 1e-6 });
+    const expected = logProb.map((_, b) =>
+      mean.reduce((sum, m, i) => {
+        const z = (x[2 * b + i]! - m) / deviation[i]!;
+        return sum - (z * z) / 2 - Math.log(deviation[i]!) - Math.log(2 * Math.PI) / 2;
+      }, 0),
+    );
+    // Within 1e-5 of a density, or of as much of log p far out.
+    logProb.forEach((log, b) => expectNear([log], [expected[b]!], 1e-5 * Math.max(1, Math.abs(expected[b]!)), "log p"));
     flow.destroy();
   });
 

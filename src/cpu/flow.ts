@@ -5,8 +5,11 @@ import {
   readFlowTimes,
   readSolveOptions,
   type FlowTimes,
+  type LogProb,
   type SolveOptions,
   type SolveSettings,
+  type Transport,
+  type TransportOptions,
 } from "../flowOptions.js";
 import { checkObject, ownOptions, startRun, type BatchInput } from "../inputs.js";
 import type { Network } from "../model/network.js";
@@ -17,40 +20,7 @@ import { Reference } from "./reference.js";
 export interface FlowReferenceOptions extends FlowTimes, SolveOptions {}
 
 /** What {@link transportReference} is asked for. */
-export interface TransportReferenceOptions extends FlowReferenceOptions {
-  /** The time that the points have. Default noiseAt. */
-  readonly from?: number | undefined;
-  /** The time that they get to. Default dataAt. */
-  readonly to?: number | undefined;
-}
-
-/** What {@link logProbReference} gives, as `flow.logProb` does. */
-export interface LogProbReference {
-  /** log p(x), [...shape], in nats; NaN where the path did not get to its end. */
-  readonly logProb: Float64Array;
-  /** Where the points come from, [...shape, d]. */
-  readonly base: Float64Array;
-  /** How often f was evaluated for each point, [...shape]. */
-  readonly evaluations: Uint32Array;
-  /** How the path of each point ended. */
-  readonly status: readonly Status[];
-  /** The leading batch shape of the points. */
-  readonly shape: readonly number[];
-}
-
-/** What {@link transportReference} gives, as `flow.transport` does. */
-export interface TransportReference {
-  /** Where the points have got to, [...shape, d]; NaN where the path did not get to its end. */
-  readonly points: Float64Array;
-  /** ∫ ∇·f dt along the path, [...shape]; NaN where it did not get to its end. */
-  readonly divergenceIntegral: Float64Array;
-  /** How often f was evaluated for each point, [...shape]. */
-  readonly evaluations: Uint32Array;
-  /** How the path of each point ended. */
-  readonly status: readonly Status[];
-  /** The leading batch shape of the points. */
-  readonly shape: readonly number[];
-}
+export interface TransportReferenceOptions extends FlowTimes, Omit<TransportOptions, "times"> {}
 
 /** rtol and atol where none is given. */
 const DEFAULT_TOLERANCE = 1e-9;
@@ -66,7 +36,7 @@ const LEAST_STEP = 2 ** -49;
  *
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
-export function logProbReference(network: Network, points: BatchInput, options: FlowReferenceOptions = {}): LogProbReference {
+export function logProbReference(network: Network, points: BatchInput, options: FlowReferenceOptions = {}): LogProb<Float64Array> {
   const { noiseAt, dataAt, base } = readFlowTimes(network, options);
   const { points: noise, divergenceIntegral, ...rest } = transportReference(network, points, { ...options, from: dataAt, to: noiseAt });
   const logProb = baseLogProb(base, noise, network.stateSize).map((log, point) => log + divergenceIntegral[point]!);
@@ -79,7 +49,7 @@ export function logProbReference(network: Network, points: BatchInput, options: 
  *
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
-export function transportReference(network: Network, points: BatchInput, given: TransportReferenceOptions = {}): TransportReference {
+export function transportReference(network: Network, points: BatchInput, given: TransportReferenceOptions = {}): Transport<Float64Array> {
   checkObject("options", given);
   const options = ownOptions(given);
   const { noiseAt, dataAt, timeColumn } = readFlowTimes(network, options);

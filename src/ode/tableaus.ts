@@ -78,6 +78,7 @@ export const tableaus: Readonly<Record<Solver, Tableau>> = {
   },
 };
 
+/** All solvers by name. */
 export const solvers: readonly Solver[] = Object.keys(tableaus) as Solver[];
 
 /** Stages of a step of fixed size, without the one that is the first of the next. */
