@@ -92,10 +92,11 @@ export function stagesOf({ b }: Tableau): number {
  */
 export const control = { safety: 0.9, ofError: 0.7, ofErrorBefore: 0.4, least: 0.2, most: 5 } as const;
 
-/** How an integration of a point ended, by the number that a kernel leaves for it. */
-export const statuses = ["running", "done", "out of steps", "not finite", "step too small"] as const;
-/** How the way of a point ended. */
-export type Status = (typeof statuses)[number];
+/** How the path of a point ended. */
+export type Status = "running" | "done" | "out of steps" | "not finite" | "step too small";
+
+/** The same by the number that a kernel leaves for it. */
+export const statuses: readonly Status[] = ["running", "done", "out of steps", "not finite", "step too small"];
 
 /** A step of less than this part of the whole, and of t, is too small for float32. */
 export const LEAST_STEP: number = 2 ** -20;
