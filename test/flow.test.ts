@@ -277,9 +277,22 @@ describe("each point by itself", () => {
     const short = await flow.transport([0.5], { maxSteps: 2 });
     expect(short.status).toEqual(["out of steps"]);
     expect(short.divergenceIntegral[0]).toBeNaN();
-    const fixed = await flow.transport([2, 0.5], { solver: "euler", steps: 100 });
+    const fixed = await flow.transport([2, 0.5], { solver: "euler", steps: 300 });
     expect(fixed.status[1]).toBe("done");
+    let x = 0.5;
+    for (let step = 0; step < 300; step++) x += (x * x) / 300;
+    expectNear([fixed.points[1]!], [x], 1e-5, "by Euler's steps");
     flow.destroy();
+    // A compiler may take the larger of NaN and 0 for 0.
+    const { network: kinks } = randomMlp({ seed: 2, widths: [2, 8, 2], activation: "relu", contextSize: 2 });
+    const conditioned = await Flow.create(device, kinks, { timeColumn: 0 });
+    for (const options of [{}, { solver: "rk4", steps: 4 }] as const) {
+      const { status: each } = await conditioned.logProb([1, 2, 3, 4], { ...options, condition: [NaN, 1] });
+      expect(each).toEqual(["not finite", "done"]);
+      const { logProb } = await conditioned.logProb([1, 2, 3, 4], { ...options, condition: Infinity });
+      expect(Array.from(logProb)).toEqual([NaN, NaN]);
+    }
+    conditioned.destroy();
     for (const activation of ["relu", "selu"]) {
       const { network } = randomMlp({ seed: 1, widths: [3, 16, 16, 3], activation });
       const kinked = await Flow.create(device, network);

@@ -8,6 +8,8 @@ import { statuses, type Status } from "./tableaus.js";
 
 /** Steps that points try before the host looks how many are left. */
 const SWEEPS_PER_LOOK = 4;
+/** Steps of one size that are recorded at once. */
+const STEPS_AT_ONCE = 64;
 /** Rows of points that are done are dropped where they are at least this part. */
 const WORTH_DROPPING = 0.1;
 
@@ -58,12 +60,25 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
     chunk.into(result);
     progress(chunk.count);
   }
+  const nonFinite = nonFinitePoints(job, beginning);
   for (let point = 0; point < count; point++) {
+    // A driver may make a number of a NaN on the way.
+    if (nonFinite[point]) result.status[point] = "not finite";
     if (result.status[point] === "done") continue;
     result.points.fill(NaN, point * d, (point + 1) * d);
     result.carried.fill(NaN, point * extra, (point + 1) * extra);
   }
   return result;
+}
+
+/** [count]: 1 where a point or its condition is not finite, after rounding to float32. */
+function nonFinitePoints({ stateSize: d, contextSize: c }: Integration, { count, points, context }: Beginning): Uint8Array {
+  const isBad = (numbers: Float64Array): boolean => numbers.some((x) => !Number.isFinite(Math.fround(x)));
+  const spoilsAll = context?.length === c && isBad(context);
+  return Uint8Array.from({ length: count }, (_, point) => {
+    const own = context && context.length > c ? context.subarray(point * c, (point + 1) * c) : new Float64Array();
+    return spoilsAll || isBad(points.subarray(point * d, (point + 1) * d)) || isBad(own) ? 1 : 0;
+  });
 }
 
 /** How many points go through together, within the limits. @throws LimitError where not even one fits. */
@@ -117,10 +132,16 @@ class ChunkOfPoints {
 
   /** Steps of one size. */
   async go(): Promise<void> {
-    const steps = this.steps(this.count);
-    steps.begin();
-    steps.fixed(0, this.job.steps!);
-    await this.submit(steps, ["home"], this.rowsOf(Array.from({ length: this.count }, (_, row) => row)));
+    const all = this.job.steps!;
+    let uploads: readonly Upload[] = this.rowsOf(Array.from({ length: this.count }, (_, row) => row));
+    for (let first = 0; first < all; first += STEPS_AT_ONCE) {
+      const steps = this.steps(this.count);
+      if (first === 0) steps.begin();
+      const end = Math.min(first + STEPS_AT_ONCE, all);
+      steps.fixed(first, end);
+      await this.submit(steps, end === all ? ["home"] : [], uploads);
+      uploads = [];
+    }
   }
 
   /** Steps of sizes that the error decides, until no point is on its way; `progress` hears how many are not. */
