@@ -28,6 +28,7 @@ import { stagesOf, tableaus, type Solver, type Status } from "./ode/tableaus.js"
 import type { PlanExplanation } from "./plan/explain.js";
 import { runParametersOf } from "./plan/options.js";
 import type { OuterName } from "./schedule/steps.js";
+import type { TunedKernels } from "./tune/tuner.js";
 
 /** What {@link Flow.sample} gives. */
 export interface Samples extends PathEnds {
@@ -229,6 +230,23 @@ export class Flow {
     const { from = this.settings.noiseAt, to = this.settings.dataAt } = options;
     readTimes(from, to, undefined);
     this.record(target, options, from, to, { "end points": options.end, "divergence integral": options.divergenceIntegral });
+  }
+
+  /**
+   * Measures on the device which kernels run an evaluation of about `count` points the fastest, and has paths run them from then on; see
+   * {@link VectorField.tune}. Paths do not tune by themselves.
+   * @returns the variants, the fastest first. @throws as {@link Flow.logProb} does.
+   */
+  async tune(count: number, options: SolveOptions = {}): Promise<readonly TunedKernels[]> {
+    const { steps } = readSolveOptions(options);
+    const { contextSize } = this.network;
+    const like = { contextSize, timeColumn: this.settings.timeColumn, steps, sharesCondition: true };
+    const endTurn = await this.turns.take();
+    try {
+      return await this.field.tune(count, { contextPer: sharesContext(like) ? "batch" : "point" });
+    } finally {
+      endTurn();
+    }
   }
 
   /** What a path costs, and why. @throws as {@link Flow.logProb} rejects with. */

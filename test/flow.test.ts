@@ -404,6 +404,16 @@ test("a base of one's own, and progress on the way", async () => {
   other.destroy();
 });
 
+test("tuned kernels run a path to the same end", async () => {
+  const flow = await Flow.create(device, twoMoons);
+  const x = randomPoints(7, 300, 2);
+  const before = await flow.logProb(x);
+  const [fastest] = await flow.tune(300);
+  expect(fastest!.chosen).toBe(true);
+  expectNear((await flow.logProb(x)).logProb, before.logProb, 1e-3, "log p");
+  flow.destroy();
+});
+
 test("what earlier calls have left in memory costs no point its place", async () => {
   const { network } = randomMlp({ seed: 3, widths: [6, 20, 20, 6], activation: "tanh", contextSize: 1 });
   const points = randomPoints(5, 400, 6);
