@@ -106,7 +106,10 @@ async function measureSpeed(name: string, options: SolveOptions, count: number, 
     await VectorField.create(device, network, { store, kernels }),
   ];
   const points = normalPoints(1, count, 2);
-  if (kernels === "auto") await Promise.all([flow.tune(count, options), field.tune(count)]);
+  if (kernels === "auto") {
+    await flow.tune(count, options);
+    await field.tune(count);
+  }
   const { evaluations } = await flow.logProb(points, options);
   const perPoint = meanOf(evaluations);
   await field.evaluate(points, { context: 0.5 });
