@@ -1,8 +1,8 @@
-import { deldot } from "./deldot.js";
+import { deldot, tuneDeldot } from "./deldot.js";
 import { jax } from "./jax.js";
-import { divergenceCases, trainingCases, type Case, type Problem } from "./networks.js";
+import { divergenceCases, makeProblem, trainingCases, type Case, type Problem } from "./networks.js";
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
-import type { Peer } from "./peer.js";
+import type { Kernels, Peer } from "./peer.js";
 import { plain } from "./plain.js";
 import { tensorflow } from "./tensorflow.js";
 import { deldot as deldotTraining } from "./training/deldot.js";
@@ -13,16 +13,17 @@ import { computeTraining } from "./training/truth.js";
 import { computeDivergence, type Truth } from "./truth.js";
 
 /** What everyone computes, and who: a table for each case. */
-export interface Task {
+export interface Task<P extends Problem = Problem> {
   readonly name: string;
   readonly cases: readonly Case[];
-  readonly computeTruth: (problem: Problem) => Truth;
+  readonly makeProblem: (chosen: Case) => P;
+  computeTruth(problem: P): Truth;
   /** In the order of the table, deldot first. None of them imports its package before it is prepared. */
-  readonly peers: readonly Peer[];
+  readonly peers: readonly Peer<P>[];
   /** deldot's ways that everyone is measured against, in a column each. */
   readonly baselines: readonly string[];
-  /** Whether deldot has a choice of kernels. */
-  readonly tuned: boolean;
+  /** Finds deldot's fastest kernels, where it has a choice. */
+  tune?(problem: P): Promise<Kernels>;
   /** Of a line; one that takes longer has hung, or compiles for ever. */
   readonly seconds: number;
   /** What the figures mean. */
@@ -34,10 +35,11 @@ export interface Task {
 const divergence: Task = {
   name: "divergence",
   cases: divergenceCases,
+  makeProblem,
   computeTruth: computeDivergence,
   peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, plain],
   baselines: ["encode", "evaluate"],
-  tuned: true,
+  tune: tuneDeldot,
   seconds: 60,
   legend:
     "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
@@ -51,10 +53,10 @@ const divergence: Task = {
 const training: Task = {
   name: "training",
   cases: trainingCases,
+  makeProblem,
   computeTruth: computeTraining,
   peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorch],
   baselines: ["step"],
-  tuned: false,
   seconds: 120,
   legend:
     "A step computes the loss mean(½|f|² + ∇·f) of exact score matching and its gradient for all weights and biases, and reads both back; " +
