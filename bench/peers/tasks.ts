@@ -1,4 +1,9 @@
 import { deldot, tuneDeldot } from "./deldot.js";
+import { deldot as deldotDensity, tuneFlow } from "./density/deldot.js";
+import { jax as jaxDensity } from "./density/jax.js";
+import { densityCases, makeFlowProblem, type FlowProblem } from "./density/problem.js";
+import { pytorch as pytorchDensity } from "./density/pytorch.js";
+import { computeDensity } from "./density/truth.js";
 import { jax } from "./jax.js";
 import { divergenceCases, makeProblem, trainingCases, type Case, type Problem } from "./networks.js";
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
@@ -69,4 +74,24 @@ const training: Task = {
   section: "peers training",
 };
 
-export const tasks: readonly Task[] = [divergence, training];
+const density: Task<FlowProblem> = {
+  name: "density",
+  cases: densityCases,
+  makeProblem: makeFlowProblem,
+  computeTruth: computeDensity,
+  peers: [deldotDensity, jaxDensity, pytorchDensity],
+  baselines: ["rk4"],
+  tune: tuneFlow,
+  seconds: 300,
+  legend:
+    "A call computes log p of all points by the flow demo/models/two-moons-flow.safetensors, silu and time a third input, and reads it back; " +
+    "points: where they are when it starts. All integrate x and ∫∇·f dt from t = 1 back to t = 0 by rk4 in 10 steps of one size, " +
+    "but deldot by tsit5 as well, with steps as the error asks for, within 1e-5. " +
+    "x rk4: times deldot's own call in the same process, in turns with it. " +
+    "error: the largest of the first 256 points, in nats, beside float64: rk4's in 10 steps, or for tsit5 in 160. " +
+    "jax-js's f and its divergence are jitted together, and so is each sum of a step; it waits after every step, for its memory. " +
+    "PyTorch is the one that the machine's Python has, on the CPU's threads.",
+  section: "peers density",
+};
+
+export const tasks: readonly Task[] = [divergence, training, density];
