@@ -1,8 +1,11 @@
 /** The build keeps its declarations in a folder beside its modules; and this folder, a package of its own, cannot say "deldot". */
 declare module "*/dist/index.js" {
+  export const Flow: typeof import("../../dist/types/index.js").Flow;
   export const mlp: typeof import("../../dist/types/index.js").mlp;
   export const parametersOf: typeof import("../../dist/types/index.js").parametersOf;
+  export const parseSafetensors: typeof import("../../dist/types/index.js").parseSafetensors;
   export const VectorField: typeof import("../../dist/types/index.js").VectorField;
+  export type Network = import("../../dist/types/index.js").Network;
   export type VectorField = import("../../dist/types/index.js").VectorField;
 }
 declare module "*/dist/node.js" {

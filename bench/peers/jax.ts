@@ -29,11 +29,12 @@ export async function openJax() {
 }
 
 /** f of one point, and its Jacobian. */
-export async function makeField(way: string, d: number) {
-  const { numpy: np, vmap, jacfwd, jacrev, linearize } = await openJax();
+export async function makeField(way: string, d: number, activation: "tanh" | "silu" = "tanh") {
+  const { numpy: np, nn, vmap, jacfwd, jacrev, linearize } = await openJax();
+  const activate = activation === "silu" ? nn.silu : np.tanh;
   const f = ([w1, b1, w2, b2, w3, b3]: Weights, x: Array): Array => {
-    const a1 = np.tanh(np.dot(x, w1).add(b1));
-    const a2 = np.tanh(np.dot(a1, w2).add(b2));
+    const a1 = activate(np.dot(x, w1).add(b1));
+    const a2 = activate(np.dot(a1, w2).add(b2));
     return np.dot(a2, w3).add(b3);
   };
   const jacobian = (weights: Weights, x: Array): Array => {
@@ -47,12 +48,9 @@ export async function makeField(way: string, d: number) {
   return { f, jacobian };
 }
 
-async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3, points }: Problem): Promise<Call> {
-  const { numpy: np, jit, vmap, tree } = await openJax();
-  const { jacobian } = await makeField(way, d);
-  const divergence = jit(vmap((weights: Weights, x: Array) => np.trace(jacobian(weights, x)), [null, 0]));
-
-  const weights: Weights = [
+export async function uploadWeights({ d, h, w1, b1, w2, b2, w3, b3 }: Problem): Promise<Weights> {
+  const { numpy: np } = await openJax();
+  return [
     np.array(transpose(w1, h, d), { shape: [d, h] }),
     np.array(b1),
     np.array(transpose(w2, h, h), { shape: [h, h] }),
@@ -60,6 +58,15 @@ async function differentiate(way: string, { d, h, count, w1, b1, w2, b2, w3, b3,
     np.array(transpose(w3, d, h), { shape: [h, d] }),
     np.array(b3),
   ];
+}
+
+async function differentiate(way: string, problem: Problem): Promise<Call> {
+  const { d, count, points } = problem;
+  const { numpy: np, jit, vmap, tree } = await openJax();
+  const { jacobian } = await makeField(way, d);
+  const divergence = jit(vmap((weights: Weights, x: Array) => np.trace(jacobian(weights, x)), [null, 0]));
+
+  const weights = await uploadWeights(problem);
   const x = np.array(points, { shape: [count, d] });
   return async () => [await divergence(tree.ref(weights), x.ref).data()];
 }

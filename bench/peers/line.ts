@@ -5,8 +5,8 @@
 import { readFile } from "node:fs/promises";
 import { deserialize } from "node:v8";
 import { offerWebgpu } from "./adapter.js";
-import { makeProblem } from "./networks.js";
-import type { Answer, Call, Kernels } from "./peer.js";
+import type { Case } from "./networks.js";
+import type { Answer, Call, Kernels, Peer } from "./peer.js";
 import { readJob, work } from "./process.js";
 import { tasks } from "./tasks.js";
 import { judge, type Truth, type Verdict } from "./truth.js";
@@ -15,7 +15,7 @@ export interface LineJob {
   readonly task: string;
   readonly peer: string;
   readonly way: string;
-  readonly case: string;
+  readonly case: Case;
   /** A file of it, serialized. */
   readonly truth: string;
   readonly kernels: Kernels;
@@ -46,16 +46,24 @@ const PAUSE = 10;
 const job = readJob() as LineJob;
 
 await work(async (tell): Promise<LineReport> => {
-  const { cases, peers, baselines } = tasks.find(({ name }) => name === job.task)!;
-  const problem = makeProblem(cases.find(({ name }) => name === job.case)!);
+  const { makeProblem, peers, baselines } = tasks.find(({ name }) => name === job.task)!;
+  const problem = makeProblem(job.case);
   const truth = deserialize(await readFile(job.truth)) as Truth;
+  const judgeWay = ({ ways }: Peer, way: string, answer: Answer): Verdict => {
+    const { tensor = null } = ways.find(({ name }) => name === way)!;
+    return judge(
+      answer,
+      truth.filter(({ name }) => tensor === null || name === tensor),
+    );
+  };
   const { adapters, errors } = offerWebgpu();
-  const call = await peers.find(({ name }) => name === job.peer)!.prepare(job.way, problem, job.kernels);
+  const peer = peers.find(({ name }) => name === job.peer)!;
+  const call = await peer.prepare(job.way, problem, job.kernels);
 
   const verdicts: Verdict[] = [];
   const timePeer = async (): Promise<number> => {
     const { answer, milliseconds } = await time(call);
-    verdicts.push(judge(answer, truth));
+    verdicts.push(judgeWay(peer, job.way, answer));
     return milliseconds;
   };
   tell("in the first call");
@@ -77,7 +85,7 @@ await work(async (tell): Promise<LineReport> => {
   for (const way of baselines) {
     const baseline = await peers[0]!.prepare(way, problem, job.kernels);
     for (let warmUp = 0; warmUp < 2; warmUp++) {
-      const { wrong } = judge(await baseline(), truth);
+      const { wrong } = judgeWay(peers[0]!, way, await baseline());
       if (wrong) throw new Error(`deldot's own answer is wrong: ${wrong}`);
     }
     baselineCalls.push(baseline);

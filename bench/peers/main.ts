@@ -1,12 +1,12 @@
 /**
- * deldot beside other ways to the same divergences, and to the same steps of training: the same networks, points and
+ * deldot beside other ways to the same divergences, steps of training and log densities: the same networks, points and
  * adapter, in one run.
  *
- *     npm run bench:peers -- [--tasks REGEXP] [--cases REGEXP] [--peers REGEXP] [--json FILE] [--markdown]
+ *     npm run bench:peers -- [--tasks REGEXP] [--cases REGEXP] [--peers REGEXP] [--points NUMBER] [--json FILE] [--markdown]
  *
- * Tasks are "divergence" and "training". `--peers` is matched against peer and way together, as in "onnxruntime-node, cpu:
- * tangents by hand". `--markdown` writes the tables into bench/RESULTS.md, in the place of those that it has for this
- * adapter and task.
+ * Tasks are "divergence", "training" and "density". `--peers` is matched against peer and way together, as in
+ * "onnxruntime-node, cpu: tangents by hand". `--points` is the most that a case may have. `--markdown`
+ * writes the tables into bench/RESULTS.md, in the place of those that it has for this adapter and task.
  */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -18,11 +18,11 @@ import { untuned } from "./deldot.js";
 import type { Kernels } from "./peer.js";
 import { environmentOf } from "./environment.js";
 import type { LineJob, LineReport } from "./line.js";
-import { makeProblem, type Case } from "./networks.js";
+import type { Case } from "./networks.js";
 import { runChild, type Outcome } from "./process.js";
+import { findPytorch } from "./pytorch.js";
 import { markdownTable, textTable, type Line } from "./table.js";
 import { tasks, type Task } from "./tasks.js";
-import { findPytorch } from "./training/pytorch.js";
 
 /** Seconds to find the adapter. */
 const CHOICE_LIMIT = 60;
@@ -34,10 +34,14 @@ const { values: options } = parseArgs({
     tasks: { type: "string", default: "" },
     cases: { type: "string", default: "" },
     peers: { type: "string", default: "" },
+    points: { type: "string", default: "Infinity" },
     json: { type: "string" },
     markdown: { type: "boolean", default: false },
   },
 });
+
+const most = Number(options.points);
+if (!(most >= 1)) throw new Error(`--points ${options.points} is not a number of points`);
 
 interface Table {
   readonly task: string;
@@ -59,7 +63,7 @@ try {
   for (const task of tasks.filter(({ name }) => new RegExp(options.tasks).test(name))) {
     console.log(`\n${task.legend}`);
     for (const chosen of task.cases.filter(({ name }) => new RegExp(options.cases).test(name))) {
-      const table = await runCase(task, chosen);
+      const table = await runCase(task, { ...chosen, count: Math.min(chosen.count, Math.floor(most)) });
       tables.push(table);
       console.log(`\n${heading(table)}\n${textTable(task, table.lines, adapter)}`);
     }
@@ -78,9 +82,9 @@ if (options.markdown) for (const task of tasks) await writeSection(new URL("../R
 
 async function runCase(task: Task, chosen: Case): Promise<Table> {
   const truth = join(folder, `${task.name} ${chosen.name}`);
-  await writeFile(truth, serialize(task.computeTruth(makeProblem(chosen))));
+  await writeFile(truth, serialize(task.computeTruth(task.makeProblem(chosen))));
 
-  const tuning = task.tuned ? await tune(chosen) : null;
+  const tuning = task.tune ? await tune(task, chosen) : null;
   const kernels = tuning && "report" in tuning ? tuning.report : untuned;
 
   const lines: Line[] = [];
@@ -88,15 +92,15 @@ async function runCase(task: Task, chosen: Case): Promise<Table> {
     for (const { name: way, points } of peer.ways) {
       if (!new RegExp(options.peers).test(`${peer.name}: ${way}`)) continue;
       tell(`${task.name}, ${chosen.name}: ${peer.name}: ${way}`);
-      const job: LineJob = { task: task.name, peer: peer.name, way, case: chosen.name, truth, kernels };
+      const job: LineJob = { task: task.name, peer: peer.name, way, case: chosen, truth, kernels };
       lines.push({ peer: peer.name, way, points, ...(await runChild<LineReport>("line.ts", job, task.seconds, environment)) });
     }
   return { task: task.name, case: chosen, tuning, lines };
 }
 
-function tune(chosen: Case): Promise<Outcome<Kernels>> {
-  tell(`${chosen.name}: tuning deldot`);
-  return runChild<Kernels>("tune.ts", { case: chosen.name }, TUNE_LIMIT, environment);
+function tune(task: Task, chosen: Case): Promise<Outcome<Kernels>> {
+  tell(`${task.name}, ${chosen.name}: tuning deldot`);
+  return runChild<Kernels>("tune.ts", { task: task.name, case: chosen }, TUNE_LIMIT, environment);
 }
 
 /** Progress, beside the tables on standard output. */
@@ -107,9 +111,10 @@ function tell(text: string): void {
 function heading({ case: { d, h, count }, tuning }: Table): string {
   const network = `${d}-${h}-${h}-${d}, ${count} points`;
   if (!tuning) return network;
-  const kernels =
-    "report" in tuning ? `kernels "${tuning.report.divergence}", with f(x) "${tuning.report.valueToo}"` : `not tuned: ${tuning.failure}`;
-  return `${network} (deldot's ${kernels})`;
+  if ("failure" in tuning) return `${network} (deldot not tuned: ${tuning.failure})`;
+  const { divergence, valueToo } = tuning.report;
+  const kernels = divergence === valueToo ? `"${divergence}"` : `"${divergence}", with f(x) "${valueToo}"`;
+  return `${network} (deldot's kernels ${kernels})`;
 }
 
 async function packages(): Promise<Record<string, string>> {

@@ -1,8 +1,13 @@
-import { deldot } from "./deldot.js";
+import { deldot, tuneDeldot } from "./deldot.js";
+import { deldot as deldotDensity, tuneFlow } from "./density/deldot.js";
+import { jax as jaxDensity } from "./density/jax.js";
+import { densityCases, makeFlowProblem, type FlowProblem } from "./density/problem.js";
+import { pytorch as pytorchDensity } from "./density/pytorch.js";
+import { computeDensity } from "./density/truth.js";
 import { jax } from "./jax.js";
-import { divergenceCases, trainingCases, type Case, type Problem } from "./networks.js";
+import { divergenceCases, makeProblem, trainingCases, type Case, type Problem } from "./networks.js";
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
-import type { Peer } from "./peer.js";
+import type { Kernels, Peer } from "./peer.js";
 import { plain } from "./plain.js";
 import { tensorflow } from "./tensorflow.js";
 import { deldot as deldotTraining } from "./training/deldot.js";
@@ -13,16 +18,17 @@ import { computeTraining } from "./training/truth.js";
 import { computeDivergence, type Truth } from "./truth.js";
 
 /** What everyone computes, and who: a table for each case. */
-export interface Task {
+export interface Task<P extends Problem = Problem> {
   readonly name: string;
   readonly cases: readonly Case[];
-  readonly computeTruth: (problem: Problem) => Truth;
+  readonly makeProblem: (chosen: Case) => P;
+  computeTruth(problem: P): Truth;
   /** In the order of the table, deldot first. None of them imports its package before it is prepared. */
-  readonly peers: readonly Peer[];
+  readonly peers: readonly Peer<P>[];
   /** deldot's ways that everyone is measured against, in a column each. */
   readonly baselines: readonly string[];
-  /** Whether deldot has a choice of kernels. */
-  readonly tuned: boolean;
+  /** Finds deldot's fastest kernels, where it has a choice. */
+  tune?(problem: P): Promise<Kernels>;
   /** Of a line; one that takes longer has hung, or compiles for ever. */
   readonly seconds: number;
   /** What the figures mean. */
@@ -34,10 +40,11 @@ export interface Task {
 const divergence: Task = {
   name: "divergence",
   cases: divergenceCases,
+  makeProblem,
   computeTruth: computeDivergence,
   peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, plain],
   baselines: ["encode", "evaluate"],
-  tuned: true,
+  tune: tuneDeldot,
   seconds: 60,
   legend:
     "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
@@ -51,10 +58,10 @@ const divergence: Task = {
 const training: Task = {
   name: "training",
   cases: trainingCases,
+  makeProblem,
   computeTruth: computeTraining,
   peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorch],
   baselines: ["step"],
-  tuned: false,
   seconds: 120,
   legend:
     "A step computes the loss mean(½|f|² + ∇·f) of exact score matching and its gradient for all weights and biases, and reads both back; " +
@@ -67,4 +74,24 @@ const training: Task = {
   section: "peers training",
 };
 
-export const tasks: readonly Task[] = [divergence, training];
+const density: Task<FlowProblem> = {
+  name: "density",
+  cases: densityCases,
+  makeProblem: makeFlowProblem,
+  computeTruth: computeDensity,
+  peers: [deldotDensity, jaxDensity, pytorchDensity],
+  baselines: ["rk4"],
+  tune: tuneFlow,
+  seconds: 300,
+  legend:
+    "A call computes log p of all points by the flow demo/models/two-moons-flow.safetensors, silu and time a third input, and reads it back; " +
+    "points: where they are when it starts. All integrate x and ∫∇·f dt from t = 1 back to t = 0 by rk4 in 10 steps of one size, " +
+    "but deldot by tsit5 as well, with steps as the error asks for, within 1e-5. " +
+    "x rk4: times deldot's own call in the same process, in turns with it. " +
+    "error: the largest of the first 256 points, in nats, beside float64: rk4's in 10 steps, or for tsit5 in 160. " +
+    "jax-js's f and its divergence are jitted together, and so is each sum of a step; it waits after every step, for its memory. " +
+    "PyTorch is the one that the machine's Python has, on the CPU's threads.",
+  section: "peers density",
+};
+
+export const tasks: readonly Task[] = [divergence, training, density];

@@ -7,8 +7,12 @@ export type Truth = readonly TrueTensor[];
 export interface TrueTensor {
   readonly name: string;
   readonly values: Float64Array;
+  /** How many numbers an answer has, where the values are of the first of them alone. */
+  readonly length?: number;
   /** What errors are stated beside. */
   readonly scale: number;
+  /** The largest error that still counts; {@link TOLERANCE} unless given. */
+  readonly tolerance?: number;
 }
 
 /**
@@ -74,17 +78,17 @@ export function judge(answer: Answer, truth: Truth): Verdict {
   return { error: Math.max(...errors), wrong: wrongs.join("; ") || null };
 }
 
-function judgeTensor(answer: ArrayLike<number>, { values, scale }: TrueTensor): Verdict {
-  if (answer.length !== values.length) return { error: NaN, wrong: `${answer.length} numbers instead of ${values.length}` };
+function judgeTensor(answer: ArrayLike<number>, { values, scale, length = values.length, tolerance = TOLERANCE }: TrueTensor): Verdict {
+  if (answer.length !== length) return { error: NaN, wrong: `${answer.length} numbers instead of ${length}` };
   let error = 0;
   let zeros = 0;
-  for (let index = 0; index < values.length; index++) {
+  for (let index = 0; index < length; index++) {
     const value = answer[index]!;
     if (!Number.isFinite(value)) return { error: NaN, wrong: `${value} at ${index}` };
     if (value === 0) zeros++;
-    error = Math.max(error, Math.abs(value - values[index]!) / scale);
+    if (index < values.length) error = Math.max(error, Math.abs(value - values[index]!) / scale);
   }
   // Zeros may come close where a divergence cancels, and are still no answer.
-  if (zeros === values.length) return { error, wrong: "all zeros" };
-  return { error, wrong: error <= TOLERANCE ? null : "off the truth" };
+  if (zeros === length) return { error, wrong: "all zeros" };
+  return { error, wrong: error <= tolerance ? null : "off the truth" };
 }

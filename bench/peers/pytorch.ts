@@ -1,0 +1,60 @@
+import { execFile, spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import type { Numbers, Problem } from "./networks.js";
+import type { Call } from "./peer.js";
+
+export async function findPytorch(): Promise<{ readonly python: string; readonly version: string } | null> {
+  // Debian's package is for Debian's Python, which may not be the first.
+  for (const python of ["python3", "/usr/bin/python3"]) {
+    const found = await promisify(execFile)(python, ["-c", "import torch; print(torch.__version__)"]).catch(() => null);
+    if (found) return { python, version: found.stdout.trim() };
+  }
+  return null;
+}
+
+/**
+ * PyTorch on the CPU, in the machine's own Python, where it has one; what is read back, tensors of these lengths, comes through
+ * a pipe.
+ */
+export async function openPytorch(
+  task: "training" | "density",
+  way: string,
+  { d, h, count }: Problem,
+  inputs: readonly Numbers[],
+  lengths: readonly number[],
+): Promise<Call> {
+  const found = await findPytorch();
+  if (!found) throw new Error("PyTorch is not installed");
+  const script = fileURLToPath(new URL("pytorch.py", import.meta.url));
+  const child = spawn(found.python, [script, task, way, d, h, count].map(String), { stdio: ["pipe", "pipe", "pipe"] });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  const closed = new Promise<never>((_, reject) =>
+    child.on("close", () => reject(new Error(stderr.trim().split("\n").at(-1) || "Python ended without a word"))),
+  );
+  for (const { buffer } of inputs) child.stdin.write(new Uint8Array(buffer));
+
+  const bytes = lengths.reduce((sum, length) => sum + length * Float32Array.BYTES_PER_ELEMENT, 0);
+  return async () => {
+    child.stdin.write("\n");
+    const answer = new Float32Array(await Promise.race([read(child.stdout, bytes), closed]));
+    let first = 0;
+    return lengths.map((length) => answer.subarray(first, (first += length)));
+  };
+}
+
+function read(stream: NodeJS.ReadableStream, bytes: number): Promise<ArrayBuffer> {
+  return new Promise((resolve) => {
+    const result = new Uint8Array(bytes);
+    let filled = 0;
+    const take = (data: Buffer): void => {
+      result.set(data, filled);
+      filled += data.length;
+      if (filled < bytes) return;
+      stream.off("data", take);
+      resolve(result.buffer);
+    };
+    stream.on("data", take);
+  });
+}
