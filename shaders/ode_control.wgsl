@@ -81,7 +81,8 @@ fn begin_first(row: u32, point: u32) {
   if (size > 1e-10 && speed > 1e-10 && is_finite(size) && is_finite(speed)) {
     h = 0.01 * sqrt(size) / sqrt(speed);
   }
-  home[at + 2u * n + 1u] = sign(whole) * min(max(h, 4.0 * bitcast<f32>(p.least_step) * abs(whole)), abs(whole));
+  let least_step = bitcast<f32>(p.least_step) * max(abs(whole), abs(bitcast<f32>(p.begin)));
+  home[at + 2u * n + 1u] = sign(whole) * min(max(h, 4.0 * least_step), abs(whole));
   home[at + 2u * n + 3u] += 1.0;
   if (!finite) {
     status[point] = 3u;
@@ -167,7 +168,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   var next = h * factor;
   if (abs(next) >= abs(left)) {
     next = left;
-  } else if (abs(next) < least_step) {
+  } else if (factor < 1.0 && abs(next) < least_step) {
     status[point] = select(3u, 4u, finite);
   }
   home[own + 1u] = next;

@@ -156,8 +156,8 @@ export function readSolveOptions(options: Omit<SolveOptions, "condition">): Solv
   if (!solvers.includes(solver))
     throw new InputError(`solver is ${quote(solver)}; expected one of ${solvers.map((name) => quote(name)).join(", ")}`);
   for (const [name, tolerance] of Object.entries({ rtol, atol }))
-    if (!(typeof tolerance === "number" && tolerance > 0 && tolerance < Infinity))
-      throw new InputError(`${name} is ${quote(tolerance)}; expected a positive number`);
+    if (!(typeof tolerance === "number" && Math.fround(tolerance) > 0 && Math.fround(tolerance) < Infinity))
+      throw new InputError(`${name} is ${quote(tolerance)}; expected a positive number in float32`);
   for (const [name, number] of Object.entries({ steps, maxSteps }))
     if (number !== null && !(Number.isInteger(number) && number > 0 && number <= 2 ** 24))
       throw new InputError(`${name} is ${quote(number)}; expected a whole number from 1 to 2^24`);

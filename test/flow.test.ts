@@ -404,6 +404,23 @@ test("a base of one's own, and progress on the way", async () => {
   other.destroy();
 });
 
+test("a late beginning, and a small first step there, are no reason to give up", async () => {
+  const flow = await Flow.create(device, mlp({ layers: [dense([[-1]], [1])] }));
+  for (const from of [0, 50, 1000]) {
+    const { points, status } = await flow.transport([1e-3, 0, 5], { from, to: from + 1 });
+    expect(status).toEqual(["done", "done", "done"]);
+    expectNear(
+      points,
+      [1e-3, 0, 5].map((x) => 1 + (x - 1) / Math.E),
+      1e-4,
+      `from ${from}`,
+    );
+  }
+  await expect(flow.logProb([1], { atol: 1e-50 })).rejects.toThrow(InputError);
+  await expect(flow.logProb([1], { rtol: 1e39 })).rejects.toThrow(InputError);
+  flow.destroy();
+});
+
 test("tuned kernels run a path to the same end", async () => {
   const flow = await Flow.create(device, twoMoons);
   const x = randomPoints(7, 300, 2);

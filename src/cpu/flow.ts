@@ -189,7 +189,8 @@ class Path {
       } else if (finite) factor = Math.min(Math.max(control.safety * err ** -exponent, control.least), 1);
       h *= factor;
       if (Math.abs(h) >= Math.abs(to - t)) h = to - t;
-      else if (Math.abs(h) < LEAST_STEP * Math.max(Math.abs(to - from), Math.abs(t))) return finite ? "step too small" : "not finite";
+      else if (factor < 1 && Math.abs(h) < LEAST_STEP * Math.max(Math.abs(to - from), Math.abs(t)))
+        return finite ? "step too small" : "not finite";
       if (attempts >= maxSteps) return "out of steps";
     }
   }
@@ -215,7 +216,7 @@ class Path {
     }
     const isKnown = size > 1e-10 && speed > 1e-10 && Number.isFinite(size) && Number.isFinite(speed);
     const h = isKnown ? (0.01 * Math.sqrt(size)) / Math.sqrt(speed) : 0.001 * Math.abs(whole);
-    return Math.sign(whole) * Math.min(Math.max(h, 4 * LEAST_STEP * Math.abs(whole)), Math.abs(whole));
+    return Math.sign(whole) * Math.min(Math.max(h, 4 * LEAST_STEP * Math.max(Math.abs(whole), Math.abs(this.from))), Math.abs(whole));
   }
 
   /** The error of a step as a multiple of the tolerance. */
