@@ -1,10 +1,18 @@
-import { LimitError } from "../errors.js";
 import { makeRoom, runAlone, type Shared } from "../gpu/run.js";
 import type { RunOptions } from "../inputs.js";
-import { stagingBytes } from "../schedule/capacity.js";
-import { STAGING_BUFFERS, type Chunk } from "../schedule/steps.js";
-import { extraOf, HOME, homeStride, IntegrationSteps, pointsPerChunk, POINTS, STATUS, timeAt, type Integration } from "./steps.js";
-import { statuses, type Status } from "./tableaus.js";
+import {
+  extraOf,
+  HOME,
+  homeStride,
+  IntegrationSteps,
+  pointsPerChunk,
+  POINTS,
+  STATUS,
+  timeAt,
+  wholeChunk,
+  type Integration,
+} from "./steps.js";
+import { stagesOf, statuses, type Status } from "./tableaus.js";
 
 /** Steps that points try before the host looks how many are left. */
 const SWEEPS_PER_LOOK = 4;
@@ -49,11 +57,12 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
     evaluations: new Uint32Array(count),
     status: Array.from({ length: count }, () => "done"),
   };
-  const perChunk = count === 0 ? 1 : fittingPoints(job, count, shared);
+  const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
+  const perChunk = count === 0 ? 1 : pointsPerChunk(job, limits, true);
   for (let first = 0; first < count; first += perChunk) {
     const points = Math.min(perChunk, count - first);
     // What lies at home stays there from the first submission to the last: what earlier calls left goes now, or not at all.
-    await makeRoom(wholeChunk(job, first, points, shared.limits), shared);
+    await makeRoom(wholeChunk(job, first, points, limits), shared);
     const chunk = new ChunkOfPoints(job, beginning, first, points, shared, options.signal);
     const progress = (done: number): void => options.onProgress?.({ done: first + done, total: count });
     await (job.steps === null ? chunk.adapt(progress) : chunk.go());
@@ -79,25 +88,6 @@ function nonFinitePoints({ stateSize: d, contextSize: c }: Integration, { count,
     const own = context && context.length > c ? context.subarray(point * c, (point + 1) * c) : new Float64Array();
     return spoilsAll || isBad(points.subarray(point * d, (point + 1) * d)) || isBad(own) ? 1 : 0;
   });
-}
-
-/** How many points go through together, within the limits. @throws LimitError where not even one fits. */
-function fittingPoints(job: Integration, count: number, { limits }: Shared): number {
-  for (
-    let points = Math.min(count, pointsPerChunk(job, { ...limits, multiplyAddsPerSubmit: Infinity }));
-    ;
-    points = Math.floor(0.8 * points)
-  ) {
-    if (points === 0) throw new LimitError(`one point of this flow takes more than the memory budget of ${limits.memoryBudget} bytes`);
-    const whole = wholeChunk(job, 0, points, limits);
-    const bytes = [...whole.scratch.values()].reduce((sum, each) => sum + each, 0) + STAGING_BUFFERS * stagingBytes(whole);
-    if (bytes <= limits.memoryBudget) return points;
-  }
-}
-
-/** No steps, but all buffers that any chunk of these points takes. */
-function wholeChunk(job: Integration, first: number, count: number, limits: Shared["limits"]): Chunk {
-  return new IntegrationSteps(job, first, count, count, { ...limits, multiplyAddsPerSubmit: Infinity }).finish(["home"]);
 }
 
 /** Points that go through together. */
@@ -181,7 +171,7 @@ class ChunkOfPoints {
         evaluations[first + point] = home[at + timeAt(this.job) + 3]!;
         status[first + point] = statuses[this.status[point]!]!;
       } else {
-        evaluations[first + point] = steps * tableau.b.filter((_, stage) => stage < tableau.b.length - (tableau.error ? 1 : 0)).length;
+        evaluations[first + point] = steps * stagesOf(tableau);
         if (!home.subarray(at, at + n).every(Number.isFinite)) status[first + point] = "not finite";
       }
     }

@@ -1,10 +1,21 @@
 import type { Plan } from "../plan/plan.js";
 import type { PlanParameters } from "../plan/options.js";
-import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
+import { LimitError } from "../errors.js";
+import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
 import { ENTRIES } from "../plan/matrices.js";
 import { fill, inRows, multiply, type Lying } from "../schedule/products.js";
 import { asBits, asRows, onesRow, outerAddress, StepRecorder, type Address } from "../schedule/recorder.js";
-import type { Binding, Chunk, OuterName, OuterRows, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
+import {
+  STAGING_BUFFERS,
+  type Binding,
+  type Chunk,
+  type OuterName,
+  type OuterRows,
+  type Read,
+  type Route,
+  type ScheduleLimits,
+  type Variant,
+} from "../schedule/steps.js";
 import { control, LEAST_STEP, stagesOf, type Tableau } from "./tableaus.js";
 
 /** An integration of points: dx/dt = f(x, t), and what is carried along the path. */
@@ -83,7 +94,8 @@ export class IntegrationSteps {
     const { plan, parameters, variant } = job;
     this.recorder = new StepRecorder(limits);
     const route = routeOf(job, first);
-    const capacity = capacityOf(plan, limits, route, variant);
+    // How many tangents at once, with room for the rest.
+    const capacity = capacityOf(plan, { ...limits, memoryBudget: limits.memoryBudget / 2 }, route, variant);
     this.evaluation = onScratch(scheduleChunk(plan, parameters, first, rows, { ...capacity, points: rows }, limits, route, variant));
     const { stateSize: d, contextSize: c } = job;
     const extra = extraOf(job);
@@ -142,10 +154,6 @@ export class IntegrationSteps {
       this.evaluate();
     }
     this.control(b.length);
-  }
-
-  get work(): number {
-    return this.recorder.work;
   }
 
   finish(reads: readonly ("home" | "status")[]): Chunk {
@@ -341,23 +349,30 @@ function routeOf(job: Integration, first = 0): Extract<Route, { to: "device" }> 
   return { to: "device", outer, sharesBuffers: false };
 }
 
-/** How many points fit the limits, with all that an integration keeps of them. */
-export function pointsPerChunk(job: Integration, limits: ScheduleLimits): number {
-  const { plan, variant, tableau } = job;
-  const n = job.stateSize + extraOf(job);
-  // Home, with what of it is read back; stages, y and its slopes; the context; row and status.
-  const own = 4 * (3 * homeStride(job) + n * (tableau.b.length + 2) + job.contextSize + 2);
-  const route = routeOf(job);
+/** No steps, but all buffers that any chunk of these points takes. */
+export function wholeChunk(job: Integration, first: number, count: number, limits: ScheduleLimits): Chunk {
+  return new IntegrationSteps(job, first, count, count, limits).finish(["home"]);
+}
+
+/**
+ * How many points go through together, at most.
+ * @param isReadBack whether the host reads them.
+ * @throws LimitError where not even one fits.
+ */
+export function pointsPerChunk(job: Integration, limits: ScheduleLimits, isReadBack: boolean): number {
+  const bytesOf = (points: number): number[] => {
+    const whole = wholeChunk(job, 0, points, limits);
+    return [...whole.scratch.values(), ...Array.from({ length: isReadBack ? STAGING_BUFFERS : 0 }, () => stagingBytes(whole))];
+  };
+  // Every buffer grows in step with the points, or not at all; over 4 points and over 8 whole vec4s do not show.
+  const [four, eight] = [bytesOf(4), bytesOf(8)];
+  const within = (limit: number, at4: number, at8: number): number => Math.floor((4 * (limit - (2 * at4 - at8))) / (at8 - at4));
   const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
-  const widest = Math.max(homeStride(job), n * Math.max(1, tableau.b.length - 1));
-  // Half the budget for each, then what one leaves the other takes: the plan's own share shows in how many points it holds.
-  const ofPlan = capacityOf(
-    plan,
-    { ...limits, memoryBudget: limits.memoryBudget / 2, multiplyAddsPerSubmit: Infinity },
-    route,
-    variant,
-  ).points;
-  return Math.max(1, Math.min(ofPlan, Math.floor(limits.memoryBudget / 2 / own), Math.floor(largest / 4 / widest)));
+  const ofBuffers = four.map((bytes, index) => (eight[index] === bytes ? Infinity : within(largest, bytes, eight[index]!)));
+  const sum = (all: readonly number[]): number => all.reduce((total, bytes) => total + bytes, 0);
+  const points = Math.min(...ofBuffers, within(limits.memoryBudget, sum(four), sum(eight)));
+  if (points < 1) throw new LimitError(`one point of this flow takes more than the memory budget of ${limits.memoryBudget} bytes`);
+  return points;
 }
 
 /** The caller's buffers are scratch here. */
@@ -392,7 +407,8 @@ function bindingsOf(...of: readonly (keyof typeof names)[]): Record<string, Bind
 
 /** Steps of one size from the caller's buffers into his, in as few chunks as the limits allow. @throws LimitError. */
 export function scheduleFixed(job: Integration, outer: Outer, count: number, limits: ScheduleLimits): Chunk[] {
-  const perChunk = pointsPerChunk(job, limits);
+  if (count === 0) return [];
+  const perChunk = pointsPerChunk(job, limits, false);
   const chunks: Chunk[] = [];
   for (let first = 0; first < count; first += perChunk) {
     const points = Math.min(perChunk, count - first);
