@@ -23,7 +23,7 @@ import {
 import { checkCount, checkObject, ownOptions, startRun, type BatchInput, type BufferRows } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
-import { scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
+import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
 import { stagesOf, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { PlanExplanation } from "./plan/explain.js";
 import { runParametersOf } from "./plan/options.js";
@@ -82,7 +82,7 @@ export interface FlowExplanation {
   readonly evaluations: number | null;
   /** Of one evaluation at one point. */
   readonly multiplyAdds: number;
-  /** Memory of a point beside what the plan takes. */
+  /** Memory of a point: of its path, of the plan, and of what is read back. */
   readonly bytesPerPoint: number;
   /** How f and its divergence are computed, and why. */
   readonly plan: PlanExplanation;
@@ -251,19 +251,22 @@ export class Flow {
 
   /** What a path costs, and why. @throws as {@link Flow.logProb} rejects with. */
   explain(options: SolveOptions = {}): FlowExplanation {
-    const { solver, steps } = readSolveOptions(options);
+    const settings = readSolveOptions(options);
+    const { solver, steps } = settings;
     const tableau = tableaus[solver];
     const plan = this.field.explain({ outputs: ["value", "divergence"] });
     const { multiplyAdds } = plan.candidates.find(({ chosen }) => chosen)!;
     const perStep = steps === null ? tableau.b.length - 1 : stagesOf(tableau);
-    const { stateSize: d, contextSize: c } = this.network;
-    const bytesPerPoint = 4 * (3 * (2 * (d + 1) + 5 + c) + (d + 1) * (tableau.b.length + 2) + c + 2);
+    const { shared, pickCompiled } = internalsOf(this.field);
+    const job = this.job(settings, this.settings.dataAt, this.settings.noiseAt, true, "divergence");
+    const limits = { ...shared().limits, multiplyAddsPerSubmit: Infinity };
+    const bytes = bytesPerPoint({ ...job, variant: pickCompiled(job.plan, 1) }, limits);
     const evaluations = steps === null ? null : steps * perStep;
     const text =
       `${solver}: ${perStep} evaluations of f and its divergence a step, ` +
       `${evaluations === null ? "as many steps as the error asks for at each point" : `${evaluations} in all`}; ` +
-      `by ${plan.method}, ${multiplyAdds} multiply-adds each; ${bytesPerPoint} bytes a point beside the plan's.`;
-    return { solver, evaluationsPerStep: perStep, evaluations, multiplyAdds, bytesPerPoint, plan, text };
+      `by ${plan.method}, ${multiplyAdds} multiply-adds each; ${bytes} bytes a point, where they are read back.`;
+    return { solver, evaluationsPerStep: perStep, evaluations, multiplyAdds, bytesPerPoint: bytes, plan, text };
   }
 
   /** Frees the flow's buffers; the device stays the caller's. Later calls reject. */

@@ -358,7 +358,11 @@ test("in an app's own buffers it is what logProb and transport give", async () =
     const there = await flow.transport(x, { ...solve, condition: [0.3, -0.4], from: 0.2, to: 0.9 });
     expect(await readBuffer(device, end)).toEqual(there.points);
     expectNear(await readBuffer(device, integral), there.divergenceIntegral, 0, "the integral");
-    expect(flow.explain(solve)).toMatchObject({ evaluations: 28, evaluationsPerStep: 4 });
+    const { bytesPerPoint, ...explained } = flow.explain(solve);
+    expect(explained).toMatchObject({ evaluations: 28, evaluationsPerStep: 4 });
+    // x and l with a slope of each at home, and what is read back of it twice.
+    expect(bytesPerPoint).toBeGreaterThan(4 * 3 * (2 * 4 + 5 + 3));
+    expect(bytesPerPoint).toBeLessThan(2000);
     const bad = () => flow.encodeLogProb(device.createCommandEncoder(), { ...solve, points, count, condition: [1], logProb });
     expect(bad).toThrow(InputError);
     flow.destroy();

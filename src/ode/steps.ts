@@ -360,19 +360,30 @@ export function wholeChunk(job: Integration, first: number, count: number, limit
  * @throws LimitError where not even one fits.
  */
 export function pointsPerChunk(job: Integration, limits: ScheduleLimits, isReadBack: boolean): number {
-  const bytesOf = (points: number): number[] => {
-    const whole = wholeChunk(job, 0, points, limits);
-    return [...whole.scratch.values(), ...Array.from({ length: isReadBack ? STAGING_BUFFERS : 0 }, () => stagingBytes(whole))];
-  };
   // Every buffer grows in step with the points, or not at all; over 4 points and over 8 whole vec4s do not show.
-  const [four, eight] = [bytesOf(4), bytesOf(8)];
+  const [four, eight] = [4, 8].map((count) => bytesOf(job, count, limits, isReadBack)) as [number[], number[]];
   const within = (limit: number, at4: number, at8: number): number => Math.floor((4 * (limit - (2 * at4 - at8))) / (at8 - at4));
   const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
   const ofBuffers = four.map((bytes, index) => (eight[index] === bytes ? Infinity : within(largest, bytes, eight[index]!)));
-  const sum = (all: readonly number[]): number => all.reduce((total, bytes) => total + bytes, 0);
   const points = Math.min(...ofBuffers, within(limits.memoryBudget, sum(four), sum(eight)));
   if (points < 1) throw new LimitError(`one point of this flow takes more than the memory budget of ${limits.memoryBudget} bytes`);
   return points;
+}
+
+/** All buffers together, the plan's among them, for each point. */
+export function bytesPerPoint(job: Integration, limits: ScheduleLimits): number {
+  const [four, eight] = [4, 8].map((count) => sum(bytesOf(job, count, limits, true))) as [number, number];
+  return (eight - four) / 4;
+}
+
+/** Of each buffer, those of the host among them where it reads. */
+function bytesOf(job: Integration, count: number, limits: ScheduleLimits, isReadBack: boolean): number[] {
+  const whole = wholeChunk(job, 0, count, limits);
+  return [...whole.scratch.values(), ...Array.from({ length: isReadBack ? STAGING_BUFFERS : 0 }, () => stagingBytes(whole))];
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
 }
 
 /** The caller's buffers are scratch here. */
