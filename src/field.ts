@@ -9,8 +9,9 @@ import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
 import { allocate, Results } from "./gpu/results.js";
-import { Gate, replaceWeights, run, Turns, type Shared, type Take } from "./gpu/run.js";
+import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
+import { replaceWeights } from "./gpu/update.js";
 import {
   readEncodeOptions,
   readEncodeVjpOptions,
