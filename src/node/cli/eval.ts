@@ -17,9 +17,8 @@ import {
   type ModelOptions,
   modelArgument,
 } from "./options.js";
-import { print, round, summarize } from "./output.js";
-import { interruptSignal, showProgress } from "./progress.js";
-import { columnsOf, describeRows, openResults, type ResultFormats } from "./results.js";
+import { round, summarize } from "./output.js";
+import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
 
 interface EvalOptions extends ModelOptions, EvaluationOptions {
   readonly points: string;
@@ -78,34 +77,18 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   // Throws where the method does not give them, before a device is looked for.
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
 
-  const signal = interruptSignal();
-  const inputs = [modelPath, options.points, ...(options.context === undefined ? [] : [options.context])];
-  const files = await openResults(options.out, resultFormats(outputs), inputs);
-  try {
-    const evaluator = await createEvaluator(network, options.adapter);
-    try {
-      const progress = showProgress("evaluate");
-      const start = performance.now();
-      const results: Results = await evaluator.field
-        .evaluate(points.data, {
-          context,
-          method: options.method,
-          outputs,
-          probes: options.probes,
-          seed: options.seed,
-          onProgress: progress.update,
-          signal,
-        })
-        .finally(progress.stop);
-      const run: Run = { network, points, count, adapter: evaluator.description, milliseconds: performance.now() - start, results };
-      await files.commit(run, signal);
-      await print(options.json ? resultObject(run) : describeRun(run, files.paths));
-    } finally {
-      await evaluator.dispose();
-    }
-  } finally {
-    await files.discard();
-  }
+  const { method, probes, seed } = options;
+  await runTask({
+    name: "evaluate",
+    out: options.out,
+    json: options.json,
+    formats: resultFormats(outputs),
+    inputs: [modelPath, options.points, ...(options.context === undefined ? [] : [options.context])],
+    open: () => createEvaluator(network, options.adapter),
+    compute: ({ field }, run): Promise<Results> => field.evaluate(points.data, { ...run, context, method, outputs, probes, seed }),
+    runOf: (results, { description: adapter }, milliseconds): Run => ({ network, points, count, adapter, milliseconds, results }),
+    describe: describeRun,
+  });
 }
 
 interface Run {

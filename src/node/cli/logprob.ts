@@ -8,9 +8,8 @@ import type { Column } from "../files/table.js";
 import { createFlow } from "./evaluator.js";
 import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
 import { addModelOptions, modelArgument, readModel, readRows, type ModelOptions } from "./options.js";
-import { print, round } from "./output.js";
-import { interruptSignal, withProgress } from "./progress.js";
-import { columnsOf, describeRows, openResults, type ResultFormats } from "./results.js";
+import { round } from "./output.js";
+import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
 
 interface LogProbOptions extends ModelOptions, FlowOptions {
   readonly points: string;
@@ -57,27 +56,27 @@ async function runLogProb(modelPath: string, options: LogProbOptions): Promise<v
   const count = points.data.length / network.stateSize;
   const condition = await readRows(options.condition, "condition", paths.conditionSize, count);
 
-  const signal = interruptSignal();
-  const inputs = [modelPath, options.points, ...(options.condition === undefined ? [] : [options.condition])];
-  const files = await openResults(options.out, formats, inputs);
-  try {
-    const runner = await createFlow(network, paths.settings, options.adapter);
-    try {
-      const start = performance.now();
-      const results = await withProgress("log p", (onProgress) =>
-        runner.flow.logProb(points.data, { ...paths.solve, condition, onProgress, signal }),
-      );
-      const milliseconds = performance.now() - start;
-      const run: Run = { network, points, count, method: options.method, paths, adapter: runner.description, milliseconds, results };
-      await files.commit(run, signal);
-      await print(options.json ? resultObject(run) : describeRun(run, files.paths));
-      reportLost(results.status, count);
-    } finally {
-      await runner.dispose();
-    }
-  } finally {
-    await files.discard();
-  }
+  const { status } = await runTask({
+    name: "log p",
+    out: options.out,
+    json: options.json,
+    formats,
+    inputs: [modelPath, options.points, ...(options.condition === undefined ? [] : [options.condition])],
+    open: () => createFlow(network, paths.settings, options.adapter),
+    compute: ({ flow }, run) => flow.logProb(points.data, { ...paths.solve, ...run, condition }),
+    runOf: (results, { description: adapter }, milliseconds): Run => ({
+      network,
+      points,
+      count,
+      method: options.method,
+      paths,
+      adapter,
+      milliseconds,
+      results,
+    }),
+    describe: describeRun,
+  });
+  reportLost(status, count);
 }
 
 interface Run {

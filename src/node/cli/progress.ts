@@ -11,7 +11,7 @@ export interface Progress {
 }
 
 /** Nothing is drawn unless stderr is a terminal. */
-export function showProgress(task: string): Progress {
+function showProgress(task: string): Progress {
   let bar: SingleBar | null = null;
   const start = performance.now();
   return {

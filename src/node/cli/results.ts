@@ -3,7 +3,8 @@ import { extname } from "node:path";
 import { InputError, quote } from "../../errors.js";
 import { commit, discard, openOutputs } from "../files/output.js";
 import type { Column } from "../files/table.js";
-import { formatTable, round } from "./output.js";
+import { formatTable, print, round } from "./output.js";
+import { interruptSignal, withProgress, type Progress } from "./progress.js";
 
 /** The contents of the files that a run can be written to. */
 export interface ResultFormats<Run> {
@@ -13,14 +14,53 @@ export interface ResultFormats<Run> {
   readonly npy: Readonly<Record<string, (run: Run) => Iterable<Uint8Array>>>;
 }
 
-export interface ResultFiles<Run> {
+interface ResultFiles<Run> {
   readonly paths: readonly string[];
   readonly commit: (run: Run, signal: AbortSignal) => Promise<void>;
   readonly discard: () => Promise<void>;
 }
 
+/** A command that computes something for each point, and where that goes. */
+interface Task<Device, Computed, Run> {
+  /** On the progress bar. */
+  readonly name: string;
+  readonly out: string | undefined;
+  readonly json: boolean | undefined;
+  readonly formats: ResultFormats<Run>;
+  /** Files that are read, and never written over. */
+  readonly inputs: readonly string[];
+  readonly open: () => Promise<Device>;
+  readonly compute: (device: Device, run: { readonly onProgress: Progress["update"]; readonly signal: AbortSignal }) => Promise<Computed>;
+  readonly runOf: (computed: Computed, device: Device, milliseconds: number) => Run;
+  /** For people. */
+  readonly describe: (run: Run, written: readonly string[]) => Iterable<string>;
+}
+
+/** Opens the files, then a device; computes, writes and prints. What fails, or is interrupted, leaves no file behind. */
+export async function runTask<Device extends { dispose(): Promise<void> }, Computed, Run>(
+  task: Task<Device, Computed, Run>,
+): Promise<Computed> {
+  const signal = interruptSignal();
+  const files = await openResults(task.out, task.formats, task.inputs);
+  try {
+    const device = await task.open();
+    try {
+      const start = performance.now();
+      const computed = await withProgress(task.name, (onProgress) => task.compute(device, { onProgress, signal }));
+      const run = task.runOf(computed, device, performance.now() - start);
+      await files.commit(run, signal);
+      await print(task.json ? task.formats.json(run) : task.describe(run, files.paths));
+      return computed;
+    } finally {
+      await device.dispose();
+    }
+  } finally {
+    await files.discard();
+  }
+}
+
 /** Opens, before the work, the files that --out asks for by its extension: none where there is no path. */
-export async function openResults<Run>(
+async function openResults<Run>(
   path: string | undefined,
   formats: ResultFormats<Run>,
   inputs: readonly string[],

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { Flow, Network } from "../../index.js";
+import type { Network, Samples } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
@@ -7,9 +7,7 @@ import type { Column } from "../files/table.js";
 import { createFlow } from "./evaluator.js";
 import { addFlowOptions, describeLogProb, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
 import { addModelOptions, modelArgument, parseWhole, readModel, readRows, type ModelOptions } from "./options.js";
-import { print } from "./output.js";
-import { interruptSignal, withProgress } from "./progress.js";
-import { columnsOf, describeRows, openResults, type ResultFormats } from "./results.js";
+import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
 
 interface SampleOptions extends ModelOptions, FlowOptions {
   readonly count: number;
@@ -51,27 +49,27 @@ async function runSample(modelPath: string, options: SampleOptions): Promise<voi
   const paths = readPaths(network, options);
   const condition = await readRows(options.condition, "condition", paths.conditionSize, count);
 
-  const signal = interruptSignal();
-  const inputs = [modelPath, ...(options.condition === undefined ? [] : [options.condition])];
-  const files = await openResults(options.out, formats, inputs);
-  try {
-    const runner = await createFlow(network, paths.settings, options.adapter);
-    try {
-      const start = performance.now();
-      const results = await withProgress("sample", (onProgress) =>
-        runner.flow.sample(count, { ...paths.solve, seed, condition, onProgress, signal }),
-      );
-      const milliseconds = performance.now() - start;
-      const run: Run = { network, count, seed, method: options.method, paths, adapter: runner.description, milliseconds, results };
-      await files.commit(run, signal);
-      await print(options.json ? resultObject(run) : describeRun(run, files.paths));
-      reportLost(results.status, count);
-    } finally {
-      await runner.dispose();
-    }
-  } finally {
-    await files.discard();
-  }
+  const { status } = await runTask({
+    name: "sample",
+    out: options.out,
+    json: options.json,
+    formats,
+    inputs: [modelPath, ...(options.condition === undefined ? [] : [options.condition])],
+    open: () => createFlow(network, paths.settings, options.adapter),
+    compute: ({ flow }, run) => flow.sample(count, { ...paths.solve, ...run, seed, condition }),
+    runOf: (results, { description: adapter }, milliseconds): Run => ({
+      network,
+      count,
+      seed,
+      method: options.method,
+      paths,
+      adapter,
+      milliseconds,
+      results,
+    }),
+    describe: describeRun,
+  });
+  reportLost(status, count);
 }
 
 interface Run {
@@ -82,7 +80,7 @@ interface Run {
   readonly paths: Paths;
   readonly adapter: string;
   readonly milliseconds: number;
-  readonly results: Awaited<ReturnType<Flow["sample"]>>;
+  readonly results: Samples;
 }
 
 const formats: ResultFormats<Run> = {
