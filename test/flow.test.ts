@@ -435,6 +435,19 @@ test("tuned kernels run a path to the same end", async () => {
   flow.destroy();
 });
 
+test("steps of one path share their bind groups, whatever t is", async () => {
+  const flow = await Flow.create(device, twoMoons, { kernels: "layers 4x4" });
+  const createBindGroup = device.createBindGroup.bind(device);
+  let made = 0;
+  device.createBindGroup = (descriptor) => (made++, createBindGroup(descriptor));
+  const { status } = await flow.logProb(randomPoints(1, 20, 2), { solver: "euler", steps: 512 });
+  device.createBindGroup = createBindGroup;
+  expect(new Set(status)).toEqual(new Set(["done"]));
+  // 8 submissions of some 10 kinds of dispatches; one for each dispatch would be thousands, which fill a driver's tables.
+  expect(made).toBeLessThan(300);
+  flow.destroy();
+});
+
 test("what earlier calls have left in memory costs no point its place", async () => {
   const { network } = randomMlp({ seed: 3, widths: [6, 20, 20, 6], activation: "tanh", contextSize: 1 });
   const points = randomPoints(5, 400, 6);

@@ -25,7 +25,7 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
     const kernel = kernels[index]!;
     const pipeline = pipelines.get(kernel);
     const bindings = [
-      { buffer: uniforms, offset: index * slot, size: 4 * kernel.parameters.length },
+      { buffer: uniforms, size: 4 * kernel.parameters.length },
       ...kernel.storage.map(({ name }) => {
         const weights = kernel.weights?.get(name);
         if (weights) return { buffer: resources.matrices.packed(kernel.label, weights) };
@@ -33,7 +33,7 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
       }),
     ];
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings));
+    pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings), [index * slot]);
     const workgroups = Math.ceil(step.invocations / (step.tile?.workgroup ?? WORKGROUP_SIZE));
     // Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free.
     const down = Math.ceil(workgroups / maxComputeWorkgroupsPerDimension);

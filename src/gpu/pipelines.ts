@@ -92,7 +92,8 @@ function descriptorOf(device: GPUDevice, kernel: Kernel): GPUComputePipelineDesc
   const buffers: GPUBufferBindingType[] = ["uniform", ...kernel.storage.map(({ access }): GPUBufferBindingType => BINDING_TYPES[access])];
   const layout = device.createBindGroupLayout({
     label,
-    entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } })),
+    // Parameters at an offset that each dispatch names, so that a bind group serves many.
+    entries: buffers.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type, hasDynamicOffset: binding === 0 } })),
   });
   return {
     label,
