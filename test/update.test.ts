@@ -228,6 +228,26 @@ test("where it fails the old numbers stay, in all that is computed of them", asy
   field.destroy();
 });
 
+test("where memory is short the host computes merged matrices", async () => {
+  const make = (seed: number) => randomMlp({ seed, widths: [64, 200, 200, 64], activation: "tanh" }).network;
+  const [before, after] = [make(1), make(2)];
+  const points = randomPoints(3, 4, 64);
+  // W1 W3 alone takes 160 000 bytes.
+  const field = await VectorField.create(device, before, { memoryBudget: 100_000 });
+  await field.evaluate(points);
+  const createBindGroup = device.createBindGroup.bind(device);
+  let dispatched = 0;
+  device.createBindGroup = (descriptor) => (dispatched++, createBindGroup(descriptor));
+  await field.update(parametersOf(after));
+  device.createBindGroup = createBindGroup;
+  expect(dispatched).toBe(0);
+  const truth = evaluateReference(after, points);
+  const { diagonal } = evaluateReference(after, points, { outputs: ["diagonal"] });
+  const scale = truth.divergence!.map((_, b) => diagonal!.subarray(b * 64, (b + 1) * 64).reduce((sum, x) => sum + Math.abs(x), 0));
+  expectClose((await field.evaluate(points)).divergence, truth.divergence!, scale);
+  field.destroy();
+});
+
 test("no matrix of mostly zeros is made to compute others of", async () => {
   // 200 parts through one block, then dense layers, whose merged matrices read it.
   const [block, narrow, wide] = [randomPoints(1, 6, 3), randomPoints(2, 8, 1200, 0.03), randomPoints(3, 600, 8, 0.3)];

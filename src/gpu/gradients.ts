@@ -9,7 +9,7 @@ import { sumName } from "../schedule/adjoint.js";
 import { scheduleParameterGradient } from "../schedule/parameters.js";
 import type { Chunk, Read, Variant } from "../schedule/steps.js";
 import { allocate } from "./results.js";
-import { HOST_WORK, isWithin, runAlone, type Shared } from "./run.js";
+import { HOST_WORK, runAlone, type Shared } from "./run.js";
 
 /** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
 export const GRADIENT_WORK: number = 2 ** 29;
@@ -99,8 +99,8 @@ export class Gradients {
     if (this.isSpoilt) flat.fill(NaN);
     else if (this.sums.size > 0) {
       const gradient = parameterGradient(own, this.matrices());
-      const chunk = workOf([gradient]) > HOST_WORK ? this.onDevice(shared, variant, own) : null;
-      if (chunk) await runAlone(chunk, this.uploads(), shared, (data) => flat.set(data));
+      if (workOf([gradient]) > HOST_WORK)
+        await runAlone(this.onDevice(shared, variant, own), this.uploads(), shared, (data) => flat.set(data));
       else flat = gradient.build().data;
     }
     return Object.fromEntries(
@@ -111,12 +111,11 @@ export class Gradients {
     );
   }
 
-  /** The steps on the device; null where they take more memory than there is. */
-  private onDevice(shared: Shared, variant: Variant, own: Network): Chunk | null {
+  /** The steps on the device: they take no more memory than the sums have taken, which the host has read. */
+  private onDevice(shared: Shared, variant: Variant, own: Network): Chunk {
     const limits = { ...shared.limits, multiplyAddsPerSubmit: GRADIENT_WORK };
     const has = shared.matrices.has.bind(shared.matrices);
-    const chunk = scheduleParameterGradient(this.plan, own, 1, limits, { to: "host", sharedContext: true }, variant, has);
-    return isWithin(chunk, limits) ? chunk : null;
+    return scheduleParameterGradient(this.plan, own, 1, limits, { to: "host", sharedContext: true }, variant, has);
   }
 
   private uploads(): [string, Float32Array<ArrayBuffer>][] {

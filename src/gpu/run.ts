@@ -132,13 +132,6 @@ export async function runAlone(
 /** Multiply-adds of products that the host does sooner than it hears of a device. */
 export const HOST_WORK: number = 2 ** 21;
 
-/** Whether the buffers of a chunk that comes with no points keep to the limits. */
-export function isWithin({ scratch }: Chunk, { memoryBudget, maxBufferSize, maxStorageBufferBindingSize }: Shared["limits"]): boolean {
-  const sizes = [...scratch.values()];
-  const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-  return sizes.every((bytes) => bytes <= largest) && sizes.reduce((sum, bytes) => sum + bytes, 0) <= memoryBudget;
-}
-
 /** Waits for all of a call, also where it fails. */
 async function settled(call: Call, shared: Shared, work: () => Promise<void>): Promise<void> {
   try {

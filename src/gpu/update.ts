@@ -3,7 +3,7 @@ import { scheduleMatrices } from "../schedule/products.js";
 import { matricesOf, type Chunk } from "../schedule/steps.js";
 import { encodeSteps } from "./encode.js";
 import { checked } from "./errors.js";
-import { compileKernels, HOST_WORK, isWithin, makeRoom, type Shared } from "./run.js";
+import { compileKernels, HOST_WORK, makeRoom, type Shared } from "./run.js";
 
 /**
  * Gives matrices the numbers of other weights, all at once for whatever is submitted before or after: `replace` makes them the host's,
@@ -51,4 +51,11 @@ function computedOnDevice(computable: Parameters<typeof scheduleMatrices>[0], { 
   // A block-diagonal matrix as plain rows is mostly zeros: none is made for this.
   const isWide = matricesOf(chunk).some(({ matrix, layout }) => matrix.blocks !== null && !matrices.has(matrix, layout));
   return isWithin(chunk, limits) && !isWide ? chunk : null;
+}
+
+/** Whether its buffers keep to the limits. */
+function isWithin({ scratch }: Chunk, { memoryBudget, maxBufferSize, maxStorageBufferBindingSize }: Shared["limits"]): boolean {
+  const sizes = [...scratch.values()];
+  const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  return sizes.every((bytes) => bytes <= largest) && sizes.reduce((sum, bytes) => sum + bytes, 0) <= memoryBudget;
 }
