@@ -5,7 +5,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { requestDevice } from "deldot/node";
+import { adapterName, requestDevice } from "deldot/node";
 import { cases, labelOf } from "./cases.js";
 import { measureEncode, measureScale } from "./extras.js";
 import { measureFlows } from "./flows.js";
@@ -111,8 +111,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   const store = { get: (key: string) => known.get(key), set: (key: string, value: string) => void known.set(key, value) };
   const bench: Bench = { device, clock, memory: new MemoryWatch(device), store, kernels: given.kernels, progress };
   const has = (section: Section): boolean => given.sections.includes(section);
-  const { vendor, architecture, device: model, description } = device.adapterInfo;
-  const adapter = description || [vendor, architecture, model].filter(Boolean).join(" ") || "unnamed GPU";
+  const adapter = adapterName(device.adapterInfo);
   const host = `${cpus()[0]?.model.trim() ?? process.arch}, ${availableParallelism()} threads, Node ${process.version}`;
   print(`${adapter} (${host})`);
 

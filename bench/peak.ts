@@ -17,8 +17,9 @@ export interface Peaks {
 /** Multiply-adds of one invocation; every form below divides it. */
 const MULTIPLY_ADDS = 2048;
 const WORKGROUP = 64;
-/** A timed pass takes at least this long, or as many invocations as fit one row of workgroups. */
+/** What is timed takes at least this long, or is repeated so often: timestamps may be rounded to a tenth of a millisecond. */
 const LEAST_MILLISECONDS = 20;
+const MOST_REPEATS = 2 ** 14;
 const REPEATS = 7;
 const COPY_BYTES = 64 * 2 ** 20;
 
@@ -124,7 +125,7 @@ async function makeDispatch(device: GPUDevice, code: string, buffers: readonly G
   };
 }
 
-/** So many workgroups that a pass is long enough to be timed. @returns what runs a pass and gives its GFLOP/s. */
+/** So many workgroups, and dispatches of them, that a pass is long enough to be timed. @returns what runs a pass and gives its GFLOP/s. */
 async function sized(device: GPUDevice, clock: DeviceClock, dispatch: Dispatch): Promise<() => Promise<number>> {
   const most = device.limits.maxComputeWorkgroupsPerDimension;
   let workgroups = 256;
@@ -132,25 +133,41 @@ async function sized(device: GPUDevice, clock: DeviceClock, dispatch: Dispatch):
   // The first pass may still compile.
   await time();
   while (workgroups < most && (await time()) < LEAST_MILLISECONDS) workgroups = Math.min(most, workgroups * 4);
-  return async () => (2 * MULTIPLY_ADDS * WORKGROUP * workgroups) / (await time()) / 1e6;
+  const { repeats, run } = await repeated((count) =>
+    clock.time((pass) => {
+      for (let repeat = 0; repeat < count; repeat++) dispatch(pass, workgroups);
+    }),
+  );
+  return async () => (2 * MULTIPLY_ADDS * WORKGROUP * workgroups * repeats) / (await run()) / 1e6;
 }
 
-async function copyRate(device: GPUDevice, source: GPUBuffer, target: GPUBuffer): Promise<number> {
-  const copies = 4;
+/** So many repetitions that they take long enough. */
+async function repeated(time: (repeats: number) => Promise<number>): Promise<{ repeats: number; run: () => Promise<number> }> {
+  let repeats = 1;
+  while (repeats < MOST_REPEATS && (await time(repeats)) < LEAST_MILLISECONDS) repeats *= 4;
+  return { repeats, run: () => time(repeats) };
+}
+
+/** The median rate of repetitions that move so many bytes each, in GB/s. */
+async function rateOf(bytes: number, time: (repeats: number) => Promise<number>): Promise<number> {
+  // The first one touches the memory for the first time.
+  await time(1);
+  const { repeats, run } = await repeated(time);
   const samples: number[] = [];
-  for (let repeat = 0; repeat <= REPEATS; repeat++) {
+  for (let repeat = 0; repeat < REPEATS; repeat++) samples.push(await run());
+  return (bytes * repeats) / statsOf(samples).median / 1e6;
+}
+
+function copyRate(device: GPUDevice, source: GPUBuffer, target: GPUBuffer): Promise<number> {
+  return rateOf(2 * COPY_BYTES, (copies) => {
     const encoder = device.createCommandEncoder({ label: "bench copy" });
     for (let copy = 0; copy < copies; copy++) encoder.copyBufferToBuffer(source, 0, target, 0, COPY_BYTES);
     const commands = encoder.finish();
-    samples.push(
-      await wallTime(() => {
-        device.queue.submit([commands]);
-        return device.queue.onSubmittedWorkDone();
-      }),
-    );
-  }
-  // The first one touches the memory for the first time.
-  return (2 * copies * COPY_BYTES) / statsOf(samples.slice(1)).median / 1e6;
+    return wallTime(() => {
+      device.queue.submit([commands]);
+      return device.queue.onSubmittedWorkDone();
+    });
+  });
 }
 
 async function streamRate(
@@ -167,7 +184,9 @@ async function streamRate(
       for (var i = id.x; i < arrayLength(&source); i += groups.x * ${WORKGROUP}u) { results[i] = source[i] * operands.x; }
     }`;
   const dispatch = await makeDispatch(device, code, [operands, source, target]);
-  const samples: number[] = [];
-  for (let repeat = 0; repeat <= REPEATS; repeat++) samples.push(await clock.time((pass) => dispatch(pass, 16384)));
-  return (2 * COPY_BYTES) / statsOf(samples.slice(1)).median / 1e6;
+  return rateOf(2 * COPY_BYTES, (repeats) =>
+    clock.time((pass) => {
+      for (let repeat = 0; repeat < repeats; repeat++) dispatch(pass, 16384);
+    }),
+  );
 }

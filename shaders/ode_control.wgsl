@@ -3,7 +3,7 @@
 // the step is taken, and its last stage is the first of the next; else it is tried anew with a smaller h. See `control` in
 // src/ode/tableaus.ts for how h follows. Before the first step: takes the first stage, and guesses h (Hairer, Nørsett and Wanner, Solving
 // Ordinary Differential Equations I, 1993, section II.4).
-// home and stages lie as in ode_stage.wgsl. Status of a point: 0 on its way, 1 done, 2 out of steps, 3 not finite, 4 step too small.
+// home and stages lie as in ode_stage.wgsl; time is what has gone by, whose steps add up to the whole however large t is. Status of a point: 0 on its way, 1 done, 2 out of steps, 3 not finite, 4 step too small.
 // One invocation ends the step of one row.
 // Needs: lib/dispatch.wgsl.
 
@@ -16,8 +16,7 @@ struct Parameters {
   stages: u32,           // of the method; 0: before the first step
   most_attempts: u32,
   exponent: u32,         // bits of a float, as all that follow: 1 / order
-  begin: u32,
-  end: u32,
+  whole: u32,            // from the beginning to the end
   relative: u32,
   absolute: u32,
   least_step: u32,       // as part of the whole
@@ -64,7 +63,7 @@ fn last_stage(row: u32, k: u32) -> f32 {
 fn begin_first(row: u32, point: u32) {
   let n = p.width + p.extra;
   let at = point * p.home_stride;
-  let whole = bitcast<f32>(p.end) - bitcast<f32>(p.begin);
+  let whole = bitcast<f32>(p.whole);
   var size = 0.0;
   var speed = 0.0;
   var finite = true;
@@ -81,8 +80,7 @@ fn begin_first(row: u32, point: u32) {
   if (size > 1e-10 && speed > 1e-10 && is_finite(size) && is_finite(speed)) {
     h = 0.01 * sqrt(size) / sqrt(speed);
   }
-  let least_step = bitcast<f32>(p.least_step) * max(abs(whole), abs(bitcast<f32>(p.begin)));
-  home[at + 2u * n + 1u] = sign(whole) * min(max(h, 4.0 * least_step), abs(whole));
+  home[at + 2u * n + 1u] = sign(whole) * min(max(h, 4.0 * bitcast<f32>(p.least_step) * abs(whole)), abs(whole));
   home[at + 2u * n + 3u] += 1.0;
   if (!finite) {
     status[point] = 3u;
@@ -108,7 +106,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let n = p.width + p.extra;
   let at = point * p.home_stride;
   let own = at + 2u * n;
-  let t = home[own];
+  let gone = home[own];
   let h = home[own + 1u];
   let before = home[own + 2u];
   let b = array(p.b0, p.b1, p.b2, p.b3, p.b4, p.b5);
@@ -134,8 +132,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   home[own + 3u] += f32(p.stages - 1u);
   home[own + 4u] = attempts;
 
-  let end = bitcast<f32>(p.end);
-  let least_step = bitcast<f32>(p.least_step) * max(abs(end - bitcast<f32>(p.begin)), abs(t));
+  let whole = bitcast<f32>(p.whole);
   let err = max(sqrt(sum / f32(n)), 1e-10);
   let exponent = bitcast<f32>(p.exponent);
   let lower = bitcast<f32>(p.least);
@@ -145,7 +142,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
       * pow(before, bitcast<f32>(p.of_error_before) * exponent);
     // After a step that was tried anew, h does not grow at once: the error before says so.
     factor = clamp(wanted, lower, bitcast<f32>(p.most));
-    let is_last = abs(h) >= abs(end - t);
+    let is_last = abs(h) >= abs(whole - gone);
     for (var k = 0u; k < n; k++) {
       var moved = bitcast<f32>(b[0]) * home[at + n + k];
       for (var j = 1u; j + 1u < p.stages; j++) {
@@ -156,19 +153,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     }
     home[own + 2u] = max(err, 1e-4);
     if (is_last) {
-      home[own] = end;
+      home[own] = whole;
       status[point] = 1u;
       return;
     }
-    home[own] = t + h;
+    home[own] = gone + h;
   } else if (finite) {
     factor = clamp(bitcast<f32>(p.safety) * pow(err, -exponent), lower, 1.0);
   }
-  let left = end - home[own];
+  let left = whole - home[own];
   var next = h * factor;
   if (abs(next) >= abs(left)) {
     next = left;
-  } else if (factor < 1.0 && abs(next) < least_step) {
+  } else if (factor < 1.0 && abs(next) < bitcast<f32>(p.least_step) * abs(whole)) {
     status[point] = select(3u, 4u, finite);
   }
   home[own + 1u] = next;

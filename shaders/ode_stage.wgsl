@@ -1,7 +1,7 @@
 // A stage of a Runge-Kutta step (src/ode/tableaus.ts) over z = (x, l), l what is carried along x: ∫ ∇·f dt, whose slope is ∇·f, or
 // ∇ log p, whose slope is -Jᵀ l - ∇(∇·f). Takes ż of a stage where one has come, and makes the y = z + h Σ_j weight_j k_j at which the next
 // is evaluated; where the step is whole, z is that.
-// home[point] = z [n], first stage [n], t, h, error before, evaluations, attempts, condition [contexts], with n = width + extra.
+// home[point] = z [n], first stage [n], the time gone by, h, error before, evaluations, attempts, condition [contexts], with n = width + extra.
 // One invocation computes one number of one row.
 // Needs: lib/dispatch.wgsl.
 
@@ -15,9 +15,10 @@ struct Parameters {
   arrived: u32,        // the stage whose ż has come; 0xffffffff: none
   known: u32,          // how many stages are summed up
   is_whole: u32,       // whether z becomes y
-  is_adaptive: u32,    // whether each point has its own t and h, and rows are some of the points
+  is_adaptive: u32,    // whether each point has its own time and h, and rows are some of the points
   step: u32,           // bits of h, where it is one for all
   time: u32,           // bits of t at the next stage, as that; of its c otherwise
+  begin: u32,          // bits of t at the beginning
   time_column: u32,    // of the context; 0xffffffff: none
   context_rows: u32,
   weight0: u32,        // bits
@@ -83,7 +84,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   if (k == 0u && row < p.context_rows) {
     for (var column = 0u; column < p.contexts; column++) {
-      let time = select(bitcast<f32>(p.time), home[own] + bitcast<f32>(p.time) * h, p.is_adaptive == 1u);
+      let time = select(bitcast<f32>(p.time), bitcast<f32>(p.begin) + (home[own] + bitcast<f32>(p.time) * h), p.is_adaptive == 1u);
       context[row * p.contexts + column] = select(home[own + 5u + column], time, column == p.time_column);
     }
   }

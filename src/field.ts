@@ -27,7 +27,7 @@ import {
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network } from "./model/network.js";
-import { copiedParameters, numbersOf, parameterLayout, withParameters, type ParameterInput } from "./model/parameters.js";
+import { numbersOf, parameterLayout, readParameters, withNumbersOf, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
@@ -381,13 +381,13 @@ export class VectorField implements Field<Float32Array> {
    */
   async update(parameters: Readonly<Record<string, ParameterInput>>): Promise<void> {
     this.checkUsable();
-    withParameters(this.current, parameters);
-    const own = copiedParameters(parameters);
+    // A copy, so that nothing done to them later is seen.
+    const read = readParameters(this.current, parameters);
     await this.gate.close(async () => {
       this.checkUsable();
       const before = this.current;
       // Of what an update before this one has left.
-      const replace = (): void => this.use(withParameters(before, own));
+      const replace = (): void => this.use(withNumbersOf(before, read));
       await replaceWeights(replace, () => this.use(before), this.shared());
     });
   }

@@ -206,11 +206,13 @@ export function baseLogProb(base: "normal" | Base, points: Float32Array | Float6
       throw new InputError(`base.logProb gives ${quote(given?.length)} numbers; expected ${points.length / d}, one for each point`);
     return Float64Array.from(given);
   }
-  return Float64Array.from({ length: points.length / d }, (_, point) => {
+  const logs = new Float64Array(points.length / d);
+  for (let point = 0; point < logs.length; point++) {
     let squares = 0;
-    for (let i = point * d; i < (point + 1) * d; i++) squares += points[i]! ** 2;
-    return -(squares + d * Math.log(2 * Math.PI)) / 2;
-  });
+    for (let i = point * d; i < (point + 1) * d; i++) squares += points[i]! * points[i]!;
+    logs[point] = -(squares + d * Math.log(2 * Math.PI)) / 2;
+  }
+  return logs;
 }
 
 /** Noise [count, d]. */
@@ -221,11 +223,14 @@ export function sampleBase(base: "normal" | Base, count: number, d: number, seed
       throw new InputError(`base.sample gives ${quote(given?.length)} numbers; expected ${count * d}, ${d} for each of ${count} points`);
     return given;
   }
-  return Float32Array.from({ length: count * d }, (_, index) => {
+  const [one, other] = [mixBits(seed), mixBits(~seed)];
+  const noise = new Float32Array(count * d);
+  for (let index = 0; index < noise.length; index++) {
     // Box and Muller, by two words of a counter-based generator: number `index` is a function of it and of the seed alone.
-    const [a, b] = [mixBits(mixBits(mixBits(seed) + index) ^ 0x9e3779b9), mixBits(mixBits(mixBits(~seed) + index) ^ 0x85ebca6b)];
-    return Math.sqrt(-2 * Math.log((a + 0.5) / 2 ** 32)) * Math.cos((2 * Math.PI * (b + 0.5)) / 2 ** 32);
-  });
+    const [a, b] = [mixBits(mixBits(one + index) ^ 0x9e3779b9), mixBits(mixBits(other + index) ^ 0x85ebca6b)];
+    noise[index] = Math.sqrt(-2 * Math.log((a + 0.5) / 2 ** 32)) * Math.cos((2 * Math.PI * (b + 0.5)) / 2 ** 32);
+  }
+  return noise;
 }
 
 /** A 32-bit integer hash with low bias (constants: C. Wellons' hash-prospector), as in shaders/probes.wgsl. */

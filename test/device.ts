@@ -1,7 +1,7 @@
 import { requestDevice } from "../src/node/index.js";
 
-/** A device on a software driver, so that results do not depend on the machine; one per test file, closed in afterAll. */
+/** A device on the driver that setup.ts names, or whoever runs the tests; one per test file, closed in afterAll. */
 export async function openDevice(): Promise<{ device: GPUDevice; description: string; close: () => Promise<void> }> {
-  const { device, description, dispose } = await requestDevice({ adapter: "software" });
+  const { device, description, dispose } = await requestDevice();
   return { device, description, close: dispose };
 }

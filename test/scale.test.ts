@@ -131,7 +131,7 @@ describe("small limits", () => {
     method === "jacobian" ? ["value", "divergence", "jacobian"] : ["value", "divergence"];
 
   test("every method runs with what WebGPU guarantees", async () => {
-    const { device: least, dispose } = await requestDevice({ adapter: "software", limits: "default" });
+    const { device: least, dispose } = await requestDevice({ limits: "default" });
     expect(least.limits.maxStorageBufferBindingSize).toBe(128 * MiB);
     expect(least.limits.maxStorageBuffersPerShaderStage).toBe(8);
     expect(least.limits.maxComputeInvocationsPerWorkgroup).toBe(256);
@@ -145,7 +145,7 @@ describe("small limits", () => {
   });
 
   test("a batch beyond the largest binding is cut into chunks", async () => {
-    const { device: least, dispose } = await requestDevice({ adapter: "software", limits: "default" });
+    const { device: least, dispose } = await requestDevice({ limits: "default" });
     const limits = new Proxy(least.limits, {
       get: (target, name) =>
         name === "maxStorageBufferBindingSize" || name === "maxBufferSize" ? 65_536 : Reflect.get(target, name, target),

@@ -1,6 +1,6 @@
 /** One adapter for everyone; imported by child processes alone, since it loads a native module. */
 import { create, globals } from "webgpu";
-import { requestDevice, sleepWhileWaiting } from "../../dist/node.js";
+import { adapterName, requestDevice, sleepWhileWaiting } from "../../dist/node.js";
 
 const { GPU, GPUAdapter } = globals as typeof globalThis;
 
@@ -23,11 +23,7 @@ export async function findAdapter(): Promise<Adapter> {
     return requestAdapter.call(this, options);
   };
   const { device } = await requestDevice();
-  return { name: nameAdapter(device.adapterInfo), manifests: manifests ?? null };
-}
-
-function nameAdapter({ description, vendor, architecture, device }: GPUAdapterInfo): string {
-  return description || [vendor, architecture, device].filter(Boolean).join(" ");
+  return { name: adapterName(device.adapterInfo), manifests: manifests ?? null };
 }
 
 /** What the libraries did with the WebGPU that they were given. */
@@ -47,7 +43,7 @@ export function offerWebgpu(): Usage {
   const errors: string[] = [];
   const requestDevice = method(GPUAdapter.prototype, "requestDevice");
   GPUAdapter.prototype.requestDevice = async function (descriptor) {
-    adapters.push(nameAdapter(this.info));
+    adapters.push(adapterName(this.info));
     const device = await requestDevice.call(this, descriptor);
     // As deldot's own: else what they compute would be slower than it has to be.
     sleepWhileWaiting(device);

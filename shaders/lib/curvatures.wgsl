@@ -25,11 +25,14 @@ fn selu_curvature(z: f32) -> f32 {
 
 // e^(z/alpha) / alpha where z < 0, else 0, at 0 too. Error times max(1, 1/|alpha|); but for alpha < 0 it grows like
 // e^|z/alpha|, with the relative error of exponential().
-// By two equal factors, since e^(z/alpha) overflows before the quotient by a large alpha does.
+// By two equal factors, since e^(z/alpha) overflows before the quotient by a large alpha does. That one of them is divided first is
+// told by its bits: some drivers multiply before they divide.
 fn celu_curvature(z: f32, alpha: f32) -> f32 {
   let limit = 200.0 * abs(alpha); // beyond it root is 0 or infinite
-  let root = exp_of(0.5 * (clamp(z, -limit, 0.0) / alpha));
-  return select(0.0, root * (root / alpha), z < 0.0);
+  let half = 0.5 * (clamp(z, -limit, 0.0) / alpha);
+  let root = exp_of(half);
+  let part = infinite_where(root / abs(alpha), half > 88.7228);
+  return select(0.0, root * with_sign_of(alpha, part), z < 0.0);
 }
 
 // (2 - z²) e^(-z²/2) / sqrt(2 pi); exactly 0 for |z| >= 13.2.

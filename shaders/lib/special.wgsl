@@ -78,7 +78,8 @@ fn log_of(x: f32) -> f32 {
   let s = (m - 1.0) / (m + 1.0);
   let u = s * s;
   let log_m = 2.0 * s + s * u * (0.666666403 + u * (0.400075606 + u * (0.282366198 + u * 0.268514981)));
-  let log_x = (f32(e) - 127.0) * 0.6931471806 + log_m;
+  // Subtracted as whole numbers: of (f32(e) - 127) log 2 some drivers make f32(e) log 2 - 127 log 2, whose second part rounds.
+  let log_x = f32(i32(e) - 127) * 0.6931471806 + log_m;
   return bitcast<f32>(select(bitcast<u32>(log_x), 0xff800000u, x < 1.17549435e-38));
 }
 

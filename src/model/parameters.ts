@@ -99,9 +99,11 @@ export function rowStrideOf({ rowStride, columnStride }: Place, columns: number)
   return columns === 1 && rowStride === 0 ? columnStride : rowStride;
 }
 
-/** Where number `index` of a part lies in the tensor. */
-export function positionOf(place: Place, index: number, columns: number): number {
-  return place.offset + Math.floor(index / columns) * rowStrideOf(place, columns) + (index % columns) * place.columnStride;
+/** Calls `visit` for the numbers of a part in turn: where each lies in the part, and where in the tensor. */
+function walk(place: Place, count: number, columns: number, visit: (index: number, position: number) => void): void {
+  const [rowStride, { columnStride }] = [rowStrideOf(place, columns), place];
+  for (let index = 0, row = place.offset; index < count; row += rowStride)
+    for (let column = 0, position = row; column < columns; column++, position += columnStride) visit(index++, position);
 }
 
 /** How many numbers a shape holds. */
@@ -124,7 +126,7 @@ export function gatherTensors(
       for (const place of places) {
         const { columns } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
         const numbers = numbersAt(place.operation, place.part);
-        for (let index = 0; index < (numbers?.length ?? 0); index++) data[positionOf(place, index, columns)]! += numbers![index]!;
+        if (numbers) walk(place, numbers.length, columns, (index, position) => (data[position]! += numbers[index]!));
       }
       return [name, { data, shape }];
     }),
@@ -144,7 +146,7 @@ export function parametersOf(network: Network): Record<string, Parameter> {
       const data = new Float32Array(sizeOf(shape));
       for (const place of places) {
         const { numbers, columns } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
-        numbers.forEach((value, index) => (data[positionOf(place, index, columns)] = value));
+        walk(place, numbers.length, columns, (index, position) => (data[position] = numbers[index]!));
       }
       return [name, { data, shape }];
     }),
@@ -184,30 +186,36 @@ export type ParameterInput =
  * @throws InputError where a name is unknown, a shape another, or a number not finite in float32; ModelError where it is no network.
  */
 export function withParameters(network: Network, parameters: Readonly<Record<string, ParameterInput>>): Network {
+  return withNumbersOf(network, readParameters(network, parameters));
+}
+
+/** Copies of parameters by name. @throws as {@link withParameters} does. */
+export function readParameters(network: Network, parameters: Readonly<Record<string, ParameterInput>>): ReadonlyMap<Tensor, Numbers> {
   const all = tensorsOf(network);
   if (typeof parameters !== "object" || parameters === null || parameters instanceof Map)
     throw new InputError(`parameters is ${quote(parameters)}; expected an object of arrays by name`);
-  const operations: Operation[] = [...network.operations];
+  const read = new Map<Tensor, Numbers>();
   for (const [name, given] of Object.entries(parameters)) {
     const tensor = all.find((each) => each.name === name);
     if (!tensor)
       throw new InputError(`parameters has ${quote(name)}; expected names out of ${all.map((each) => quote(each.name)).join(", ")}`);
-    const data = readParameter(tensor, given);
-    for (const place of tensor.places) {
-      const operation = operations[place.operation] as LinearOperation;
-      const { numbers, columns } = numbersOf(operation, place.part);
-      const moved = new (data.constructor as Float64ArrayConstructor)(numbers.length).map(
-        (_, index) => data[positionOf(place, index, columns)]!,
-      );
-      operations[place.operation] = withNumbers(operation, place.part, moved);
-    }
+    read.set(tensor, readParameter(tensor, given));
   }
-  return { ...network, tensors: all, operations };
+  return read;
 }
 
-/** The numbers of parameters that were checked, so that nothing done to them later is seen. */
-export function copiedParameters(parameters: Readonly<Record<string, ParameterInput>>): Record<string, ParameterInput> {
-  return Object.fromEntries(Object.entries(parameters).map(([name, given]) => [name, ("data" in given ? given.data : given).slice()]));
+/** The same network with what was read for it, or for one with other numbers. */
+export function withNumbersOf(network: Network, read: ReadonlyMap<Tensor, Numbers>): Network {
+  const operations: Operation[] = [...network.operations];
+  for (const [{ places }, data] of read)
+    for (const place of places) {
+      const operation = operations[place.operation] as LinearOperation;
+      const { numbers, columns } = numbersOf(operation, place.part);
+      const moved = new (data.constructor as Float64ArrayConstructor)(numbers.length);
+      walk(place, numbers.length, columns, (index, position) => (moved[index] = data[position]!));
+      operations[place.operation] = withNumbers(operation, place.part, moved);
+    }
+  return { ...network, tensors: tensorsOf(network), operations };
 }
 
 function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers {
@@ -227,9 +235,10 @@ function readParameter({ name, shape }: Tensor, given: ParameterInput): Numbers 
   const own = typeof given === "object" && "shape" in given ? given.shape : undefined;
   if (own != null && String(own) !== String(shape))
     throw new InputError(`parameter ${quote(name)} has the shape [${own.join(", ")}]; expected [${shape.join(", ")}]`);
-  const numbers = data instanceof Float32Array ? data : Float64Array.from(data);
-  const bad = numbers.findIndex((value) => !Number.isFinite(Math.fround(value)));
-  if (bad >= 0) throw new InputError(`parameter ${quote(name)} holds ${numbers[bad]} at position ${bad}; expected finite numbers`);
+  const numbers = data instanceof Float32Array ? data.slice() : Float64Array.from(data);
+  for (let position = 0; position < size; position++)
+    if (!Number.isFinite(Math.fround(numbers[position]!)))
+      throw new InputError(`parameter ${quote(name)} holds ${numbers[position]} at position ${position}; expected finite numbers`);
   return numbers;
 }
 

@@ -46,6 +46,8 @@ export interface AdapterReport {
   readonly description: string;
   /** Whether it computes on the CPU. */
   readonly software: boolean;
+  /** {@link adapterName} of it. */
+  readonly name: string;
   /** WebGPU's GPUAdapterInfo. */
   readonly info: Readonly<Record<"vendor" | "architecture" | "device" | "description", string>>;
   /** All of the adapter's limits under WebGPU's names, in WebGPU's units: bytes, counts. */
@@ -127,11 +129,22 @@ export async function describeAdapter(options: Pick<RequestDeviceOptions, "adapt
   return {
     description,
     software: isSoftware(adapter.info),
+    name: adapterName(adapter.info),
     info: { vendor, architecture, device, description: text },
     limits,
     features: [...adapter.features].sort(),
     attempts,
   };
+}
+
+/**
+ * An adapter in a few words, such as "nvidia-h200, NVIDIA: 580.159.04": the card, and what its driver says of itself; of a software
+ * driver the latter alone, which says all.
+ */
+export function adapterName(info: GPUAdapterInfo): string {
+  const { vendor, architecture, device, description } = info;
+  if (!description) return [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
+  return isSoftware(info) || !device ? description : `${device}, ${description}`;
 }
 
 interface FoundAdapter {
@@ -166,16 +179,16 @@ async function searchAdapter({ adapter: kind = "auto" }: RequestDeviceOptions): 
       adapter === null
         ? "it gives no adapter that WebGPU accepts"
         : wanted === "hardware" && isSoftware(adapter.info)
-          ? `it is a software driver (${nameAdapter(adapter)})`
+          ? `it is a software driver (${adapterName(adapter.info)})`
           : wanted === "software" && !isSoftware(adapter.info)
-            ? `it is not a software driver (${nameAdapter(adapter)})`
+            ? `it is not a software driver (${adapterName(adapter.info)})`
             : null;
     if (adapter === null || refused !== null) {
       attempts.push({ driver, taken: false, outcome: refused! });
       return null;
     }
-    attempts.push({ driver, taken: true, outcome: nameAdapter(adapter) });
-    return { gpu, adapter, description: `${nameAdapter(adapter)}, ${driver}`, attempts };
+    attempts.push({ driver, taken: true, outcome: adapterName(adapter.info) });
+    return { gpu, adapter, description: `${adapterName(adapter.info)}, ${driver}`, attempts };
   };
 
   const named = namedByUser();
@@ -234,10 +247,6 @@ async function importWebgpu(): Promise<Webgpu> {
   for (const [name, value] of Object.entries(webgpu.globals))
     if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   return webgpu;
-}
-
-function nameAdapter({ info }: GPUAdapter): string {
-  return info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") || "unnamed GPU";
 }
 
 const driverVariables = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] as const;

@@ -1,5 +1,6 @@
 import { makeRoom, runAlone, type Shared } from "../gpu/run.js";
 import type { RunOptions } from "../inputs.js";
+import { copyRows, markNonFinite, type Rows } from "../rows.js";
 import {
   extraOf,
   HOME,
@@ -55,7 +56,7 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
     points: new Float32Array(count * d),
     carried: new Float32Array(count * extra),
     evaluations: new Uint32Array(count),
-    status: Array.from({ length: count }, () => "done"),
+    status: new Array<Status>(count).fill("done"),
   };
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
   const perChunk = count === 0 ? 1 : pointsPerChunk(job, limits, true);
@@ -72,7 +73,7 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
   const nonFinite = nonFinitePoints(job, beginning);
   for (let point = 0; point < count; point++) {
     // A driver may make a number of a NaN on the way.
-    if (nonFinite[point]) result.status[point] = "not finite";
+    if (nonFinite[point] === 1) result.status[point] = "not finite";
     if (result.status[point] === "done") continue;
     result.points.fill(NaN, point * d, (point + 1) * d);
     result.carried.fill(NaN, point * extra, (point + 1) * extra);
@@ -82,12 +83,10 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
 
 /** [count]: 1 where a point or its condition is not finite, after rounding to float32. */
 function nonFinitePoints({ stateSize: d, contextSize: c }: Integration, { count, points, context }: Beginning): Uint8Array {
-  const isBad = (numbers: Float64Array): boolean => numbers.some((x) => !Number.isFinite(Math.fround(x)));
-  const spoilsAll = context?.length === c && isBad(context);
-  return Uint8Array.from({ length: count }, (_, point) => {
-    const own = context && context.length > c ? context.subarray(point * c, (point + 1) * c) : new Float64Array();
-    return spoilsAll || isBad(points.subarray(point * d, (point + 1) * d)) || isBad(own) ? 1 : 0;
-  });
+  const marks = new Uint8Array(count);
+  markNonFinite(marks, d, { data: Float32Array.from(points), at: 0, stride: d });
+  if (context) markNonFinite(marks, c, { data: Float32Array.from(context), at: 0, stride: context.length === c ? 0 : c });
+  return marks;
 }
 
 /** Points that go through together. */
@@ -103,27 +102,23 @@ class ChunkOfPoints {
     private readonly shared: Shared,
     private readonly signal: AbortSignal | undefined,
   ) {
-    const { stateSize: d, contextSize: c, from } = job;
+    const { stateSize: d, contextSize: c } = job;
     const [stride, time] = [homeStride(job), timeAt(job)];
     const home = new Float32Array(count * stride);
-    for (let point = 0; point < count; point++) {
-      const at = point * stride;
-      home.set(points.subarray((first + point) * d, (first + point + 1) * d), at);
-      if (carried) home.set(carried.subarray((first + point) * d, (first + point + 1) * d), at + d);
-      home[at + time] = from;
-      // No error before: as if it had been the tolerance.
-      home[at + time + 2] = 1;
-      if (!context) continue;
-      const row = context.length === c ? 0 : first + point;
-      home.set(context.subarray(row * c, (row + 1) * c), at + time + 5);
-    }
+    const rows = (data: Float64Array, width: number): Rows<Float64Array> =>
+      data.length === width ? { data, at: 0, stride: 0 } : { data, at: first * width, stride: width };
+    copyRows(count, d, { data: home, at: 0, stride }, rows(points, d));
+    if (carried) copyRows(count, d, { data: home, at: d, stride }, rows(carried, d));
+    if (context) copyRows(count, c, { data: home, at: time + 5, stride }, rows(context, c));
+    // No error before: as if it had been the tolerance.
+    for (let point = 0; point < count; point++) home[point * stride + time + 2] = 1;
     this.home = home;
   }
 
   /** Steps of one size. */
   async go(): Promise<void> {
     const all = this.job.steps!;
-    let uploads: readonly Upload[] = this.rowsOf(Array.from({ length: this.count }, (_, row) => row));
+    let uploads: readonly Upload[] = this.rowsOf(allRows(this.count));
     for (let first = 0; first < all; first += STEPS_AT_ONCE) {
       const steps = this.steps(this.count);
       if (first === 0) steps.begin();
@@ -136,7 +131,7 @@ class ChunkOfPoints {
 
   /** Steps of sizes that the error decides, until no point is on its way; `progress` hears how many are not. */
   async adapt(progress: (done: number) => void): Promise<void> {
-    let left = Array.from({ length: this.count }, (_, row) => row);
+    let left = allRows(this.count);
     let uploads: readonly Upload[] = this.rowsOf(left);
     for (let isFirst = true; left.length > 0; isFirst = false) {
       const steps = this.steps(left.length);
@@ -160,21 +155,21 @@ class ChunkOfPoints {
 
   into({ points, carried, evaluations, status }: Integrated): void {
     const { stateSize: d, steps, tableau } = this.job;
-    const stride = homeStride(this.job);
-    const { home, first } = this;
-    const n = d + extraOf(this.job);
-    for (let point = 0; point < this.count; point++) {
-      const at = point * stride;
-      points.set(home.subarray(at, at + d), (first + point) * d);
-      carried.set(home.subarray(at + d, at + n), (first + point) * (n - d));
-      if (steps === null) {
-        evaluations[first + point] = home[at + timeAt(this.job) + 3]!;
+    const { home, first, count } = this;
+    const [stride, time, extra] = [homeStride(this.job), timeAt(this.job), extraOf(this.job)];
+    copyRows(count, d, { data: points, at: first * d, stride: d }, { data: home, at: 0, stride });
+    copyRows(count, extra, { data: carried, at: first * extra, stride: extra }, { data: home, at: d, stride });
+    if (steps === null) {
+      for (let point = 0; point < count; point++) {
+        evaluations[first + point] = home[point * stride + time + 3]!;
         status[first + point] = statuses[this.status[point]!]!;
-      } else {
-        evaluations[first + point] = steps * stagesOf(tableau);
-        if (!home.subarray(at, at + n).every(Number.isFinite)) status[first + point] = "not finite";
       }
+      return;
     }
+    evaluations.fill(steps * stagesOf(tableau), first, first + count);
+    const marks = new Uint8Array(count);
+    markNonFinite(marks, d + extra, { data: home, at: 0, stride });
+    for (let point = 0; point < count; point++) if (marks[point] === 1) status[first + point] = "not finite";
   }
 
   private steps(rows: number): IntegrationSteps {
@@ -182,7 +177,7 @@ class ChunkOfPoints {
     return new IntegrationSteps(this.job, this.first, this.count, rows, { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit });
   }
 
-  private rowsOf(rows: readonly number[]): Upload[] {
+  private rowsOf(rows: Uint32Array<ArrayBuffer>): Upload[] {
     return [
       [HOME, this.home as Float32Array<ArrayBuffer>],
       [POINTS, asFloats(rows)],
@@ -207,6 +202,12 @@ class ChunkOfPoints {
 type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
 
 /** Whole numbers where floats are uploaded. */
-function asFloats(numbers: readonly number[]): Float32Array<ArrayBuffer> {
-  return new Float32Array(Uint32Array.from(numbers).buffer);
+function asFloats(numbers: Uint32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  return new Float32Array(numbers.slice().buffer);
+}
+
+function allRows(count: number): Uint32Array<ArrayBuffer> {
+  const rows = new Uint32Array(count);
+  for (let row = 0; row < count; row++) rows[row] = row;
+  return rows;
 }

@@ -64,7 +64,7 @@ export function extraOf({ carried, stateSize }: Integration): number {
   return carried === "score" ? stateSize : 1;
 }
 
-/** Where t stands at home: after z and its first stage. */
+/** Where the time gone by stands at home: after z and its first stage. */
 export function timeAt(job: Integration): number {
   return 2 * (job.stateSize + extraOf(job));
 }
@@ -191,7 +191,7 @@ export class IntegrationSteps {
     isWhole?: boolean;
     h?: number;
   }): void {
-    const { stateSize: d, contextSize: c, timeColumn, steps } = this.job;
+    const { stateSize: d, contextSize: c, timeColumn, steps, from } = this.job;
     const { rows } = this;
     const weightOf = (j: number): number => asBits(weights[j] ?? 0);
     this.recorder.add({
@@ -208,6 +208,7 @@ export class IntegrationSteps {
         isAdaptive: steps === null ? 1 : 0,
         step: asBits(h),
         time: asBits(time),
+        begin: asBits(from),
         timeColumn: timeColumn ?? NONE,
         contextRows: this.contextRows(rows),
         weight0: weightOf(0),
@@ -302,8 +303,7 @@ export class IntegrationSteps {
         stages,
         mostAttempts,
         exponent: asBits(1 / tableau.order),
-        begin: asBits(from),
-        end: asBits(to),
+        whole: asBits(to - from),
         relative: asBits(rtol),
         absolute: asBits(atol),
         leastStep: asBits(LEAST_STEP),

@@ -98,5 +98,5 @@ export type Status = "running" | "done" | "out of steps" | "not finite" | "step 
 /** The same by the number that a kernel leaves for it. */
 export const statuses: readonly Status[] = ["running", "done", "out of steps", "not finite", "step too small"];
 
-/** A step of less than this part of the whole, and of t, is too small for float32. */
+/** A step of less than this part of the whole is too small for float32. */
 export const LEAST_STEP: number = 2 ** -20;

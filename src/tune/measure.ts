@@ -79,6 +79,7 @@ export class Measurement {
 
   /** Compares a compiled variant's results with the plain ones, and runs it once: some drivers finish compiling then. */
   async add(variant: Variant): Promise<Measured> {
+    await this.forgetResults();
     const differs = !agree(this.plan, this.expected!, await this.evaluate(variant));
     const measured = { variant, milliseconds: Infinity, chunk: differs ? null : this.chunkOf(variant), differs };
     if (!differs) await this.time(measured, 1);
@@ -154,6 +155,18 @@ export class Measurement {
       for (let index = 0; index < data.length; index++) sizes[first + Math.floor(index / read.width)]! += Math.abs(data[index]!);
     });
     return { results, sizes };
+  }
+
+  /** What a variant does not write shall not lie there from the one before, and be right: new buffers hold zeros. */
+  private async forgetResults(): Promise<void> {
+    const { turns, watch, readback, scratch } = this.shared;
+    const endTurn = await watch.guard(turns.take());
+    try {
+      await watch.guard(readback.idle());
+      scratch.destroy();
+    } finally {
+      endTurn();
+    }
   }
 
   /** Fewer where one takes long. */

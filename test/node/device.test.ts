@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AdapterError, InputError } from "../../src/errors.js";
-import { describeAdapter, requestDevice } from "../../src/node/index.js";
+import { adapterName, describeAdapter, requestDevice } from "../../src/node/index.js";
 import { packagedSwiftShader, softwareDrivers } from "../../src/node/softwareGpu.js";
 
 describe("requestDevice", () => {
@@ -58,6 +58,16 @@ describe("requestDevice", () => {
     await expect(requestDevice({ adapter: "hardware" as "auto" })).rejects.toThrow(InputError);
     await expect(requestDevice({ limits: "all" as "default" })).rejects.toThrow('limits is "all"');
   });
+});
+
+test("an adapter's name tells the card where the description is the driver's alone", () => {
+  const info = { vendor: "nvidia", architecture: "hopper", device: "h200", description: "NVIDIA: 580.159", isFallbackAdapter: false };
+  const named = (own: Partial<typeof info>): string => adapterName({ ...info, ...own } as GPUAdapterInfo);
+  expect(named({})).toBe("h200, NVIDIA: 580.159");
+  expect(named({ device: "" })).toBe("NVIDIA: 580.159");
+  expect(named({ description: "" })).toBe("nvidia hopper h200");
+  expect(named({ vendor: "mesa", device: "llvmpipe-256-bits", description: "llvmpipe: Mesa 25" })).toBe("llvmpipe: Mesa 25");
+  expect(named({ vendor: "", architecture: "", device: "", description: "" })).toBe("unnamed GPU");
 });
 
 describe("software drivers", () => {

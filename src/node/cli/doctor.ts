@@ -11,10 +11,10 @@ export function addDoctor(program: Command): void {
     .addHelpText("after", "\nExample:\n  deldot doctor")
     .action(async ({ adapter }: { readonly adapter: "auto" | "software" }) => {
       const report = await withQuietStderr(() => describeAdapter({ adapter }));
-      const { vendor, architecture, device, description } = report.info;
+      const { vendor, architecture, device } = report.info;
       const attempts = report.attempts.map(({ driver, taken, outcome }) => `  ${taken ? "taken" : "passed over"}: ${driver}: ${outcome}\n`);
       await print([
-        `adapter: ${description || device || "unnamed"} (${report.software ? "software" : "hardware"})\n`,
+        `adapter: ${report.name} (${report.software ? "software" : "hardware"})\n`,
         `  vendor ${vendor || "unknown"}, architecture ${architecture || "unknown"}, device ${device || "unknown"}\n`,
         `  Node ${process.version} on ${process.platform}-${process.arch}\n`,
         `\ndrivers, in the order they were looked for:\n`,

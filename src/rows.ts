@@ -1,0 +1,26 @@
+/** Rows in a longer array: the first number at `at`, rows `stride` apart. */
+export interface Rows<Numbers> {
+  readonly data: Numbers;
+  readonly at: number;
+  readonly stride: number;
+}
+
+type Numbers = Float32Array | Float64Array;
+
+/** Copies `count` rows of `width` numbers; number by number, since a subarray for each row takes ten times as long. */
+export function copyRows(count: number, width: number, to: Rows<Numbers>, from: Rows<Numbers>): void {
+  for (let row = 0; row < count; row++) {
+    const [into, out] = [to.at + row * to.stride, from.at + row * from.stride];
+    for (let k = 0; k < width; k++) to.data[into + k] = from.data[out + k]!;
+  }
+}
+
+/** Marks the rows [marks.length, width] that hold a NaN or an infinity. */
+export function markNonFinite(marks: Uint8Array, width: number, { data, at, stride }: Rows<Numbers>): void {
+  for (let row = 0; row < marks.length; row++) {
+    // A number times 0 is 0, unless it is a NaN or an infinity.
+    let sum = 0;
+    for (let k = 0; k < width; k++) sum += 0 * data[at + row * stride + k]!;
+    if (sum !== 0) marks[row] = 1;
+  }
+}
