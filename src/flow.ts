@@ -173,7 +173,7 @@ export class Flow {
     const evaluations = new Uint32Array(count);
     const status: Status[] = Array.from({ length: count }, () => "done");
     let now: FlowInputs = inputs;
-    let last = Float32Array.from(inputs.points);
+    let last = new Float32Array(inputs.points);
     let begin = from;
     for (const [index, end] of stops.entries()) {
       const part = await this.solve(now, begin, end, options);
@@ -184,7 +184,7 @@ export class Flow {
       }
       if (path && index < times.length) path.set(part.points, index * count * d);
       last = part.points;
-      now = { ...inputs, points: Float64Array.from(last) };
+      now = { ...inputs, points: new Float64Array(last) };
       begin = end;
     }
     return { points: last, divergenceIntegral, evaluations, status, shape, ...(path && { path }) };
@@ -202,7 +202,7 @@ export class Flow {
     const inputs = this.inputs(points, options);
     const { points: noise, status } = await this.solve(inputs, dataAt, noiseAt, options);
     const back = await this.solve(
-      { ...inputs, points: Float64Array.from(noise) },
+      { ...inputs, points: new Float64Array(noise) },
       noiseAt,
       dataAt,
       options,

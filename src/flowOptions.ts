@@ -188,7 +188,7 @@ export function readFlowInputs(
   const { data, count, shape } = readBatch(points, stateSize, "points");
   const width = contextSize - (timeColumn === null ? 0 : 1);
   const conditions = readContext(condition, width, count, "condition");
-  const given = { count, shape, points: Float64Array.from(data) };
+  const given = { count, shape, points: new Float64Array(data) };
   if (contextSize === 0) return { ...given, context: null };
   const rows = conditions && !conditions.shared ? count : 1;
   const context = new Float64Array(rows * contextSize);

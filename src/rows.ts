@@ -17,10 +17,11 @@ export function copyRows(count: number, width: number, to: Rows<Numbers>, from: 
 
 /** Marks the rows [marks.length, width] that hold a NaN or an infinity. */
 export function markNonFinite(marks: Uint8Array, width: number, { data, at, stride }: Rows<Numbers>): void {
+  // A number times 0 is 0, unless it is a NaN or an infinity.
+  const zero = 0;
   for (let row = 0; row < marks.length; row++) {
-    // A number times 0 is 0, unless it is a NaN or an infinity.
     let sum = 0;
-    for (let k = 0; k < width; k++) sum += 0 * data[at + row * stride + k]!;
+    for (let k = 0; k < width; k++) sum += zero * data[at + row * stride + k]!;
     if (sum !== 0) marks[row] = 1;
   }
 }

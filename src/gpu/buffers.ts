@@ -1,3 +1,4 @@
+import { copyRows } from "../rows.js";
 import { LimitError } from "../errors.js";
 import { halves } from "../model/float16.js";
 import { blockShape, isTrained, workOf, type PlannedMatrix } from "../plan/matrices.js";
@@ -19,8 +20,7 @@ export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Float
   if (layout === "rows") {
     const { data } = matrix.build();
     const padded = new Float32Array(rows * width);
-    for (let row = 0; row < rows; row++)
-      for (let column = 0; column < columns; column++) padded[row * width + column] = data[row * columns + column]!;
+    copyRows(rows, columns, { data: padded, at: 0, stride: width }, { data, at: 0, stride: columns });
     return padded;
   }
   const band = bandOf(matrix);

@@ -1,11 +1,13 @@
 import type { Wrt } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { parameterLayout, type Parameter } from "../model/parameters.js";
-import { lazily, workOf, type PlannedMatrix } from "../plan/matrices.js";
+import type { Matrix } from "../model/network.js";
+import { planned, workOf, type PlannedMatrix } from "../plan/matrices.js";
 import { parameterGradient } from "../plan/parameters.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
 import { sumName } from "../schedule/adjoint.js";
+import { copyRows } from "../rows.js";
 import { scheduleParameterGradient } from "../schedule/parameters.js";
 import type { Chunk, Read, Variant } from "../schedule/steps.js";
 import { allocate } from "./results.js";
@@ -65,9 +67,9 @@ export class Gradients {
           for (let i = 0; i < c; i++) this.contextSum[i]! += data[row * read.width + i]!;
         return;
       default: {
-        let sum = this.sums.get(read.first);
-        if (!sum) this.sums.set(read.first, (sum = new Float64Array(data.length)));
-        for (let i = 0; i < sum.length; i++) sum[i]! += data[i]!;
+        const sum = this.sums.get(read.first);
+        if (!sum) this.sums.set(read.first, new Float64Array(data));
+        else for (let i = 0; i < sum.length; i++) sum[i]! += data[i]!;
       }
     }
   }
@@ -106,7 +108,7 @@ export class Gradients {
     return Object.fromEntries(
       tensors.map(({ name, shape, offset }) => {
         const length = shape.reduce((product, n) => product * n, 1);
-        return [name, { data: Float32Array.from(flat.subarray(offset, offset + length)), shape }];
+        return [name, { data: new Float32Array(flat.subarray(offset, offset + length)), shape }];
       }),
     );
   }
@@ -119,18 +121,22 @@ export class Gradients {
   }
 
   private uploads(): [string, Float32Array<ArrayBuffer>][] {
-    return this.plan.adjoint.sums.map((sum) => [sumName(sum), Float32Array.from(this.sums.get(sum.index)!)]);
+    return this.plan.adjoint.sums.map((sum) => [sumName(sum), new Float32Array(this.sums.get(sum.index)!)]);
   }
 
   /** The sums over the points, by the matrix whose gradient they are. */
   private matrices(): Map<PlannedMatrix, PlannedMatrix> {
     return new Map(
       this.plan.adjoint.sums.map(({ index, matrix, columns: padded }) => {
-        const numbers = this.sums.get(index)!;
         const { rows, columns } = matrix;
-        const data = new Float64Array(rows * columns);
-        for (let row = 0; row < rows; row++) data.set(numbers.subarray(row * padded, row * padded + columns), row * columns);
-        return [matrix, lazily(`gradient of ${matrix.name}`, { rows, columns, data })];
+        const build = (): Matrix => {
+          const numbers = this.sums.get(index)!;
+          if (padded === columns) return { rows, columns, data: numbers };
+          const data = new Float64Array(rows * columns);
+          copyRows(rows, columns, { data, at: 0, stride: columns }, { data: numbers, at: 0, stride: padded });
+          return { rows, columns, data };
+        };
+        return [matrix, planned(`gradient of ${matrix.name}`, rows, columns, build)];
       }),
     );
   }
@@ -139,5 +145,5 @@ export class Gradients {
 /** Rows of `width` numbers, given in rows of `padded`. */
 function setRows(into: Float32Array, data: Float32Array, first: number, rows: number, width: number, padded: number): void {
   if (padded === width) return into.set(data, first * width);
-  for (let row = 0; row < rows; row++) into.set(data.subarray(row * padded, row * padded + width), (first + row) * width);
+  copyRows(rows, width, { data: into, at: first * width, stride: width }, { data, at: 0, stride: padded });
 }

@@ -56,7 +56,7 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
     points: new Float32Array(count * d),
     carried: new Float32Array(count * extra),
     evaluations: new Uint32Array(count),
-    status: new Array<Status>(count).fill("done"),
+    status: Array.from<Status>({ length: count }).fill("done"),
   };
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
   const perChunk = count === 0 ? 1 : pointsPerChunk(job, limits, true);
@@ -84,8 +84,8 @@ export async function integrate(job: Integration, beginning: Beginning, shared: 
 /** [count]: 1 where a point or its condition is not finite, after rounding to float32. */
 function nonFinitePoints({ stateSize: d, contextSize: c }: Integration, { count, points, context }: Beginning): Uint8Array {
   const marks = new Uint8Array(count);
-  markNonFinite(marks, d, { data: Float32Array.from(points), at: 0, stride: d });
-  if (context) markNonFinite(marks, c, { data: Float32Array.from(context), at: 0, stride: context.length === c ? 0 : c });
+  markNonFinite(marks, d, { data: new Float32Array(points), at: 0, stride: d });
+  if (context) markNonFinite(marks, c, { data: new Float32Array(context), at: 0, stride: context.length === c ? 0 : c });
   return marks;
 }
 

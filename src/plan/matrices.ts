@@ -59,7 +59,8 @@ type Properties = Partial<Pick<PlannedMatrix, "isMerged" | "isOnes" | "diagonal"
 /** How often numbers were replaced, of any matrix: what was built before is built anew. */
 let replacements = 0;
 
-function planned(name: string, rows: number, columns: number, compute: () => Matrix, properties: Properties = {}): PlannedMatrix {
+/** A matrix that is computed when its numbers are first asked for. */
+export function planned(name: string, rows: number, columns: number, compute: () => Matrix, properties: Properties = {}): PlannedMatrix {
   let built: Matrix | undefined;
   let builtAt = replacements;
   let own = compute;

@@ -252,5 +252,7 @@ function within(factor: number, all: readonly Measured[]): Measured[] {
 
 /** Numbers between -1 and 1. */
 function wave(length: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length }, (_, index) => Math.sin(index));
+  const numbers = new Float32Array(length);
+  for (let index = 0; index < length; index++) numbers[index] = Math.sin(index);
+  return numbers;
 }
