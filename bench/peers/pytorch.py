@@ -1,7 +1,7 @@
 """PyTorch's side of pytorch.ts: python pytorch.py TASK WAY D H COUNT.
 
 It reads the weights and the points from standard input, then a line for every call, which it answers: with the loss and its
-gradient, or with log densities; all of it float32 without a header.
+gradient, or with log densities; all of it float32 without a header. It computes on the GPU where PyTorch has CUDA, else on the CPU.
 """
 
 import math
@@ -24,11 +24,12 @@ threading.Thread(target=leave_with, args=[os.getppid()], daemon=True).start()
 
 task, way, d, h, count = *sys.argv[1:3], *map(int, sys.argv[3:])
 training = task == "training"
+device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def read(*shape):
     data = bytearray(sys.stdin.buffer.read(4 * math.prod(shape)))
-    return torch.frombuffer(data, dtype=torch.float32).reshape(shape)
+    return torch.frombuffer(data, dtype=torch.float32).reshape(shape).to(device)
 
 
 w1, b1, w2, b2, w3, b3 = weights = [read(*shape) for shape in [(h, d), (h,), (h, h), (h,), (d, h), (d,)]]
@@ -77,7 +78,7 @@ def log_density(steps=10):
         value, divergence = evaluate(state[:, :d], b1 + t * u)
         return torch.cat([value.detach(), divergence[:, None]], 1)
 
-    state = torch.cat([x, torch.zeros(count, 1)], 1)
+    state = torch.cat([x, torch.zeros(count, 1, device=device)], 1)
     step = -1 / steps
     for index in range(steps):
         t = 1 + index * step
@@ -95,5 +96,5 @@ x = read(count, d)
 answer = train if training else log_density
 for _ in sys.stdin.buffer:
     for tensor in answer():
-        sys.stdout.buffer.write(tensor.contiguous().numpy().tobytes())
+        sys.stdout.buffer.write(tensor.contiguous().cpu().numpy().tobytes())
     sys.stdout.buffer.flush()

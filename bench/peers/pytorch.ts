@@ -14,7 +14,7 @@ export async function findPytorch(): Promise<{ readonly python: string; readonly
 }
 
 /**
- * PyTorch on the CPU, in the machine's own Python, where it has one; what is read back, tensors of these lengths, comes through
+ * PyTorch in the machine's own Python, where it has one; what is read back, tensors of these lengths, comes through
  * a pipe.
  */
 export async function openPytorch(

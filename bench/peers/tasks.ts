@@ -70,7 +70,7 @@ const training: Task = {
     "error: the largest of a tensor, beside float64, over its largest entry. " +
     'The way is how the divergence is computed, which the library then differentiates; "gradient by hand" has the formulas of the gradient too. ' +
     "jax-js's Jacobians are of as many points at once as fit a binding of 128 MiB, and their gradients added up on the device. " +
-    "PyTorch is the one that the machine's Python has, on the CPU's threads; onnxruntime has no gradients in Node.",
+    "PyTorch is the one that the machine's Python has, by CUDA where it can, else on the CPU's threads; onnxruntime has no gradients in Node.",
   section: "peers training",
 };
 
@@ -90,7 +90,7 @@ const density: Task<FlowProblem> = {
     "x rk4: times deldot's own call in the same process, in turns with it. " +
     "error: the largest of the first 256 points, in nats, beside float64: rk4's in 10 steps, or for tsit5 in 160. " +
     "jax-js's f and its divergence are jitted together, and so is each sum of a step; it waits after every step, for its memory. " +
-    "PyTorch is the one that the machine's Python has, on the CPU's threads.",
+    "PyTorch is the one that the machine's Python has, by CUDA where it can, else on the CPU's threads.",
   section: "peers density",
 };
 

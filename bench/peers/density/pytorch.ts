@@ -4,7 +4,7 @@ import { openPytorch } from "../pytorch.js";
 import type { FlowProblem } from "./problem.js";
 
 export const pytorch: Peer<FlowProblem> = {
-  name: "PyTorch, cpu",
+  name: "PyTorch",
   ways: [
     { name: "d backward passes", points: "device", tensor: "rk4" },
     { name: "bilinear formula by hand", points: "device", tensor: "rk4" },

@@ -3,7 +3,7 @@ import type { Peer } from "../peer.js";
 import { openPytorch } from "../pytorch.js";
 
 export const pytorch: Peer = {
-  name: "PyTorch, cpu",
+  name: "PyTorch",
   ways: [
     { name: "d backward passes", points: "device" },
     { name: "bilinear formula by hand", points: "device" },
