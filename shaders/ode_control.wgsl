@@ -1,9 +1,11 @@
 // Ends a step of a Runge-Kutta method with error control, each point by itself: with the last stage come, z' = z + h Σ_j b_j k_j and its
 // error e = h Σ_j error_j k_j, as multiples of the tolerance err = sqrt(mean_k (e_k / (atol + rtol max(|z_k|, |z'_k|)))²). Where err <= 1
 // the step is taken, and its last stage is the first of the next; else it is tried anew with a smaller h. See `control` in
-// src/ode/tableaus.ts for how h follows. Before the first step: takes the first stage, and guesses h (Hairer, Nørsett and Wanner, Solving
-// Ordinary Differential Equations I, 1993, section II.4).
-// home and stages lie as in ode_stage.wgsl; time is what has gone by, whose steps add up to the whole however large t is. Status of a point: 0 on its way, 1 done, 2 out of steps, 3 not finite, 4 step too small.
+// src/ode/tableaus.ts for how h follows. Before the first step: takes the first stage, and guesses h as the first guess of Hairer, Nørsett
+// and Wanner, Solving Ordinary Differential Equations I, 1993, section II.4.
+// home and stages lie as in ode_stage.wgsl. Of time both what has elapsed and what is left are kept: where t is large, t + h would lose of
+// h, and where the end is near 0, what is left would be lost in what has elapsed.
+// Status of a point: 0 on its way, 1 done, 2 out of steps, 3 not finite, 4 step too small.
 // One invocation ends the step of one row.
 // Needs: lib/dispatch.wgsl.
 
@@ -16,10 +18,11 @@ struct Parameters {
   stages: u32,           // of the method; 0: before the first step
   most_attempts: u32,
   exponent: u32,         // bits of a float, as all that follow: 1 / order
-  whole: u32,            // from the beginning to the end
+  span: u32,             // the end less the beginning
   relative: u32,
   absolute: u32,
-  least_step: u32,       // as part of the whole
+  least_step: u32,       // as part of the time elapsed, or left
+  least_of_span: u32,    // as part of the span
   safety: u32,
   of_error: u32,
   of_error_before: u32,
@@ -48,6 +51,14 @@ struct Parameters {
 @group(0) @binding(5) var<storage, read_write> home: array<f32>;        // [points, home_stride]
 @group(0) @binding(6) var<storage, read_write> status: array<u32>;      // [points]
 
+// Where a point's own numbers stand at home, after z and its first stage, as `own` in src/ode/steps.ts has them.
+const ELAPSED = 0u;
+const LEFT = 1u;
+const STEP = 2u;
+const ERROR_BEFORE = 3u;
+const EVALUATIONS = 4u;
+const ATTEMPTS = 5u;
+
 fn is_finite(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
 }
@@ -63,7 +74,7 @@ fn last_stage(row: u32, k: u32) -> f32 {
 fn begin_first(row: u32, point: u32) {
   let n = p.width + p.extra;
   let at = point * p.home_stride;
-  let whole = bitcast<f32>(p.whole);
+  let span = bitcast<f32>(p.span);
   var size = 0.0;
   var speed = 0.0;
   var finite = true;
@@ -76,15 +87,17 @@ fn begin_first(row: u32, point: u32) {
     size += (z / tolerance) * (z / tolerance);
     speed += (came / tolerance) * (came / tolerance);
   }
-  var h = 0.001 * abs(whole);
+  var h = 0.001 * abs(span);
   if (size > 1e-10 && speed > 1e-10 && is_finite(size) && is_finite(speed)) {
     h = 0.01 * sqrt(size) / sqrt(speed);
   }
-  home[at + 2u * n + 1u] = sign(whole) * min(max(h, 4.0 * bitcast<f32>(p.least_step) * abs(whole)), abs(whole));
-  home[at + 2u * n + 3u] += 1.0;
+  let own = at + 2u * n;
+  home[own + LEFT] = span;
+  home[own + STEP] = sign(span) * min(h, abs(span));
+  home[own + EVALUATIONS] += 1.0;
   if (!finite) {
     status[point] = 3u;
-  } else if (whole == 0.0) {
+  } else if (span == 0.0) {
     status[point] = 1u;
   }
 }
@@ -106,9 +119,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let n = p.width + p.extra;
   let at = point * p.home_stride;
   let own = at + 2u * n;
-  let gone = home[own];
-  let h = home[own + 1u];
-  let before = home[own + 2u];
+  let elapsed = home[own + ELAPSED];
+  let left = home[own + LEFT];
+  let h = home[own + STEP];
+  let before = home[own + ERROR_BEFORE];
   let b = array(p.b0, p.b1, p.b2, p.b3, p.b4, p.b5);
   let e = array(p.e0, p.e1, p.e2, p.e3, p.e4, p.e5, p.e6);
   var sum = 0.0;
@@ -128,11 +142,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     sum += (h * error / tolerance) * (h * error / tolerance);
   }
   finite = finite && is_finite(sum);
-  let attempts = home[own + 4u] + 1.0;
-  home[own + 3u] += f32(p.stages - 1u);
-  home[own + 4u] = attempts;
+  let attempts = home[own + ATTEMPTS] + 1.0;
+  home[own + EVALUATIONS] += f32(p.stages - 1u);
+  home[own + ATTEMPTS] = attempts;
 
-  let whole = bitcast<f32>(p.whole);
   let err = max(sqrt(sum / f32(n)), 1e-10);
   let exponent = bitcast<f32>(p.exponent);
   let lower = bitcast<f32>(p.least);
@@ -142,7 +155,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
       * pow(before, bitcast<f32>(p.of_error_before) * exponent);
     // After a step that was tried anew, h does not grow at once: the error before says so.
     factor = clamp(wanted, lower, bitcast<f32>(p.most));
-    let is_last = abs(h) >= abs(whole - gone);
+    // z' anew, since WGSL has no arrays of n numbers.
     for (var k = 0u; k < n; k++) {
       var moved = bitcast<f32>(b[0]) * home[at + n + k];
       for (var j = 1u; j + 1u < p.stages; j++) {
@@ -151,24 +164,25 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
       home[at + k] += h * moved;
       home[at + n + k] = last_stage(row, k);
     }
-    home[own + 2u] = max(err, 1e-4);
-    if (is_last) {
-      home[own] = whole;
+    home[own + ERROR_BEFORE] = max(err, 1e-4);
+    if (abs(h) >= abs(left)) {
       status[point] = 1u;
       return;
     }
-    home[own] = gone + h;
+    home[own + ELAPSED] = elapsed + h;
+    home[own + LEFT] = left - h;
   } else if (finite) {
     factor = clamp(bitcast<f32>(p.safety) * pow(err, -exponent), lower, 1.0);
   }
-  let left = whole - home[own];
+  let now_left = abs(home[own + LEFT]);
   var next = h * factor;
-  if (abs(next) >= abs(left)) {
-    next = left;
-  } else if (factor < 1.0 && abs(next) < bitcast<f32>(p.least_step) * abs(whole)) {
+  let least = max(bitcast<f32>(p.least_step) * min(abs(home[own + ELAPSED]), now_left), bitcast<f32>(p.least_of_span) * abs(bitcast<f32>(p.span)));
+  if (abs(next) >= now_left) {
+    next = home[own + LEFT];
+  } else if (factor < 1.0 && abs(next) < least) {
     status[point] = select(3u, 4u, finite);
   }
-  home[own + 1u] = next;
+  home[own + STEP] = next;
   if (status[point] == 0u && attempts >= f32(p.most_attempts)) {
     status[point] = 2u;
   }

@@ -1,7 +1,7 @@
 // A stage of a Runge-Kutta step (src/ode/tableaus.ts) over z = (x, l), l what is carried along x: ∫ ∇·f dt, whose slope is ∇·f, or
 // ∇ log p, whose slope is -Jᵀ l - ∇(∇·f). Takes ż of a stage where one has come, and makes the y = z + h Σ_j weight_j k_j at which the next
 // is evaluated; where the step is whole, z is that.
-// home[point] = z [n], first stage [n], the time gone by, h, error before, evaluations, attempts, condition [contexts], with n = width + extra.
+// home[point] = z [n], first stage [n], time elapsed, time left, h, error before, evaluations, attempts, condition [contexts], with n = width + extra.
 // One invocation computes one number of one row.
 // Needs: lib/dispatch.wgsl.
 
@@ -19,6 +19,7 @@ struct Parameters {
   step: u32,           // bits of h, where it is one for all
   time: u32,           // bits of t at the next stage, as that; of its c otherwise
   begin: u32,          // bits of t at the beginning
+  end: u32,            // and at the end
   time_column: u32,    // of the context; 0xffffffff: none
   context_rows: u32,
   weight0: u32,        // bits
@@ -38,6 +39,17 @@ struct Parameters {
 @group(0) @binding(6) var<storage, read_write> state: array<f32>;       // [rows, width]
 @group(0) @binding(7) var<storage, read_write> carried: array<f32>;     // [rows, extra]
 @group(0) @binding(8) var<storage, read_write> context: array<f32>;     // [context_rows, contexts]
+
+// As in ode_control.wgsl.
+const ELAPSED = 0u;
+const LEFT = 1u;
+const STEP = 2u;
+const CONDITION = 6u;
+
+/// t ahead of where a point is, from the nearer end.
+fn time_at(elapsed: f32, left: f32, ahead: f32) -> f32 {
+  return select(bitcast<f32>(p.begin) + (elapsed + ahead), bitcast<f32>(p.end) - (left - ahead), abs(left) < abs(elapsed));
+}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
@@ -63,7 +75,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
       stages[((p.arrived - 1u) * p.rows + row) * n + k] = came;
     }
   }
-  let h = select(bitcast<f32>(p.step), home[own + 1u], p.is_adaptive == 1u);
+  let h = select(bitcast<f32>(p.step), home[own + STEP], p.is_adaptive == 1u);
   let weights = array(p.weight0, p.weight1, p.weight2, p.weight3, p.weight4, p.weight5);
   var sum = 0.0;
   for (var j = 0u; j < p.known; j++) {
@@ -83,9 +95,12 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     carried[row * p.extra + k - p.width] = y;
   }
   if (k == 0u && row < p.context_rows) {
+    var time = bitcast<f32>(p.time);
+    if (p.is_adaptive == 1u) {
+      time = time_at(home[own + ELAPSED], home[own + LEFT], time * h);
+    }
     for (var column = 0u; column < p.contexts; column++) {
-      let time = select(bitcast<f32>(p.time), bitcast<f32>(p.begin) + (home[own] + bitcast<f32>(p.time) * h), p.is_adaptive == 1u);
-      context[row * p.contexts + column] = select(home[own + 5u + column], time, column == p.time_column);
+      context[row * p.contexts + column] = select(home[own + CONDITION + column], time, column == p.time_column);
     }
   }
 }

@@ -14,5 +14,8 @@ export function bitsPerDimension(logProb: number | ArrayLike<number>, d: number)
   if (typeof logProb === "number") return -logProb / (d * Math.LN2);
   if (typeof logProb !== "object" || logProb === null || typeof logProb.length !== "number")
     throw new InputError(`logProb is ${quote(logProb)}; expected a number or an array of numbers`);
-  return Float64Array.from(logProb, (value) => -value / (d * Math.LN2));
+  return Float64Array.from(logProb, (value) => {
+    if (typeof value !== "number") throw new InputError(`logProb holds ${quote(value)}; expected numbers`);
+    return -value / (d * Math.LN2);
+  });
 }

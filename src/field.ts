@@ -8,7 +8,7 @@ import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
-import { allocate, Results } from "./gpu/results.js";
+import { Results } from "./gpu/results.js";
 import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import { replaceWeights } from "./gpu/update.js";
@@ -37,6 +37,7 @@ import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
+import { allocate } from "./rows.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
@@ -52,8 +53,15 @@ export interface FieldInternals {
   readonly gate: Gate;
   readonly planFor: (options: PlanOptions) => Plan;
   readonly gradientPlan: (options: PlanOptions, wanted: WantedGradient) => GradientPlan;
-  readonly pick: (plan: Plan, count: number) => Promise<Variant>;
-  /** As pick, at once, among what is compiled. */
+  /** What runs a plan so many times over, while no other call runs; see {@link Tuner.pickFor}. */
+  readonly pickFor: (
+    evaluations: number,
+    plan: Plan,
+    count: number,
+    sharedContext: boolean,
+    signal: AbortSignal | undefined,
+  ) => Promise<Variant>;
+  /** The same at once, among what is compiled. */
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
 }
 const internals = new WeakMap<VectorField, FieldInternals>();
@@ -109,10 +117,9 @@ export class VectorField implements Field<Float32Array> {
       gate: this.gate,
       planFor: (options) => this.planFor(options),
       gradientPlan: (options, wanted) => this.gradientPlan(options, wanted),
-      pick: async (plan, count) => {
-        if (plan.kind === "gradient") return this.tuner.plain;
-        await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
-        return this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
+      pickFor: async (evaluations, plan, count, sharedContext, signal) => {
+        if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
+        return this.usable(await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal)));
       },
       pickCompiled: (plan, count) => this.usable(this.tuner.pickCompiled(plan, count, this.shared())),
     });

@@ -7,6 +7,7 @@ import {
   readFlowInputs,
   readFlowTimes,
   readSolveOptions,
+  readTimes,
   sampleBase,
   type FlowInputs,
   type FlowOptions,
@@ -26,7 +27,8 @@ import { integrate, type Integrated } from "./ode/integrate.js";
 import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
 import { stagesOf, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { PlanExplanation } from "./plan/explain.js";
-import { runParametersOf } from "./plan/options.js";
+import { runParametersOf, type PlanOptions } from "./plan/options.js";
+import { allocate } from "./rows.js";
 import type { OuterName } from "./schedule/steps.js";
 import type { TunedKernels } from "./tune/tuner.js";
 
@@ -78,7 +80,7 @@ export interface FlowExplanation {
   readonly solver: Solver;
   /** Of f and its divergence together. */
   readonly evaluationsPerStep: number;
-  /** Of a whole path; null where the error decides. */
+  /** Of a whole path; where the error decides, the mean of the last call with these options, null before there was one. */
   readonly evaluations: number | null;
   /** Of one evaluation at one point. */
   readonly multiplyAdds: number;
@@ -90,6 +92,9 @@ export interface FlowExplanation {
   readonly text: string;
 }
 
+/** Of a path with error control, before anything is known of it. */
+const EXPECTED_EVALUATIONS = 64;
+
 /**
  * A field as a flow: its paths carry noise to data, and by ∇·f the density along (the instantaneous change of variables, Chen et al.,
  * Neural Ordinary Differential Equations, 2018): log p(x) = log p_noise(z) - ∫ ∇·f dt along the path from z to x, exact but for the
@@ -100,7 +105,8 @@ export interface FlowExplanation {
  */
 export class Flow {
   private readonly turns = new Turns();
-
+  /** Mean evaluations of a point in the last call, by what decides its steps. */
+  private readonly evaluated = new Map<string, number>();
   private readonly encoder: Encoder;
 
   private constructor(
@@ -168,7 +174,7 @@ export class Flow {
     const inputs = this.inputs(points, options);
     const { count, shape } = inputs;
     const { stateSize: d } = this.network;
-    const path = times && new Float32Array(times.length * count * d);
+    const path = times && allocate("path", stops.length - 1, count * d);
     const divergenceIntegral = new Float64Array(count);
     const evaluations = new Uint32Array(count);
     const status: Status[] = Array.from({ length: count }, () => "done");
@@ -182,7 +188,7 @@ export class Flow {
         evaluations[point]! += part.evaluations[point]!;
         if (status[point] === "done") status[point] = part.status[point]!;
       }
-      if (path && index < times.length) path.set(part.points, index * count * d);
+      if (path && index < stops.length - 1) path.set(part.points, index * count * d);
       last = part.points;
       now = { ...inputs, points: new Float64Array(last) };
       begin = end;
@@ -234,16 +240,14 @@ export class Flow {
 
   /**
    * Measures on the device which kernels run an evaluation of about `count` points the fastest, and has paths run them from then on; see
-   * {@link VectorField.tune}. Paths do not tune by themselves.
+   * {@link VectorField.tune}. Without it a call does so beforehand where the plain kernels would take more than some seconds.
    * @returns the variants, the fastest first. @throws as {@link Flow.logProb} does.
    */
   async tune(count: number, options: SolveOptions = {}): Promise<readonly TunedKernels[]> {
-    const { steps } = readSolveOptions(options);
-    const { contextSize } = this.network;
-    const like = { contextSize, timeColumn: this.settings.timeColumn, steps, sharesCondition: true };
+    const { outputs, method, probes, contextPer } = this.planOptions(readSolveOptions(options), true);
     const endTurn = await this.turns.take();
     try {
-      return await this.field.tune(count, { contextPer: sharesContext(like) ? "batch" : "point" });
+      return await this.field.tune(count, { outputs, method, probes, contextPer });
     } finally {
       endTurn();
     }
@@ -254,17 +258,18 @@ export class Flow {
     const settings = readSolveOptions(options);
     const { solver, steps } = settings;
     const tableau = tableaus[solver];
-    const plan = this.field.explain({ outputs: ["value", "divergence"] });
+    const plan = this.field.explain(this.planOptions(settings, true));
     const { multiplyAdds } = plan.candidates.find(({ chosen }) => chosen)!;
     const perStep = steps === null ? tableau.b.length - 1 : stagesOf(tableau);
     const { shared, pickCompiled } = internalsOf(this.field);
     const job = this.job(settings, this.settings.dataAt, this.settings.noiseAt, true, "divergence");
     const limits = { ...shared().limits, multiplyAddsPerSubmit: Infinity };
     const bytes = bytesPerPoint({ ...job, variant: pickCompiled(job.plan, 1) }, limits);
-    const evaluations = steps === null ? null : steps * perStep;
+    const evaluations = steps === null ? (this.evaluated.get(controlOf(settings)) ?? null) : steps * perStep;
+    const inAll = evaluations === null ? null : `${Number(evaluations.toPrecision(3))} in all`;
     const text =
       `${solver}: ${perStep} evaluations of f and its divergence a step, ` +
-      `${evaluations === null ? "as many steps as the error asks for at each point" : `${evaluations} in all`}; ` +
+      `${steps === null ? `as many steps as the error asks for at each point${inAll ? `, ${inAll} the last time` : ""}` : inAll}; ` +
       `by ${plan.method}, ${multiplyAdds} multiply-adds each; ${bytes} bytes a point, where they are read back.`;
     return { solver, evaluationsPerStep: perStep, evaluations, multiplyAdds, bytesPerPoint: bytes, plan, text };
   }
@@ -290,15 +295,22 @@ export class Flow {
   ): Promise<Integrated> {
     const { contextSize } = this.network;
     const sharesCondition = inputs.context === null || inputs.context.length === contextSize;
-    const job = this.job(readSolveOptions(options), from, to, sharesCondition, score === null ? "divergence" : "score");
+    const settings = readSolveOptions(options);
+    const job = this.job(settings, from, to, sharesCondition, score === null ? "divergence" : "score");
     startRun(options);
-    const { shared, gate, pick } = internalsOf(this.field);
+    const { shared, gate, pickFor } = internalsOf(this.field);
     shared().checkUsable();
     const endTurn = await this.turns.take();
     try {
       return await gate.pass(async () => {
-        const variant = await pick(job.plan, inputs.count);
-        return integrate({ ...job, variant }, { ...inputs, carried: score }, shared(), options);
+        const expected =
+          job.steps === null ? (this.evaluated.get(controlOf(settings)) ?? EXPECTED_EVALUATIONS) : job.steps * stagesOf(job.tableau);
+        const variant = await pickFor(expected, job.plan, inputs.count, sharesContext(job), options.signal);
+        const integrated = await integrate({ ...job, variant }, { ...inputs, carried: score }, shared(), options);
+        const { evaluations } = integrated;
+        if (job.steps === null && inputs.count > 0)
+          this.evaluated.set(controlOf(settings), evaluations.reduce((sum, each) => sum + each, 0) / inputs.count);
+        return integrated;
       });
     } finally {
       endTurn();
@@ -327,38 +339,39 @@ export class Flow {
     this.encoder.record(target, chunks, buffers, shared());
   }
 
+  /** What of them decides the plan of an evaluation. */
+  private planOptions({ steps, divergence }: SolveSettings, sharesCondition: boolean) {
+    const { contextSize } = this.network;
+    const isShared = sharesContext({ contextSize, timeColumn: this.settings.timeColumn, steps, sharesCondition });
+    return {
+      ...(divergence === "exact" ? {} : divergence),
+      outputs: ["value", "divergence"],
+      contextPer: isShared ? "batch" : "point",
+    } as const satisfies PlanOptions;
+  }
+
   private job(
-    { solver, rtol, atol, steps, maxSteps, divergence }: SolveSettings,
+    settings: SolveSettings,
     from: number,
     to: number,
     sharesCondition: boolean,
     carried: Integration["carried"],
   ): Omit<Integration, "variant"> {
+    const { solver, rtol, atol, steps, maxSteps, divergence } = settings;
     const { stateSize, contextSize } = this.network;
     const like = { contextSize, timeColumn: this.settings.timeColumn, steps, sharesCondition };
-    const method = divergence === "exact" ? {} : { method: divergence.method, probes: divergence.probes };
-    const contextPer = sharesContext(like) ? "batch" : "point";
+    const options = this.planOptions(settings, sharesCondition);
     const { planFor, gradientPlan } = internalsOf(this.field);
     const plan =
       carried === "score"
-        ? gradientPlan(method, { value: true, divergence: true, outputs: ["value"], wrt: ["points"], contextPer })
-        : planFor({ ...method, outputs: ["value", "divergence"], contextPer });
+        ? gradientPlan(options, { value: true, divergence: true, outputs: ["value"], wrt: ["points"], contextPer: options.contextPer })
+        : planFor(options);
     const parameters = runParametersOf(divergence === "exact" ? {} : { seed: divergence.seed });
     return { ...like, plan, parameters, carried, stateSize, from, to, tableau: tableaus[solver], rtol, atol, mostAttempts: maxSteps };
   }
 }
 
-/** The ends of the parts of a path. @throws InputError. */
-function readTimes(from: unknown, to: unknown, times: readonly unknown[] | undefined): readonly number[] {
-  const all = [from, ...(times ?? []), to];
-  if (
-    (times !== undefined && !Array.isArray(times)) ||
-    !all.every((time) => typeof time === "number" && Number.isFinite(Math.fround(time)))
-  )
-    throw new InputError(`the times from, times and to are ${quote(all)}; expected finite numbers`);
-  const numbers = all as number[];
-  const forward = numbers.at(-1)! >= numbers[0]!;
-  if (numbers.some((time, i) => i > 0 && (forward ? time < numbers[i - 1]! : time > numbers[i - 1]!)))
-    throw new InputError(`the times from, times and to are ${numbers.join(", ")}; expected them in the order of the way`);
-  return numbers.slice(1);
+/** What decides the steps of a path with error control. */
+function controlOf({ solver, rtol, atol }: SolveSettings): string {
+  return `${solver} ${rtol} ${atol}`;
 }

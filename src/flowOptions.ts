@@ -13,6 +13,7 @@ import {
   type RunOptions,
 } from "./inputs.js";
 import type { Network } from "./model/network.js";
+import { allocate } from "./rows.js";
 import { solvers, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 
@@ -57,7 +58,7 @@ export interface SolveOptions extends RunOptions {
   readonly rtol?: number | undefined;
   /** The same where they are small. Default 1e-5. */
   readonly atol?: number | undefined;
-  /** So many steps of one size, without error control. */
+  /** So many steps of one size, without error control; with `times`, from each to the next. */
   readonly steps?: number | undefined;
   /** After so many tries of a step with error control a point is given up. Default 4096. */
   readonly maxSteps?: number | undefined;
@@ -104,7 +105,7 @@ export interface TransportOptions extends SolveOptions {
   /** The time that they get to. Default dataAt. */
   readonly to?: number | undefined;
   /** Times on the way, in its order, at which the points are wanted too. */
-  readonly times?: readonly number[] | undefined;
+  readonly times?: ArrayLike<number> | undefined;
 }
 
 /** Times and base, checked. */
@@ -123,6 +124,7 @@ export function readFlowTimes({ contextSize }: Network, options: FlowTimes): Flo
     if (typeof time !== "number" || !Number.isFinite(Math.fround(time)))
       throw new InputError(`${name} is ${quote(time)}; expected a finite number`);
   if (noiseAt === dataAt) throw new InputError(`noiseAt and dataAt are both ${noiseAt}; expected two times`);
+  readTimes(noiseAt, dataAt, undefined);
   const timeColumn = options.timeColumn === undefined ? defaultColumn(contextSize) : options.timeColumn;
   if (timeColumn !== null && !(Number.isInteger(timeColumn) && timeColumn >= 0 && timeColumn < contextSize))
     throw new InputError(`timeColumn is ${quote(timeColumn)}; expected null or a column of the context, of which there are ${contextSize}`);
@@ -158,13 +160,31 @@ export function readSolveOptions(options: Omit<SolveOptions, "condition">): Solv
   for (const [name, tolerance] of Object.entries({ rtol, atol }))
     if (!(typeof tolerance === "number" && Math.fround(tolerance) > 0 && Math.fround(tolerance) < Infinity))
       throw new InputError(`${name} is ${quote(tolerance)}; expected a positive number in float32`);
-  for (const [name, number] of Object.entries({ steps, maxSteps }))
-    if (number !== null && !(Number.isInteger(number) && number > 0 && number <= 2 ** 24))
+  for (const [name, number] of Object.entries({ ...(steps !== null && { steps }), maxSteps }))
+    if (!(Number.isInteger(number) && number > 0 && number <= 2 ** 24))
       throw new InputError(`${name} is ${quote(number)}; expected a whole number from 1 to 2^24`);
   if (steps === null && tableaus[solver].error === null) throw new InputError(`solver "${solver}" has no error control; expected steps`);
   if (divergence !== "exact" && (typeof divergence !== "object" || divergence?.method !== "hutchinson"))
     throw new InputError(`divergence is ${quote(divergence)}; expected "exact" or { method: "hutchinson", probes, seed }`);
-  return { solver, rtol, atol, steps, maxSteps, divergence };
+  return { solver, rtol, atol, steps, maxSteps, divergence: divergence === "exact" ? divergence : { ...divergence } };
+}
+
+/** The ends of the parts of a path. @throws InputError. */
+export function readTimes(from: unknown, to: unknown, times: unknown): readonly number[] {
+  if (times !== undefined && (typeof times !== "object" || times === null || !("length" in times)))
+    throw new InputError(`times is ${quote(times)}; expected an array of numbers`);
+  const isTime = (time: unknown): boolean => typeof time === "number" && Number.isFinite(Math.fround(time));
+  for (const [name, time] of Object.entries({ from, to }))
+    if (!isTime(time)) throw new InputError(`${name} is ${quote(time)}; expected a finite number`);
+  const all = [from, ...Array.from((times ?? []) as ArrayLike<unknown>), to];
+  if (!all.every(isTime)) throw new InputError(`times is ${quote(times)}; expected finite numbers`);
+  const numbers = all as number[];
+  const [begin, end] = [numbers[0]!, numbers.at(-1)!];
+  if (numbers.some((time, i) => i > 0 && (end >= begin ? time < numbers[i - 1]! : time > numbers[i - 1]!)))
+    throw new InputError(`the times from, times and to are ${numbers.join(", ")}; expected them in the order of the way`);
+  if (!Number.isFinite(Math.fround(end - begin)))
+    throw new InputError(`the times from and to are ${begin} and ${end}; expected them less than 3e38 apart`);
+  return numbers.slice(1);
 }
 
 /** Points, and the contexts of the condition with 0 where time goes. */
@@ -215,7 +235,28 @@ export function baseLogProb(base: "normal" | Base, points: Float32Array | Float6
   return logs;
 }
 
-/** Noise [count, d]. */
+/**
+ * A normal distribution of mean 0 and a standard deviation of its own, as `base` of a flow: of variance exploding diffusion and EDM noise
+ * has the largest σ of the schedule.
+ * @param d how many components a point has.
+ * @throws InputError where one is not positive.
+ */
+export function normalBase(d: number, deviation: number): Base {
+  if (!(Number.isInteger(d) && d >= 1)) throw new InputError(`d is ${quote(d)}; expected a whole number of at least 1`);
+  if (!(typeof deviation === "number" && deviation > 0 && deviation < Infinity))
+    throw new InputError(`the standard deviation is ${quote(deviation)}; expected a positive number`);
+  return {
+    logProb: (points) =>
+      baseLogProb(
+        "normal",
+        points.map((x) => x / deviation),
+        d,
+      ).map((log) => log - d * Math.log(deviation)),
+    sample: (count, seed) => sampleBase("normal", count, d, seed).map((x) => x * deviation),
+  };
+}
+
+/** Noise [count, d]. @throws LimitError where it is too much. */
 export function sampleBase(base: "normal" | Base, count: number, d: number, seed: number): Float32Array {
   if (base !== "normal") {
     const given: Float32Array | undefined = base.sample(count, seed);
@@ -224,7 +265,7 @@ export function sampleBase(base: "normal" | Base, count: number, d: number, seed
     return given;
   }
   const [one, other] = [mixBits(seed), mixBits(~seed)];
-  const noise = new Float32Array(count * d);
+  const noise = allocate("noise", count, d);
   for (let index = 0; index < noise.length; index++) {
     // Box and Muller, by two words of a counter-based generator: number `index` is a function of it and of the seed alone.
     const [a, b] = [mixBits(mixBits(one + index) ^ 0x9e3779b9), mixBits(mixBits(other + index) ^ 0x85ebca6b)];

@@ -27,17 +27,18 @@ export {
   type Samples,
   type Score,
 } from "./flow.js";
-export type {
-  Base,
-  EncodePathOptions,
-  Estimate,
-  FlowOptions,
-  FlowTimes,
-  LogProb,
-  PathEnds,
-  SolveOptions,
-  Transport,
-  TransportOptions,
+export {
+  normalBase,
+  type Base,
+  type EncodePathOptions,
+  type Estimate,
+  type FlowOptions,
+  type FlowTimes,
+  type LogProb,
+  type PathEnds,
+  type SolveOptions,
+  type Transport,
+  type TransportOptions,
 } from "./flowOptions.js";
 export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";

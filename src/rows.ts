@@ -1,3 +1,17 @@
+import { LimitError } from "./errors.js";
+
+/** @throws LimitError where an array would be too large. */
+export function allocate(name: string, count: number, size: number): Float32Array {
+  try {
+    return new Float32Array(count * size);
+  } catch (error) {
+    throw new LimitError(
+      `${name} has ${count} rows of ${size} numbers, more than one Float32Array can hold; expected fewer points at once`,
+      { cause: error },
+    );
+  }
+}
+
 /** Rows in a longer array: the first number at `at`, rows `stride` apart. */
 export interface Rows<Numbers> {
   readonly data: Numbers;

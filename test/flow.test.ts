@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Flow, InputError, LimitError, logProbReference, mlp, type Network } from "../src/index.js";
+import { Flow, InputError, LimitError, logProbReference, mlp, normalBase, transportReference, type Network } from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
@@ -191,15 +191,22 @@ describe("known answers", () => {
     flow.destroy();
   });
 
-  test("the density of two moons sums up to 1", async () => {
-    const flow = await Flow.create(device, twoMoons);
-    const side = 64;
+  test("the density of two moons sums up to 1, by kernels that were chosen first where the plain ones take long", async () => {
+    const store = new Map<string, string>();
+    const flow = await Flow.create(device, twoMoons, {
+      store: { get: (key) => store.get(key), set: (key, value) => void store.set(key, value) },
+    });
+    await flow.logProb([0.5, 0.5]);
+    const chosen = (): string[] => [...store.keys()].filter((key) => key.startsWith("deldot kernels"));
+    expect(chosen()).toEqual([]);
+    const side = 256;
     const cell = 8 / side;
     const grid = Float32Array.from({ length: 2 * side * side }, (_, i) => {
       const k = i % 2 === 0 ? (i >> 1) % side : Math.floor((i >> 1) / side);
       return -4 + (k + 0.5) * cell;
     });
-    const { logProb } = await flow.logProb(grid);
+    const { logProb } = await flow.logProb(grid, { solver: "rk4", steps: 10 });
+    if (device.adapterInfo.isFallbackAdapter) expect(chosen()).toHaveLength(1);
     expect(Math.abs(logProb.reduce((sum, log) => sum + Math.exp(log), 0) * cell * cell - 1)).toBeLessThan(2e-4);
     flow.destroy();
   }, 300_000);
@@ -363,6 +370,12 @@ test("in an app's own buffers it is what logProb and transport give", async () =
     // x and l with a slope of each at home, and what is read back of it twice.
     expect(bytesPerPoint).toBeGreaterThan(4 * 3 * (2 * 4 + 5 + 3));
     expect(bytesPerPoint).toBeLessThan(2000);
+    expect(flow.explain().evaluations).toBe(null);
+    const { evaluations } = await flow.logProb(x, { condition });
+    const mean = evaluations.reduce((sum, each) => sum + each, 0) / count;
+    expect(flow.explain().evaluations).toBe(mean);
+    expect(flow.explain().text).toContain(`${Number(mean.toPrecision(3))} in all the last time`);
+    expect(flow.explain({ rtol: 1e-3 }).evaluations).toBe(null);
     const bad = () => flow.encodeLogProb(device.createCommandEncoder(), { ...solve, points, count, condition: [1], logProb });
     expect(bad).toThrow(InputError);
     flow.destroy();
@@ -523,4 +536,112 @@ test("log p is that of float64, for networks, times and conditions of many kinds
     }
     flow.destroy();
   }
+});
+
+/** f = x / t, whose x is from/to times as large at `to`, and ∇·f = d / t. */
+function towardsZero(d: number): Network {
+  return {
+    stateSize: d,
+    contextSize: 1,
+    operations: [
+      { kind: "linear", terms: [{ operand: "context", weight: { rows: d, columns: 1, data: new Float64Array(d).fill(1) } }], bias: null },
+      { kind: "activation", operand: 0, activation: parseActivation("reciprocal") },
+      { kind: "product", operands: ["state", 1] },
+      { kind: "linear", terms: [{ operand: 2, weight: { diagonal: new Float64Array(d).fill(1) } }], bias: null },
+    ],
+  };
+}
+
+test.each([
+  [80, 0.002],
+  [80, 3e-4],
+  [3e-4, 80],
+  [1, 1e-3],
+])("times of very different sizes, from %f to %f, as diffusion has them", async (from, to) => {
+  const d = 8;
+  const flow = await Flow.create(device, towardsZero(d));
+  const x = randomPoints(1, 4, d);
+  for (const tolerance of [1e-5, 1e-6]) {
+    const { points, divergenceIntegral, status } = await flow.transport(
+      x.map((each) => each * from),
+      { from, to, rtol: tolerance, atol: tolerance },
+    );
+    expect(new Set(status)).toEqual(new Set(["done"]));
+    expectNear(
+      points,
+      x.map((each) => each * to),
+      2e-5 * to * 4,
+      `x at ${tolerance}`,
+    );
+    // Its error is atol in every step, of which there are hundreds, and only beside all of it.
+    expectNear(divergenceIntegral, new Float64Array(4).fill(d * Math.log(to / from)), 4e-4 * d, `the integral at ${tolerance}`);
+  }
+  flow.destroy();
+});
+
+test("steps of one size evaluate f at no time beyond the end", async () => {
+  // f = x √t, which is not defined before 0.
+  const operations = [...towardsZero(1).operations];
+  operations[1] = { kind: "activation", operand: 0, activation: parseActivation("sqrt") };
+  const network = { ...towardsZero(1), operations };
+  const flow = await Flow.create(device, network);
+  const truth = Math.exp(-(2 / 3) * 0.9 ** 1.5);
+  for (const steps of [3, 7, 10]) {
+    const options = { from: 0.9, to: 0, solver: "rk4", steps } as const;
+    expectNear((await flow.transport([1], options)).points, [truth], 1e-2, `${steps} steps`);
+    expectNear(transportReference(network, [1], options).points, [truth], 1e-2, `${steps} steps of the reference`);
+  }
+  flow.destroy();
+});
+
+test("what explain says is what runs", async () => {
+  const flow = await Flow.create(device, twoMoons);
+  expect(flow.explain().plan.method).toBe("cyclic");
+  const estimated = flow.explain({ divergence: { method: "hutchinson", probes: 64 } });
+  expect(estimated.plan.method).toBe("hutchinson");
+  expect(estimated.multiplyAdds).toBeGreaterThan(10 * flow.explain().multiplyAdds);
+  flow.destroy();
+});
+
+test("a base of another width is normal with that standard deviation", async () => {
+  const still = await Flow.create(
+    device,
+    mlp({
+      layers: [
+        dense([
+          [0, 0],
+          [0, 0],
+        ]),
+      ],
+    }),
+    { base: normalBase(2, 80) },
+  );
+  const { logProb } = await still.logProb([100, -20]);
+  const density = -(100 ** 2 + 20 ** 2) / (2 * 80 ** 2) - Math.log(2 * Math.PI) - 2 * Math.log(80);
+  expectNear(logProb, [density], 1e-5, "log p");
+  const samples = await still.sample(4096, { seed: 3 });
+  const variance = samples.points.reduce((sum, each) => sum + each ** 2, 0) / samples.points.length;
+  expect(Math.abs(Math.sqrt(variance) / 80 - 1)).toBeLessThan(0.02);
+  still.destroy();
+  expect(() => normalBase(0, 1)).toThrow(InputError);
+  expect(() => normalBase(2, 0)).toThrow(InputError);
+});
+
+test("odd input is an InputError", async () => {
+  const flow = await Flow.create(device, twoMoons);
+  const x = [0.1, 0.2];
+  const divergence = (seed: unknown) => ({ divergence: { method: "hutchinson", probes: 2, seed: seed as number } }) as const;
+  for (const options of [{ maxSteps: null as unknown as number }, divergence("abc"), divergence(1.5), divergence(NaN)])
+    await expect(flow.logProb(x, options)).rejects.toThrow(InputError);
+  for (const times of [5, [0.5, NaN], [0.9, 0.1], null])
+    await expect(flow.transport(x, { times: times as number[] })).rejects.toThrow(InputError);
+  await expect(flow.transport(x, { from: -3e38, to: 3e38 })).rejects.toThrow(InputError);
+  await expect(Flow.create(device, twoMoons, { noiseAt: -3e38, dataAt: 3e38 })).rejects.toThrow(InputError);
+  await expect(flow.sample(1e12)).rejects.toThrow(LimitError);
+  const times = [0.25, 0.5];
+  const call = flow.transport(x, { times, solver: "rk4", steps: 2 });
+  times.push(0.75);
+  expect((await call).path).toHaveLength(4);
+  expect((await flow.transport(x, { times: Float64Array.of(0.5), solver: "rk4", steps: 2 })).path).toHaveLength(2);
+  flow.destroy();
 });

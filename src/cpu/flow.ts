@@ -1,9 +1,9 @@
-import { InputError, quote } from "../errors.js";
 import {
   baseLogProb,
   readFlowInputs,
   readFlowTimes,
   readSolveOptions,
+  readTimes,
   type FlowTimes,
   type LogProb,
   type SolveOptions,
@@ -13,7 +13,7 @@ import {
 } from "../flowOptions.js";
 import { checkObject, ownOptions, startRun, type BatchInput } from "../inputs.js";
 import type { Network } from "../model/network.js";
-import { control, stagesOf, tableaus, type Status, type Tableau } from "../ode/tableaus.js";
+import { control, stagesOf, tableaus, timeOf, type Status, type Tableau } from "../ode/tableaus.js";
 import { Reference } from "./reference.js";
 
 /** What {@link logProbReference} is asked for: what `Flow.create` and `flow.logProb` are, together. */
@@ -25,7 +25,7 @@ export interface TransportReferenceOptions extends FlowTimes, Omit<TransportOpti
 /** rtol and atol where none is given. */
 const DEFAULT_TOLERANCE = 1e-9;
 
-/** A step of less than this part of the whole, and of t, is too small for float64: as many units in the last place as in float32. */
+/** A step of less than this part of the whole, and of t, is too small for float64. */
 const LEAST_STEP = 2 ** -49;
 
 /**
@@ -54,8 +54,7 @@ export function transportReference(network: Network, points: BatchInput, given: 
   const options = ownOptions(given);
   const { noiseAt, dataAt, timeColumn } = readFlowTimes(network, options);
   const { from = noiseAt, to = dataAt, rtol = DEFAULT_TOLERANCE, atol = DEFAULT_TOLERANCE } = options;
-  for (const [name, time] of Object.entries({ from, to }))
-    if (typeof time !== "number" || !Number.isFinite(time)) throw new InputError(`${name} is ${quote(time)}; expected a finite number`);
+  readTimes(from, to, undefined);
   const settings = readSolveOptions({ ...options, rtol, atol });
   startRun(options);
   const { count, shape, points: begin, context } = readFlowInputs(network, timeColumn, points, options.condition);
@@ -147,8 +146,9 @@ class Path {
     const tableau = tableaus[this.settings.solver];
     const h = (to - from) / steps;
     for (let step = 0; step < steps; step++) {
-      const stages = [this.slope(this.z, from + step * h)];
-      while (stages.length < stagesOf(tableau)) stages.push(this.stage(tableau, stages, from + (step + tableau.c[stages.length]!) * h, h));
+      const stages = [this.slope(this.z, timeOf(step / steps, from, to))];
+      while (stages.length < stagesOf(tableau))
+        stages.push(this.stage(tableau, stages, timeOf((step + tableau.c[stages.length]!) / steps, from, to), h));
       this.z = moved(this.z, h, tableau.b, stages);
     }
     return this.z.every(Number.isFinite) ? "done" : "not finite";

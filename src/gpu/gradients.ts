@@ -7,10 +7,9 @@ import { parameterGradient } from "../plan/parameters.js";
 import type { GradientPlan } from "../plan/plan.js";
 import { sumRowsInto } from "../plan/reduce.js";
 import { sumName } from "../schedule/adjoint.js";
-import { copyRows } from "../rows.js";
+import { allocate, copyRows } from "../rows.js";
 import { scheduleParameterGradient } from "../schedule/parameters.js";
 import type { Chunk, Read, Variant } from "../schedule/steps.js";
-import { allocate } from "./results.js";
 import { HOST_WORK, runAlone, type Shared } from "./run.js";
 
 /** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */

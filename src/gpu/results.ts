@@ -1,7 +1,7 @@
-import { LimitError } from "../errors.js";
 import { OUTPUTS, sizeOf, type Output } from "../plan/outputs.js";
 import type { Plan } from "../plan/plan.js";
 import { meanRows, sumRowsInto } from "../plan/reduce.js";
+import { allocate } from "../rows.js";
 import type { Read } from "../schedule/steps.js";
 
 /** The arrays that an evaluation gives back, filled piece by piece from what comes back of the device. */
@@ -47,18 +47,6 @@ export class Results {
       }
       this.standardError?.fill(NaN, point, point + 1);
     }
-  }
-}
-
-/** @throws LimitError where there is no such array. */
-export function allocate(name: string, count: number, size: number): Float32Array {
-  try {
-    return new Float32Array(count * size);
-  } catch (error) {
-    throw new LimitError(
-      `${name} has ${count} rows of ${size} numbers, more than one Float32Array can hold; expected fewer points at once`,
-      { cause: error },
-    );
   }
 }
 

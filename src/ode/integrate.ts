@@ -9,7 +9,8 @@ import {
   pointsPerChunk,
   POINTS,
   STATUS,
-  timeAt,
+  own,
+  ownAt,
   wholeChunk,
   type Integration,
 } from "./steps.js";
@@ -103,15 +104,15 @@ class ChunkOfPoints {
     private readonly signal: AbortSignal | undefined,
   ) {
     const { stateSize: d, contextSize: c } = job;
-    const [stride, time] = [homeStride(job), timeAt(job)];
+    const [stride, begin] = [homeStride(job), ownAt(job)];
     const home = new Float32Array(count * stride);
     const rows = (data: Float64Array, width: number): Rows<Float64Array> =>
       data.length === width ? { data, at: 0, stride: 0 } : { data, at: first * width, stride: width };
     copyRows(count, d, { data: home, at: 0, stride }, rows(points, d));
     if (carried) copyRows(count, d, { data: home, at: d, stride }, rows(carried, d));
-    if (context) copyRows(count, c, { data: home, at: time + 5, stride }, rows(context, c));
+    if (context) copyRows(count, c, { data: home, at: begin + own.condition, stride }, rows(context, c));
     // No error before: as if it had been the tolerance.
-    for (let point = 0; point < count; point++) home[point * stride + time + 2] = 1;
+    for (let point = 0; point < count; point++) home[point * stride + begin + own.errorBefore] = 1;
     this.home = home;
   }
 
@@ -156,13 +157,13 @@ class ChunkOfPoints {
   into({ points, carried, evaluations, status }: Integrated): void {
     const { stateSize: d, steps, tableau } = this.job;
     const { home, first, count } = this;
-    const [stride, time, extra] = [homeStride(this.job), timeAt(this.job), extraOf(this.job)];
+    const [stride, extra] = [homeStride(this.job), extraOf(this.job)];
     copyRows(count, d, { data: points, at: first * d, stride: d }, { data: home, at: 0, stride });
     copyRows(count, extra, { data: carried, at: first * extra, stride: extra }, { data: home, at: d, stride });
     if (steps === null) {
       for (let point = 0; point < count; point++) {
-        evaluations[first + point] = home[point * stride + time + 3]!;
-        status[first + point] = statuses[this.status[point]!]!;
+        evaluations[first + point] = home[point * stride + ownAt(this.job) + own.evaluations]!;
+        status[first + point] = statuses[this.status[point]! - 1]!;
       }
       return;
     }

@@ -16,7 +16,7 @@ import {
   type ScheduleLimits,
   type Variant,
 } from "../schedule/steps.js";
-import { control, LEAST_STEP, stagesOf, type Tableau } from "./tableaus.js";
+import { control, LEAST_OF_SPAN, LEAST_STEP, stagesOf, timeOf, type Tableau } from "./tableaus.js";
 
 /** An integration of points: dx/dt = f(x, t), and what is carried along the path. */
 export interface Integration {
@@ -64,14 +64,17 @@ export function extraOf({ carried, stateSize }: Integration): number {
   return carried === "score" ? stateSize : 1;
 }
 
-/** Where the time gone by stands at home: after z and its first stage. */
-export function timeAt(job: Integration): number {
+/** Where a point's own numbers stand at home, after z and its first stage: see ode_stage.wgsl and ode_control.wgsl. */
+export const own = { errorBefore: 3, evaluations: 4, condition: 6 } as const;
+
+/** Where they begin. */
+export function ownAt(job: Integration): number {
   return 2 * (job.stateSize + extraOf(job));
 }
 
 /** Floats of a point at home: see ode_stage.wgsl. */
 export function homeStride(job: Integration): number {
-  return timeAt(job) + 5 + job.contextSize;
+  return ownAt(job) + own.condition + job.contextSize;
 }
 
 /** Rows in buffers of the caller. */
@@ -141,7 +144,7 @@ export class IntegrationSteps {
           weights: (isLast ? tableau.b : tableau.a[stage + 1]!).slice(0, stage + 1),
           isWhole: isLast,
           h,
-          time: begin + (step + c) * h,
+          time: timeOf((step + c) / steps!, begin, end),
         });
       }
   }
@@ -191,7 +194,7 @@ export class IntegrationSteps {
     isWhole?: boolean;
     h?: number;
   }): void {
-    const { stateSize: d, contextSize: c, timeColumn, steps, from } = this.job;
+    const { stateSize: d, contextSize: c, timeColumn, steps, from, to } = this.job;
     const { rows } = this;
     const weightOf = (j: number): number => asBits(weights[j] ?? 0);
     this.recorder.add({
@@ -209,6 +212,7 @@ export class IntegrationSteps {
         step: asBits(h),
         time: asBits(time),
         begin: asBits(from),
+        end: asBits(to),
         timeColumn: timeColumn ?? NONE,
         contextRows: this.contextRows(rows),
         weight0: weightOf(0),
@@ -251,7 +255,7 @@ export class IntegrationSteps {
           outer,
           "context",
           end - first,
-          inRows(home, stride, timeAt(this.job) + 5 + first + moved),
+          inRows(home, stride, ownAt(this.job) + own.condition + first + moved),
           "in",
           first,
         );
@@ -303,10 +307,11 @@ export class IntegrationSteps {
         stages,
         mostAttempts,
         exponent: asBits(1 / tableau.order),
-        whole: asBits(to - from),
+        span: asBits(to - from),
         relative: asBits(rtol),
         absolute: asBits(atol),
         leastStep: asBits(LEAST_STEP),
+        leastOfSpan: asBits(LEAST_OF_SPAN),
         safety: asBits(control.safety),
         ofError: asBits(control.ofError),
         ofErrorBefore: asBits(control.ofErrorBefore),

@@ -93,10 +93,18 @@ export function stagesOf({ b }: Tableau): number {
 export const control = { safety: 0.9, ofError: 0.7, ofErrorBefore: 0.4, least: 0.2, most: 5 } as const;
 
 /** How the path of a point ended. */
-export type Status = "running" | "done" | "out of steps" | "not finite" | "step too small";
+export type Status = "done" | "out of steps" | "not finite" | "step too small";
 
-/** The same by the number that a kernel leaves for it. */
-export const statuses: readonly Status[] = ["running", "done", "out of steps", "not finite", "step too small"];
+/** The same by the number that a kernel leaves for it, less 1: a point on its way has 0. */
+export const statuses: readonly Status[] = ["done", "out of steps", "not finite", "step too small"];
 
-/** A step of less than this part of the whole is too small for float32. */
+/** A step of less than this part of the time that has elapsed, or of what is left, is too small for float32. */
 export const LEAST_STEP: number = 2 ** -20;
+
+/** And so is a step of less than this part of the whole time, at its very ends too. */
+export const LEAST_OF_SPAN: number = 2 ** -40;
+
+/** The time after a part of the way, from 0 to 1: exactly `from` and `to` at its ends, and never beyond. */
+export function timeOf(part: number, from: number, to: number): number {
+  return part < 1 ? from * (1 - part) + to * part : to;
+}

@@ -64,19 +64,23 @@ export class Measurement {
     return this.count;
   }
 
-  /** Starts with the plain kernels, which others are held to: takes as many points as they compute in a short while. */
-  async begin(plain: Variant): Promise<Measured> {
-    this.expected = await this.evaluate(plain);
-    const measured = { variant: plain, milliseconds: Infinity, chunk: this.chunkOf(plain), differs: false };
-    await this.time(measured, 1);
-    for (let attempt = 0; attempt < 4 && this.count < this.most; attempt++) {
+  /** Takes as many points as the plain kernels compute in a short while. @returns their milliseconds for each. */
+  async begin(plain: Variant): Promise<number> {
+    await this.time({ chunk: this.chunkOf(plain) }, 1);
+    for (let attempt = 0; ; attempt++) {
       const chunk = this.chunkOf(plain);
       // The least of three: a GPU that was idle is slow at first.
       const milliseconds = Math.min(await this.time({ chunk }, 1), await this.time({ chunk }, 1), await this.time({ chunk }, 1));
-      if (milliseconds > PLAIN_MILLISECONDS / 2) break;
-      this.count = Math.min(this.most, Math.ceil(this.count * Math.min(8, PLAIN_MILLISECONDS / milliseconds)));
+      const { count } = this;
+      if (milliseconds > PLAIN_MILLISECONDS / 2 || count === this.most || attempt === 4) return milliseconds / count;
+      this.count = Math.min(this.most, Math.ceil(count * Math.min(8, PLAIN_MILLISECONDS / milliseconds)));
     }
-    return measured;
+  }
+
+  /** The plain kernels, which others are held to. */
+  async addPlain(plain: Variant): Promise<Measured> {
+    this.expected = await this.evaluate(plain);
+    return { variant: plain, milliseconds: Infinity, chunk: this.chunkOf(plain), differs: false };
   }
 
   /** Compares a compiled variant's results with the plain ones, and runs it once: some drivers finish compiling then. */

@@ -31,12 +31,16 @@ export interface TunedKernels {
 
 /** Device time that a plan has had before measuring other kernels pays. */
 const WORTH_TUNING_MILLISECONDS = 1_000;
+/** Device time that a plan will have by the plain kernels before it pays to let a call wait for that. */
+const WORTH_WAITING_MILLISECONDS = 5_000;
 
 /** What is known of one plan at about one number of points. */
 interface Choice {
   variant: Variant;
   /** Milliseconds of the calls so far. */
   spent: number;
+  /** Milliseconds of the plain kernels for a point, where they were timed. */
+  plain: number | null;
   tuned: boolean;
   /** The tuning or the compilation in progress. */
   pending: Promise<unknown> | null;
@@ -100,6 +104,31 @@ export class Tuner {
     return choice.variant;
   }
 
+  /**
+   * What runs a plan `evaluations` times over at `count` points, while nothing else may run: where the plain kernels, which are timed first,
+   * would take long for all of that, the others are measured before. @throws GpuError, DeviceLostError, LimitError; the signal's reason.
+   */
+  async pickFor(
+    evaluations: number,
+    plan: Plan,
+    count: number,
+    sharedContext: boolean,
+    shared: Shared,
+    signal: AbortSignal | undefined,
+  ): Promise<Variant> {
+    if (this.fixed) {
+      await this.compile(plan, this.fixedFor(plan), shared);
+      return this.fixedFor(plan);
+    }
+    const choice = await this.choiceFor(plan, count, shared, signal);
+    await choice.pending;
+    if (choice.tuned) return choice.variant;
+    choice.plain ??= await new Measurement(plan, count, sharedContext, shared).begin(this.plain);
+    if (choice.plain * count * evaluations > WORTH_WAITING_MILLISECONDS)
+      await this.measure(plan, count, choice, sharedContext, shared, signal);
+    return choice.variant;
+  }
+
   /** As pick, at once, among what is compiled. */
   pickCompiled(plan: Plan, count: number, shared: Shared): Variant {
     const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? this.plain);
@@ -142,7 +171,7 @@ export class Tuner {
     const bucket = bucketOf(count);
     let choice = known.get(bucket);
     if (!choice) {
-      known.set(bucket, (choice = { variant: this.plain, spent: 0, tuned: false, pending: null, dropped: new Set() }));
+      known.set(bucket, (choice = { variant: this.plain, spent: 0, plain: null, tuned: false, pending: null, dropped: new Set() }));
       await this.recall(plan, bucket, choice, shared, signal);
     }
     return choice;
@@ -203,11 +232,14 @@ export class Tuner {
     choice: Choice,
     sharedContext: boolean,
     shared: Shared,
+    signal?: AbortSignal,
   ): Promise<readonly TunedKernels[]> {
     const variants = (await this.variants(plan)).filter(({ name }) => !choice.dropped.has(name));
     const measurement = new Measurement(plan, count, sharedContext, shared);
-    const measured: Measured[] = [await measurement.begin(this.plain)];
+    choice.plain = await measurement.begin(this.plain);
+    const measured: Measured[] = [await measurement.addPlain(this.plain)];
     for (const variant of variants.slice(1)) {
+      signal?.throwIfAborted();
       try {
         const kernels = this.kernelsOf(plan, variant, "host", shared);
         await shared.watch.guard(Promise.all(kernels.map((kernel) => shared.pipelines.compile(kernel))));

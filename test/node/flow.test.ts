@@ -183,7 +183,7 @@ describe("sample", () => {
   const draw = async (seed: string, name: string): Promise<Float32Array | Float64Array> => {
     const { status, stdout, stderr } = await deldot(["sample", moons, "--count", "64", "--seed", seed, "--out", name]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toMatch(/^log p: mean \S+, .* bits per dimension$/m);
+    expect(stdout).toMatch(/^log p: mean \S+, .* bits per dimension; \S+ evaluations per point$/m);
     return (await npy(name)).data;
   };
 
@@ -209,6 +209,7 @@ describe("sample", () => {
       "milliseconds",
       "points",
       "logProb",
+      "evaluations",
       "status",
     ]);
     expect(await readFile(join(folder, "s.json"), "utf8")).toBe(written.stdout);

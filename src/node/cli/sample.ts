@@ -5,8 +5,9 @@ import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
 import type { Column } from "../files/table.js";
 import { createFlow } from "./evaluator.js";
-import { addFlowOptions, describeLogProb, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
+import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
 import { addModelOptions, modelArgument, parseWhole, readModel, readRows, type ModelOptions } from "./options.js";
+import { round } from "./output.js";
 import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
 
 interface SampleOptions extends ModelOptions, FlowOptions {
@@ -21,7 +22,7 @@ to data, and what the options of paths are.
 
 Results, by the extension of --out:
   .json  the same object as --json prints: count, state, seed, method, solver, adapter, milliseconds, points, logProb,
-         status; NaN is null. It is a file of points, too
+         evaluations (of f and its divergence), status; NaN is null. It is a file of points, too
   .csv   a line of names, then a line per point: x0.. (the point), logProb
   .npy   the points, [count, state] or [count, ...] with the axes that an .onnx model has for one point; their log p in
          NAME.logProb.npy beside it
@@ -105,6 +106,7 @@ function resultObject({ network, count, seed, method, paths, adapter, millisecon
     ["milliseconds", Number(milliseconds.toFixed(3))],
     ["points", { data: results.points, shape: [count, stateSize] }],
     ["logProb", { data: results.logProb, shape: [count] }],
+    ["evaluations", { data: Float64Array.from(results.evaluations), shape: [count] }],
     ["status", results.status],
   ]);
 }
@@ -117,6 +119,6 @@ function* describeRun(run: Run, written: readonly string[]): Generator<string, v
   const { network, count, seed, paths, adapter, milliseconds, results } = run;
   yield `${count} points of seed ${seed}, ${paths.description}, ${milliseconds.toFixed(1)} ms on ${adapter}\n`;
   yield* describeRows(resultColumns(run), count, ["logProb"]);
-  yield `\n${describeLogProb(results.logProb, network.stateSize)}\n`;
+  yield `\n${describeLogProb(results.logProb, network.stateSize)}; ${round(meanOf(results.evaluations))} evaluations per point\n`;
   for (const path of written) yield `wrote ${path}\n`;
 }
