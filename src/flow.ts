@@ -1,27 +1,28 @@
 import { internalsOf, VectorField } from "./field.js";
-import { InputError, quote } from "./errors.js";
+import { InputError } from "./errors.js";
 import { checkTarget, Encoder } from "./gpu/encoder.js";
 import { Turns } from "./gpu/run.js";
 import {
   baseLogProb,
   readFlowInputs,
   readFlowTimes,
+  readNoise,
   readSolveOptions,
   readTimes,
-  sampleBase,
   type FlowInputs,
   type FlowOptions,
   readPathBuffers,
   type EncodePathOptions,
   type LogProb,
-  type PathEnds,
+  type SampleOptions,
+  type Samples,
   type Transport,
   type TransportOptions,
   type FlowSettings,
   type SolveOptions,
   type SolveSettings,
 } from "./flowOptions.js";
-import { checkCount, checkObject, ownOptions, startRun, type BatchInput, type BufferRows } from "./inputs.js";
+import { checkObject, ownOptions, startRun, type BatchInput, type BufferRows } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
 import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
@@ -32,14 +33,6 @@ import { allocate } from "./rows.js";
 import type { OuterName } from "./schedule/steps.js";
 import type { TunedKernels } from "./tune/tuner.js";
 
-/** What {@link Flow.sample} gives. */
-export interface Samples extends PathEnds {
-  /** [count, d]; NaN where the path did not get to its end. */
-  readonly points: Float32Array;
-  /** log p of each, [count], in nats. */
-  readonly logProb: Float64Array;
-}
-
 /** What {@link Flow.score} gives. */
 export interface Score {
   /** ∇ log p(x), [...shape, d]; NaN where the path did not get to its end. */
@@ -48,12 +41,6 @@ export interface Score {
   readonly status: readonly Status[];
   /** The leading batch shape of the points. */
   readonly shape: readonly number[];
-}
-
-/** What {@link Flow.sample} is asked for. */
-export interface SampleOptions extends SolveOptions {
-  /** Of the noise; the same seed gives the same noise on every device. Default 0. */
-  readonly seed?: number | undefined;
 }
 
 /** What {@link Flow.encodeLogProb} reads and writes. */
@@ -150,13 +137,9 @@ export class Flow {
    */
   async sample(count: number, given: SampleOptions = {}): Promise<Samples> {
     const options = ownOptions(given);
-    checkObject("options", options);
-    checkCount(count, 0);
-    const { seed = 0 } = options;
-    if (!Number.isInteger(seed)) throw new InputError(`seed is ${quote(seed)}; expected a whole number`);
     const { noiseAt, dataAt, base } = this.settings;
     const { stateSize: d } = this.network;
-    const noise = sampleBase(base, count, d, seed);
+    const noise = readNoise(base, count, d, options);
     const inputs = this.inputs(noise, options);
     const { points, carried, evaluations, status } = await this.solve(inputs, noiseAt, dataAt, options);
     const logProb = baseLogProb(base, noise, d).map((log, point) => log - carried[point]!);

@@ -98,6 +98,20 @@ export interface Transport<A = Float32Array> extends PathEnds {
   readonly path?: A;
 }
 
+/** What `flow.sample` gives. */
+export interface Samples<A = Float32Array> extends PathEnds {
+  /** [count, d]; NaN where the path did not get to its end. */
+  readonly points: A;
+  /** log p of each, [count], in nats. */
+  readonly logProb: Float64Array;
+}
+
+/** What `flow.sample` is asked for. */
+export interface SampleOptions extends SolveOptions {
+  /** Of the noise; the same seed gives the same noise on every device. Default 0. */
+  readonly seed?: number | undefined;
+}
+
 /** What `flow.transport` is asked for. */
 export interface TransportOptions extends SolveOptions {
   /** The time that the points have. Default noiseAt. */
@@ -256,8 +270,14 @@ export function normalBase(d: number, deviation: number): Base {
   };
 }
 
-/** Noise [count, d]. @throws LimitError where it is too much. */
-export function sampleBase(base: "normal" | Base, count: number, d: number, seed: number): Float32Array {
+/** The noise of samples, [count, d]. @throws InputError; LimitError where it is too much. */
+export function readNoise(base: "normal" | Base, count: number, d: number, { seed = 0 }: SampleOptions): Float32Array {
+  checkCount(count, 0);
+  if (!Number.isInteger(seed)) throw new InputError(`seed is ${quote(seed)}; expected a whole number`);
+  return sampleBase(base, count, d, seed);
+}
+
+function sampleBase(base: "normal" | Base, count: number, d: number, seed: number): Float32Array {
   if (base !== "normal") {
     const given: Float32Array | undefined = base.sample(count, seed);
     if (given?.length !== count * d)

@@ -11,22 +11,20 @@
  */
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
-export { logProbReference, transportReference, type FlowReferenceOptions, type TransportReferenceOptions } from "./cpu/flow.js";
+export {
+  logProbReference,
+  ReferenceFlow,
+  transportReference,
+  type FlowReferenceOptions,
+  type TransportReferenceOptions,
+} from "./cpu/flow.js";
 export { bitsPerDimension } from "./bitsPerDimension.js";
 export { probabilityFlow, type DiffusionSchedule, type ProbabilityFlowOptions } from "./model/probabilityFlow.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
-export {
-  Flow,
-  type EncodeLogProbOptions,
-  type EncodeTransportOptions,
-  type FlowExplanation,
-  type SampleOptions,
-  type Samples,
-  type Score,
-} from "./flow.js";
+export { Flow, type EncodeLogProbOptions, type EncodeTransportOptions, type FlowExplanation, type Score } from "./flow.js";
 export {
   normalBase,
   type Base,
@@ -36,6 +34,8 @@ export {
   type FlowTimes,
   type LogProb,
   type PathEnds,
+  type SampleOptions,
+  type Samples,
   type SolveOptions,
   type Transport,
   type TransportOptions,

@@ -7,6 +7,7 @@ import {
   logProbReference,
   mlp,
   parseSafetensors,
+  ReferenceFlow,
   solvers,
   transportReference,
   type Network,
@@ -48,6 +49,18 @@ describe.each([
       expect(farthest(logProb, of("log_density", 1))).toBeLessThan(1e-6);
       expect(farthest(base, of("points_at_0", d))).toBeLessThan(1e-6);
     }
+  });
+
+  test("without keeping the thread, and samples", async () => {
+    const flow = new ReferenceFlow(network);
+    const done: number[] = [];
+    const { logProb } = await flow.logProb(of("points", d), { onProgress: (progress) => void done.push(progress.done) });
+    expect(logProb).toEqual(logProbReference(network, of("points", d)).logProb);
+    expect(done.at(-1)).toBe(count);
+    const samples = await flow.sample(2, { seed: 5, rtol: 1e-7, atol: 1e-7 });
+    expect(farthest(logProbReference(network, samples.points).logProb, samples.logProb)).toBeLessThan(1e-5);
+    const aborting = AbortSignal.abort(new Error("enough"));
+    await expect(flow.sample(2, { signal: aborting })).rejects.toThrow("enough");
   });
 
   test("from noise to data", () => {

@@ -194,7 +194,7 @@ describe("in a Vite app", () => {
     );
     expect(first).toBeLessThan(87);
     expect(later).toBeLessThan(13);
-    expect(withReader).toBeLessThan(115);
+    expect(withReader).toBeLessThan(116);
     expect(unbundled).toBeLessThan(118);
   });
 });

@@ -1,16 +1,14 @@
 import { DeldotError } from "../errors.js";
 import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
 import type { Cotangents, Wrt } from "../inputs.js";
-import { checkObject, ownOptions, copied, startRun, type BatchInput, type RunOptions } from "../inputs.js";
+import { checkObject, ownOptions, copied, type BatchInput } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
 import type { Output } from "../plan/outputs.js";
 import { Reference, ReferenceJvp } from "./reference.js";
+import { runInSlices } from "./slices.js";
 import { ReferenceVjp } from "./vjp.js";
-
-/** How long the thread is kept from all else. */
-const SLICE_MILLISECONDS = 20;
 
 /** A network on the CPU in float64: as exact as {@link evaluateReference}, with progress, and without keeping the thread. */
 export class ReferenceField implements Field<Float64Array> {
@@ -28,7 +26,7 @@ export class ReferenceField implements Field<Float64Array> {
     this.checkUsable();
     const options = ownOptions(given);
     const reference = new Reference(this.network, copied(points), { ...options, context: copied(options.context) });
-    await this.run(reference, options);
+    await runInSlices(reference, options, () => this.checkUsable());
     return { ...reference.result(), kernels: "reference" } as unknown as Evaluation<O, Float64Array>;
   }
 
@@ -43,7 +41,7 @@ export class ReferenceField implements Field<Float64Array> {
     this.checkUsable();
     const options = ownOptions(given);
     const jvp = new ReferenceJvp(this.network, copied(points), copied(tangents), copied(options.context));
-    await this.run(jvp, options);
+    await runInSlices(jvp, options, () => this.checkUsable());
     const { value, tangent } = jvp;
     return options.value ? { value, tangent } : tangent;
   }
@@ -58,7 +56,7 @@ export class ReferenceField implements Field<Float64Array> {
     checkObject("cotangents", cotangents);
     const own = { value: copied(cotangents.value), divergence: copied(cotangents.divergence) };
     const vjp = new ReferenceVjp(this.network, copied(points), own, { ...options, context: copied(options.context) });
-    await this.run(vjp, options);
+    await runInSlices(vjp, options, () => this.checkUsable());
     return vjp.result() as Vjp<W, O, Float64Array>;
   }
 
@@ -72,21 +70,5 @@ export class ReferenceField implements Field<Float64Array> {
 
   private checkUsable(): void {
     if (this.destroyed) throw new DeldotError("the field was destroyed; make a new one");
-  }
-
-  /** All points, slice by slice. */
-  private async run(work: { readonly count: number; evaluate(point: number): void }, options: RunOptions): Promise<void> {
-    startRun(options);
-    const { count: total } = work;
-    for (let done = 0; done < total;) {
-      const end = performance.now() + SLICE_MILLISECONDS;
-      do work.evaluate(done++);
-      while (done < total && performance.now() < end);
-      options.onProgress?.({ done, total });
-      // Lets a page draw, and others abort.
-      await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
-      options.signal?.throwIfAborted();
-      this.checkUsable();
-    }
   }
 }

@@ -3,18 +3,24 @@ import {
   readFlowInputs,
   readFlowTimes,
   readSolveOptions,
+  readNoise,
   readTimes,
+  type FlowSettings,
   type FlowTimes,
   type LogProb,
+  type SampleOptions,
+  type Samples,
   type SolveOptions,
   type SolveSettings,
   type Transport,
   type TransportOptions,
 } from "../flowOptions.js";
-import { checkObject, ownOptions, startRun, type BatchInput } from "../inputs.js";
+import { checkObject, ownOptions, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { control, stagesOf, tableaus, timeOf, type Status, type Tableau } from "../ode/tableaus.js";
+import { graphOf } from "../plan/graph.js";
 import { Reference } from "./reference.js";
+import { runInSlices, type PointwiseWork } from "./slices.js";
 
 /** What {@link logProbReference} is asked for: what `Flow.create` and `flow.logProb` are, together. */
 export interface FlowReferenceOptions extends FlowTimes, SolveOptions {}
@@ -36,11 +42,13 @@ const LEAST_STEP = 2 ** -49;
  *
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
-export function logProbReference(network: Network, points: BatchInput, options: FlowReferenceOptions = {}): LogProb<Float64Array> {
+export function logProbReference(network: Network, points: BatchInput, given: FlowReferenceOptions = {}): LogProb<Float64Array> {
+  checkObject("options", given);
+  const options = ownOptions(given);
   const { noiseAt, dataAt, base } = readFlowTimes(network, options);
-  const { points: noise, divergenceIntegral, ...rest } = transportReference(network, points, { ...options, from: dataAt, to: noiseAt });
-  const logProb = baseLogProb(base, noise, network.stateSize).map((log, point) => log + divergenceIntegral[point]!);
-  return { logProb, base: noise, ...rest };
+  const paths = new ReferencePaths(network, points, { ...options, from: dataAt, to: noiseAt });
+  runAtOnce(paths, options);
+  return logProbOf(paths.result, base, network);
 }
 
 /**
@@ -52,33 +60,106 @@ export function logProbReference(network: Network, points: BatchInput, options: 
 export function transportReference(network: Network, points: BatchInput, given: TransportReferenceOptions = {}): Transport<Float64Array> {
   checkObject("options", given);
   const options = ownOptions(given);
-  const { noiseAt, dataAt, timeColumn } = readFlowTimes(network, options);
-  const { from = noiseAt, to = dataAt, rtol = DEFAULT_TOLERANCE, atol = DEFAULT_TOLERANCE } = options;
-  readTimes(from, to, undefined);
-  const settings = readSolveOptions({ ...options, rtol, atol });
+  const paths = new ReferencePaths(network, points, options);
+  runAtOnce(paths, options);
+  return paths.result;
+}
+
+/** A flow on the CPU in float64: as exact as {@link logProbReference}, with progress, and without keeping the thread. */
+export class ReferenceFlow {
+  private readonly settings: FlowSettings;
+
+  /** @throws ModelError where it is no network; InputError for a bad option. */
+  constructor(
+    readonly network: Network,
+    private readonly options: FlowTimes = {},
+  ) {
+    graphOf(network);
+    this.settings = readFlowTimes(network, options);
+  }
+
+  /** As {@link Flow.logProb}; rtol and atol are 1e-9 where none is given. */
+  async logProb(points: BatchInput, given: SolveOptions = {}): Promise<LogProb<Float64Array>> {
+    const { noiseAt, dataAt, base } = this.settings;
+    return logProbOf(await this.transport(points, { ...ownOptions(given), from: dataAt, to: noiseAt }), base, this.network);
+  }
+
+  /** As {@link Flow.sample}, of the same noise. */
+  async sample(count: number, given: SampleOptions = {}): Promise<Samples<Float64Array>> {
+    const { noiseAt, dataAt, base } = this.settings;
+    const { stateSize: d } = this.network;
+    const options = ownOptions(given);
+    const noise = readNoise(base, count, d, options);
+    const { points, divergenceIntegral, evaluations, status } = await this.transport(noise, { ...options, from: noiseAt, to: dataAt });
+    const logProb = baseLogProb(base, noise, d).map((log, point) => log - divergenceIntegral[point]!);
+    return { points, logProb, evaluations, status };
+  }
+
+  private async transport(points: BatchInput, given: TransportReferenceOptions): Promise<Transport<Float64Array>> {
+    const options = ownOptions(given);
+    const paths = new ReferencePaths(this.network, points, { ...this.options, ...options });
+    await runInSlices(paths, options, () => undefined);
+    return paths.result;
+  }
+}
+
+function logProbOf(transport: Transport<Float64Array>, base: FlowSettings["base"], network: Network): LogProb<Float64Array> {
+  const { points: noise, divergenceIntegral, ...rest } = transport;
+  const logProb = baseLogProb(base, noise, network.stateSize).map((log, point) => log + divergenceIntegral[point]!);
+  return { logProb, base: noise, ...rest };
+}
+
+function runAtOnce(paths: ReferencePaths, options: RunOptions): void {
   startRun(options);
-  const { count, shape, points: begin, context } = readFlowInputs(network, timeColumn, points, options.condition);
-  const field = new FieldOfTime(network, count, context, timeColumn, settings.divergence);
-  const { stateSize: d } = network;
-  const result = {
-    points: new Float64Array(count * d),
-    divergenceIntegral: new Float64Array(count),
-    evaluations: new Uint32Array(count),
-    status: [] as Status[],
-    shape,
-  };
-  for (let point = 0; point < count; point++) {
-    const path = new Path(field, point, begin.subarray(point * d, (point + 1) * d), settings, from, to);
+  for (let point = 0; point < paths.count; point++) {
+    paths.evaluate(point);
+    options.onProgress?.({ done: point + 1, total: paths.count });
+    options.signal?.throwIfAborted();
+  }
+}
+
+/** The paths of all points, one after another. */
+class ReferencePaths implements PointwiseWork {
+  readonly count: number;
+  readonly result: Transport<Float64Array> & { readonly status: Status[] };
+  private readonly settings: SolveSettings;
+  private readonly field: FieldOfTime;
+  private readonly begin: Float64Array;
+  private readonly from: number;
+  private readonly to: number;
+
+  /** @throws InputError, PlanError for a bad argument. */
+  constructor(network: Network, points: BatchInput, options: TransportReferenceOptions) {
+    const { noiseAt, dataAt, timeColumn } = readFlowTimes(network, options);
+    const { from = noiseAt, to = dataAt, rtol = DEFAULT_TOLERANCE, atol = DEFAULT_TOLERANCE } = options;
+    readTimes(from, to, undefined);
+    [this.from, this.to] = [from, to];
+    this.settings = readSolveOptions({ ...options, rtol, atol });
+    const { count, shape, points: begin, context } = readFlowInputs(network, timeColumn, points, options.condition);
+    const { stateSize: d } = network;
+    this.field = new FieldOfTime(network, count, context, timeColumn, this.settings.divergence);
+    this.begin = begin;
+    this.count = count;
+    this.result = {
+      points: new Float64Array(count * d),
+      divergenceIntegral: new Float64Array(count),
+      evaluations: new Uint32Array(count),
+      status: [],
+      shape,
+    };
+  }
+
+  evaluate(point: number): void {
+    const { settings, field, from, to, result } = this;
+    const { stateSize: d } = field;
+    const path = new Path(field, point, this.begin.subarray(point * d, (point + 1) * d), settings, from, to);
     const status = settings.steps === null ? path.adapt() : path.go(settings.steps);
     const end = status === "done" ? path.z : new Float64Array(d + 1).fill(NaN);
     result.points.set(end.subarray(0, d), point * d);
     result.divergenceIntegral[point] = end[d]!;
     result.evaluations[point] = path.evaluations;
     result.status.push(status);
-    options.onProgress?.({ done: point + 1, total: count });
-    options.signal?.throwIfAborted();
   }
-  return result;
 }
 
 /** (f, ∇·f) at one point after another, at any time. */

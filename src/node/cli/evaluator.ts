@@ -1,12 +1,31 @@
-/** One way to evaluate for all commands: a field on a WebGPU device, or in float64 on the CPU; and a flow on a device. */
-import { InputError } from "../../errors.js";
-import { Flow, ReferenceField, VectorField, type Evaluation, type Field, type FlowTimes, type Network, type Output } from "../../index.js";
+/** One way to evaluate for all commands: a field, or a flow, on a WebGPU device, or in float64 on the CPU. */
+import {
+  Flow,
+  ReferenceField,
+  ReferenceFlow,
+  VectorField,
+  type Evaluation,
+  type Field,
+  type FlowTimes,
+  type LogProb,
+  type Network,
+  type Output,
+  type SampleOptions,
+  type Samples,
+  type SolveOptions,
+} from "../../index.js";
 import { fileStore, requestDevice } from "../index.js";
 import { withQuietStderr } from "./nativeStderr.js";
 import type { AdapterChoice } from "./options.js";
 
+type Numbers = Float32Array | Float64Array;
+
 /** Numbers of either precision. */
-export type Results = Evaluation<Output, Float32Array | Float64Array>;
+export type Results = Evaluation<Output, Numbers>;
+export type LogProbs = LogProb<Numbers>;
+export type SampledPoints = Samples<Numbers>;
+
+const CPU = "float64 reference on the CPU";
 
 export interface Evaluator {
   /** The adapter, for people. */
@@ -16,8 +35,7 @@ export interface Evaluator {
 }
 
 export async function createEvaluator(network: Network, adapter: AdapterChoice): Promise<Evaluator> {
-  if (adapter === "cpu")
-    return { description: "float64 reference on the CPU", field: new ReferenceField(network), dispose: async () => {} };
+  if (adapter === "cpu") return { description: CPU, field: new ReferenceField(network), dispose: async () => {} };
   const { description, made, dispose } = await onDevice(adapter, (device) => VectorField.create(device, network, { store: fileStore() }));
   return { description, field: made, dispose };
 }
@@ -25,22 +43,20 @@ export async function createEvaluator(network: Network, adapter: AdapterChoice):
 export interface FlowRunner {
   /** The adapter, for people. */
   readonly description: string;
-  readonly flow: Flow;
+  readonly flow: {
+    logProb(points: Numbers, options: SolveOptions): Promise<LogProbs>;
+    sample(count: number, options: SampleOptions): Promise<SampledPoints>;
+  };
   dispose(): Promise<void>;
 }
 
-/** What integrates paths on a device. */
+/** What integrates paths. */
 export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
-  checkFlowAdapter(adapter);
+  if (adapter === "cpu") return { description: CPU, flow: new ReferenceFlow(network, times), dispose: async () => {} };
   const { description, made, dispose } = await onDevice(adapter, (device) =>
     Flow.create(device, network, { ...times, store: fileStore() }),
   );
   return { description, flow: made, dispose };
-}
-
-/** @throws InputError for the CPU, which evaluates fields and integrates none. */
-export function checkFlowAdapter(adapter: AdapterChoice): asserts adapter is Exclude<AdapterChoice, "cpu"> {
-  if (adapter === "cpu") throw new InputError("--adapter is cpu, but this integrates paths on a GPU alone; expected auto or software");
 }
 
 /** Something that lives on a device of its own, which goes with it. */

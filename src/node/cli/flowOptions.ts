@@ -3,7 +3,6 @@ import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
 import { readFlowTimes, readSolveOptions, type FlowSettings } from "../../flowOptions.js";
 import { bitsPerDimension, solvers, type Network, type SolveOptions, type Solver, type Status } from "../../index.js";
-import { checkFlowAdapter } from "./evaluator.js";
 import { addAdapterOption, parseFinite, parsePositive, parseWhole, type AdapterChoice } from "./options.js";
 import { round, summarize } from "./output.js";
 
@@ -75,9 +74,8 @@ export interface Paths {
 /** @throws InputError in the words of the command line. */
 export function readPaths(
   network: Network,
-  { adapter, method, probes, seed, noiseAt, dataAt, timeColumn, solver, rtol, atol, steps }: FlowOptions,
+  { method, probes, seed, noiseAt, dataAt, timeColumn, solver, rtol, atol, steps }: FlowOptions,
 ): Paths {
-  checkFlowAdapter(adapter);
   if (method === "exact" && probes !== undefined)
     throw new InputError(`--probes is ${probes}, but the divergence is exact; expected --method hutchinson, or no --probes`);
   if (steps !== undefined && (rtol ?? atol) !== undefined)
@@ -85,11 +83,14 @@ export function readPaths(
   try {
     const settings = readFlowTimes(network, { noiseAt, dataAt, timeColumn: timeColumn === "none" ? null : timeColumn });
     const divergence = method === "hutchinson" ? ({ method, probes, seed } as const) : ("exact" as const);
-    const solve = { solver, rtol, atol, steps, divergence };
-    const checked = readSolveOptions(solve);
-    const { rtol: relative, atol: absolute } = checked;
+    const checked = readSolveOptions({ solver, rtol, atol, steps, divergence });
+    // Also where they were left out: the CPU would take others.
+    const tolerances = { rtol: checked.rtol, atol: checked.atol };
+    const solve = { solver, steps, divergence, ...(checked.steps === null && tolerances) };
     const how =
-      checked.steps === null ? `rtol ${relative.toExponential()}, atol ${absolute.toExponential()}` : `${checked.steps} steps of one size`;
+      checked.steps === null
+        ? `rtol ${tolerances.rtol.toExponential()}, atol ${tolerances.atol.toExponential()}`
+        : `${checked.steps} steps of one size`;
     return {
       settings,
       solve,

@@ -1,11 +1,11 @@
 import type { Command } from "commander";
-import type { LogProb, Network } from "../../index.js";
+import type { Network } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
 import { asPoints, readNumbers, type Points } from "../files/points.js";
 import type { Column } from "../files/table.js";
-import { createFlow } from "./evaluator.js";
+import { createFlow, type LogProbs } from "./evaluator.js";
 import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
 import { addModelOptions, modelArgument, readModel, readRows, type ModelOptions } from "./options.js";
 import { round } from "./output.js";
@@ -87,7 +87,7 @@ interface Run {
   readonly paths: Paths;
   readonly adapter: string;
   readonly milliseconds: number;
-  readonly results: LogProb;
+  readonly results: LogProbs;
 }
 
 const formats: ResultFormats<Run> = {

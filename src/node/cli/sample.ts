@@ -1,10 +1,10 @@
 import type { Command } from "commander";
-import type { Network, Samples } from "../../index.js";
+import type { Network } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
 import type { Column } from "../files/table.js";
-import { createFlow } from "./evaluator.js";
+import { createFlow, type SampledPoints } from "./evaluator.js";
 import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
 import { addModelOptions, modelArgument, parseWhole, readModel, readRows, type ModelOptions } from "./options.js";
 import { round } from "./output.js";
@@ -81,7 +81,7 @@ interface Run {
   readonly paths: Paths;
   readonly adapter: string;
   readonly milliseconds: number;
-  readonly results: Samples;
+  readonly results: SampledPoints;
 }
 
 const formats: ResultFormats<Run> = {
