@@ -71,6 +71,7 @@ export class ReferenceFlow {
 
   /** @throws ModelError where it is no network; InputError for a bad option. */
   constructor(
+    /** The network as it was given. */
     readonly network: Network,
     private readonly options: FlowTimes = {},
   ) {
