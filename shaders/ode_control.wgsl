@@ -13,7 +13,7 @@ struct Parameters {
   rows: u32,
   width: u32,
   extra: u32,
-  factor: u32,
+  slope_sign: u32,     // bits of what its slope is multiplied by: 1, or -1
   home_stride: u32,
   stages: u32,           // of the method; 0: before the first step
   most_attempts: u32,
@@ -67,7 +67,7 @@ fn last_stage(row: u32, k: u32) -> f32 {
   if (k < p.width) {
     return value[row * p.width + k];
   }
-  return bitcast<f32>(p.factor) * slope[row * p.extra + k - p.width];
+  return bitcast<f32>(p.slope_sign) * slope[row * p.extra + k - p.width];
 }
 
 /// The first step, and where the stage is not finite, none.
@@ -149,12 +149,12 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let err = max(sqrt(sum / f32(n)), 1e-10);
   let exponent = bitcast<f32>(p.exponent);
   let lower = bitcast<f32>(p.least);
-  var factor = lower;
+  var growth = lower;
   if (finite && err <= 1.0) {
     let wanted = bitcast<f32>(p.safety) * pow(err, -bitcast<f32>(p.of_error) * exponent)
       * pow(before, bitcast<f32>(p.of_error_before) * exponent);
     // After a step that was tried anew, h does not grow at once: the error before says so.
-    factor = clamp(wanted, lower, bitcast<f32>(p.most));
+    growth = clamp(wanted, lower, bitcast<f32>(p.most));
     // z' anew, since WGSL has no arrays of n numbers.
     for (var k = 0u; k < n; k++) {
       var moved = bitcast<f32>(b[0]) * home[at + n + k];
@@ -172,14 +172,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     home[own + ELAPSED] = elapsed + h;
     home[own + LEFT] = left - h;
   } else if (finite) {
-    factor = clamp(bitcast<f32>(p.safety) * pow(err, -exponent), lower, 1.0);
+    growth = clamp(bitcast<f32>(p.safety) * pow(err, -exponent), lower, 1.0);
   }
   let now_left = abs(home[own + LEFT]);
-  var next = h * factor;
+  var next = h * growth;
   let least = max(bitcast<f32>(p.least_step) * min(abs(home[own + ELAPSED]), now_left), bitcast<f32>(p.least_of_span) * abs(bitcast<f32>(p.span)));
   if (abs(next) >= now_left) {
     next = home[own + LEFT];
-  } else if (factor < 1.0 && abs(next) < least) {
+  } else if (growth < 1.0 && abs(next) < least) {
     status[point] = select(3u, 4u, finite);
   }
   home[own + STEP] = next;

@@ -9,12 +9,12 @@ struct Parameters {
   rows: u32,
   width: u32,          // d
   extra: u32,          // of l
-  factor: u32,         // bits of what its slope is multiplied by
+  slope_sign: u32,     // bits of what its slope is multiplied by: 1, or -1
   contexts: u32,       // c
   home_stride: u32,
   arrived: u32,        // the stage whose ż has come; 0xffffffff: none
   known: u32,          // how many stages are summed up
-  is_whole: u32,       // whether z becomes y
+  ends_step: u32,      // whether z becomes y
   is_adaptive: u32,    // whether each point has its own time and h, and rows are some of the points
   step: u32,           // bits of h, where it is one for all
   time: u32,           // bits of t at the next stage, as that; of its c otherwise
@@ -67,7 +67,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     if (k < p.width) {
       came = value[row * p.width + k];
     } else {
-      came = bitcast<f32>(p.factor) * slope[row * p.extra + k - p.width];
+      came = bitcast<f32>(p.slope_sign) * slope[row * p.extra + k - p.width];
     }
     if (p.arrived == 0u) {
       home[at + n + k] = came;
@@ -86,7 +86,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     }
   }
   let y = home[at + k] + h * sum;
-  if (p.is_whole == 1u) {
+  if (p.ends_step == 1u) {
     home[at + k] = y;
   }
   if (k < p.width) {

@@ -142,7 +142,7 @@ export class IntegrationSteps {
         this.stage({
           arrived: stage,
           weights: (isLast ? tableau.b : tableau.a[stage + 1]!).slice(0, stage + 1),
-          isWhole: isLast,
+          endsStep: isLast,
           h,
           time: timeOf((step + c) / steps!, begin, end),
         });
@@ -185,13 +185,13 @@ export class IntegrationSteps {
     arrived,
     weights,
     time,
-    isWhole = false,
+    endsStep = false,
     h = 0,
   }: {
     arrived: number;
     weights: readonly number[];
     time: number;
-    isWhole?: boolean;
+    endsStep?: boolean;
     h?: number;
   }): void {
     const { stateSize: d, contextSize: c, timeColumn, steps, from, to } = this.job;
@@ -207,7 +207,7 @@ export class IntegrationSteps {
         homeStride: homeStride(this.job),
         arrived,
         known: weights.length,
-        isWhole: isWhole ? 1 : 0,
+        endsStep: endsStep ? 1 : 0,
         isAdaptive: steps === null ? 1 : 0,
         step: asBits(h),
         time: asBits(time),
@@ -228,9 +228,9 @@ export class IntegrationSteps {
     });
   }
 
-  private widths(): Record<"width" | "extra" | "factor", number> {
+  private widths(): Record<"width" | "extra" | "slopeSign", number> {
     const { carried, stateSize } = this.job;
-    return { width: stateSize, extra: extraOf(this.job), factor: asBits(carried === "score" ? -1 : 1) };
+    return { width: stateSize, extra: extraOf(this.job), slopeSign: asBits(carried === "score" ? -1 : 1) };
   }
 
   /** From the caller's points, and conditions [1 or count, columns of the context but for time]. */
