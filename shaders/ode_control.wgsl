@@ -70,7 +70,7 @@ fn last_stage(row: u32, k: u32) -> f32 {
   return bitcast<f32>(p.slope_sign) * slope[row * p.extra + k - p.width];
 }
 
-/// The first step, and where the stage is not finite, none.
+// The first step, and where the stage is not finite, none.
 fn begin_first(row: u32, point: u32) {
   let n = p.width + p.extra;
   let at = point * p.home_stride;
@@ -92,7 +92,6 @@ fn begin_first(row: u32, point: u32) {
     h = 0.01 * sqrt(size) / sqrt(speed);
   }
   let own = at + 2u * n;
-  home[own + LEFT] = span;
   home[own + STEP] = sign(span) * min(h, abs(span));
   home[own + EVALUATIONS] += 1.0;
   if (!finite) {

@@ -46,9 +46,12 @@ const LEFT = 1u;
 const STEP = 2u;
 const CONDITION = 6u;
 
-/// t ahead of where a point is, from the nearer end.
+// t ahead of where a point is, from the nearer end; rounding leads beyond neither.
 fn time_at(elapsed: f32, left: f32, ahead: f32) -> f32 {
-  return select(bitcast<f32>(p.begin) + (elapsed + ahead), bitcast<f32>(p.end) - (left - ahead), abs(left) < abs(elapsed));
+  let begin = bitcast<f32>(p.begin);
+  let end = bitcast<f32>(p.end);
+  let time = select(begin + (elapsed + ahead), end - (left - ahead), abs(left) < abs(elapsed));
+  return select(clamp(time, min(begin, end), max(begin, end)), end, ahead == left);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -50,7 +50,6 @@ type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer
 /** What integrations along a field take of it. */
 export interface FieldInternals {
   readonly shared: () => Shared;
-  readonly gate: Gate;
   readonly planFor: (options: PlanOptions) => Plan;
   readonly gradientPlan: (options: PlanOptions, wanted: WantedGradient) => GradientPlan;
   /** What runs a plan so many times over, while no other call runs; see {@link Tuner.pickFor}. */
@@ -81,8 +80,6 @@ export class VectorField implements Field<Float32Array> {
   private current: Network;
   /** The network that plans are made of: of no other field, since update replaces its numbers. */
   private readonly own: Network;
-  /** Fused kernels keep copies of weights, which update does not rewrite. */
-  private isUpdated = false;
   private readonly gate = new Gate();
   /** By what changes a plan: not the seed, nor the step. */
   private readonly plans = new Recent<string, Plan>(MOST_PLANS);
@@ -114,14 +111,13 @@ export class VectorField implements Field<Float32Array> {
     this.encoder = new Encoder(device, label);
     internals.set(this, {
       shared: () => this.shared(),
-      gate: this.gate,
       planFor: (options) => this.planFor(options),
       gradientPlan: (options, wanted) => this.gradientPlan(options, wanted),
       pickFor: async (evaluations, plan, count, sharedContext, signal) => {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
-        return this.usable(await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal)));
+        return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
       },
-      pickCompiled: (plan, count) => this.usable(this.tuner.pickCompiled(plan, count, this.shared())),
+      pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared()),
     });
   }
 
@@ -174,7 +170,7 @@ export class VectorField implements Field<Float32Array> {
     let began = 0;
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     const variant = await this.gate.pass(async () => {
-      const picked = this.usable(await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal)));
+      const picked = await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal));
       began = performance.now();
       await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared(), options, take);
       return picked;
@@ -316,7 +312,7 @@ export class VectorField implements Field<Float32Array> {
     if (count === 0) return;
     const route = routeTo(rows, buffers);
     // One dispatch may not read a buffer and write it, nor write one twice.
-    const variant = route.sharesBuffers ? this.tuner.plain : this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
+    const variant = route.sharesBuffers ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
     this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
@@ -357,7 +353,7 @@ export class VectorField implements Field<Float32Array> {
     const plan = this.planFor(planOptions);
     if (count === 0) return;
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
-    const variant = this.usable(this.tuner.pickCompiled(plan, count, this.shared()));
+    const variant = this.tuner.pickCompiled(plan, count, this.shared());
     const route = routeTo(usualRows(this.network, options), {});
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
     await this.encoder.reserve(chunksOf(recording, this.shared()), this.shared());
@@ -433,7 +429,8 @@ export class VectorField implements Field<Float32Array> {
   /** From now on with these numbers; buffers are another matter. */
   private use(network: Network): void {
     this.current = network;
-    this.isUpdated = true;
+    // Fused kernels keep copies of weights, which update does not rewrite.
+    this.tuner.layersOnly();
     for (const matrix of graphOf(this.own).weights) {
       const { rows, columns, place } = matrix;
       const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
@@ -492,20 +489,16 @@ export class VectorField implements Field<Float32Array> {
     ) as GradientPlan;
   }
 
-  /** The variant, or the plain one where it would compute with weights that were replaced. */
-  private usable(variant: Variant): Variant {
-    return this.isUpdated && variant.fuse ? this.tuner.plain : variant;
-  }
-
   private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {
     const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment } = this.device.limits;
     return { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget: this.memoryBudget };
   }
 
   private shared(): Shared {
-    const { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label } = this;
+    const { device, pipelines, matrices, constants, scratch, readback, turns, gate, watch, pace, label } = this;
     const checkUsable = (): void => this.checkUsable();
-    return { device, pipelines, matrices, constants, scratch, readback, turns, watch, pace, label, limits: this.limits(), checkUsable };
+    const limits = this.limits();
+    return { device, pipelines, matrices, constants, scratch, readback, turns, gate, watch, pace, label, limits, checkUsable };
   }
 }
 

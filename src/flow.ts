@@ -22,7 +22,7 @@ import {
   type SolveOptions,
   type SolveSettings,
 } from "./flowOptions.js";
-import { checkObject, ownOptions, startRun, type BatchInput, type BufferRows } from "./inputs.js";
+import { checkObject, ownOptions, startRun, type BatchInput, type BufferRows, type RunOptions } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
 import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
@@ -126,7 +126,7 @@ export class Flow {
     const options = ownOptions(given);
     const { noiseAt, dataAt, base } = this.settings;
     const inputs = this.inputs(points, options);
-    const { points: noise, carried, evaluations, status } = await this.solve(inputs, dataAt, noiseAt, options);
+    const { points: noise, carried, evaluations, status } = await this.solve(inputs, dataAt, noiseAt, readSolveOptions(options), options);
     const logProb = baseLogProb(base, noise, this.network.stateSize).map((log, point) => log + carried[point]!);
     return { logProb, base: noise, evaluations, status, shape: inputs.shape };
   }
@@ -141,7 +141,7 @@ export class Flow {
     const { stateSize: d } = this.network;
     const noise = readNoise(base, count, d, options);
     const inputs = this.inputs(noise, options);
-    const { points, carried, evaluations, status } = await this.solve(inputs, noiseAt, dataAt, options);
+    const { points, carried, evaluations, status } = await this.solve(inputs, noiseAt, dataAt, readSolveOptions(options), options);
     const logProb = baseLogProb(base, noise, d).map((log, point) => log - carried[point]!);
     return { points, logProb, evaluations, status };
   }
@@ -154,6 +154,7 @@ export class Flow {
     const options = ownOptions(given);
     const { from = this.settings.noiseAt, to = this.settings.dataAt, times } = options;
     const stops = readTimes(from, to, times);
+    const settings = readSolveOptions(options);
     const inputs = this.inputs(points, options);
     const { count, shape } = inputs;
     const { stateSize: d } = this.network;
@@ -165,7 +166,7 @@ export class Flow {
     let last = new Float32Array(inputs.points);
     let begin = from;
     for (const [index, end] of stops.entries()) {
-      const part = await this.solve(now, begin, end, options);
+      const part = await this.solve(now, begin, end, settings, options);
       for (let point = 0; point < count; point++) {
         divergenceIntegral[point]! += part.carried[point]!;
         evaluations[point]! += part.evaluations[point]!;
@@ -189,11 +190,13 @@ export class Flow {
     const { noiseAt, dataAt, base } = this.settings;
     if (base !== "normal") throw new InputError('the score is known for the base "normal" alone');
     const inputs = this.inputs(points, options);
-    const { points: noise, status } = await this.solve(inputs, dataAt, noiseAt, options);
+    const settings = readSolveOptions(options);
+    const { points: noise, status } = await this.solve(inputs, dataAt, noiseAt, settings, options);
     const back = await this.solve(
       { ...inputs, points: new Float64Array(noise) },
       noiseAt,
       dataAt,
+      settings,
       options,
       Float64Array.from(noise, (z) => -z),
     );
@@ -273,28 +276,27 @@ export class Flow {
     inputs: FlowInputs,
     from: number,
     to: number,
-    options: SolveOptions,
+    settings: SolveSettings,
+    options: RunOptions,
     score: Float64Array | null = null,
   ): Promise<Integrated> {
     const { contextSize } = this.network;
     const sharesCondition = inputs.context === null || inputs.context.length === contextSize;
-    const settings = readSolveOptions(options);
     const job = this.job(settings, from, to, sharesCondition, score === null ? "divergence" : "score");
     startRun(options);
-    const { shared, gate, pickFor } = internalsOf(this.field);
+    const { shared, pickFor } = internalsOf(this.field);
     shared().checkUsable();
     const endTurn = await this.turns.take();
     try {
-      return await gate.pass(async () => {
-        const expected =
-          job.steps === null ? (this.evaluated.get(controlOf(settings)) ?? EXPECTED_EVALUATIONS) : job.steps * stagesOf(job.tableau);
-        const variant = await pickFor(expected, job.plan, inputs.count, sharesContext(job), options.signal);
-        const integrated = await integrate({ ...job, variant }, { ...inputs, carried: score }, shared(), options);
-        const { evaluations } = integrated;
-        if (job.steps === null && inputs.count > 0)
-          this.evaluated.set(controlOf(settings), evaluations.reduce((sum, each) => sum + each, 0) / inputs.count);
-        return integrated;
-      });
+      const expected =
+        job.steps === null ? (this.evaluated.get(controlOf(settings)) ?? EXPECTED_EVALUATIONS) : job.steps * stagesOf(job.tableau);
+      const variant = await pickFor(expected, job.plan, inputs.count, sharesContext(job), options.signal);
+      const beginning = { ...inputs, carried: score };
+      const integrated = await shared().gate.pass(() => integrate({ ...job, variant }, beginning, shared(), options));
+      const { evaluations } = integrated;
+      if (job.steps === null && inputs.count > 0)
+        this.evaluated.set(controlOf(settings), evaluations.reduce((sum, each) => sum + each, 0) / inputs.count);
+      return integrated;
     } finally {
       endTurn();
     }

@@ -645,3 +645,41 @@ test("odd input is an InputError", async () => {
   expect((await flow.transport(x, { times: Float64Array.of(0.5), solver: "rk4", steps: 2 })).path).toHaveLength(2);
   flow.destroy();
 });
+
+test("steps that the error chooses end at the end, not beyond it", async () => {
+  // f = floor(e - t) + 0.001, which jumps at the end; both ends are such that the beginning plus the span is beyond it in float32.
+  const [from, to] = [-0.36963340640068054, 0.13336063921451569];
+  const operations: Network["operations"] = [
+    {
+      kind: "linear",
+      terms: [{ operand: "context", weight: { rows: 1, columns: 1, data: Float64Array.of(-1) } }],
+      bias: Float64Array.of(to),
+    },
+    { kind: "activation", operand: 0, activation: parseActivation("floor") },
+    { kind: "linear", terms: [{ operand: 1, weight: { rows: 1, columns: 1, data: Float64Array.of(1) } }], bias: Float64Array.of(1e-3) },
+  ];
+  const flow = await Flow.create(device, { stateSize: 1, contextSize: 1, operations });
+  for (const [solver, tolerance] of [
+    ["tsit5", 1],
+    ["dopri5", 1e-3],
+  ] as const) {
+    const { points } = await flow.transport([10], { from, to, solver, rtol: tolerance, atol: tolerance });
+    expectNear(points, [10 + (to - from) * 1e-3], 1e-5, solver);
+  }
+  flow.destroy();
+});
+
+test("what is done to the options during a call is not seen", async () => {
+  const flow = await Flow.create(device, twoMoons, { kernels: "layers 4x4" });
+  const x = randomPoints(2, 3, 2);
+  const call = (change: (estimate: { seed: number }) => void) => async (run: "transport" | "score") => {
+    const divergence = { method: "hutchinson" as const, probes: 3, seed: 5 };
+    const options = { divergence, solver: "rk4", steps: 6 } as const;
+    const result = run === "score" ? flow.score(x, options) : flow.transport(x, { ...options, times: [0.8, 0.5], from: 1, to: 0.1 });
+    change(divergence);
+    return result;
+  };
+  for (const run of ["transport", "score"] as const)
+    expect(await call((estimate) => (estimate.seed = 99))(run)).toEqual(await call(() => undefined)(run));
+  flow.destroy();
+});

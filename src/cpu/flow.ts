@@ -73,7 +73,7 @@ export class ReferenceFlow {
   constructor(
     /** The network as it was given. */
     readonly network: Network,
-    private readonly options: FlowTimes = {},
+    options: FlowTimes = {},
   ) {
     graphOf(network);
     this.settings = readFlowTimes(network, options);
@@ -98,7 +98,7 @@ export class ReferenceFlow {
 
   private async transport(points: BatchInput, given: TransportReferenceOptions): Promise<Transport<Float64Array>> {
     const options = ownOptions(given);
-    const paths = new ReferencePaths(this.network, points, { ...this.options, ...options });
+    const paths = new ReferencePaths(this.network, points, { ...options, ...this.settings });
     await runInSlices(paths, options, () => undefined);
     return paths.result;
   }

@@ -43,6 +43,8 @@ function numbersOf(matrix: PlannedMatrix, layout: MatrixLayout): Float32Array<Ar
 export class Matrices {
   private readonly buffers = new Map<PlannedMatrix, Partial<Record<MatrixLayout, GPUBuffer>>>();
   private readonly packedBuffers = new Map<Float32Array | Uint16Array, GPUBuffer>();
+  /** How often weights were replaced. */
+  version = 0;
 
   constructor(
     private readonly device: GPUDevice,
@@ -102,6 +104,7 @@ export class Matrices {
 
   /** Writes numbers that were replaced, in place. */
   rewrite(wanted: readonly Extract<Binding, { kind: "matrix" }>[]): void {
+    this.version++;
     // All are computed before one is written, since one may be too large for float16.
     const numbers = wanted.map(({ matrix, layout }) => numbersOf(matrix, layout));
     wanted.forEach(({ matrix, layout }, index) => this.device.queue.writeBuffer(this.get(matrix, layout), 0, numbers[index]!));

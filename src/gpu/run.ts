@@ -17,6 +17,7 @@ export type Take = (read: Read, first: number, count: number, data: Float32Array
 export interface Shared extends Omit<Resources, "outer"> {
   readonly readback: Readback;
   readonly turns: Turns;
+  readonly gate: Gate;
   readonly watch: DeviceWatch;
   readonly pace: Pace;
   readonly label: string;

@@ -111,8 +111,11 @@ class ChunkOfPoints {
     copyRows(count, d, { data: home, at: 0, stride }, rows(points, d));
     if (carried) copyRows(count, d, { data: home, at: d, stride }, rows(carried, d));
     if (context) copyRows(count, c, { data: home, at: begin + own.condition, stride }, rows(context, c));
-    // No error before: as if it had been the tolerance.
-    for (let point = 0; point < count; point++) home[point * stride + begin + own.errorBefore] = 1;
+    for (let point = 0; point < count; point++) {
+      home[point * stride + begin + own.left] = job.to - job.from;
+      // No error before: as if it had been the tolerance.
+      home[point * stride + begin + own.errorBefore] = 1;
+    }
     this.home = home;
   }
 

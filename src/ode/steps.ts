@@ -65,7 +65,7 @@ export function extraOf({ carried, stateSize }: Integration): number {
 }
 
 /** Where a point's own numbers stand at home, after z and its first stage: see ode_stage.wgsl and ode_control.wgsl. */
-export const own = { errorBefore: 3, evaluations: 4, condition: 6 } as const;
+export const own = { left: 1, errorBefore: 3, evaluations: 4, condition: 6 } as const;
 
 /** Where they begin. */
 export function ownAt(job: Integration): number {

@@ -50,6 +50,8 @@ interface Outcome {
 export class Measurement {
   private count: number;
   private expected: Outcome | null = null;
+  /** When these were the weights: see {@link Matrices.version}. */
+  private expectedOf = -1;
 
   constructor(
     private readonly plan: Plan,
@@ -79,14 +81,24 @@ export class Measurement {
 
   /** The plain kernels, which others are held to. */
   async addPlain(plain: Variant): Promise<Measured> {
-    this.expected = await this.evaluate(plain);
+    await this.shared.gate.pass(() => this.expect(plain));
     return { variant: plain, milliseconds: Infinity, chunk: this.chunkOf(plain), differs: false };
   }
 
+  /** The plain results by the weights as they are. */
+  private async expect(plain: Variant): Promise<Outcome> {
+    const { version } = this.shared.matrices;
+    if (!this.expected || version !== this.expectedOf) [this.expected, this.expectedOf] = [await this.evaluate(plain), version];
+    return this.expected;
+  }
+
   /** Compares a compiled variant's results with the plain ones, and runs it once: some drivers finish compiling then. */
-  async add(variant: Variant): Promise<Measured> {
-    await this.forgetResults();
-    const differs = !agree(this.plan, this.expected!, await this.evaluate(variant));
+  async add(variant: Variant, plain: Variant): Promise<Measured> {
+    const differs = await this.shared.gate.pass(async () => {
+      const expected = await this.expect(plain);
+      await this.forgetResults();
+      return !agree(this.plan, expected, await this.evaluate(variant));
+    });
     const measured = { variant, milliseconds: Infinity, chunk: differs ? null : this.chunkOf(variant), differs };
     if (!differs) await this.time(measured, 1);
     return measured;

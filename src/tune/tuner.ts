@@ -50,7 +50,9 @@ interface Choice {
 
 /** Chooses by measuring which kernels run a plan, and remembers it per adapter and shape. */
 export class Tuner {
-  private readonly choices = new WeakMap<Plan, Map<number, Choice>>();
+  private choices = new WeakMap<Plan, Map<number, Choice>>();
+  /** Whether kernels may have copies of the weights. */
+  private fuses = true;
   /** What a plan runs, by variant and by where the results go. */
   private readonly kernels = new WeakMap<Plan, Map<string, readonly Kernel[]>>();
   /** What runs before anything is known, and where nothing else can. */
@@ -80,6 +82,13 @@ export class Tuner {
     if (half && fixed && !fixed.tile.half)
       throw new InputError(`kernels is ${quote(kernels)}; expected a name that ends in "${HALF.trim()}", as weights do`);
     return new Tuner(device, memory, fixed, half || (fixed?.tile.half ?? false));
+  }
+
+  /** From now on weights change: no kernels that keep copies of them. What else is the fastest is found, and remembered, anew. */
+  layersOnly(): void {
+    if (!this.fuses) return;
+    this.fuses = false;
+    this.choices = new WeakMap();
   }
 
   /** The variants whose kernels any plan may need, layer by layer. */
@@ -162,7 +171,7 @@ export class Tuner {
 
   /** The fixed variant, or the plain one where it cannot carry the plan. */
   private fixedFor(plan: Plan): Variant {
-    return canRun(this.fixed!, plan) ? this.fixed! : this.plain;
+    return this.canRun(this.fixed!, plan) ? this.fixed! : this.plain;
   }
 
   private async choiceFor(plan: Plan, count: number, shared: Shared, signal: AbortSignal | undefined): Promise<Choice> {
@@ -173,6 +182,8 @@ export class Tuner {
     if (!choice) {
       known.set(bucket, (choice = { variant: this.plain, spent: 0, plain: null, tuned: false, pending: null, dropped: new Set() }));
       await this.recall(plan, bucket, choice, shared, signal);
+      // Nothing was heard of the store then: the next call asks again.
+      if (signal?.aborted) known.delete(bucket);
     }
     return choice;
   }
@@ -194,7 +205,8 @@ export class Tuner {
   }
 
   private keyOf(plan: Plan, bucket: number): string {
-    return `deldot kernels, ${adapterOf(this.device)}, ${shapeOf(plan)} at ${4 ** bucket}${this.half ? HALF : ""}`;
+    const way = `${this.half ? HALF : ""}${this.fuses ? "" : ", layers only"}`;
+    return `deldot kernels, ${adapterOf(this.device)}, ${shapeOf(plan)} at ${4 ** bucket}${way}`;
   }
 
   /** What the device can run a plan by, plain first. */
@@ -202,7 +214,14 @@ export class Tuner {
     const capabilities = capabilitiesOf(this.device);
     const families = await loadFamilies();
     const others = families.flatMap((family) => family.variants(capabilities));
-    return [this.plain, ...others.filter((variant) => variant.tile.half === this.half && canRun(variant, plan))];
+    return [this.plain, ...others.filter((variant) => variant.tile.half === this.half && this.canRun(variant, plan))];
+  }
+
+  /** Whether a variant carries a plan through as its name says. */
+  private canRun({ fuse, tile, plain }: Variant, plan: Plan): boolean {
+    if (fuse) return this.fuses && fuse(plan, "host") !== null;
+    // Where every matrix is block-diagonal, all tiles are the plain one.
+    return tile === plain || productsOf(plan.instructions).some(({ blocks }) => blocks === null);
   }
 
   private kernelsOf(plan: Plan, variant: Variant, to: Route["to"], { limits }: Shared): readonly Kernel[] {
@@ -234,6 +253,7 @@ export class Tuner {
     shared: Shared,
     signal?: AbortSignal,
   ): Promise<readonly TunedKernels[]> {
+    const key = this.keyOf(plan, bucketOf(count));
     const variants = (await this.variants(plan)).filter(({ name }) => !choice.dropped.has(name));
     const measurement = new Measurement(plan, count, sharedContext, shared);
     choice.plain = await measurement.begin(this.plain);
@@ -243,7 +263,9 @@ export class Tuner {
       try {
         const kernels = this.kernelsOf(plan, variant, "host", shared);
         await shared.watch.guard(Promise.all(kernels.map((kernel) => shared.pipelines.compile(kernel))));
-        measured.push(await measurement.add(variant));
+        const added = await measurement.add(variant, this.plain);
+        // One that keeps copies of weights which were replaced meanwhile says nothing.
+        if (this.fuses || !variant.fuse) measured.push(added);
       } catch {
         // One that this device refuses is not chosen; a lost device ends the tuning.
         shared.checkUsable();
@@ -257,7 +279,7 @@ export class Tuner {
     await this.compile(plan, best, shared);
     choice.variant = best;
     choice.tuned = true;
-    this.memory.set(this.keyOf(plan, bucketOf(count)), JSON.stringify({ chosen: best.name, dropped: [...choice.dropped] }));
+    this.memory.set(key, JSON.stringify({ chosen: best.name, dropped: [...choice.dropped] }));
     return sorted.map(({ variant, milliseconds, differs }) => ({
       kernels: variant.name,
       milliseconds,
@@ -266,13 +288,6 @@ export class Tuner {
       differs,
     }));
   }
-}
-
-/** Whether a variant carries a plan through as its name says. */
-function canRun({ fuse, tile, plain }: Variant, plan: Plan): boolean {
-  if (fuse) return fuse(plan, "host") !== null;
-  // Where every matrix is block-diagonal, all tiles are the plain one.
-  return tile === plain || productsOf(plan.instructions).some(({ blocks }) => blocks === null);
 }
 
 /** What writes the kernels beside the plain ones, loaded when it is first needed. */

@@ -2,7 +2,16 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, InputError, mlp, VectorField, type Network, type Store, type VectorFieldOptions } from "../../src/index.js";
+import {
+  evaluateReference,
+  InputError,
+  mlp,
+  parametersOf,
+  VectorField,
+  type Network,
+  type Store,
+  type VectorFieldOptions,
+} from "../../src/index.js";
 import { fileStore } from "../../src/node/index.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
@@ -87,6 +96,47 @@ describe("tune", () => {
     expect(again.map(({ kernels }) => kernels)).not.toContain(byLanes());
     expect(compiled).not.toContain(`deldot ${byLanes()}`);
     next.destroy();
+  });
+
+  test("weights that are replaced meanwhile make no kernels wrong, and none that keep copies of them are taken then", async () => {
+    const store = memoryStore();
+    const make = (seed: number) => parametersOf(randomMlp({ seed, widths: [2, 21, 22, 2], activation: "tanh" }).network);
+    const { network: own } = randomMlp({ seed: 1, widths: [2, 21, 22, 2], activation: "tanh" });
+    const field = await VectorField.create(device, own, { store });
+    let isTuning = true;
+    const updates = (async () => {
+      for (let seed = 2; isTuning; seed++) {
+        await field.update(make(seed % 5));
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    })();
+    const during = await field.tune(COUNT);
+    isTuning = false;
+    await updates;
+    expect(during.filter(({ differs }) => differs)).toEqual([]);
+    for (const [, value] of kernelsIn(store)) expect(JSON.parse(value)).toMatchObject({ dropped: [] });
+    const after = await field.tune(COUNT);
+    expect(after.map(({ kernels }) => kernels).filter((name) => name.startsWith("fused"))).toEqual([]);
+    expect((await field.evaluate(points)).kernels).toBe(after.find(({ chosen }) => chosen)!.kernels);
+    field.destroy();
+  });
+
+  test("a store that is asked by a call that gives up is asked again", async () => {
+    const asked: string[] = [];
+    const store: Store = {
+      get: (key) => new Promise((resolve) => void setTimeout(() => resolve((asked.push(key), null)), 100)),
+      set: () => undefined,
+    };
+    const field = await VectorField.create(device, network, { store });
+    asked.length = 0;
+    const controller = new AbortController();
+    const given = field.evaluate(points, { signal: controller.signal });
+    controller.abort();
+    await expect(given).rejects.toThrow();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await field.evaluate(points);
+    expect(asked.filter((key) => key.startsWith("deldot kernels"))).toHaveLength(2);
+    field.destroy();
   });
 
   test("other seeds and steps are the same plan", async () => {
