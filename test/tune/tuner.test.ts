@@ -103,15 +103,15 @@ describe("tune", () => {
     const make = (seed: number) => parametersOf(randomMlp({ seed, widths: [2, 21, 22, 2], activation: "tanh" }).network);
     const { network: own } = randomMlp({ seed: 1, widths: [2, 21, 22, 2], activation: "tanh" });
     const field = await VectorField.create(device, own, { store });
-    let isTuning = true;
+    const tuning = { ends: false };
     const updates = (async () => {
-      for (let seed = 2; isTuning; seed++) {
+      for (let seed = 2; !tuning.ends; seed++) {
         await field.update(make(seed % 5));
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
     })();
     const during = await field.tune(COUNT);
-    isTuning = false;
+    tuning.ends = true;
     await updates;
     expect(during.filter(({ differs }) => differs)).toEqual([]);
     for (const [, value] of kernelsIn(store)) expect(JSON.parse(value)).toMatchObject({ dropped: [] });
