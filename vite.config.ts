@@ -4,7 +4,13 @@ import { fileURLToPath } from "node:url";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
-const entries = { index: "src/index.ts", onnx: "src/model/readers/onnx.ts", node: "src/node/index.ts", cli: "src/node/cli/main.ts" };
+const entries = {
+  index: "src/index.ts",
+  onnx: "src/model/readers/onnx.ts",
+  train: "src/train/index.ts",
+  node: "src/node/index.ts",
+  cli: "src/node/cli/main.ts",
+};
 
 /** Takes line comments and blank lines out of the shaders, half of their bytes. WGSL has no texts that could hold a "//". */
 const stripShaders: Plugin = {

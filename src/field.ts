@@ -38,7 +38,7 @@ import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
 import { allocate } from "./rows.js";
-import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
+import type { Chunk, OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** Plans that a field keeps, each with what tuning found for it. */
@@ -60,6 +60,16 @@ export interface FieldInternals {
     sharedContext: boolean,
     signal: AbortSignal | undefined,
   ) => Promise<Variant>;
+  /** As {@link VectorField.encodeVjp}, with cotangents that `between` records once f is there, of `count` points from `first`. */
+  readonly recordGradient: (
+    pass: GPUComputePassEncoder,
+    options: EncodeVjpOptions,
+    between: (pass: GPUComputePassEncoder, first: number, count: number) => void,
+  ) => void;
+  /** Records steps that name buffers of the caller. */
+  readonly recordChunk: (pass: GPUComputePassEncoder, chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => void;
+  /** The network that plans are made of. */
+  readonly planned: Network;
   /** The same at once, among what is compiled. */
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
 }
@@ -117,6 +127,9 @@ export class VectorField implements Field<Float32Array> {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
         return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
       },
+      recordGradient: (pass, options, between) => this.recordGradient(pass, options, between),
+      recordChunk: (pass, chunk, outer) => this.encoder.record(pass, [chunk], outer, this.shared()),
+      planned: this.own,
       pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared()),
     });
   }
@@ -332,10 +345,18 @@ export class VectorField implements Field<Float32Array> {
   encodeVjp(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeVjpOptions): void {
     this.checkUsable();
     checkTarget(target);
+    this.recordGradient(target, options, null);
+  }
+
+  private recordGradient(
+    target: GPUCommandEncoder | GPUComputePassEncoder,
+    options: EncodeVjpOptions,
+    between: ((pass: GPUComputePassEncoder, first: number, count: number) => void) | null,
+  ): void {
     const { rows, buffers, wanted } = readEncodeVjpOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const plan = this.gradientPlan(options, wanted);
     const recording = this.gradientRecording(plan, options.count, routeTo(rows, buffers), options);
-    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
+    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared(), between);
   }
 
   /**

@@ -13,6 +13,7 @@ import {
   type RunOptions,
 } from "./inputs.js";
 import type { Network } from "./model/network.js";
+import { mixBits } from "./mixBits.js";
 import { allocate } from "./rows.js";
 import { solvers, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
@@ -292,14 +293,6 @@ function sampleBase(base: "normal" | Base, count: number, d: number, seed: numbe
     noise[index] = Math.sqrt(-2 * Math.log((a + 0.5) / 2 ** 32)) * Math.cos((2 * Math.PI * (b + 0.5)) / 2 ** 32);
   }
   return noise;
-}
-
-/** A 32-bit integer hash with low bias (constants: C. Wellons' hash-prospector), as in shaders/probes.wgsl. */
-function mixBits(value: number): number {
-  let x = value >>> 0;
-  x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
-  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
-  return (x ^ (x >>> 16)) >>> 0;
 }
 
 /** What a path in the caller's buffers is recorded from, all float32 with usage STORAGE. */

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL("../src", import.meta.url));
 
 /** From the ground up; what stands on one line knows nothing of its neighbours. */
 const floors: readonly (readonly string[])[] = [
-  ["errors.ts", "recent.ts", "tensorFile.ts"],
+  ["errors.ts", "mixBits.ts", "recent.ts", "tensorFile.ts"],
   ["model", "bitsPerDimension.ts", "rows.ts"],
   ["plan", "inputs.ts"],
   ["schedule"],
@@ -19,7 +19,7 @@ const floors: readonly (readonly string[])[] = [
   ["ode"],
   ["flowOptions.ts"],
   ["cpu", "field.ts"],
-  ["flow.ts"],
+  ["flow.ts", "train"],
   ["index.ts"],
   ["node"],
 ];

@@ -38,12 +38,16 @@ export class Encoder {
     return this.constants.get(name, numbers, USAGE.STORAGE);
   }
 
-  /** @param chunks go on with what those before have left in scratch. */
+  /**
+   * @param chunks go on with what those before have left in scratch.
+   * @param between records what makes the cotangents of `count` points from `first`, once f of them is there.
+   */
   record(
     target: GPUCommandEncoder | GPUComputePassEncoder,
     chunks: readonly Chunk[],
     outer: Partial<Record<OuterName, GPUBuffer>>,
     shared: Shared,
+    between: ((pass: GPUComputePassEncoder, first: number, count: number) => void) | null = null,
   ): void {
     if (chunks.length === 0) return;
     // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
@@ -56,7 +60,18 @@ export class Encoder {
     const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
     try {
-      for (const { submissions } of chunks) for (const { steps } of submissions) encodeSteps(pass, steps, resources);
+      for (const { first, count, submissions, forwardSteps } of chunks) {
+        let done = 0;
+        for (const { steps } of submissions) {
+          const cut = between && forwardSteps > done && forwardSteps <= done + steps.length ? forwardSteps - done : 0;
+          if (cut > 0) {
+            encodeSteps(pass, steps.slice(0, cut), resources);
+            between!(pass, first, count);
+          }
+          encodeSteps(pass, steps.slice(cut), resources);
+          done += steps.length;
+        }
+      }
     } finally {
       if (pass !== target) pass.end();
     }

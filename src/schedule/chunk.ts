@@ -24,6 +24,7 @@ export function buildChunk(request: ChunkRequest): Chunk {
   if (plan.kind === "gradient") {
     const { adjoint } = plan;
     forward.run(adjoint.forward, UNMOVED, value, readsOfAdjoint([...adjoint.before, ...adjoint.tangents, ...adjoint.after]).values);
+    chunk.endForward();
     adjointSteps = new AdjointSteps(chunk, forward);
     reads.push(...adjointSteps.writeGradient(plan));
   } else if (plan.kind === "trace") {

@@ -26,7 +26,7 @@ export function uploaded(matrix: PlannedMatrix, has: HasMatrix = () => false): L
 export type HasMatrix = (matrix: PlannedMatrix, layout: MatrixLayout) => boolean;
 
 /** See layoutMatrix in gpu/buffers.ts. */
-function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
+export function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
   if (layout === "rows") return inRows(asRows(matrix), 4 * quads(matrix.columns));
   return { binding: { kind, matrix, layout }, first: 0, rowStride: 1, columnStride: 4 * quads(matrix.rows) };
 }

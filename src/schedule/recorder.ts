@@ -53,6 +53,7 @@ export class StepRecorder {
   private readonly scratchBytes = new Map<string, number>();
   private readonly submissions: Submission[] = [];
   private steps: Step[] = [];
+  private forwardSteps = 0;
 
   constructor(readonly limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">) {}
 
@@ -68,6 +69,11 @@ export class StepRecorder {
     this.work += whole.multiplyAdds;
   }
 
+  /** f is there. */
+  endForward(): void {
+    this.forwardSteps = this.submissions.reduce((sum, { steps }) => sum + steps.length, this.steps.length);
+  }
+
   /** Closes the submission where `next` multiply-adds more would be too much. */
   submitWhenFull(next: number): void {
     if (this.work + next > this.limits.multiplyAddsPerSubmit || this.steps.length >= STEPS_PER_SUBMISSION) this.submit([]);
@@ -76,7 +82,7 @@ export class StepRecorder {
   /** Closes the last submission: the steps of `count` points from `first`. */
   finish(reads: readonly Read[], first = 0, count = 0): Chunk {
     this.submit(reads);
-    return { first, count, submissions: this.submissions, scratch: this.scratchBytes };
+    return { first, count, submissions: this.submissions, scratch: this.scratchBytes, forwardSteps: this.forwardSteps };
   }
 
   submit(reads: readonly Read[]): void {

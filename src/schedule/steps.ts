@@ -19,7 +19,7 @@ export interface ScheduleLimits {
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
   | ("value" | "divergence" | "diagonal")
-  | ("gradient of points" | "gradient of context" | "gradient of parameters")
+  | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters")
   | ("end points" | "divergence integral" | "log density");
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
@@ -119,6 +119,8 @@ export interface Chunk {
   readonly submissions: readonly Submission[];
   /** Bytes of each scratch buffer. */
   readonly scratch: ReadonlyMap<string, number>;
+  /** After how many steps f is there, of a gradient: cotangents are read after them alone. */
+  readonly forwardSteps: number;
 }
 
 /** Floats of what is read. */

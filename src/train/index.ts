@@ -1,0 +1,7 @@
+/**
+ * Training in place, on the device.
+ *
+ * @module deldot/train
+ */
+export { Trainer, type NetworkShape, type TrainerState, type TrainingData } from "./trainer.js";
+export type { Loss, OptimizerOptions, TrainerOptions } from "./options.js";
