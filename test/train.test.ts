@@ -243,6 +243,7 @@ test("what is wrong is an InputError", async () => {
     { loss: "regression", batch: 0 },
     { loss: "regression", seed: -1 },
     { loss: "score_matching", noise: [0, 1] },
+    { loss: "regression", timeColumn: 0 },
     { loss: "regression", optimizer: { name: "lion" } },
     { loss: "regression", optimizer: { schedule: "cosine" } },
     { loss: "regression", optimizer: { weightDecay: 1 } },
@@ -270,4 +271,25 @@ test("equal seeds give equal weights, however many steps go together", async () 
   const whole = await run([12], 1);
   expect(await run([5, 7], 1)).toEqual(whole);
   expect(await run([12], 2)).not.toEqual(whole);
+});
+
+test("calls side by side take turns, and what is destroyed meanwhile ends them", async () => {
+  const { network } = randomMlp({ seed: 6, widths: [2, 8, 8, 2], activation: "tanh" });
+  const make = async (): Promise<Trainer> => {
+    const trainer = await Trainer.create(device, network, { loss: "denoising_score_matching", batch: 32, seed: 4 });
+    await trainer.data(gaussian(200));
+    return trainer;
+  };
+  const [one, both] = [await make(), await make()];
+  const whole = await one.train(30);
+  const [first, , second] = await Promise.all([both.train(12), both.state(), both.train(18)]);
+  expect([...first, ...second]).toEqual([...whole]);
+  expect(await both.state()).toEqual(await one.state());
+  const running = one.train(100_000, { onProgress: () => one.destroy() });
+  await expect(running).rejects.toThrow(DeldotError);
+  await expect(one.network()).rejects.toThrow(DeldotError);
+  const controller = new AbortController();
+  await expect(both.train(100_000, { signal: controller.signal, onProgress: () => controller.abort() })).rejects.toThrow(/abort/i);
+  expect((await both.state()).step).toBeGreaterThan(30);
+  both.destroy();
 });

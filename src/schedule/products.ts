@@ -26,7 +26,7 @@ export function uploaded(matrix: PlannedMatrix, has: HasMatrix = () => false): L
 export type HasMatrix = (matrix: PlannedMatrix, layout: MatrixLayout) => boolean;
 
 /** See layoutMatrix in gpu/buffers.ts. */
-export function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
+function lyingOf({ kind, matrix, layout }: Extract<Binding, { kind: "matrix" }>): Lying {
   if (layout === "rows") return inRows(asRows(matrix), 4 * quads(matrix.columns));
   return { binding: { kind, matrix, layout }, first: 0, rowStride: 1, columnStride: 4 * quads(matrix.rows) };
 }
@@ -142,14 +142,25 @@ export function scheduleMatrices(
   limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">,
   has: HasMatrix,
 ): Chunk {
-  const recorder = new StepRecorder(limits);
   const isWanted = new Set(wanted.map(({ matrix }) => matrix));
-  const steps = new ProductSteps(recorder, (matrix) => (isWanted.has(matrix) || workOf([matrix]) > 0 ? null : uploaded(matrix, has)));
-  for (const matrix of inOrder(isWanted)) {
-    const [first, ...others] = wanted.filter((each) => each.matrix === matrix).map(lyingOf);
-    if (!first) continue;
-    steps.write(matrix, first);
-    for (const other of others) steps.copy(matrix, other);
+  return scheduleFrom(wanted, limits, (matrix) => (isWanted.has(matrix) || workOf([matrix]) > 0 ? null : uploaded(matrix, has)));
+}
+
+/**
+ * Writes matrices into buffers of their own, each once for every layout.
+ * @param given where what is there already lies; null for what has to be computed.
+ */
+export function scheduleFrom(
+  wanted: readonly Extract<Binding, { kind: "matrix" }>[],
+  limits: Pick<ScheduleLimits, "multiplyAddsPerSubmit">,
+  given: (matrix: PlannedMatrix) => Lying | null,
+): Chunk {
+  const recorder = new StepRecorder(limits);
+  const steps = new ProductSteps(recorder, given);
+  for (const matrix of inOrder(new Set(wanted.map(({ matrix }) => matrix)))) {
+    const places = wanted.filter((each) => each.matrix === matrix).map(lyingOf);
+    if (places.length > 0 && !given(matrix)) steps.write(matrix, places.shift()!);
+    for (const place of places) steps.copy(matrix, place);
   }
   return recorder.finish([]);
 }

@@ -1,3 +1,4 @@
+import { USAGE } from "../gpu/buffers.js";
 import { trainKernels, type TrainKernelName } from "../kernels/train.js";
 import { WORKGROUP_SIZE } from "../schedule/steps.js";
 
@@ -33,7 +34,7 @@ export class TrainKernels {
     const { parameters: names, storage } = trainKernels[name];
     const label = `${this.label} ${name}`;
     const words = Uint32Array.from(names, (each) => known(parameters, each, name));
-    const uniform = device.createBuffer({ label, size: 16 * Math.ceil(words.length / 4), usage: UNIFORM, mappedAtCreation: true });
+    const uniform = device.createBuffer({ label, size: 16 * Math.ceil(words.length / 4), usage: USAGE.UNIFORM, mappedAtCreation: true });
     new Uint32Array(uniform.getMappedRange()).set(words);
     uniform.unmap();
     const all = [uniform, ...storage.map((each) => known(buffers, each.name, name))];
@@ -48,9 +49,6 @@ export class TrainKernels {
     };
   }
 }
-
-/** GPUBufferUsage.UNIFORM; the global itself is absent in Node. */
-const UNIFORM = 0x40;
 
 function known<T>(from: Readonly<Record<string, T>>, name: string, kernel: string): T {
   const value = from[name];

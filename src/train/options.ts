@@ -91,6 +91,8 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   const timeColumn = options.timeColumn === undefined ? defaultColumn(loss, contextSize) : options.timeColumn;
   if (timeColumn !== null && !(Number.isInteger(timeColumn) && timeColumn >= 0 && timeColumn < contextSize))
     throw new InputError(`timeColumn is ${quote(timeColumn)}; expected null or a column of the context, of which there are ${contextSize}`);
+  if (loss === "regression" && timeColumn !== null)
+    throw new InputError("timeColumn is for the other losses; a regression has its whole context");
   if (loss === "flow_matching" && timeColumn === null) throw new InputError('the loss "flow_matching" needs a context column that is time');
   return {
     loss,

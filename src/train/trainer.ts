@@ -1,6 +1,8 @@
 import { DeldotError, InputError, quote } from "../errors.js";
 import { internalsOf, VectorField } from "../field.js";
-import { checked } from "../gpu/errors.js";
+import { USAGE } from "../gpu/buffers.js";
+import { asGpuError, checked } from "../gpu/errors.js";
+import { Turns } from "../gpu/run.js";
 import { checkObject, readBatch, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import { mlp, type Network } from "../model/network.js";
 import { parameterLayout, parametersOf, withParameters } from "../model/parameters.js";
@@ -13,10 +15,13 @@ import { scheduleWeights } from "./weights.js";
 
 /** Losses that are kept on the device until they are read. */
 const LOSSES_KEPT = 1024;
+/** Of a submission. */
+const MOST_STEPS = 256;
 /** A submission of steps should take about so long: short enough to be stopped, long enough to be worth it. */
 const TARGET_MILLISECONDS = 100;
 const NONE = 0xffffffff;
-const USAGE = { STORAGE: 0x80, COPY_SRC: 0x4, COPY_DST: 0x8, MAP_READ: 0x1 } as const;
+/** GPUMapMode.READ; the global itself is absent in Node. */
+const MAP_READ = 1;
 
 /** A chain of dense layers. */
 export interface NetworkShape {
@@ -64,7 +69,9 @@ export class Trainer {
   private drawnFrom: readonly GPUBuffer[] = [];
   private stepsPerSubmit = 1;
   private destroyed = false;
-  private weights: Chunk | null = null;
+  /** One call of train after another, and between two submissions of it the other calls. */
+  private readonly runs = new Turns();
+  private readonly turns = new Turns();
 
   private constructor(
     private readonly device: GPUDevice,
@@ -72,6 +79,8 @@ export class Trainer {
     private readonly settings: TrainerSettings,
     private readonly kernels: TrainKernels,
     private readonly buffers: Buffers,
+    /** From the flat weights into matrices. */
+    private readonly weights: Chunk,
   ) {}
 
   /**
@@ -91,9 +100,16 @@ export class Trainer {
       outputs: needs,
       contextPer: network.contextSize > 0 ? "point" : "batch",
     });
-    const kernels = await TrainKernels.compile(device, label);
-    const buffers = await checked(device, label, () => makeBuffers(device, network, settings));
-    return new Trainer(device, field, settings, kernels, buffers);
+    try {
+      const { planned, shared } = internalsOf(field);
+      const weights = scheduleWeights(planned, shared().matrices);
+      const kernels = await TrainKernels.compile(device, label);
+      const buffers = await checked(device, label, () => makeBuffers(device, network, settings));
+      return new Trainer(device, field, settings, kernels, buffers, weights);
+    } catch (error) {
+      field.destroy();
+      throw asGpuError(label, error);
+    }
   }
 
   /**
@@ -118,16 +134,18 @@ export class Trainer {
 
   /** All that later steps depend on, but for options and data. @throws GpuError, DeviceLostError. */
   async state(): Promise<TrainerState> {
-    const { step } = await this.progress();
-    const floats = async (buffer: GPUBuffer): Promise<Float32Array<ArrayBuffer>> => new Float32Array(await this.read(buffer));
-    const { weights, averaged, moments, rates } = this.buffers;
-    return {
-      step,
-      weights: await floats(weights),
-      averaged: await floats(averaged),
-      moments: await floats(moments),
-      rates: await floats(rates),
-    };
+    return this.inTurn(async () => {
+      const { step } = await this.progress();
+      const floats = async (buffer: GPUBuffer): Promise<Float32Array<ArrayBuffer>> => new Float32Array(await this.read(buffer));
+      const { weights, averaged, moments, rates } = this.buffers;
+      return {
+        step,
+        weights: await floats(weights),
+        averaged: await floats(averaged),
+        moments: await floats(moments),
+        rates: await floats(rates),
+      };
+    });
   }
 
   /** Points [N, d] to draw from, kept on the device. @throws InputError, GpuError. */
@@ -144,23 +162,26 @@ export class Trainer {
         if (!Number.isFinite(Math.fround(numbers[i]!)))
           throw new InputError(`${what} holds ${numbers[i]} at position ${i}; expected finite numbers`);
     const { device, buffers } = this;
-    await checked(device, label, () => {
-      for (const buffer of this.drawnFrom) buffer.destroy();
-      this.drawnFrom = [data, conditions, targets].map((numbers) => upload(device, label, new Float32Array(numbers)));
-      const [x, context, wanted] = this.drawnFrom as [GPUBuffer, GPUBuffer, GPUBuffer];
-      const parameters = {
-        loss: losses.indexOf(loss),
-        batch,
-        width: d,
-        contexts: c,
-        timeColumn: timeColumn ?? NONE,
-        count,
-        seed,
-        leastNoise: asBits(Math.log(noise[0])),
-        mostNoise: asBits(Math.log(noise[1])),
-      };
-      this.draw = this.kernels.bind("draw", parameters, { ...buffers, data: x, conditions: context, targets: wanted }, batch);
-    });
+    const numbers = [data, conditions, targets].map((each) => new Float32Array(each));
+    await this.inTurn(() =>
+      checked(device, label, () => {
+        for (const buffer of this.drawnFrom) buffer.destroy();
+        this.drawnFrom = numbers.map((each) => upload(device, label, each));
+        const [x, context, wanted] = this.drawnFrom as [GPUBuffer, GPUBuffer, GPUBuffer];
+        const parameters = {
+          loss: losses.indexOf(loss),
+          batch,
+          width: d,
+          contexts: c,
+          timeColumn: timeColumn ?? NONE,
+          count,
+          seed,
+          leastNoise: asBits(Math.log(noise[0])),
+          mostNoise: asBits(Math.log(noise[1])),
+        };
+        this.draw = this.kernels.bind("draw", parameters, { ...buffers, data: x, conditions: context, targets: wanted }, batch);
+      }),
+    );
   }
 
   /**
@@ -169,34 +190,55 @@ export class Trainer {
    * the signal's reason.
    */
   async train(count: number, options: RunOptions = {}): Promise<Float32Array> {
-    if (this.destroyed) throw new DeldotError("the trainer was destroyed; make a new one");
     if (!this.draw) throw new InputError("there are no data; expected trainer.data before");
     if (!(Number.isInteger(count) && count >= 0)) throw new InputError(`count is ${quote(count)}; expected a whole number of steps`);
     startRun(options);
     const all = new Float32Array(count);
-    const begin = (await this.progress()).step;
-    for (let done = 0; done < count;) {
-      const steps = Math.min(this.stepsPerSubmit, count - done, LOSSES_KEPT);
-      const begun = performance.now();
-      await checked(this.device, this.settings.label, () => this.submit(steps));
-      const { step, failedAt } = await this.progress();
-      const kept = new Float32Array(await this.read(this.buffers.losses));
-      const milliseconds = performance.now() - begun;
-      for (let i = 0; i < steps; i++) all[done + i] = kept[(begin + done + i) % LOSSES_KEPT]!;
-      if (failedAt !== NONE)
-        throw new DeldotError(`the loss of step ${failedAt} is ${kept[failedAt % LOSSES_KEPT]}; the weights are those of before it`);
-      done = step - begin;
-      this.stepsPerSubmit = Math.max(1, Math.min(256, Math.round(steps * Math.min(4, TARGET_MILLISECONDS / milliseconds))));
-      options.onProgress?.({ done, total: count });
-      options.signal?.throwIfAborted();
+    const endRun = await this.runs.take();
+    try {
+      for (let done = 0; done < count;) {
+        const losses = await this.inTurn(() => this.trainSome(count - done));
+        all.set(losses, done);
+        done += losses.length;
+        options.onProgress?.({ done, total: count });
+        options.signal?.throwIfAborted();
+      }
+    } finally {
+      endRun();
     }
     return all;
+  }
+
+  /** One submission of at most so many steps. @returns their losses. */
+  private async trainSome(most: number): Promise<Float32Array> {
+    const steps = Math.min(this.stepsPerSubmit, most);
+    const begun = performance.now();
+    await checked(this.device, this.settings.label, () => this.submit(steps));
+    const { step, failedAt } = await this.progress();
+    const kept = new Float32Array(await this.read(this.buffers.losses));
+    const milliseconds = performance.now() - begun;
+    if (failedAt !== NONE)
+      throw new DeldotError(`the loss of step ${failedAt} is ${kept[failedAt % LOSSES_KEPT]}; the weights are those of before it`);
+    this.stepsPerSubmit = Math.max(1, Math.min(MOST_STEPS, Math.round(steps * Math.min(4, TARGET_MILLISECONDS / milliseconds))));
+    return Float32Array.from({ length: steps }, (_, i) => kept[(step - steps + i) % LOSSES_KEPT]!);
+  }
+
+  /** Runs work while no steps are submitted. @throws DeldotError where the trainer is destroyed; DeviceLostError. */
+  private async inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const { watch } = internalsOf(this.field).shared();
+    const endTurn = await this.turns.take();
+    try {
+      if (this.destroyed) throw new DeldotError("the trainer was destroyed; make a new one");
+      return await watch.guard(work());
+    } finally {
+      endTurn();
+    }
   }
 
   /** The network with the weights as they are, or with their exponential moving average. @throws GpuError, DeviceLostError. */
   async network({ averaged = false }: { readonly averaged?: boolean | undefined } = {}): Promise<Network> {
     const { network } = this.field;
-    const flat = new Float32Array(await this.read(averaged ? this.buffers.averaged : this.buffers.weights));
+    const flat = new Float32Array(await this.inTurn(() => this.read(averaged ? this.buffers.averaged : this.buffers.weights)));
     const { tensors } = parameterLayout(network);
     const parameters = tensors.map(({ name, shape, offset }) => {
       const size = shape.reduce((product, n) => product * n, 1);
@@ -216,7 +258,7 @@ export class Trainer {
     const { device, buffers, settings, field } = this;
     const { batch, label, loss } = settings;
     const { stateSize: d, contextSize: c } = field.network;
-    const { recordGradient, recordChunk, planned, shared } = internalsOf(field);
+    const { recordGradient, recordChunk } = internalsOf(field);
     const scores = loss === "score_matching";
     const end = this.ending();
     const encoder = device.createCommandEncoder({ label });
@@ -237,7 +279,6 @@ export class Trainer {
         (own, first, count) => this.cotangent(first, count, d)(own),
       );
       for (const dispatch of end) dispatch(pass);
-      this.weights ??= scheduleWeights(planned, shared().matrices);
       recordChunk(pass, this.weights, { parameters: buffers.weights });
     }
     pass.end();
@@ -321,7 +362,9 @@ export class Trainer {
       device.queue.submit([encoder.finish()]);
       return made;
     });
-    await staging.mapAsync(1);
+    await staging.mapAsync(MAP_READ).catch((error: unknown) => {
+      throw asGpuError(label, error);
+    });
     const numbers = staging.getMappedRange().slice(0);
     staging.destroy();
     return numbers;

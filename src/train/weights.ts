@@ -2,9 +2,8 @@ import { LimitError } from "../errors.js";
 import type { Matrices } from "../gpu/buffers.js";
 import { parameterLayout, numbersOf, rowStrideOf, tensorsOf } from "../model/parameters.js";
 import type { LinearOperation, Network } from "../model/network.js";
-import { inOrder, isTrained, type PlannedMatrix } from "../plan/matrices.js";
-import { lyingOf, ProductSteps, uploaded, type Lying } from "../schedule/products.js";
-import { StepRecorder } from "../schedule/recorder.js";
+import { isTrained } from "../plan/matrices.js";
+import { scheduleFrom, uploaded, type Lying } from "../schedule/products.js";
 import type { Chunk } from "../schedule/steps.js";
 
 /**
@@ -31,22 +30,8 @@ export function scheduleWeights(network: Network, matrices: Matrices): Chunk {
       const strides = isList ? { rowStride: 0, columnStride: stride } : { rowStride: stride, columnStride: place.columnStride };
       views.set(`${place.operation} ${place.part}`, { binding, first, ...strides });
     }
-  const recorder = new StepRecorder({ multiplyAddsPerSubmit: Infinity });
-  const given = (matrix: PlannedMatrix): Lying | null => {
+  return scheduleFrom(wanted, { multiplyAddsPerSubmit: Infinity }, (matrix) => {
     if (matrix.place) return views.get(`${matrix.place.operation} ${matrix.place.part}`)!;
     return isTrained(matrix) ? null : uploaded(matrix, matrices.has.bind(matrices));
-  };
-  const steps = new ProductSteps(recorder, given);
-  const isWanted = new Set(wanted.map(({ matrix }) => matrix));
-  for (const matrix of inOrder(isWanted)) {
-    const places = wanted.filter((each) => each.matrix === matrix).map(lyingOf);
-    const [first, ...rest] = places;
-    if (!first) continue;
-    if (matrix.place) for (const place of places) steps.copy(matrix, place);
-    else {
-      steps.write(matrix, first);
-      for (const place of rest) steps.copy(matrix, place);
-    }
-  }
-  return recorder.finish([]);
+  });
 }
