@@ -60,6 +60,8 @@ export interface FieldInternals {
     sharedContext: boolean,
     signal: AbortSignal | undefined,
   ) => Promise<Variant>;
+  /** The same at once, among what is compiled. */
+  readonly pickCompiled: (plan: Plan, count: number) => Variant;
   /** As {@link VectorField.encodeVjp}, with cotangents that `between` records once f is there, of `count` points from `first`. */
   readonly recordGradient: (
     pass: GPUComputePassEncoder,
@@ -70,8 +72,6 @@ export interface FieldInternals {
   readonly recordChunk: (pass: GPUComputePassEncoder, chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => void;
   /** The network that plans are made of. */
   readonly planned: Network;
-  /** The same at once, among what is compiled. */
-  readonly pickCompiled: (plan: Plan, count: number) => Variant;
 }
 const internals = new WeakMap<VectorField, FieldInternals>();
 

@@ -15,7 +15,7 @@ import {
   type Transport,
   type TransportOptions,
 } from "../flowOptions.js";
-import { checkObject, ownOptions, startRun, type BatchInput, type RunOptions } from "../inputs.js";
+import { ownOptions, startRun, type BatchInput, type RunOptions } from "../inputs.js";
 import type { Network } from "../model/network.js";
 import { control, stagesOf, tableaus, timeOf, type Status, type Tableau } from "../ode/tableaus.js";
 import { graphOf } from "../plan/graph.js";
@@ -43,7 +43,6 @@ const LEAST_STEP = 2 ** -49;
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
 export function logProbReference(network: Network, points: BatchInput, given: FlowReferenceOptions = {}): LogProb<Float64Array> {
-  checkObject("options", given);
   const options = ownOptions(given);
   const { noiseAt, dataAt, base } = readFlowTimes(network, options);
   const paths = new ReferencePaths(network, points, { ...options, from: dataAt, to: noiseAt });
@@ -58,7 +57,6 @@ export function logProbReference(network: Network, points: BatchInput, given: Fl
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
 export function transportReference(network: Network, points: BatchInput, given: TransportReferenceOptions = {}): Transport<Float64Array> {
-  checkObject("options", given);
   const options = ownOptions(given);
   const paths = new ReferencePaths(network, points, options);
   runAtOnce(paths, options);

@@ -68,7 +68,7 @@ export class Encoder {
             encodeSteps(pass, steps.slice(0, cut), resources);
             between!(pass, first, count);
           }
-          encodeSteps(pass, steps.slice(cut), resources);
+          encodeSteps(pass, cut > 0 ? steps.slice(cut) : steps, resources);
           done += steps.length;
         }
       }
