@@ -204,7 +204,7 @@ test("a loss that is not finite stops with the weights of before", async () => {
   const trainer = await Trainer.create(device, network, { loss: "regression", batch: 16, optimizer: { name: "sgd", learningRate: 1e12 } });
   await trainer.data(normals(40, 1), { targets: normals(40, 2) });
   await expect(trainer.train(50)).rejects.toThrow(DeldotError);
-  await expect(trainer.train(1)).rejects.toThrow(/the loss of step \d+ is/);
+  await expect(trainer.train(1)).rejects.toThrow(/the loss of step \d+, .* not finite/);
   for (const { data } of Object.values(parametersOf(await trainer.network())))
     for (const each of data) expect(each).toSatisfy(Number.isFinite);
   trainer.destroy();
@@ -219,12 +219,16 @@ test("interrupted and restored equals uninterrupted, by every optimizer", async 
     const options = { loss: "flow_matching", batch: 32, seed: 3, optimizer } as const;
     const shape = { stateSize: 2, hidden: [9, 9], contextSize: 1 };
     const whole = await Trainer.create(device, shape, options);
+    const initial = await whole.network();
     await whole.data(gaussian(100));
     const first = await Trainer.create(device, shape, options);
     await first.data(gaussian(100));
     const losses = [...(await first.train(4))];
     const state = await first.state();
-    const second = await Trainer.restore(device, await first.network(), options, state);
+    for (const step of [-1, 2.5, NaN])
+      await expect(Trainer.restore(device, await first.network(), options, { ...state, step })).rejects.toThrow(InputError);
+    // Whatever weights the network has, the state's go on.
+    const second = await Trainer.restore(device, initial, options, state);
     first.destroy();
     await second.data(gaussian(100));
     losses.push(...(await second.train(6)));
@@ -292,4 +296,33 @@ test("calls side by side take turns, and what is destroyed meanwhile ends them",
   await expect(both.train(100_000, { signal: controller.signal, onProgress: () => controller.abort() })).rejects.toThrow(/abort/i);
   expect((await both.state()).step).toBeGreaterThan(30);
   both.destroy();
+});
+
+test.each([
+  ["sgd", 0.9, (w: number, m: number) => 0.9 * m + 0.1 * w],
+  ["adamw", 0, (w: number) => 0.1 * w],
+] as const)("weights without a gradient decay by %s as PyTorch's do", async (name, momentum, change) => {
+  // f = W x at x = 0 is what it should be, whatever W.
+  const network = mlp({
+    layers: [
+      {
+        weight: [
+          [2, -3],
+          [0.5, 1],
+        ],
+      },
+    ],
+  });
+  const optimizer = { name, momentum, weightDecay: 0.1, learningRate: 0.05 };
+  const trainer = await Trainer.create(device, network, { loss: "regression", batch: 8, optimizer });
+  await trainer.data([0, 0], { targets: [0, 0] });
+  await trainer.train(5);
+  const expected = [2, -3, 0.5, 1].map((first) => {
+    let [w, m] = [first, 0];
+    for (let step = 0; step < 5; step++) w -= 0.05 * (m = change(w, m));
+    return w;
+  });
+  const { data } = parametersOf(await trainer.network())["0.weight"]!;
+  expected.forEach((w, i) => expect(Math.abs(data[i]! - w)).toBeLessThan(1e-6));
+  trainer.destroy();
 });

@@ -1,5 +1,5 @@
 // A step of an optimizer for every weight w, with g its gradient, clipped, and t the number of the step from 1 on:
-//   sgd    m = β1 m + g;                                            w -= rate (m + decay w)
+//   sgd    m = β1 m + g + decay w;                                  w -= rate m
 //   adam   m = β1 m + (1 - β1) g, v = β2 v + (1 - β2) g²;           w -= rate m / (1 - β1^t) / (sqrt(v / (1 - β2^t)) + ε)
 //   adamw  the same, and                                            w -= rate decay w     (Loshchilov and Hutter, 2019)
 // and the average of the weights, averaged = κ averaged + (1 - κ) w. Once a loss was not finite nothing changes.
@@ -39,14 +39,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   var moment = moments[i];
   var change = 0.0;
   if (p.optimizer == SGD) {
-    moment.x = first * moment.x + g;
+    moment.x = first * moment.x + g + bitcast<f32>(p.decay) * weights[i];
     change = moment.x;
   } else {
     moment.x = first * moment.x + (1.0 - first) * g;
     moment.y = second * moment.y + (1.0 - second) * g * g;
-    change = moment.x / (1.0 - rates[0]) / (sqrt(moment.y / (1.0 - rates[1])) + bitcast<f32>(p.epsilon));
+    change = moment.x / (1.0 - rates[0]) / (sqrt(moment.y / (1.0 - rates[1])) + bitcast<f32>(p.epsilon))
+      + bitcast<f32>(p.decay) * weights[i];
   }
-  let w = weights[i] - rates[2] * (change + bitcast<f32>(p.decay) * weights[i]);
+  let w = weights[i] - rates[2] * change;
   moments[i] = moment;
   weights[i] = w;
   averaged[i] = bitcast<f32>(p.averaging) * averaged[i] + (1.0 - bitcast<f32>(p.averaging)) * w;

@@ -83,7 +83,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
     !(
       Array.isArray(noise) &&
       noise.length === 2 &&
-      noise.every((each) => typeof each === "number" && each > 0 && each < Infinity) &&
+      noise.every((each) => typeof each === "number" && each >= 1e-18 && each <= 1e18) &&
       noise[0] <= noise[1]
     )
   )
@@ -132,7 +132,7 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
 
 /** @throws InputError outside [least, most). */
 function checkNumber(name: string, number: unknown, least: number, most: number): void {
-  if (!(typeof number === "number" && number >= least && number < most))
+  if (!(typeof number === "number" && number >= least && Math.fround(number) < most))
     throw new InputError(`${name} is ${quote(number)}; expected a number from ${least} to below ${most}`);
 }
 

@@ -89,6 +89,7 @@ export class Trainer {
    */
   static async create(device: GPUDevice, given: Network | NetworkShape, options: TrainerOptions): Promise<Trainer> {
     checkObject("options", options);
+    checkObject("network", given);
     const network = "operations" in given ? given : networkOf(given, options.seed ?? 0);
     const settings = readTrainerOptions(options, network.contextSize);
     const { loss, batch, label } = settings;
@@ -117,18 +118,35 @@ export class Trainer {
    * @throws as {@link Trainer.create} does; InputError where the state is of another network.
    */
   static async restore(device: GPUDevice, network: Network, options: TrainerOptions, state: TrainerState): Promise<Trainer> {
+    checkObject("state", state);
+    if (!(Number.isInteger(state.step) && state.step >= 0 && state.step < NONE))
+      throw new InputError(`the state's step is ${quote(state.step)}; expected a whole number`);
     const trainer = await Trainer.create(device, network, options);
     const { buffers } = trainer;
     const { step, weights, averaged, moments, rates } = state;
     const all = { weights, averaged, moments, rates };
     for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array][])
-      if (!(numbers instanceof Float32Array) || Math.max(16, numbers.byteLength) !== buffers[name].size) {
+      if (
+        !(numbers instanceof Float32Array) ||
+        Math.max(16, numbers.byteLength) !== buffers[name].size ||
+        !numbers.every(Number.isFinite)
+      ) {
         trainer.destroy();
-        throw new InputError(`the state's ${name} are ${quote(numbers)}; expected a Float32Array as this network's trainer gives`);
+        throw new InputError(
+          `the state's ${name} are ${quote(numbers)}; expected a Float32Array of finite numbers as this network's trainer gives`,
+        );
       }
-    for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array<ArrayBuffer>][])
-      device.queue.writeBuffer(buffers[name], 0, numbers);
-    device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
+    await checked(device, trainer.settings.label, () => {
+      for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array<ArrayBuffer>][])
+        device.queue.writeBuffer(buffers[name], 0, numbers);
+      device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
+      // The network may have had other weights.
+      const encoder = device.createCommandEncoder({ label: trainer.settings.label });
+      const pass = encoder.beginComputePass({ label: trainer.settings.label });
+      internalsOf(trainer.field).recordChunk(pass, trainer.weights, { parameters: buffers.weights });
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+    });
     return trainer;
   }
 
@@ -150,6 +168,7 @@ export class Trainer {
 
   /** Points [N, d] to draw from, kept on the device. @throws InputError, GpuError. */
   async data(points: BatchInput, given: TrainingData = {}): Promise<void> {
+    checkObject("the data's options", given);
     const { stateSize: d, contextSize: c } = this.field.network;
     const { loss, timeColumn, batch, seed, noise, label } = this.settings;
     const { data, count } = readBatch(points, d, "points");
@@ -218,7 +237,9 @@ export class Trainer {
     const kept = new Float32Array(await this.read(this.buffers.losses));
     const milliseconds = performance.now() - begun;
     if (failedAt !== NONE)
-      throw new DeldotError(`the loss of step ${failedAt} is ${kept[failedAt % LOSSES_KEPT]}; the weights are those of before it`);
+      throw new DeldotError(
+        `the loss of step ${failedAt}, ${kept[failedAt % LOSSES_KEPT]}, or the norm of its gradient is not finite; the weights are those of before it`,
+      );
     this.stepsPerSubmit = Math.max(1, Math.min(MOST_STEPS, Math.round(steps * Math.min(4, TARGET_MILLISECONDS / milliseconds))));
     return Float32Array.from({ length: steps }, (_, i) => kept[(step - steps + i) % LOSSES_KEPT]!);
   }
@@ -375,6 +396,8 @@ export class Trainer {
 function networkOf({ stateSize, hidden, activation = "silu", contextSize = 0 }: NetworkShape, seed: number): Network {
   if (!Array.isArray(hidden)) throw new InputError(`hidden is ${quote(hidden)}; expected the widths of the hidden layers`);
   const widths = [stateSize + contextSize, ...(hidden as number[]), stateSize];
+  if (!(Number.isInteger(contextSize) && contextSize >= 0))
+    throw new InputError(`contextSize is ${quote(contextSize)}; expected a whole number`);
   for (const width of [stateSize, ...(hidden as number[])])
     if (!(Number.isInteger(width) && width >= 1)) throw new InputError(`a width is ${quote(width)}; expected whole numbers from 1`);
   let place = 0;
