@@ -84,18 +84,23 @@ export function placesOf({ field: { network }, settings, buffers }: Omit<Parts, 
 export function gradientOf(parts: Parts): Gradient {
   const { field, settings, buffers } = parts;
   const { loss, batch, divergencePenalty, probes, seed } = settings;
-  const { recordGradient } = internalsOf(field);
+  const { prepareGradient } = internalsOf(field);
   const given = givenOf(parts);
   if (loss === "max_likelihood") return gradientAlongPath(parts);
   const cotangents = { value: buffers.cotangent, divergence: buffers.divergenceCotangent };
-  if (loss === "custom") return (pass) => field.encodeVjp(pass, { ...given, cotangents, gradients: { parameters: buffers.gradient } });
+  const gradients = { parameters: buffers.gradient };
+  if (loss === "custom") {
+    const gradient = prepareGradient({ ...given, cotangents, gradients });
+    return (pass) => gradient(pass);
+  }
   const cotangent = cotangentsOf(parts);
   if (divergencePenalty > 0) {
-    const all = cotangent(0, batch);
+    const evaluate = evaluationOf(parts);
+    const gradient = prepareGradient({ ...given, cotangents, gradients });
     return (pass) => {
-      field.encode(pass, { ...given, value: buffers.value, divergence: buffers.divergence });
-      all(pass);
-      field.encodeVjp(pass, { ...given, cotangents, gradients: { parameters: buffers.gradient } });
+      evaluate(pass);
+      cotangent(pass, 0, batch);
+      gradient(pass);
     };
   }
   const isSliced = loss === "sliced_score_matching";
@@ -103,41 +108,40 @@ export function gradientOf(parts: Parts): Gradient {
   const options: EncodeVjpOptions = {
     ...given,
     cotangents: { value: buffers.cotangent, ...(isScore && { divergence: 1 / batch }) },
-    gradients: { parameters: buffers.gradient },
+    gradients,
     value: buffers.value,
     ...(isScore && { divergence: buffers.divergence }),
   };
-  return (pass, step) =>
-    recordGradient(
-      pass,
-      isSliced ? { ...options, method: "hutchinson", probes, seed: mixBits(mixBits(seed) + step) } : options,
-      (own, first, count) => cotangent(first, count)(own),
-    );
+  if (isSliced)
+    // Each step has probes of its own.
+    return (pass, step) =>
+      prepareGradient({ ...options, method: "hutchinson", probes, seed: mixBits(mixBits(seed) + step) })(pass, cotangent);
+  const gradient = prepareGradient(options);
+  return (pass) => gradient(pass, cotangent);
 }
 
-/** f and ∇·f of the batch, for a loss of one's own. */
-export function recordEvaluation(parts: Parts, pass: GPUComputePassEncoder): void {
+/** f and ∇·f of the batch. */
+export function evaluationOf(parts: Parts): (pass: GPUComputePassEncoder) => void {
   const { value, divergence } = parts.buffers;
-  parts.field.encode(pass, { ...givenOf(parts), value, divergence });
+  return internalsOf(parts.field).prepare({ ...givenOf(parts), value, divergence });
 }
 
 function givenOf({ field, settings: { batch }, buffers }: Parts) {
   return { points: buffers.points, count: batch, ...(field.network.contextSize > 0 && { context: buffers.context }) };
 }
 
-/** Of rows from the first, by which they are kept. */
-function cotangentsOf({ field, settings, kernels, buffers }: Parts, places: Record<string, Bound> = {}) {
+/** Records the cotangents of so many rows from the first. */
+function cotangentsOf({ field, settings, kernels, buffers }: Parts): (pass: GPUComputePassEncoder, first: number, rows: number) => void {
   const { stateSize: width } = field.network;
   const { scale, penalty } = factorsOf(settings, width);
-  const made = new Map<string, Dispatch>();
-  return (first: number, rows: number): Dispatch => {
-    const key = `${first} ${rows}`;
-    let dispatch = made.get(key);
+  const made = new Map<number, Dispatch>();
+  return (pass, first, rows) => {
+    let dispatch = made.get(first);
     if (!dispatch) {
       const parameters = { first, rows, width, scale: asBits(scale), penalty: asBits(penalty) };
-      made.set(key, (dispatch = kernels.bind("cotangent", parameters, { ...buffers, ...places }, rows * width)));
+      made.set(first, (dispatch = kernels.bind("cotangent", parameters, { ...buffers }, rows * width)));
     }
-    return dispatch;
+    dispatch(pass);
   };
 }
 
@@ -159,6 +163,7 @@ function gradientAlongPath(parts: Parts): Gradient {
   const slots = slotsOf(integration, batch, d);
   const h = -1 / integration.steps;
   const factors = factorsOf(settings, d);
+  const { prepare, prepareGradient } = internalsOf(field);
 
   const combine = (values: GPUBuffer, size: number, to: number, terms: readonly (readonly [from: number, factor: number])[]): Dispatch => {
     const words = Uint32Array.from(terms.flatMap(([from, factor]) => [from, asBits(factor)]));
@@ -183,15 +188,15 @@ function gradientAlongPath(parts: Parts): Gradient {
     ...(c > 0 && { context: buffers.context }),
   });
 
-  const forward: ((pass: GPUComputePassEncoder) => void)[] = [];
-  const back: ((pass: GPUComputePassEncoder) => void)[] = [];
+  const forward: Dispatch[] = [];
+  const back: Dispatch[] = [];
   for (let step = 0; step < integration.steps; step++) {
     const first = slots.points(step * stages);
     for (let stage = 0; stage < stages; stage++) {
       const index = step * stages + stage;
       const to = slots.points(index);
       if (stage > 0) forward.push(inPath(to, [[first, 1], ...a[stage]!.map((each, j) => [slots.slope(j), h * each] as const)]));
-      forward.push(...timeAt(step, stage), (pass) => field.encode(pass, { ...given(index), value: rows(slots.slope(stage)) }));
+      forward.push(...timeAt(step, stage), prepare({ ...given(index), value: rows(slots.slope(stage)) }));
     }
     const slopes = b.slice(0, stages).map((each, j) => [slots.slope(j), h * each] as const);
     forward.push(inPath(slots.points((step + 1) * stages), [[first, 1], ...slopes]));
@@ -212,16 +217,15 @@ function gradientAlongPath(parts: Parts): Gradient {
       back.push(
         inPath(slots.cotangent, [[slots.adjoint, share], ...later.map((j) => [slots.stageAdjoint(j), h * a[j]![stage]!] as const)]),
         ...timeAt(step, stage),
-        (pass) =>
-          field.encodeVjp(pass, {
-            ...given(index),
-            cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
-            gradients: {
-              points: rows(slots.stageAdjoint(stage)),
-              parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
-            },
-            ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
-          }),
+        prepareGradient({
+          ...given(index),
+          cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
+          gradients: {
+            points: rows(slots.stageAdjoint(stage)),
+            parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
+          },
+          ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
+        }),
         add(buffers.gradient, parameterCount, 1),
         ...(share !== 0 ? [add(buffers.divergence, batch, share)] : []),
       );

@@ -4,5 +4,5 @@
  * @module deldot/train
  */
 export type { TrainingData } from "./batches.js";
-export type { CustomLoss, CustomLossResult, Loss, LossBatch, OptimizerOptions, TrainerOptions } from "./options.js";
+export type { CustomLoss, CustomLossResult, Integration, Loss, LossBatch, OptimizerOptions, TrainerOptions } from "./options.js";
 export { Trainer, type NetworkShape, type TrainerState, type TrainProgress, type TrainRunOptions } from "./trainer.js";

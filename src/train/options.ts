@@ -49,6 +49,14 @@ export interface CustomLossResult {
 /** A loss of one's own, computed on the host: a round trip a step. */
 export type CustomLoss = (batch: LossBatch) => CustomLossResult | Promise<CustomLossResult>;
 
+/** How the paths of "max_likelihood" are integrated, in steps of one size. */
+export interface Integration {
+  /** Default "rk4". */
+  readonly solver?: Solver | undefined;
+  /** Default 8. */
+  readonly steps?: number | undefined;
+}
+
 /** How weights follow their gradients; defaults are PyTorch's. */
 export interface OptimizerOptions {
   /** Default "adam". */
@@ -87,7 +95,7 @@ export interface TrainerOptions {
   /** Of "sliced_score_matching": directions of a point in a step. Default 1. */
   readonly probes?: number | undefined;
   /** Of "max_likelihood": how paths from data (time 1) to noise (time 0) are integrated. Default 8 steps of rk4. */
-  readonly integration?: { readonly solver?: Solver | undefined; readonly steps?: number | undefined } | undefined;
+  readonly integration?: Integration | undefined;
   /** How weights follow their gradients. Default Adam. */
   readonly optimizer?: OptimizerOptions | undefined;
   /** Points of a step. Default 1024. */
@@ -119,7 +127,7 @@ export interface TrainerSettings {
   readonly divergencePenalty: number;
   readonly pairing: "independent" | "optimal_transport";
   readonly probes: number;
-  readonly integration: { readonly solver: Solver; readonly steps: number };
+  readonly integration: Required<{ readonly [Key in keyof Integration]: Exclude<Integration[Key], undefined> }>;
   readonly optimizer: OptimizerSettings;
   readonly batch: number;
   readonly seed: number;

@@ -8,10 +8,9 @@ import { mlp, type Network } from "../model/network.js";
 import { parameterLayout, withParameters } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
 import { asBits } from "../schedule/recorder.js";
-import type { Chunk } from "../schedule/steps.js";
 import { Batches, readData, type TrainingData } from "./batches.js";
 import { LOSSES_KEPT, makeBuffers, NONE, readBuffers } from "./buffers.js";
-import { factorsOf, gradientOf, placesOf, recordEvaluation, reserve, type Gradient, type Parts } from "./gradient.js";
+import { factorsOf, gradientOf, placesOf, evaluationOf, reserve, type Gradient, type Parts } from "./gradient.js";
 import { TrainKernels, type Dispatch } from "./kernels.js";
 import { readTrainerOptions, type CustomLoss, type CustomLossResult, type TrainerOptions } from "./options.js";
 import { scheduleWeights } from "./weights.js";
@@ -76,6 +75,8 @@ export interface TrainRunOptions {
 export class Trainer {
   private readonly gradient: Gradient;
   private readonly endings: readonly Dispatch[];
+  /** f and ∇·f, for a loss of one's own. */
+  private readonly evaluate: Dispatch | null;
   private batches: Batches | null = null;
   private stepsPerSubmit = 1;
   private readonly mostSteps: number;
@@ -90,11 +91,12 @@ export class Trainer {
 
   private constructor(
     private readonly parts: Parts,
-    /** From the flat weights into matrices. */
-    private readonly weights: Chunk,
+    /** Writes the flat weights into matrices. */
+    private readonly writeWeights: Dispatch,
   ) {
     this.gradient = gradientOf(parts);
     this.endings = endingsOf(parts);
+    this.evaluate = parts.settings.customLoss ? evaluationOf(parts) : null;
     const { loss, integration } = parts.settings;
     const evaluations = loss === "max_likelihood" ? 2 * integration.steps * stagesOf(tableaus[integration.solver]) : 1;
     this.mostSteps = Math.max(1, Math.min(MOST_STEPS, Math.floor(MOST_EVALUATIONS / evaluations)));
@@ -114,11 +116,14 @@ export class Trainer {
     const field = await VectorField.create(device, network, { label, memoryBudget, kernels: "layers 4x4" });
     try {
       await reserve(field, settings);
-      const { planned, shared } = internalsOf(field);
+      const { planned, shared, prepareChunk } = internalsOf(field);
       const weights = scheduleWeights(planned, shared().matrices);
       const kernels = await TrainKernels.compile(device, label);
       const buffers = await makeBuffers(device, network, settings);
-      return await checked(device, label, () => new Trainer({ device, field, settings, kernels, buffers }, weights));
+      return await checked(device, label, () => {
+        const writeWeights = prepareChunk(weights, { parameters: buffers.weights });
+        return new Trainer({ device, field, settings, kernels, buffers }, writeWeights);
+      });
     } catch (error) {
       field.destroy();
       throw asGpuError(label, error);
@@ -134,7 +139,7 @@ export class Trainer {
     if (!(Number.isInteger(state.step) && state.step >= 0 && state.step < NONE))
       throw new InputError(`the state's step is ${quote(state.step)}; expected a whole number`);
     const trainer = await Trainer.create(device, network, options);
-    const { buffers, field, settings } = trainer.parts;
+    const { buffers, settings } = trainer.parts;
     const { step, weights, averaged, moments, rates } = state;
     const all = { weights, averaged, moments, rates };
     for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array][])
@@ -153,7 +158,7 @@ export class Trainer {
         device.queue.writeBuffer(buffers[name], 0, numbers);
       device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
       // The network may have had other weights.
-      submit(device, settings.label, (pass) => internalsOf(field).recordChunk(pass, trainer.weights, { parameters: buffers.weights }));
+      submit(device, settings.label, trainer.writeWeights);
     });
     trainer.step = step;
     trainer.last = state;
@@ -245,7 +250,7 @@ export class Trainer {
           if (!customLoss) this.batches!.record(pass);
           this.gradient(pass, this.step + k);
           for (const dispatch of this.endings) dispatch(pass);
-          internalsOf(this.parts.field).recordChunk(pass, this.weights, { parameters: buffers.weights });
+          this.writeWeights(pass);
         }
       });
     });
@@ -272,7 +277,7 @@ export class Trainer {
       this.batches!.send(this.step, 1);
       submit(device, label, (pass) => {
         this.batches!.record(pass);
-        recordEvaluation(this.parts, pass);
+        this.evaluate!(pass);
       });
     });
     const read = await this.read([buffers.points, buffers.context, buffers.wanted, buffers.value, buffers.divergence]);
