@@ -2,6 +2,7 @@ import { InputError, quote } from "../errors.js";
 import { kernelOf } from "../kernels/layers.js";
 import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
+import { isPartOfSum } from "../schedule/adjoint.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import { matricesOf, type Chunk, type OuterName, type Route, type ScheduleLimits, type Step, type Variant } from "../schedule/steps.js";
 import { Constants, Scratch, USAGE } from "./buffers.js";
@@ -146,7 +147,9 @@ export function chunksOf({ plan, parameters, variant, count, route, after }: Rec
   const limits = { ...shared.limits, multiplyAddsPerSubmit: Infinity };
   const last = after ? [after(limits)] : [];
   if (count === 0) return last;
-  const memoryBudget = limits.memoryBudget - bytesOf(last);
+  // The parts of sums are those of the chunks before, which count them.
+  const own = [...scratchOf(last)].filter(([name]) => !isPartOfSum(name));
+  const memoryBudget = limits.memoryBudget - own.reduce((sum, [, bytes]) => sum + bytes, 0);
   const capacity = capacityOf(plan, { ...limits, memoryBudget }, route, variant);
   const chunks: Chunk[] = [];
   for (let first = 0; first < count; first += capacity.points)
@@ -160,10 +163,6 @@ function scratchOf(chunks: readonly Chunk[]): ReadonlyMap<string, number> {
   const most = new Map<string, number>();
   for (const { scratch } of chunks) for (const [name, bytes] of scratch) most.set(name, Math.max(bytes, most.get(name) ?? 0));
   return most;
-}
-
-function bytesOf(chunks: readonly Chunk[]): number {
-  return [...scratchOf(chunks).values()].reduce((sum, bytes) => sum + bytes, 0);
 }
 
 function stepsOf(chunks: readonly Chunk[]): readonly Step[] {

@@ -5,7 +5,7 @@ import type { GradientPlan } from "../plan/plan.js";
 import type { AdjointInstruction, OuterSum, Register, Rows } from "../plan/program.js";
 import { inverseDeviationName, UNMOVED, valueName } from "./forward.js";
 import { fill, inRows, multiply, type Lying } from "./products.js";
-import { asBits, quads, Slots } from "./recorder.js";
+import { asBits, quads, Slots, type ChunkRecorder } from "./recorder.js";
 import type { Binding, OuterName, Read } from "./steps.js";
 import { TangentPass, TangentSteps } from "./tangents.js";
 import { bandOf } from "./tile.js";
@@ -40,13 +40,13 @@ export class AdjointSteps extends TangentSteps {
       this.chunk.submitWhenFull(this.chunk.work - work);
     }
     this.section(plan, after, single);
-    for (const sum of sums) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
     if (route.to === "device") {
       if (route.marksNonFinite) this.marks();
       this.leave("gradient of points", points);
       this.leave("gradient of context", context);
       return [];
     }
+    for (const sum of sums) this.addUp(partsOf(sum, this.chunk), sum.matrix.rows * sum.columns, sum, sumName(sum));
     const reads: Read[] = [];
     if (points) reads.push(this.readOf("points", points, plan));
     if (context) reads.push(this.readOf("context", context, plan));
@@ -75,7 +75,7 @@ export class AdjointSteps extends TangentSteps {
       });
       adds = 1;
     }
-    const parts = partsOf(1, 1);
+    const parts = partCount(1, 1);
     const binding = chunk.scratch("parts of the marks", parts);
     this.sumOver({ binding, parts }, null, { binding: marks, width: 1, first: 0, adds: chunk.request.first > 0 });
     this.addUp({ binding, parts }, 1, null, MARK_OF_ALL);
@@ -167,13 +167,13 @@ export class AdjointSteps extends TangentSteps {
           const first = pass.column * 4 * quads(register.width);
           // A pass over some of the tangents writes some rows alone: the others begin at 0.
           if (!this.begun.has(sum) && pass.columns < plan.tangents) this.clear(sum);
-          this.sumOver(this.parts(sum), sum, { binding: this.bindingOf(register), width, first, adds: this.begun.has(sum) });
+          this.sumOver(partsOf(sum, this.chunk), sum, { binding: this.bindingOf(register), width, first, adds: this.begun.has(sum) });
           this.begun.add(sum);
           break;
         }
         case "point sum": {
           const { into, register } = instruction;
-          const parts = partsOf(1, into.width);
+          const parts = partCount(1, into.width);
           const binding = this.chunk.scratch(`parts of register ${into.index}`, into.width * parts);
           this.sumOver({ binding, parts }, null, { binding: this.bindingOf(register), width: into.width, first: 0, adds: false });
           this.addUp({ binding, parts }, into.width, null, this.names.get(into.index)!);
@@ -227,7 +227,7 @@ export class AdjointSteps extends TangentSteps {
     const a = this.columnsOf(left, pass);
     const { tangent, scale } = this.inputOf(right, matrix, pass.columns, pass);
     const isScaled = right.scale.length > 0 && tangent.binding !== scale.binding;
-    const { binding, parts } = this.parts(sum);
+    const { binding, parts } = partsOf(sum, this.chunk);
     // What all points share is one row.
     const points = [left, right.rows].some((rows) => this.isOfPoints(rows)) ? this.chunk.count : 1;
     this.chunk.add({
@@ -307,16 +307,10 @@ export class AdjointSteps extends TangentSteps {
 
   /** A sum over no points. */
   private clear(sum: OuterSum): void {
-    const parts = this.parts(sum);
+    const parts = partsOf(sum, this.chunk);
     const width = sum.matrix.rows * sum.columns;
     this.sumOver(parts, sum, { binding: this.scaleValues([], 1).binding, width, first: 0, adds: false }, 0);
     this.begun.add(sum);
-  }
-
-  private parts(sum: OuterSum): { binding: Binding; parts: number } {
-    const { rows } = sum.matrix;
-    const parts = partsOf(rows, sum.columns);
-    return { binding: this.chunk.scratch(`parts of ${sumName(sum)}`, rows * sum.columns * parts), parts };
   }
 
   /** The parts of each of so many sums, always in one order. */
@@ -373,8 +367,22 @@ export const MARK_OF_ALL = "mark of all points";
 
 export const sumName = (sum: OuterSum): string => `gradient ${sum.index}`;
 
+/** The parts of a sum over the points, those of each number one after another. */
+export function partsOf(sum: OuterSum, chunk: ChunkRecorder): { binding: Binding; parts: number } {
+  const { rows } = sum.matrix;
+  const parts = partCount(rows, sum.columns);
+  return { binding: chunk.scratch(`${PARTS}${sumName(sum)}`, rows * sum.columns * parts), parts };
+}
+
+/** Whether a scratch buffer has such parts. */
+export function isPartOfSum(name: string): boolean {
+  return name.startsWith(PARTS);
+}
+
+const PARTS = "parts of ";
+
 /** The same for any number of points, so that memory grows with them by a constant. */
-function partsOf(height: number, width: number): number {
+function partCount(height: number, width: number): number {
   return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * quads(width)))));
 }
 

@@ -4,8 +4,9 @@ import { parameterLayout } from "../model/parameters.js";
 import { inOrder, type PlannedMatrix } from "../plan/matrices.js";
 import { parameterGradient, sumPlaceholders } from "../plan/parameters.js";
 import type { GradientPlan } from "../plan/plan.js";
-import { MARK_OF_ALL, sumName } from "./adjoint.js";
-import { fill, inRows, multiply, ProductSteps, uploaded, type HasMatrix } from "./products.js";
+import type { OuterSum } from "../plan/program.js";
+import { MARK_OF_ALL, partsOf, sumName } from "./adjoint.js";
+import { fill, inRows, multiply, ProductSteps, uploaded, type HasMatrix, type Lying } from "./products.js";
 import { ChunkRecorder, type ChunkRequest } from "./recorder.js";
 import type { Chunk, Route, ScheduleLimits, Variant } from "./steps.js";
 
@@ -36,6 +37,14 @@ export function scheduleParameterGradient(
   return chunk;
 }
 
+/** The host has added up what it sends; on the device sums lie in parts. */
+function lyingOf(sum: OuterSum, chunk: ChunkRecorder): Lying {
+  const { rows } = sum.matrix;
+  if (chunk.route.to === "host") return inRows(chunk.scratch(sumName(sum), rows * sum.columns), sum.columns);
+  const { binding, parts } = partsOf(sum, chunk);
+  return { binding, first: 0, rowStride: sum.columns * parts, columnStride: parts, parts };
+}
+
 /** What follows the last points of a gradient: that of the parameters, out of the sums over all points. */
 function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, network: Network, has: HasMatrix): Chunk {
   const chunk = new ChunkRecorder(request);
@@ -49,7 +58,7 @@ function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, netwo
       ofSums.add(matrix);
   const steps = new ProductSteps(chunk, (matrix) => {
     const sum = sums.get(matrix);
-    if (sum) return inRows(chunk.scratch(sumName(sum), matrix.rows * sum.columns), sum.columns);
+    if (sum) return lyingOf(sum, chunk);
     return ofSums.has(matrix) ? null : uploaded(matrix, has);
   });
   // Nor has a context that serves all another gradient than 0.

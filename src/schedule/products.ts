@@ -9,6 +9,8 @@ export interface Lying {
   readonly first: number;
   readonly rowStride: number;
   readonly columnStride: number;
+  /** Where it is more than 1, an entry is the sum of so many floats, one after another. */
+  readonly parts?: number | undefined;
 }
 
 /** Rows one after another, `pitch` floats apart. */
@@ -61,9 +63,9 @@ export function multiply(
   });
 }
 
-function stridesOf(walk: Walk, { first, rowStride, columnStride }: Lying): Record<"first" | "n" | "r" | "c" | "j", number> {
+function stridesOf(walk: Walk, { first, rowStride, columnStride, parts = 1 }: Lying): Record<"first" | "n" | "r" | "c" | "j", number> {
   const stride = (index: "first" | "n" | "r" | "c" | "j"): number => strideOf(walk, index, rowStride, columnStride);
-  return { first: first + stride("first"), n: stride("n"), r: stride("r"), c: stride("c"), j: stride("j") };
+  return { first: first + stride("first"), n: stride("n"), r: stride("r"), c: stride("c"), j: parts > 1 ? 1 : stride("j") };
 }
 
 /** Names of parameters, as in aFirst. */
@@ -74,6 +76,7 @@ function prefixed(prefix: string, numbers: Readonly<Record<string, number>>): Re
 /** Writes the steps that compute planned matrices out of others. */
 export class ProductSteps {
   private readonly known = new Map<PlannedMatrix, Lying>();
+  private readonly wholes = new Map<PlannedMatrix, Lying>();
 
   /** @param given where what is there already lies; null for what has to be computed. */
   constructor(
@@ -88,8 +91,12 @@ export class ProductSteps {
     // Where the first product does not write all of them, the others begin at 0.
     const isWhole = sizes !== null && sizes.n * sizes.r * sizes.c === rows * columns;
     if (!isWhole) fill(this.recorder, name, rows, columns, into);
-    products!.forEach(({ sizes, into: walk, operands }, index) => {
-      const given = operands.map(({ matrix, ...walk }) => ({ walk, lying: this.where(matrix) }));
+    products!.forEach(({ sizes: own, into: walk, operands }, index) => {
+      const found = operands.map(({ matrix, ...walk }) => ({ walk, matrix, lying: this.where(matrix) }));
+      // What only moves the entries of one matrix adds up their parts on the way.
+      const parts = found.length === 1 && own.j === 1 ? (found[0]!.lying.parts ?? 1) : 1;
+      const given = parts > 1 ? found : found.map(({ walk, matrix, lying }) => ({ walk, lying: this.whole(matrix, lying) }));
+      const sizes = { ...own, j: own.j * parts };
       // A product that is too much for one submission is done some rows at a time.
       const perRow = sizes.n * sizes.c * sizes.j;
       const most = Math.max(4, 4 * Math.floor(this.recorder.limits.multiplyAddsPerSubmit / perRow / 4));
@@ -112,6 +119,19 @@ export class ProductSteps {
   copy(matrix: PlannedMatrix, into: Lying): void {
     const sizes = { n: 1, r: matrix.rows, c: matrix.columns, j: 1 };
     multiply(this.recorder, matrix.name, { sizes, into: ENTRIES }, into, [{ ...ENTRIES, lying: this.where(matrix) }], false);
+  }
+
+  /** A matrix whose entries are one float each. */
+  private whole(matrix: PlannedMatrix, lying: Lying): Lying {
+    const { parts = 1 } = lying;
+    if (parts === 1) return lying;
+    const there = this.wholes.get(matrix);
+    if (there) return there;
+    const { name, rows, columns } = matrix;
+    const whole = inRows(this.recorder.scratch(`whole ${this.wholes.size}`, rows * columns), columns);
+    multiply(this.recorder, name, { sizes: { n: 1, r: rows, c: columns, j: parts }, into: ENTRIES }, whole, [{ ...ENTRIES, lying }], false);
+    this.wholes.set(matrix, whole);
+    return whole;
   }
 
   private where(matrix: PlannedMatrix): Lying {
