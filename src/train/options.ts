@@ -47,6 +47,10 @@ export interface TrainerOptions {
    * [0.1, 0.1] for "score_matching", which is unbounded below on bare points.
    */
   readonly noise?: readonly [number, number] | undefined;
+  /** Of a regression: λ of λ/2 (∇·f)², which is added to what is minimised. Default 0. */
+  readonly divergencePenalty?: number | undefined;
+  /** Of flow matching: which noise goes to which point of a batch. Default "independent". */
+  readonly pairing?: "independent" | "optimal_transport" | undefined;
   /** How much of the averaged weights a step leaves: exponential moving average. Default 0.999. */
   readonly averaging?: number | undefined;
   /** Prefix of the label of every GPU object. Default "deldot train". */

@@ -57,6 +57,21 @@ export interface TrainingData {
   readonly targets?: BatchInput | undefined;
 }
 
+/** How far `train` is. */
+export interface TrainProgress {
+  /** Steps of this call. */
+  readonly done: number;
+  readonly total: number;
+  /** Of the last step. */
+  readonly loss: number;
+}
+
+/** How `train` reports and how it is stopped. */
+export interface TrainRunOptions extends Pick<RunOptions, "signal"> {
+  /** Called after each submission. */
+  readonly onProgress?: ((progress: TrainProgress) => void) | undefined;
+}
+
 /**
  * Trains a network on the device: batches and noise are drawn there, weights, their moments and what is merged of them stay there, and many
  * steps go in one submission. Equal seeds give equal weights on one device.
@@ -69,6 +84,7 @@ export class Trainer {
   private drawnFrom: readonly GPUBuffer[] = [];
   private stepsPerSubmit = 1;
   private destroyed = false;
+  private latest: TrainerState | null = null;
   /** One call of train after another, and between two submissions of it the other calls. */
   private readonly runs = new Turns();
   private readonly turns = new Turns();
@@ -150,19 +166,24 @@ export class Trainer {
     return trainer;
   }
 
+  /** What `state` gave the last time: from there a trainer on another device can go on after this one was lost. */
+  get lastState(): TrainerState | null {
+    return this.latest;
+  }
+
   /** All that later steps depend on, but for options and data. @throws GpuError, DeviceLostError. */
   async state(): Promise<TrainerState> {
     return this.inTurn(async () => {
       const { step } = await this.progress();
       const floats = async (buffer: GPUBuffer): Promise<Float32Array<ArrayBuffer>> => new Float32Array(await this.read(buffer));
       const { weights, averaged, moments, rates } = this.buffers;
-      return {
+      return (this.latest = {
         step,
         weights: await floats(weights),
         averaged: await floats(averaged),
         moments: await floats(moments),
         rates: await floats(rates),
-      };
+      });
     });
   }
 
@@ -208,10 +229,10 @@ export class Trainer {
    * @throws InputError without data; GpuError, DeviceLostError; DeldotError where a loss is not finite, with the weights of before kept;
    * the signal's reason.
    */
-  async train(count: number, options: RunOptions = {}): Promise<Float32Array> {
+  async train(count: number, options: TrainRunOptions = {}): Promise<Float32Array> {
     if (!this.draw) throw new InputError("there are no data; expected trainer.data before");
     if (!(Number.isInteger(count) && count >= 0)) throw new InputError(`count is ${quote(count)}; expected a whole number of steps`);
-    startRun(options);
+    startRun(options as RunOptions);
     const all = new Float32Array(count);
     const endRun = await this.runs.take();
     try {
@@ -219,7 +240,7 @@ export class Trainer {
         const losses = await this.inTurn(() => this.trainSome(count - done));
         all.set(losses, done);
         done += losses.length;
-        options.onProgress?.({ done, total: count });
+        options.onProgress?.({ done, total: count, loss: losses.at(-1)! });
         options.signal?.throwIfAborted();
       }
     } finally {

@@ -70,12 +70,7 @@ const maximumActivation = 10_000;
  */
 export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: SafetensorsOptions = {}): Network {
   if (typeof bytes !== "object" || bytes === null) fail(`the file is ${quote(bytes)}; expected its bytes`);
-  const { header, data } = splitFile(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
-  const metadata = readMetadata(header["__metadata__"]);
-  const tensors = Object.entries(header)
-    .filter(([name]) => name !== "__metadata__")
-    .map(([name, entry]) => readTensor(name, entry, data));
-  requireFullCover(tensors, data.byteLength);
+  const { metadata, tensors } = readTensors(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
 
   const activation = metadata.get("activation");
   if (activation !== undefined && activation.length > maximumActivation)
@@ -102,6 +97,17 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
       `context: the last ${network.contextSize} of ${network.stateSize + network.contextSize} inputs; where they come first, contextColumns: "first"`,
     );
   return { ...network, notes };
+}
+
+/** All that such a file holds, whatever it is of. @throws ModelError where it is not valid safetensors. */
+export function readTensors(file: Uint8Array): { metadata: ReadonlyMap<string, string>; tensors: Tensor[] } {
+  const { header, data } = splitFile(file);
+  const metadata = readMetadata(header["__metadata__"]);
+  const tensors = Object.entries(header)
+    .filter(([name]) => name !== "__metadata__")
+    .map(([name, entry]) => readTensor(name, entry, data));
+  requireFullCover(tensors, data.byteLength);
+  return { metadata, tensors };
 }
 
 /** An 8-byte length, a JSON object of that length, then the tensors' data. */
