@@ -218,7 +218,7 @@ function refuseShape({ hidden, activation, model, resume }: TrainOptions, isKnow
   const source = resume === undefined ? "--model" : "--resume";
   for (const [flag, value] of Object.entries({ "--hidden": hidden, "--activation": activation }))
     if (isKnown && value !== undefined)
-      throw new InputError(`${flag} is ${quote(value)}, but ${source} has a network of its own; expected no ${flag}`);
+      throw new InputError(`${flag} is ${String(value)}, but ${source} has a network of its own; expected no ${flag}`);
 }
 
 /** Of layers of one neuron each, so that it costs nothing. */
@@ -226,7 +226,11 @@ function checkActivation({ hidden, activation }: { readonly hidden: readonly num
   try {
     mlp({ layers: Array.from({ length: hidden.length + 1 }, () => ({ weight: [[0]] })), activation });
   } catch (error) {
-    if (error instanceof DeldotError) throw new InputError(`--activation: ${error.message.replace(/^mlp: /, "")}`, { cause: error });
+    if (error instanceof DeldotError)
+      throw new InputError(
+        error.message.replace(/^mlp: (activation)?/, (_, own) => (own ? "--activation" : "--activation: ")),
+        { cause: error },
+      );
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 /** What a training run is told, beside its network: all of it is kept with its state, so that --resume needs the points alone. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { DeldotError, InputError, quote } from "../../errors.js";
+import { DeldotError, InputError } from "../../errors.js";
 import { losses, readTrainerOptions, type Loss, type OptimizerOptions, type TrainerOptions } from "../../train/options.js";
 import { parseFinite, parseNumbers, parsePositive, parseWhole } from "./options.js";
 
@@ -125,7 +125,9 @@ export function settingsOf(words: readonly string[]): TrainSettings {
   try {
     return command.parse(words, { from: "user" }).opts();
   } catch (error) {
-    throw new InputError(`its options are not those of a training run: ${(error as Error).message}`, { cause: error });
+    throw new InputError(`its options are not those of a training run: ${(error as Error).message.replace(/^error: /, "")}`, {
+      cause: error,
+    });
   }
 }
 
@@ -137,7 +139,7 @@ export function mergeSettings(stored: TrainSettings, given: TrainSettings): Trai
     if ((names as readonly string[]).includes(chosen[of]!)) continue;
     if (given[key as keyof TrainSettings] !== undefined)
       throw new InputError(
-        `${flagOf(key)} is ${quote(given[key as keyof TrainSettings])}, an option of --${of} ${names.join(", ")}; expected none for ${chosen[of]}`,
+        `${flagOf(key)} is ${String(given[key as keyof TrainSettings])}, an option of --${of} ${names.join(", ")}; expected none for ${chosen[of]}`,
       );
     // Of the loss or the optimizer that the run had before.
     delete merged[key];
