@@ -1,7 +1,6 @@
 /** Where a training run stands, as a safetensors file beside the model's: what later steps depend on, and the options of the run. */
 import { InputError, ModelError } from "../../errors.js";
-import { readTensors } from "../../model/readers/safetensors.js";
-import { encodeTensors } from "../../tensorFile.js";
+import { encodeTensors, readTensors } from "../../tensorFile.js";
 import type { TrainerState } from "../../train/index.js";
 
 const parts = ["weights", "averaged", "moments", "rates"] as const;
@@ -26,17 +25,12 @@ export function decodeTraining(bytes: Uint8Array): StoredTraining {
   const step = metadata.get("step") ?? "";
   if (!/^\d{1,10}$/.test(step)) throw new InputError("its __metadata__ has no step; expected the state of a training run");
   const numbersOf = (name: (typeof parts)[number]): Float32Array<ArrayBuffer> => {
-    const numbers = tensors.find((tensor) => tensor.name === name)?.read();
-    if (!(numbers instanceof Float32Array))
-      throw new InputError(`it has no tensor ${name} of float32; expected the state of a training run`);
-    return new Float32Array(numbers);
+    const tensor = tensors.find((each) => each.name === name);
+    if (tensor?.dtype !== "F32") throw new InputError(`it has no tensor ${name} of float32; expected the state of a training run`);
+    const { buffer, byteOffset, byteLength } = tensor.data;
+    return new Float32Array((buffer as ArrayBuffer).slice(byteOffset, byteOffset + byteLength));
   };
-  const [weights, averaged, moments, rates] = parts.map(numbersOf) as [
-    Float32Array<ArrayBuffer>,
-    Float32Array<ArrayBuffer>,
-    Float32Array<ArrayBuffer>,
-    Float32Array<ArrayBuffer>,
-  ];
+  const [weights, averaged, moments, rates] = [numbersOf("weights"), numbersOf("averaged"), numbersOf("moments"), numbersOf("rates")];
   return { state: { step: Number(step), weights, averaged, moments, rates }, options: readOptions(metadata.get("options")) };
 }
 

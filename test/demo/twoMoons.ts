@@ -1,4 +1,4 @@
-/** Points of two moons, x0 and x1 in a line, into a file: `tsx demo/train/twoMoons.ts points.csv 10000`. */
+/** Points of two moons, x0 and x1 in a line, into a file: `tsx test/demo/twoMoons.ts points.csv 10000`. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
