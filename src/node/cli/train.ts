@@ -9,7 +9,7 @@ import type { NumberArray } from "../files/table.js";
 import { decodeTraining, encodeTraining, type StoredTraining } from "../files/trainingState.js";
 import { requestDevice } from "../index.js";
 import { withQuietStderr } from "./nativeStderr.js";
-import { asTyped, parseNumbers, readModel } from "./options.js";
+import { asTyped, parseNumbers, readModel, type AdapterChoice } from "./options.js";
 import { print, round } from "./output.js";
 import { Interruption, interruptSignal, withProgress } from "./progress.js";
 import { trainToEnd, type Trained } from "./trainLoop.js";
@@ -155,12 +155,28 @@ async function runTrain(path: string, given: TrainOptions): Promise<void> {
       process.stderr.write(`deldot: wrote ${written.join(" and ")} after ${trained.state.step} of ${steps} steps${more}\n`);
       throw trained.failure;
     }
-    const validation = split.held && (await validate(trained.network, plan, split.held, given.adapter, signal));
+    const validation = split.held && (await validated(trained.network, plan, split.held, given.adapter, signal, written));
     const run: Run = { plan, trained, validation, written };
     await print(given.json ? [describeAsJson(run)] : describeRun(run));
   } finally {
     await discard(files);
   }
+}
+
+/** What ends it leaves the files, and says so. */
+function validated(
+  network: Network,
+  plan: TrainPlan,
+  held: Rows,
+  adapter: AdapterChoice,
+  signal: AbortSignal,
+  written: readonly string[],
+): Promise<Validation> {
+  const work = withProgress("validation", (onProgress) => validate(network, plan, held, adapter, { signal, onProgress }));
+  return work.catch((error: unknown) => {
+    process.stderr.write(`deldot: wrote ${written.join(" and ")}\n`);
+    throw error;
+  });
 }
 
 interface Resumed {

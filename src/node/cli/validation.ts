@@ -4,6 +4,7 @@ import { mixBits } from "../../mixBits.js";
 import { createEvaluator, createFlow } from "./evaluator.js";
 import { reportLost } from "./flowOptions.js";
 import type { AdapterChoice } from "./options.js";
+import type { Progress } from "./progress.js";
 import { isFlow, type TrainPlan } from "./trainSettings.js";
 
 export interface Validation {
@@ -54,13 +55,13 @@ export async function validate(
   { loss, options: { timeColumn }, leastNoise }: TrainPlan,
   held: Rows,
   adapter: AdapterChoice,
-  signal: AbortSignal,
+  run: { readonly signal: AbortSignal; readonly onProgress: Progress["update"] },
 ): Promise<Validation> {
   const { count, points, context } = held;
   if (isFlow(loss)) {
     const runner = await createFlow(network, { timeColumn }, adapter);
     try {
-      const { logProb, status } = await runner.flow.logProb(points, { condition: context, rtol: 1e-5, atol: 1e-5, signal });
+      const { logProb, status } = await runner.flow.logProb(points, { condition: context, rtol: 1e-5, atol: 1e-5, ...run });
       reportLost(status, count);
       return summary("log-density", logProb);
     } finally {
@@ -70,14 +71,14 @@ export async function validate(
   const evaluator = await createEvaluator(network, adapter);
   try {
     if (loss === "regression") {
-      const { value } = await evaluator.field.evaluate(points, { context, outputs: ["value"], signal });
+      const { value } = await evaluator.field.evaluate(points, { context, outputs: ["value"], ...run });
       return summary(
         "squared error",
         overRows(count, value, (f, i) => (f - held.targets![i]!) ** 2 * (count / value.length)),
       );
     }
     const withNoise = timeColumn === null ? context : withColumn(context, count, leastNoise);
-    const { value, divergence } = await evaluator.field.evaluate(points, { context: withNoise, outputs: ["value", "divergence"], signal });
+    const { value, divergence } = await evaluator.field.evaluate(points, { context: withNoise, outputs: ["value", "divergence"], ...run });
     const halves = overRows(count, value, (s) => 0.5 * s ** 2);
     return summary(
       "score-matching objective",
