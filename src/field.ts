@@ -2,7 +2,7 @@ import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptio
 import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
-import { checkTarget, chunksOf, Encoder, type Recording } from "./gpu/encoder.js";
+import { checkTarget, chunksOf, Encoder, type Recording, type Replay } from "./gpu/encoder.js";
 import { DeviceWatch } from "./gpu/errors.js";
 import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
@@ -47,7 +47,13 @@ const MOST_PLANS = 64;
 /** What a gradient is asked for. */
 type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer" | "outputs"> & { readonly wrt: readonly Wrt[] };
 
-/** What integrations along a field take of it. */
+/** What is recorded, and the caller's buffers. */
+interface Recorded {
+  readonly recording: Recording;
+  readonly buffers: Partial<Record<OuterName, GPUBuffer>>;
+}
+
+/** What integrations along a field, and trainers, take of it. */
 export interface FieldInternals {
   readonly shared: () => Shared;
   readonly planFor: (options: PlanOptions) => Plan;
@@ -62,14 +68,12 @@ export interface FieldInternals {
   ) => Promise<Variant>;
   /** The same at once, among what is compiled. */
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
-  /** As {@link VectorField.encodeVjp}, with cotangents that `between` records once f is there, of `count` points from `first`. */
-  readonly recordGradient: (
-    pass: GPUComputePassEncoder,
-    options: EncodeVjpOptions,
-    between: (pass: GPUComputePassEncoder, first: number, count: number) => void,
-  ) => void;
-  /** Records steps that name buffers of the caller. */
-  readonly recordChunk: (pass: GPUComputePassEncoder, chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => void;
+  /** As {@link VectorField.encode}, by the plain kernels, to be recorded as often as wanted. */
+  readonly prepare: (options: EncodeOptions) => Replay;
+  /** As {@link VectorField.encodeVjp}, but that numbers are taken to be finite. */
+  readonly prepareGradient: (options: EncodeVjpOptions) => Replay;
+  /** Of steps that name buffers of the caller. */
+  readonly prepareChunk: (chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => Replay;
   /** The network that plans are made of. */
   readonly planned: Network;
 }
@@ -127,8 +131,15 @@ export class VectorField implements Field<Float32Array> {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
         return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
       },
-      recordGradient: (pass, options, between) => this.recordGradient(pass, options, between),
-      recordChunk: (pass, chunk, outer) => this.encoder.record(pass, [chunk], outer, this.shared()),
+      prepare: (options) => {
+        const { recording, buffers } = this.recording(options, true);
+        return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
+      },
+      prepareGradient: (options) => {
+        const { recording, buffers } = this.recordingOfGradient(options, false);
+        return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
+      },
+      prepareChunk: (chunk, outer) => this.encoder.prepare([chunk], outer, this.shared()),
       planned: this.own,
       pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared()),
     });
@@ -316,18 +327,22 @@ export class VectorField implements Field<Float32Array> {
   encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
     this.checkUsable();
     checkTarget(target);
+    const { recording, buffers } = this.recording(options, false);
+    if (options.count > 0) this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
+  }
+
+  private recording(options: EncodeOptions, isPlain: boolean): Recorded {
     const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const { count } = options;
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
     const planOptions: PlanOptions = { ...options, outputs, contextPer };
     readRunOptions(planOptions);
     const plan = this.planFor(planOptions);
-    if (count === 0) return;
     const route = routeTo(rows, buffers);
     // One dispatch may not read a buffer and write it, nor write one twice.
-    const variant = route.sharesBuffers ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
-    const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
-    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
+    const takesPlain = isPlain || count === 0 || route.sharesBuffers;
+    const variant = takesPlain ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
+    return { recording: { plan, parameters: runParametersOf(options), variant, count, route, after: null }, buffers };
   }
 
   /**
@@ -345,18 +360,15 @@ export class VectorField implements Field<Float32Array> {
   encodeVjp(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeVjpOptions): void {
     this.checkUsable();
     checkTarget(target);
-    this.recordGradient(target, options, null);
+    const { recording, buffers } = this.recordingOfGradient(options, true);
+    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
 
-  private recordGradient(
-    target: GPUCommandEncoder | GPUComputePassEncoder,
-    options: EncodeVjpOptions,
-    between: ((pass: GPUComputePassEncoder, first: number, count: number) => void) | null,
-  ): void {
+  private recordingOfGradient(options: EncodeVjpOptions, marksNonFinite: boolean): Recorded {
     const { rows, buffers, wanted } = readEncodeVjpOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const plan = this.gradientPlan(options, wanted);
-    const recording = this.gradientRecording(plan, options.count, routeTo(rows, buffers), options);
-    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared(), between);
+    const route = { ...routeTo(rows, buffers), marksNonFinite };
+    return { recording: this.gradientRecording(plan, options.count, route, options), buffers };
   }
 
   /**
@@ -525,5 +537,5 @@ export class VectorField implements Field<Float32Array> {
 
 function routeTo(rows: Recording["route"]["outer"], buffers: Partial<Record<OuterName, GPUBuffer>>): Recording["route"] {
   const all = Object.values(buffers);
-  return { to: "device", outer: rows, sharesBuffers: new Set(all).size < all.length };
+  return { to: "device", outer: rows, sharesBuffers: new Set(all).size < all.length, marksNonFinite: true };
 }

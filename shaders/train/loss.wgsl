@@ -1,5 +1,6 @@
-// Ends the gradient of a step: adds up its loss, Σ_b (scale/2 weight_b |f_b - wanted_b|² + divergence_scale ∇·f_b), and the square of
-// its gradient; notes the step where either is not finite, after which nothing changes any more; and sets the rates of the update.
+// Ends the gradient of a step: adds up its loss, constant + Σ_b (scale/2 weight_b |f_b - wanted_b|² + divergence_scale ∇·f_b +
+// penalty/2 (∇·f_b)²), and the square of its gradient; notes the step where either is not finite, after which nothing changes any more;
+// and sets the rates of the update.
 // One workgroup does all of it.
 // Needs: random.wgsl, lib/special.wgsl.
 
@@ -15,6 +16,8 @@ struct Parameters {
   losses: u32,            // how many losses are kept
   scale: u32,             // bits, as all that follow but schedule, warm_up and steps
   divergence_scale: u32,
+  penalty: u32,
+  constant: u32,
   rate: u32,
   schedule: u32,
   warm_up: u32,           // steps on which the rate grows from 0
@@ -46,15 +49,18 @@ fn rate_of(step: f32) -> f32 {
 fn main(@builtin(local_invocation_index) local: u32) {
   var sum = vec2f();
   for (var row = local; row < p.batch; row += SUM_SIZE) {
-    let own = row * (p.width + 1u);
-    var squares = 0.0;
-    for (var k = 0u; k < p.width; k++) {
-      let off = value[row * p.width + k] - wanted[own + k];
-      squares += off * off;
+    if (p.scale != 0u) {
+      let own = row * (p.width + 1u);
+      var squares = 0.0;
+      for (var k = 0u; k < p.width; k++) {
+        let off = value[row * p.width + k] - wanted[own + k];
+        squares += off * off;
+      }
+      sum.x += 0.5 * bitcast<f32>(p.scale) * wanted[own + p.width] * squares;
     }
-    sum.x += 0.5 * bitcast<f32>(p.scale) * wanted[own + p.width] * squares;
-    if (p.divergence_scale != 0u) {
-      sum.x += bitcast<f32>(p.divergence_scale) * divergence[row];
+    if ((p.divergence_scale | p.penalty) != 0u) {
+      let own = divergence[row];
+      sum.x += (bitcast<f32>(p.divergence_scale) + 0.5 * bitcast<f32>(p.penalty) * own) * own;
     }
   }
   for (var i = local; i < p.size; i += SUM_SIZE) {
@@ -71,8 +77,9 @@ fn main(@builtin(local_invocation_index) local: u32) {
     return;
   }
   let step = progress[0];
-  losses[step % p.losses] = sums[0].x;
-  if (!is_finite(sums[0].x) || !is_finite(sums[0].y)) {
+  let loss = bitcast<f32>(p.constant) + sums[0].x;
+  losses[step % p.losses] = loss;
+  if (!is_finite(loss) || !is_finite(sums[0].y)) {
     progress[1] = step;
     return;
   }

@@ -2,7 +2,8 @@
 //   sgd    m = β1 m + g + decay w;                                  w -= rate m
 //   adam   m = β1 m + (1 - β1) g, v = β2 v + (1 - β2) g²;           w -= rate m / (1 - β1^t) / (sqrt(v / (1 - β2^t)) + ε)
 //   adamw  the same, and                                            w -= rate decay w     (Loshchilov and Hutter, 2019)
-// and the average of the weights, averaged = κ averaged + (1 - κ) w. Once a loss was not finite nothing changes.
+// and the average of the weights, averaged = κ_t averaged + (1 - κ_t) w with κ_t = min(κ, (1 + t) / (10 + t)), so that the first weights,
+// which know nothing, are soon forgotten. Once a loss was not finite nothing changes.
 // One invocation changes one weight.
 // Needs: lib/dispatch.wgsl.
 
@@ -50,5 +51,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let w = weights[i] - rates[2] * change;
   moments[i] = moment;
   weights[i] = w;
-  averaged[i] = bitcast<f32>(p.averaging) * averaged[i] + (1.0 - bitcast<f32>(p.averaging)) * w;
+  let t = f32(progress[0]);
+  let kept = min(bitcast<f32>(p.averaging), (1.0 + t) / (10.0 + t));
+  averaged[i] = kept * averaged[i] + (1.0 - kept) * w;
 }

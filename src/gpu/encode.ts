@@ -13,15 +13,35 @@ export interface Resources {
   readonly outer: Partial<Record<OuterName, GPUBuffer>>;
 }
 
+/** A step with all that it names, ready to be recorded as often as wanted. */
+export interface BoundStep {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly offsets: readonly number[];
+  readonly workgroups: readonly [number, number];
+}
+
 /** Records the steps into a compute pass: no submit, no choices. */
 export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[], resources: Resources): void {
+  encodeBound(pass, bindSteps(steps, resources));
+}
+
+export function encodeBound(pass: GPUComputePassEncoder, steps: readonly BoundStep[]): void {
+  for (const { pipeline, group, offsets, workgroups } of steps) {
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group, offsets);
+    pass.dispatchWorkgroups(...workgroups);
+  }
+}
+
+export function bindSteps(steps: readonly Step[], resources: Resources): BoundStep[] {
   const { device, pipelines, constants } = resources;
   const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension } = device.limits;
   const kernels = steps.map(kernelOf);
   const parameters = steps.map((step, index) => kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)));
   const uniforms = constants.rows("parameters", parameters, slot, USAGE.UNIFORM);
 
-  steps.forEach((step, index) => {
+  return steps.map((step, index) => {
     const kernel = kernels[index]!;
     const pipeline = pipelines.get(kernel);
     const bindings = [
@@ -32,12 +52,11 @@ export function encodeSteps(pass: GPUComputePassEncoder, steps: readonly Step[],
         return resourceOf(known(step, step.bindings[name], name), resources);
       }),
     ];
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, bindGroupOf(device, step.label, pipeline, bindings), [index * slot]);
+    const group = bindGroupOf(device, step.label, pipeline, bindings);
     const workgroups = Math.ceil(step.invocations / (step.tile?.workgroup ?? WORKGROUP_SIZE));
     // Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free.
     const down = Math.ceil(workgroups / maxComputeWorkgroupsPerDimension);
-    pass.dispatchWorkgroups(Math.ceil(workgroups / down), down);
+    return { pipeline, group, offsets: [index * slot], workgroups: [Math.ceil(workgroups / down), down] };
   });
 }
 

@@ -5,7 +5,7 @@ import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import { matricesOf, type Chunk, type OuterName, type Route, type ScheduleLimits, type Step, type Variant } from "../schedule/steps.js";
 import { Constants, Scratch, USAGE } from "./buffers.js";
-import { encodeSteps } from "./encode.js";
+import { bindSteps, encodeBound, type BoundStep } from "./encode.js";
 import { asGpuError, checked, whenFailed } from "./errors.js";
 import { compileKernels, type Shared } from "./run.js";
 
@@ -18,6 +18,19 @@ export interface Recording {
   readonly route: Extract<Route, { to: "device" }>;
   /** What follows the last points, where something does. */
   readonly after: ((limits: ScheduleLimits) => Chunk) | null;
+}
+
+/**
+ * Records what was prepared.
+ * @param between records what makes the cotangents of `count` points from `first`, once f of them is there.
+ */
+export type Replay = (pass: GPUComputePassEncoder, between?: (pass: GPUComputePassEncoder, first: number, count: number) => void) => void;
+
+/** Steps after which f of so many points is there. */
+interface Part {
+  readonly steps: readonly BoundStep[];
+  readonly first: number;
+  readonly count: number;
 }
 
 /** Records plans into commands of the caller, which may be submitted at any time: what they name lives as long as the field. */
@@ -38,18 +51,25 @@ export class Encoder {
     return this.constants.get(name, numbers, USAGE.STORAGE);
   }
 
-  /**
-   * @param chunks go on with what those before have left in scratch.
-   * @param between records what makes the cotangents of `count` points from `first`, once f of them is there.
-   */
+  /** @param chunks go on with what those before have left in scratch. */
   record(
     target: GPUCommandEncoder | GPUComputePassEncoder,
     chunks: readonly Chunk[],
     outer: Partial<Record<OuterName, GPUBuffer>>,
     shared: Shared,
-    between: ((pass: GPUComputePassEncoder, first: number, count: number) => void) | null = null,
   ): void {
     if (chunks.length === 0) return;
+    const replay = this.prepare(chunks, outer, shared);
+    const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
+    try {
+      replay(pass);
+    } finally {
+      if (pass !== target) pass.end();
+    }
+  }
+
+  /** The same, to be recorded as often as wanted: what is bound once takes most of the time. */
+  prepare(chunks: readonly Chunk[], outer: Partial<Record<OuterName, GPUBuffer>>, shared: Shared): Replay {
     // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
     if (!this.isReserved(chunks, shared))
       whenFailed(
@@ -57,24 +77,21 @@ export class Encoder {
         () => this.makeBuffers(chunks, shared),
         () => this.forget(shared),
       );
-    const pass = "dispatchWorkgroups" in target ? target : target.beginComputePass({ label: this.label });
     const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
-    try {
-      for (const { first, count, submissions, forwardSteps } of chunks) {
-        let done = 0;
-        for (const { steps } of submissions) {
-          const cut = between && forwardSteps > done && forwardSteps <= done + steps.length ? forwardSteps - done : 0;
-          if (cut > 0) {
-            encodeSteps(pass, steps.slice(0, cut), resources);
-            between!(pass, first, count);
-          }
-          encodeSteps(pass, cut > 0 ? steps.slice(cut) : steps, resources);
-          done += steps.length;
-        }
+    const parts = chunks.flatMap(({ first, count, submissions, forwardSteps }): Part[] => {
+      const steps = submissions.flatMap((submission) => bindSteps(submission.steps, resources));
+      if (forwardSteps === 0) return [{ steps, first, count: 0 }];
+      return [
+        { steps: steps.slice(0, forwardSteps), first, count },
+        { steps: steps.slice(forwardSteps), first, count: 0 },
+      ];
+    });
+    return (pass, between) => {
+      for (const { steps, first, count } of parts) {
+        encodeBound(pass, steps);
+        if (count > 0) between?.(pass, first, count);
       }
-    } finally {
-      if (pass !== target) pass.end();
-    }
+    };
   }
 
   /** Makes all that the commands will name. @throws LimitError, GpuError. */

@@ -351,7 +351,7 @@ function routeOf(job: Integration, first = 0): Extract<Route, { to: "device" }> 
     ...ofCarried[job.carried],
     ...(c > 0 && { context: rows(sharesContext(job) ? 0 : c) }),
   };
-  return { to: "device", outer, sharesBuffers: false };
+  return { to: "device", outer, sharesBuffers: false, marksNonFinite: true };
 }
 
 /** No steps, but all buffers that any chunk of these points takes. */

@@ -42,7 +42,7 @@ export class AdjointSteps extends TangentSteps {
     this.section(plan, after, single);
     for (const sum of sums) this.addUp(this.parts(sum), sum.matrix.rows * sum.columns, sum, sumName(sum));
     if (route.to === "device") {
-      this.marks();
+      if (route.marksNonFinite) this.marks();
       this.leave("gradient of points", points);
       this.leave("gradient of context", context);
       return [];
@@ -97,7 +97,7 @@ export class AdjointSteps extends TangentSteps {
       const sizes = { n: 1, r: rows, c: width, j: 1 };
       multiply(chunk, `leave the ${name}`, { sizes, into: ENTRIES }, lying, [{ ...ENTRIES, lying: from }], adds);
     } else if (!adds) fill(chunk, `leave the ${name}`, rows, width, lying);
-    this.addMarks(name, lying, rows, width, isShared);
+    if (chunk.route.marksNonFinite) this.addMarks(name, lying, rows, width, isShared);
   }
 
   /** In the caller's buffer, of points that are not finite. */

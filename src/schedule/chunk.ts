@@ -38,7 +38,7 @@ export function buildChunk(request: ChunkRequest): Chunk {
   if (wantsValue && route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
   if (plan.method === "jvp") reads.push({ what: "tangent", scratch: "tangent", width: graph.stateSize, first: 0, columns: 0 });
   else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));
-  if (adjointSteps && route.to === "device") for (const output of plan.outputs) adjointSteps.markOutput(output);
+  if (adjointSteps && route.to === "device" && route.marksNonFinite) for (const output of plan.outputs) adjointSteps.markOutput(output);
   return chunk.finish(reads);
 }
 

@@ -65,7 +65,7 @@ function buildParameterGradient(request: ChunkRequest, plan: GradientPlan, netwo
   steps.write(gradient, into);
   if (request.route.to === "host")
     return chunk.finish([{ what: "parameters", scratch: name, width: gradient.columns, isSum: true, first: 0, columns: 0 }]);
-  if (request.count > 0) {
+  if (request.count > 0 && request.route.marksNonFinite) {
     const mark = { row: {}, column: {}, lying: inRows(chunk.scratch(MARK_OF_ALL, 1), 0) };
     const sizes = { n: 1, r: 1, c: gradient.columns, j: 1 };
     multiply(chunk, "mark what is not finite", { sizes, into: { row: {}, column: { c: 1 } } }, into, [mark], true);

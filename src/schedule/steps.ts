@@ -145,7 +145,13 @@ export type Route =
       /** Whether ∂L/∂(∇·f) is one number for all points. */
       readonly sharedCotangent?: boolean;
     }
-  | { readonly to: "device"; readonly outer: Partial<Record<OuterName, OuterRows>>; readonly sharesBuffers: boolean };
+  | {
+      readonly to: "device";
+      readonly outer: Partial<Record<OuterName, OuterRows>>;
+      readonly sharesBuffers: boolean;
+      /** Of a gradient: whether rows of what is not finite become NaN; else they are what arithmetic makes of them. */
+      readonly marksNonFinite: boolean;
+    };
 
 /** Points per chunk and tangents at once that keep within the limits. */
 export interface Capacity {

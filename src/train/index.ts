@@ -3,5 +3,6 @@
  *
  * @module deldot/train
  */
-export { Trainer, type NetworkShape, type TrainerState, type TrainingData, type TrainProgress, type TrainRunOptions } from "./trainer.js";
-export type { Loss, OptimizerOptions, TrainerOptions } from "./options.js";
+export type { TrainingData } from "./batches.js";
+export type { CustomLoss, CustomLossResult, Integration, Loss, LossBatch, OptimizerOptions, TrainerOptions } from "./options.js";
+export { Trainer, type NetworkShape, type TrainerState, type TrainProgress, type TrainRunOptions } from "./trainer.js";

@@ -5,6 +5,9 @@ import { WORKGROUP_SIZE } from "../schedule/steps.js";
 /** A dispatch whose parameters and buffers are bound for good. */
 export type Dispatch = (pass: GPUComputePassEncoder) => void;
 
+/** Some of a buffer, or all of it. */
+export type Bound = GPUBuffer | GPUBufferBinding;
+
 /** The kernels of training, compiled. */
 export class TrainKernels {
   private constructor(
@@ -26,7 +29,7 @@ export class TrainKernels {
   bind(
     name: TrainKernelName,
     parameters: Readonly<Record<string, number>>,
-    buffers: Readonly<Record<string, GPUBuffer>>,
+    buffers: Readonly<Record<string, Bound>>,
     invocations: number,
   ): Dispatch {
     const { device } = this;
@@ -38,7 +41,7 @@ export class TrainKernels {
     new Uint32Array(uniform.getMappedRange()).set(words);
     uniform.unmap();
     const all = [uniform, ...storage.map((each) => known(buffers, each.name, name))];
-    const entries = all.map((buffer, binding) => ({ binding, resource: { buffer } }));
+    const entries = all.map((bound, binding) => ({ binding, resource: "usage" in bound ? { buffer: bound } : bound }));
     const group = device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries });
     const workgroups = invocations === 0 ? 1 : Math.ceil(invocations / WORKGROUP_SIZE);
     const down = Math.ceil(workgroups / device.limits.maxComputeWorkgroupsPerDimension);

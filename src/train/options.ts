@@ -1,10 +1,61 @@
 import { InputError, quote } from "../errors.js";
 import { checkObject } from "../inputs.js";
+import { solvers, type Solver } from "../ode/tableaus.js";
 
 /** What is minimised, on the average over the batch of every step; see shaders/train/draw.wgsl for what each draws. */
-export type Loss = "regression" | "flow_matching" | "denoising_score_matching" | "score_matching";
+export type Loss =
+  | "regression"
+  | "flow_matching"
+  | "denoising_score_matching"
+  | "score_matching"
+  | "sliced_score_matching"
+  | "max_likelihood";
 
-export const losses: readonly Loss[] = ["regression", "flow_matching", "denoising_score_matching", "score_matching"];
+export const losses: readonly Loss[] = [
+  "regression",
+  "flow_matching",
+  "denoising_score_matching",
+  "score_matching",
+  "sliced_score_matching",
+  "max_likelihood",
+];
+
+/** What a {@link CustomLoss} is given: a batch, and f of it; all arrays are row-major. */
+export interface LossBatch {
+  /** [batch, d] */
+  readonly points: Float32Array;
+  /** [batch, c] */
+  readonly context: Float32Array;
+  /** [batch, d] of the data's; null where there are none. */
+  readonly targets: Float32Array | null;
+  /** f, [batch, d]. */
+  readonly value: Float32Array;
+  /** ∇·f, [batch]. */
+  readonly divergence: Float32Array;
+  /** How many steps were made before this one. */
+  readonly step: number;
+}
+
+/** A loss of a batch, and how it changes with f and ∇·f. */
+export interface CustomLossResult {
+  /** What is noted of it. */
+  readonly loss: number;
+  /** ∂loss/∂f, [batch, d]. Default zeros. */
+  readonly value?: ArrayLike<number> | undefined;
+  /** ∂loss/∂(∇·f), [batch], or one number for all. Default zeros. */
+  readonly divergence?: ArrayLike<number> | number | undefined;
+}
+
+/** A loss of one's own, computed on the host: a round trip a step. */
+export type CustomLoss = (batch: LossBatch) => CustomLossResult | Promise<CustomLossResult>;
+
+/** How the paths of "max_likelihood" are integrated, in steps of one size. */
+export interface Integration {
+  /** Default "rk4". */
+  readonly solver?: Solver | undefined;
+  /** Default 8. */
+  readonly steps?: number | undefined;
+}
 
 /** How weights follow their gradients; defaults are PyTorch's. */
 export interface OptimizerOptions {
@@ -32,8 +83,19 @@ export interface OptimizerOptions {
 
 /** What `Trainer.create` takes beside device and network. */
 export interface TrainerOptions {
-  /** What is minimised. */
-  readonly loss: Loss;
+  /** What is minimised: by its name, or a function that gives cotangents. */
+  readonly loss: Loss | CustomLoss;
+  /** Of a regression: λ ≥ 0, adds λ times the mean of |∇·f|², for fields that should have no divergence. Default 0. */
+  readonly divergencePenalty?: number | undefined;
+  /**
+   * Of "flow_matching": which noise goes to which point of a batch. "independent", the default; or "optimal_transport", pairs of which no
+   * two would be nearer with each other's noise: straighter paths, for batch² d multiply-adds a step.
+   */
+  readonly pairing?: "independent" | "optimal_transport" | undefined;
+  /** Of "sliced_score_matching": directions of a point in a step. Default 1. */
+  readonly probes?: number | undefined;
+  /** Of "max_likelihood": how paths from data (time 1) to noise (time 0) are integrated. Default 8 steps of rk4. */
+  readonly integration?: Integration | undefined;
   /** How weights follow their gradients. Default Adam. */
   readonly optimizer?: OptimizerOptions | undefined;
   /** Points of a step. Default 1024. */
@@ -44,15 +106,13 @@ export interface TrainerOptions {
   readonly timeColumn?: number | null | undefined;
   /**
    * Standard deviations of the noise added to the data by the score losses, the least and the largest. Default [0.01, 1] for denoising,
-   * [0.1, 0.1] for "score_matching", which is unbounded below on bare points.
+   * [0.1, 0.1] for "score_matching" and "sliced_score_matching", which are unbounded below on bare points.
    */
   readonly noise?: readonly [number, number] | undefined;
-  /** Of a regression: λ of λ/2 (∇·f)², which is added to what is minimised. Default 0. */
-  readonly divergencePenalty?: number | undefined;
-  /** Of flow matching: which noise goes to which point of a batch. Default "independent". */
-  readonly pairing?: "independent" | "optimal_transport" | undefined;
-  /** How much of the averaged weights a step leaves: exponential moving average. Default 0.999. */
+  /** How much of the averaged weights a step leaves, of step t at most (1 + t) / (10 + t): exponential moving average. Default 0.999. */
   readonly averaging?: number | undefined;
+  /** Bytes of GPU memory for data; of more, what steps draw is sent as they go. As much again serves each evaluation. Default 256 MiB. */
+  readonly memoryBudget?: number | undefined;
   /** Prefix of the label of every GPU object. Default "deldot train". */
   readonly label?: string | undefined;
 }
@@ -62,27 +122,57 @@ export type OptimizerSettings = { readonly [Key in keyof OptimizerOptions]-?: Ex
 
 /** The same, checked. */
 export interface TrainerSettings {
-  readonly loss: Loss;
+  readonly loss: Loss | "custom";
+  readonly customLoss: CustomLoss | null;
+  readonly divergencePenalty: number;
+  readonly pairing: "independent" | "optimal_transport";
+  readonly probes: number;
+  readonly integration: Required<{ readonly [Key in keyof Integration]: Exclude<Integration[Key], undefined> }>;
   readonly optimizer: OptimizerSettings;
   readonly batch: number;
   readonly seed: number;
   readonly timeColumn: number | null;
   readonly noise: readonly [number, number];
   readonly averaging: number;
+  readonly memoryBudget: number;
   readonly label: string;
 }
+
+/** What goes with some losses alone. */
+const own = {
+  divergencePenalty: ["regression"],
+  pairing: ["flow_matching"],
+  probes: ["sliced_score_matching"],
+  integration: ["max_likelihood"],
+  noise: ["denoising_score_matching", "score_matching", "sliced_score_matching"],
+} as const satisfies Partial<Record<keyof TrainerOptions, readonly Loss[]>>;
 
 /** @throws InputError. */
 export function readTrainerOptions(options: TrainerOptions, contextSize: number): TrainerSettings {
   checkObject("options", options);
-  const { loss, batch = 1024, seed = 0, averaging = 0.999, label = "deldot train" } = options;
-  if (!losses.includes(loss))
-    throw new InputError(`loss is ${quote(loss)}; expected one of ${losses.map((each) => quote(each)).join(", ")}`);
+  const { loss: given, batch = 1024, seed = 0, averaging = 0.999, memoryBudget = 2 ** 28, label = "deldot train" } = options;
+  const customLoss = typeof given === "function" ? given : null;
+  const loss = typeof given === "function" ? "custom" : given;
+  if (loss !== "custom" && !losses.includes(loss))
+    throw new InputError(`loss is ${quote(loss)}; expected a function or one of ${losses.map((each) => quote(each)).join(", ")}`);
+  for (const [name, whose] of Object.entries(own))
+    if (options[name as keyof typeof own] !== undefined && !(whose as readonly string[]).includes(loss))
+      throw new InputError(`${name} is for ${whose.map((each) => quote(each)).join(", ")}; the loss is ${quote(loss)}`);
   checkWhole("batch", batch, 1, 2 ** 20);
   if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
     throw new InputError(`seed is ${quote(seed)}; expected a whole number below 2^32`);
   checkNumber("averaging", averaging, 0, 1);
-  const { noise = loss === "score_matching" ? ([0.1, 0.1] as const) : ([0.01, 1] as const) } = options;
+  const { divergencePenalty = 0, pairing = "independent", probes = 1, integration = {} } = options;
+  checkNumber("divergencePenalty", divergencePenalty, 0, Infinity);
+  if (pairing !== "independent" && pairing !== "optimal_transport")
+    throw new InputError(`pairing is ${quote(pairing)}; expected "independent" or "optimal_transport"`);
+  checkWhole("probes", probes, 1, 2 ** 20);
+  checkObject("integration", integration);
+  const { solver = "rk4", steps = 8 } = integration;
+  if (!solvers.includes(solver))
+    throw new InputError(`integration.solver is ${quote(solver)}; expected one of ${solvers.map((each) => quote(each)).join(", ")}`);
+  checkWhole("integration.steps", steps, 1, 1024);
+  const { noise = loss === "denoising_score_matching" ? ([0.01, 1] as const) : ([0.1, 0.1] as const) } = options;
   if (
     !(
       Array.isArray(noise) &&
@@ -92,26 +182,32 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
     )
   )
     throw new InputError(`noise is ${quote(noise)}; expected the least and the largest standard deviation`);
-  const timeColumn = options.timeColumn === undefined ? defaultColumn(loss, contextSize) : options.timeColumn;
+  const takesAll = loss === "regression" || loss === "custom";
+  const timeColumn = options.timeColumn === undefined ? (takesAll ? null : defaultColumn(contextSize)) : options.timeColumn;
   if (timeColumn !== null && !(Number.isInteger(timeColumn) && timeColumn >= 0 && timeColumn < contextSize))
     throw new InputError(`timeColumn is ${quote(timeColumn)}; expected null or a column of the context, of which there are ${contextSize}`);
-  if (loss === "regression" && timeColumn !== null)
-    throw new InputError("timeColumn is for the other losses; a regression has its whole context");
+  if (takesAll && timeColumn !== null) throw new InputError(`timeColumn is for the other losses; ${quote(loss)} has its whole context`);
   if (loss === "flow_matching" && timeColumn === null) throw new InputError('the loss "flow_matching" needs a context column that is time');
   return {
     loss,
+    customLoss,
+    divergencePenalty,
+    pairing,
+    probes,
+    integration: { solver, steps },
     optimizer: readOptimizer(options.optimizer ?? {}),
     batch,
     seed,
     timeColumn,
     noise: [noise[0], noise[1]],
     averaging,
+    memoryBudget,
     label,
   };
 }
 
-function defaultColumn(loss: Loss, contextSize: number): number | null {
-  if (loss === "regression" || contextSize === 0) return null;
+function defaultColumn(contextSize: number): number | null {
+  if (contextSize === 0) return null;
   if (contextSize === 1) return 0;
   throw new InputError(`the context has ${contextSize} columns; expected timeColumn to name the one that is time, or null`);
 }

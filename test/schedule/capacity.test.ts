@@ -176,7 +176,7 @@ describe("random plans under random limits", () => {
       );
       // Small enough for many chunks, large enough for one point.
       const tight = { ...given, memoryBudget: 2 ** 17, maxStorageBufferBindingSize: 2 ** 16 };
-      const chunks = chunksOf(plan, count, tight, { to: "device", outer, sharesBuffers: false });
+      const chunks = chunksOf(plan, count, tight, { to: "device", outer, sharesBuffers: false, marksNonFinite: true });
       for (const name of wanted) {
         const rows = chunks.flatMap((chunk) => rowsInto(name, chunk, width(name)));
         expect(
@@ -306,7 +306,7 @@ describe("chunks", () => {
     const chunk = (first: number, count: number, offset: number): Chunk => {
       const outer = { points: { offset, stride: 3 }, divergence: { offset: 0, stride: 1 } };
       const unlimited = { ...guaranteed, multiplyAddsPerSubmit: Infinity };
-      const route: Route = { to: "device", outer, sharesBuffers: false };
+      const route: Route = { to: "device", outer, sharesBuffers: false, marksNonFinite: true };
       return scheduleChunk(plan, parameters, first, count, { points: 100, tangentsAtOnce: 3 }, unlimited, route, PLAIN);
     };
     const known = chunk(0, 10, 0);

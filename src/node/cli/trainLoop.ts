@@ -54,10 +54,10 @@ export async function trainToEnd(run: TrainingRun, options: LoopOptions): Promis
     let trainer: Trainer | null = null;
     try {
       trainer = await begin(device.device, run, state);
-      return await trainOn(trainer, run, state?.step ?? 0, losses, device.description, options);
+      const from = state?.step ?? 0;
+      return await trainOn(trainer, run, from, losses, device.description, { ...options, note: (noted) => (state = noted) });
     } catch (error) {
       if (!(error instanceof DeviceLostError) || lost === MOST_LOST) throw error;
-      state = trainer?.lastState ?? state;
       options.onLost(error, state?.step ?? 0);
     } finally {
       trainer?.destroy();
@@ -89,7 +89,7 @@ async function trainOn(
   from: number,
   losses: Float32Array,
   adapter: string,
-  { averaged, signal, onProgress }: LoopOptions,
+  { averaged, signal, onProgress, note }: LoopOptions & { readonly note: (state: TrainerState | null) => void },
 ): Promise<Trained> {
   const start = performance.now();
   const speedAt = (step: number): number => (1000 * (step - from)) / (performance.now() - start);
@@ -118,8 +118,8 @@ async function trainOn(
     }
     step += count;
     speed = speedAt(step);
-    // The trainer keeps it for the case that the device is lost.
-    if (step < steps) await trainer.state();
+    // The trainer has read it; one that it reads between two notes is of a step before which losses are not known yet.
+    note(trainer.lastState);
     piece = Math.max(1, Math.round((count * NOTED_MILLISECONDS) / (performance.now() - begun)));
   }
   return end(null);

@@ -12,6 +12,7 @@ export interface TrainSettings {
   readonly divergencePenalty?: number;
   readonly noise?: readonly [number, number];
   readonly pairing?: string;
+  readonly probes?: number;
   readonly batch?: number;
   readonly seed?: number;
   readonly steps?: number;
@@ -41,6 +42,7 @@ const suits = {
   divergencePenalty: { of: "loss", names: ["regression"] },
   noise: { of: "loss", names: ["denoising-score-matching", "score-matching", "sliced-score-matching"] },
   pairing: { of: "loss", names: ["flow-matching"] },
+  probes: { of: "loss", names: ["sliced-score-matching"] },
   momentum: { of: "optimizer", names: ["sgd"] },
   weightDecay: { of: "optimizer", names: ["adamw", "sgd"] },
 } as const satisfies Partial<Record<keyof TrainSettings, { of: "loss" | "optimizer"; names: readonly string[] }>>;
@@ -50,7 +52,7 @@ export function addTrainSettings(command: Command): Command {
   return command
     .addOption(new Option("--loss <name>", `what is minimised (default: ${DEFAULT_LOSS})`).choices(losses.map(typed)))
     .option("--targets <file>", "regression: what f should be, a vector per point")
-    .option("--divergence-penalty <number>", "regression: so much times ½ (∇·f)² is added", parseAtLeast0)
+    .option("--divergence-penalty <number>", "regression: so much times the mean of (∇·f)² is added", parseAtLeast0)
     .option(
       "--noise <least,most>",
       "score losses: standard deviations of the noise added to the points, or one for both (default: 0.01,1 for denoising, else 0.1)",
@@ -62,6 +64,7 @@ export function addTrainSettings(command: Command): Command {
         "optimal-transport",
       ]),
     )
+    .option("--probes <count>", "sliced-score-matching: directions of a point in a step (default: 1)", parseWhole(1, 2 ** 20))
     .option("--context <file>", "the context but for time, a row per point")
     .option(
       "--steps <count>",
@@ -169,7 +172,7 @@ export interface TrainPlan {
 
 /** Time, or σ, is the last column of the context, where there is one. @param conditions the other columns. @throws InputError. */
 export function planTraining(settings: TrainSettings, conditions: number): TrainPlan {
-  const { noise, steps = DEFAULT_STEPS, schedule, batch, seed = 0, averaging, divergencePenalty } = settings;
+  const { noise, steps = DEFAULT_STEPS, schedule, batch, seed = 0, averaging, divergencePenalty, probes } = settings;
   const loss = untyped(settings.loss ?? DEFAULT_LOSS) as Loss;
   const isOneNoise = noise !== undefined && noise[0] === noise[1];
   const hasTime = isFlow(loss) || (loss === "denoising_score_matching" && !isOneNoise);
@@ -185,7 +188,7 @@ export function planTraining(settings: TrainSettings, conditions: number): Train
     clip: settings.clip,
   };
   const timeColumn = hasTime ? conditions : null;
-  const options = { loss, optimizer, batch, seed, timeColumn, noise, divergencePenalty, pairing, averaging };
+  const options = { loss, optimizer, batch, seed, timeColumn, noise, divergencePenalty, pairing, probes, averaging };
   const contextSize = conditions + (hasTime ? 1 : 0);
   try {
     const checked = readTrainerOptions(options, contextSize);
