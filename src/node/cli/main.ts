@@ -15,6 +15,7 @@ import { filterSocket } from "./nativeStderr.js";
 import { isGone } from "./output.js";
 import { Interruption } from "./progress.js";
 import { addSample } from "./sample.js";
+import { addTrain } from "./train.js";
 import { addVerify } from "./verify.js";
 
 const { version } = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("deldot/package.json"), "utf8")) as {
@@ -27,7 +28,7 @@ const program = new Command("deldot")
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "deldot: ")) })
   .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
-for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addVerify, addDoctor]) add(program);
+for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addTrain, addVerify, addDoctor]) add(program);
 
 // What commander prints by itself, help and version, may fail after all is done; print() says so by itself.
 let failure: Error | null = null;

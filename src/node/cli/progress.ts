@@ -6,29 +6,30 @@ import { discardAtOnce } from "../files/output.js";
 const quietMilliseconds = 1000;
 
 export interface Progress {
-  readonly update: (progress: { done: number; total: number }) => void;
+  readonly update: (progress: { done: number; total: number; note?: string }) => void;
   readonly stop: () => void;
 }
 
 /** Nothing is drawn unless stderr is a terminal. */
-function showProgress(task: string): Progress {
+function showProgress(task: string, unit: string): Progress {
   let bar: SingleBar | null = null;
   const start = performance.now();
   return {
-    update({ done, total }) {
+    update({ done, total, note }) {
+      const shown = { note: note === undefined ? "" : ` | ${note}` };
       if (!process.stderr.isTTY) return;
       if (bar === null) {
         if (done >= total || performance.now() - start < quietMilliseconds) return;
         bar = new SingleBar(
           {
-            format: `${task} {bar} {percentage}% | {value}/{total} points | {eta_formatted} left`,
+            format: `${task} {bar} {percentage}% | {value}/{total} ${unit}{note} | {eta_formatted} left`,
             stream: process.stderr,
             clearOnComplete: true,
           },
           Presets.shades_classic,
         );
-        bar.start(total, done);
-      } else bar.update(done);
+        bar.start(total, done, shown);
+      } else bar.update(done, shown);
     },
     stop: () => {
       bar?.stop();
@@ -36,9 +37,13 @@ function showProgress(task: string): Progress {
   };
 }
 
-/** Shows how far the work is until it ends, however it does. */
-export function withProgress<Result>(task: string, work: (onProgress: Progress["update"]) => Promise<Result>): Promise<Result> {
-  const progress = showProgress(task);
+/** Shows how far the work is until it ends, however it does. @param unit what is counted. */
+export function withProgress<Result>(
+  task: string,
+  work: (onProgress: Progress["update"]) => Promise<Result>,
+  unit = "points",
+): Promise<Result> {
+  const progress = showProgress(task, unit);
   return work(progress.update).finally(progress.stop);
 }
 
