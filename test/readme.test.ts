@@ -11,12 +11,13 @@ import { operatorNames } from "../src/model/readers/onnx/operators.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
-const pages = [readme, ...["kernels", "gradients", "flows"].map((page) => readFileSync(join(root, `docs/${page}.md`), "utf8"))].join("\n");
+const page = (name: string): string => readFileSync(join(root, `docs/${name}.md`), "utf8");
+const pages = [readme, ...["kernels", "gradients", "flows"].map(page)].join("\n");
 const run = promisify(execFile);
 
 /** The fenced blocks of one language, of the README and of docs/. */
-function blocks(language: string): string[] {
-  return [...pages.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code!);
+function blocks(language: string, text = pages): string[] {
+  return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code!);
 }
 
 // The command lines write files, so they run in a folder of their own that sees the models.
@@ -25,10 +26,13 @@ for (const name of ["demo", "test"]) symlinkSync(join(root, name), join(folder, 
 writeFileSync(join(folder, "points.csv"), "1,2,3\n4,5,6\n");
 afterAll(() => rmSync(folder, { recursive: true }));
 
-test.for(blocks("ts").map((code, index) => ({ code, index })))("example $index of the README runs as it stands", async ({ code }) => {
-  const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", code], { cwd: root });
-  if (code.includes("console.log")) expect(stdout).not.toBe("");
-});
+test.for([...blocks("ts"), ...blocks("ts", page("train"))].map((code, index) => ({ code, index })))(
+  "example $index of the README runs as it stands",
+  async ({ code }) => {
+    const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", code], { cwd: root });
+    if (code.includes("console.log")) expect(stdout).not.toBe("");
+  },
+);
 
 test("the README lists the activations, and docs/onnx.md the ONNX operations, that the code has", () => {
   const onnx = readFileSync(join(root, "docs/onnx.md"), "utf8").replaceAll(/\s+/g, " ");

@@ -171,7 +171,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   const { solver = "rk4", steps = 8 } = integration;
   if (!solvers.includes(solver))
     throw new InputError(`integration.solver is ${quote(solver)}; expected one of ${solvers.map((each) => quote(each)).join(", ")}`);
-  checkWhole("integration.steps", steps, 1, 1024);
+  checkWhole("integration.steps", steps, 1, 256);
   const { noise = loss === "denoising_score_matching" ? ([0.01, 1] as const) : ([0.1, 0.1] as const) } = options;
   if (
     !(

@@ -1,6 +1,7 @@
 /** What a training run is told, beside its network: all of it is kept with its state, so that --resume needs the points alone. */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
+import { solvers, type Solver } from "../../index.js";
 import { losses, readTrainerOptions, type Loss, type OptimizerOptions, type TrainerOptions } from "../../train/options.js";
 import { parseFinite, parseNumbers, parsePositive, parseWhole } from "./options.js";
 
@@ -13,6 +14,8 @@ export interface TrainSettings {
   readonly noise?: readonly [number, number];
   readonly pairing?: string;
   readonly probes?: number;
+  readonly solver?: Solver;
+  readonly solverSteps?: number;
   readonly batch?: number;
   readonly seed?: number;
   readonly steps?: number;
@@ -31,6 +34,7 @@ export interface TrainSettings {
 const DEFAULT_LOSS = "flow-matching";
 const DEFAULT_STEPS = 3000;
 const MOST_STEPS = 2 ** 31;
+const MOST_SOLVER_STEPS = 256;
 
 /** The trainer's own names have underscores. */
 export const typed = (name: string): string => name.replaceAll("_", "-");
@@ -43,6 +47,8 @@ const suits = {
   noise: { of: "loss", names: ["denoising-score-matching", "score-matching", "sliced-score-matching"] },
   pairing: { of: "loss", names: ["flow-matching"] },
   probes: { of: "loss", names: ["sliced-score-matching"] },
+  solver: { of: "loss", names: ["max-likelihood"] },
+  solverSteps: { of: "loss", names: ["max-likelihood"] },
   momentum: { of: "optimizer", names: ["sgd"] },
   weightDecay: { of: "optimizer", names: ["adamw", "sgd"] },
 } as const satisfies Partial<Record<keyof TrainSettings, { of: "loss" | "optimizer"; names: readonly string[] }>>;
@@ -65,6 +71,8 @@ export function addTrainSettings(command: Command): Command {
       ]),
     )
     .option("--probes <count>", "sliced-score-matching: directions of a point in a step (default: 1)", parseWhole(1, 2 ** 20))
+    .addOption(new Option("--solver <name>", "max-likelihood: how paths are integrated (default: rk4)").choices(solvers))
+    .option("--solver-steps <count>", "max-likelihood: in so many steps (default: 8)", parseWhole(1, MOST_SOLVER_STEPS))
     .option("--context <file>", "the context but for time, a row per point")
     .option(
       "--steps <count>",
@@ -172,7 +180,7 @@ export interface TrainPlan {
 
 /** Time, or σ, is the last column of the context, where there is one. @param conditions the other columns. @throws InputError. */
 export function planTraining(settings: TrainSettings, conditions: number): TrainPlan {
-  const { noise, steps = DEFAULT_STEPS, schedule, batch, seed = 0, averaging, divergencePenalty, probes } = settings;
+  const { noise, steps = DEFAULT_STEPS, schedule, batch, seed = 0, averaging, divergencePenalty, probes, solver, solverSteps } = settings;
   const loss = untyped(settings.loss ?? DEFAULT_LOSS) as Loss;
   const isOneNoise = noise !== undefined && noise[0] === noise[1];
   const hasTime = isFlow(loss) || (loss === "denoising_score_matching" && !isOneNoise);
@@ -188,7 +196,8 @@ export function planTraining(settings: TrainSettings, conditions: number): Train
     clip: settings.clip,
   };
   const timeColumn = hasTime ? conditions : null;
-  const options = { loss, optimizer, batch, seed, timeColumn, noise, divergencePenalty, pairing, probes, averaging };
+  const integration = loss === "max_likelihood" ? { solver, steps: solverSteps } : undefined;
+  const options = { loss, optimizer, batch, seed, timeColumn, noise, divergencePenalty, pairing, probes, integration, averaging };
   const contextSize = conditions + (hasTime ? 1 : 0);
   try {
     const checked = readTrainerOptions(options, contextSize);
