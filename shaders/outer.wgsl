@@ -3,7 +3,7 @@
 // Strides say where a, t and s are, as in carry.wgsl.
 // Where the weights are block-diagonal, 4 i read the j of their own blocks alone, `inner` vec4s from first(i) on, and of each i the sums
 // of its own block are stored.
-// One invocation computes 4 i by 4 j of one part.
+// One invocation computes 4 i by 8 j of one part: what it reads of a point serves 32 sums.
 // Needs: lib/dispatch.wgsl.
 
 struct Parameters {
@@ -22,6 +22,7 @@ struct Parameters {
   tangent_per_point: u32,
   tangent_per_column: u32,
   scale_per_point: u32,
+  is_scaled: u32,           // else s is 1
   first: u32,               // in sums: where [0, 0] is, and how many sums a row has
   sums_per_row: u32,
   adds: u32,                // to what is there
@@ -36,54 +37,88 @@ struct Parameters {
 /// Points.
 const BLOCK = 64u;
 
+fn store(part: u32, row: u32, left: u32, sum: vec4f) {
+  for (var lane = 0u; lane < 4u; lane++) {
+    // Beyond its block where it is before it too, since these are unsigned.
+    let column = left * 4u + lane - row / p.block_rows * p.block_columns;
+    if (row < p.height && column < p.block_columns) {
+      let at = (p.first + row * p.sums_per_row + column) * p.parts + part;
+      sums[at] = select(sum[lane], sums[at] + sum[lane], p.adds == 1u);
+    }
+  }
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {
   let i = invocation_index(id, workgroups);
   let down = (p.height + 3u) / 4u;
-  if (i >= down * p.inner * p.parts) {
+  let across = (p.inner + 1u) / 2u;
+  if (i >= down * across * p.parts) {
     return;
   }
-  let part = i / (down * p.inner);
-  let top = i / p.inner % down;
-  let left = min(top * 4u / p.block_rows * p.block_columns / 4u, p.width - p.inner) + i % p.inner;
+  let part = i / (down * across);
+  let top = i / across % down;
+  let start = min(top * 4u / p.block_rows * p.block_columns / 4u, p.width - p.inner);
+  let left = start + i % across * 2u;
+  // The last one may be alone: then it is computed twice, and dropped.
+  let right = min(left + 1u, start + p.inner - 1u);
   let each = (p.points + p.parts - 1u) / p.parts;
   let end = min((part + 1u) * each, p.points);
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
   var sum3 = vec4f();
+  var sum4 = vec4f();
+  var sum5 = vec4f();
+  var sum6 = vec4f();
+  var sum7 = vec4f();
   // Block by block, so that what rounding takes grows with the points of a block and the number of blocks, not with their product.
   for (var first = part * each; first < end; first += BLOCK) {
     var block0 = vec4f();
     var block1 = vec4f();
     var block2 = vec4f();
     var block3 = vec4f();
+    var block4 = vec4f();
+    var block5 = vec4f();
+    var block6 = vec4f();
+    var block7 = vec4f();
     for (var point = first; point < min(first + BLOCK, end); point++) {
-      let s = scale[point * p.scale_per_point + left];
       for (var k = 0u; k < p.columns; k++) {
         let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
-        let given = s * tangent[p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column + left];
+        let row = p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column;
+        var given = tangent[row + left];
+        var other = tangent[row + right];
+        if (p.is_scaled == 1u) {
+          given *= scale[point * p.scale_per_point + left];
+          other *= scale[point * p.scale_per_point + right];
+        }
         block0 += above.x * given;
         block1 += above.y * given;
         block2 += above.z * given;
         block3 += above.w * given;
+        block4 += above.x * other;
+        block5 += above.y * other;
+        block6 += above.z * other;
+        block7 += above.w * other;
       }
     }
     sum0 += block0;
     sum1 += block1;
     sum2 += block2;
     sum3 += block3;
+    sum4 += block4;
+    sum5 += block5;
+    sum6 += block6;
+    sum7 += block7;
   }
-  let rows = array(sum0, sum1, sum2, sum3);
-  for (var r = 0u; r < 4u; r++) {
-    for (var lane = 0u; lane < 4u; lane++) {
-      let row = top * 4u + r;
-      // Beyond its block where it is before it too, since these are unsigned.
-      let column = left * 4u + lane - row / p.block_rows * p.block_columns;
-      if (row < p.height && column < p.block_columns) {
-        let at = (p.first + row * p.sums_per_row + column) * p.parts + part;
-        sums[at] = select(rows[r][lane], sums[at] + rows[r][lane], p.adds == 1u);
-      }
-    }
+  store(part, top * 4u, left, sum0);
+  store(part, top * 4u + 1u, left, sum1);
+  store(part, top * 4u + 2u, left, sum2);
+  store(part, top * 4u + 3u, left, sum3);
+  if (right > left) {
+    store(part, top * 4u, right, sum4);
+    store(part, top * 4u + 1u, right, sum5);
+    store(part, top * 4u + 2u, right, sum6);
+    store(part, top * 4u + 3u, right, sum7);
   }
 }

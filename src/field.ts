@@ -68,7 +68,7 @@ export interface FieldInternals {
   ) => Promise<Variant>;
   /** The same at once, among what is compiled. */
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
-  /** As {@link VectorField.encode}, by the plain kernels, to be recorded as often as wanted. */
+  /** As {@link VectorField.encode}, but not tuned for, to be recorded as often as wanted. */
   readonly prepare: (options: EncodeOptions) => Replay;
   /** As {@link VectorField.encodeVjp}, but that numbers are taken to be finite. */
   readonly prepareGradient: (options: EncodeVjpOptions) => Replay;
@@ -132,7 +132,7 @@ export class VectorField implements Field<Float32Array> {
         return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
       },
       prepare: (options) => {
-        const { recording, buffers } = this.recording(options, true);
+        const { recording, buffers } = this.recording(options, false);
         return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
       },
       prepareGradient: (options) => {
@@ -294,7 +294,7 @@ export class VectorField implements Field<Float32Array> {
       contextPer: context === null || context.runs !== null ? "batch" : "point",
     });
     const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
-    const job = { plan, parameters: runParametersOf(options), variant: this.tuner.plain };
+    const job = { plan, parameters: runParametersOf(options), variant: this.tuner.untuned };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
     const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
@@ -327,11 +327,11 @@ export class VectorField implements Field<Float32Array> {
   encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
     this.checkUsable();
     checkTarget(target);
-    const { recording, buffers } = this.recording(options, false);
+    const { recording, buffers } = this.recording(options, true);
     if (options.count > 0) this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
 
-  private recording(options: EncodeOptions, isPlain: boolean): Recorded {
+  private recording(options: EncodeOptions, isTuned: boolean): Recorded {
     const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
     const { count } = options;
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
@@ -340,8 +340,8 @@ export class VectorField implements Field<Float32Array> {
     const plan = this.planFor(planOptions);
     const route = routeTo(rows, buffers);
     // One dispatch may not read a buffer and write it, nor write one twice.
-    const takesPlain = isPlain || count === 0 || route.sharesBuffers;
-    const variant = takesPlain ? this.tuner.plain : this.tuner.pickCompiled(plan, count, this.shared());
+    const takesAny = isTuned && count > 0 && !route.sharesBuffers;
+    const variant = takesAny ? this.tuner.pickCompiled(plan, count, this.shared()) : this.tuner.untuned;
     return { recording: { plan, parameters: runParametersOf(options), variant, count, route, after: null }, buffers };
   }
 
@@ -472,7 +472,7 @@ export class VectorField implements Field<Float32Array> {
   }
 
   private gradientRecording(plan: GradientPlan, count: number, route: Recording["route"], options: PlanOptions): Recording {
-    const { plain: variant } = this.tuner;
+    const { untuned: variant } = this.tuner;
     const parameters = runParametersOf(options);
     const has = this.matrices.has.bind(this.matrices);
     const hasParameters = parameterLayout(this.network).size > 0 && route.outer["gradient of parameters"] !== undefined;

@@ -12,6 +12,7 @@ import {
   type VjpOptions,
   type Wrt,
 } from "../src/index.js";
+import { Trainer } from "../src/train/index.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints, weightOf } from "./fields.js";
@@ -55,6 +56,34 @@ describe.each(names)("gradients of %s are PyTorch's", (name) => {
     field.destroy();
   });
 });
+
+test.each(["layers 8x4", "layers 8x16", "layers 4x16 by 4 lanes", "layers 8x8 in groups of 8x8"])(
+  "by %s they are the reference's, in a trainer too",
+  async (kernels) => {
+    if (/lanes/.test(kernels) && !device.features.has("subgroups")) {
+      await expect(VectorField.create(device, randomMlp({ seed: 1, widths: [2, 4, 2] }).network, { kernels })).rejects.toThrow(InputError);
+      return;
+    }
+    const { network } = randomMlp({ seed: 3, widths: [7, 30, 21, 5], activation: "gelu" });
+    const [points, value, context] = [randomPoints(1, 70, 5), randomPoints(2, 70, 5), randomPoints(4, 70, 2)];
+    const cotangents = { value, divergence: randomPoints(3, 70, 1) };
+    const options = { context, wrt: ["points", "context", "parameters"], outputs: ["value", "divergence"] } as const;
+    const expected = vjpReference(network, points, cotangents, options);
+    const field = await VectorField.create(device, network, { kernels });
+    expectVjp(await field.vjp(points, cotangents, options), expected);
+    expectVjp(await encodedVjp(device, field, points, cotangents, options), expected);
+    field.destroy();
+    const states = [];
+    for (const each of ["layers 4x4", kernels]) {
+      const trainer = await Trainer.create(device, network, { loss: "regression", divergencePenalty: 1, batch: 33, kernels: each });
+      await trainer.data(points, { context, targets: value });
+      await trainer.train(3);
+      states.push(await trainer.state());
+      trainer.destroy();
+    }
+    expectGradient(states[1]!.moments, states[0]!.moments, 1e-4, "moments");
+  },
+);
 
 // Smooth ones, so that central differences are a check everywhere.
 const smooth: Palette = {

@@ -247,6 +247,7 @@ export class AdjointSteps extends TangentSteps {
         tangentPerPoint: tangent.perPoint,
         tangentPerColumn: tangent.perColumn,
         scalePerPoint: isScaled ? scale.perRow : 0,
+        isScaled: isScaled ? 1 : 0,
         first: 0,
         sumsPerRow: sum.columns,
         adds: this.begun.has(sum) ? 1 : 0,
@@ -257,7 +258,7 @@ export class AdjointSteps extends TangentSteps {
         scale: isScaled ? scale.binding : this.scaleValues([], width).binding,
         sums: binding,
       },
-      invocations: quads(height) * band.inner * parts,
+      invocations: quads(height) * Math.ceil(band.inner / 2) * parts,
       multiplyAdds: points * pass.columns * sum.matrix.rows * sum.matrix.columns,
     });
     this.begun.add(sum);
@@ -295,12 +296,13 @@ export class AdjointSteps extends TangentSteps {
         tangentPerPoint: quads(width),
         tangentPerColumn: 0,
         scalePerPoint: 0,
+        isScaled: 0,
         first,
         sumsPerRow: width,
         adds: adds ? 1 : 0,
       },
       bindings: { a: ones, tangent: rows, scale: this.scaleValues([], width).binding, sums: binding },
-      invocations: quads(width) * parts,
+      invocations: Math.ceil(quads(width) / 2) * parts,
       multiplyAdds: count * width,
     });
   }
@@ -383,7 +385,7 @@ const PARTS = "parts of ";
 
 /** The same for any number of points, so that memory grows with them by a constant. */
 function partCount(height: number, width: number): number {
-  return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * quads(width)))));
+  return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * Math.ceil(quads(width) / 2)))));
 }
 
 /** Whether it leaves one row for a point. */

@@ -113,6 +113,8 @@ export interface TrainerOptions {
   readonly averaging?: number | undefined;
   /** Bytes of GPU memory for data; of more, what steps draw is sent as they go. As much again serves each evaluation. Default 256 MiB. */
   readonly memoryBudget?: number | undefined;
+  /** By which kernels f and its gradients run: one that goes layer by layer, by its name as a field takes it. Default "layers 4x4". */
+  readonly kernels?: string | undefined;
   /** Prefix of the label of every GPU object. Default "deldot train". */
   readonly label?: string | undefined;
 }
@@ -135,6 +137,7 @@ export interface TrainerSettings {
   readonly noise: readonly [number, number];
   readonly averaging: number;
   readonly memoryBudget: number;
+  readonly kernels: string;
   readonly label: string;
 }
 
@@ -150,7 +153,8 @@ const own = {
 /** @throws InputError. */
 export function readTrainerOptions(options: TrainerOptions, contextSize: number): TrainerSettings {
   checkObject("options", options);
-  const { loss: given, batch = 1024, seed = 0, averaging = 0.999, memoryBudget = 2 ** 28, label = "deldot train" } = options;
+  const { loss: given, batch = 1024, seed = 0, averaging = 0.999, memoryBudget = 2 ** 28 } = options;
+  const { kernels = "layers 4x4", label = "deldot train" } = options;
   const customLoss = typeof given === "function" ? given : null;
   const loss = typeof given === "function" ? "custom" : given;
   if (loss !== "custom" && !losses.includes(loss))
@@ -162,6 +166,8 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
     throw new InputError(`seed is ${quote(seed)}; expected a whole number below 2^32`);
   checkNumber("averaging", averaging, 0, 1);
+  if (typeof kernels !== "string" || !kernels.startsWith("layers"))
+    throw new InputError(`kernels is ${quote(kernels)}; expected the name of kernels that go layer by layer, such as "layers 8x16"`);
   const { divergencePenalty = 0, pairing = "independent", probes = 1, integration = {} } = options;
   checkNumber("divergencePenalty", divergencePenalty, 0, Infinity);
   if (pairing !== "independent" && pairing !== "optimal_transport")
@@ -202,6 +208,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
     noise: [noise[0], noise[1]],
     averaging,
     memoryBudget,
+    kernels,
     label,
   };
 }

@@ -112,17 +112,17 @@ export class Trainer {
     checkObject("network", given);
     const network = "operations" in given ? given : networkOf(given, options.seed ?? 0);
     const settings = readTrainerOptions(options, network.contextSize);
-    const { label, memoryBudget } = settings;
-    const field = await VectorField.create(device, network, { label, memoryBudget, kernels: "layers 4x4" });
+    const { label, memoryBudget, kernels } = settings;
+    const field = await VectorField.create(device, network, { label, memoryBudget, kernels });
     try {
       await reserve(field, settings);
       const { planned, shared, prepareChunk } = internalsOf(field);
       const weights = scheduleWeights(planned, shared().matrices);
-      const kernels = await TrainKernels.compile(device, label);
+      const compiled = await TrainKernels.compile(device, label);
       const buffers = await makeBuffers(device, network, settings);
       return await checked(device, label, () => {
         const writeWeights = prepareChunk(weights, { parameters: buffers.weights });
-        return new Trainer({ device, field, settings, kernels, buffers }, writeWeights);
+        return new Trainer({ device, field, settings, kernels: compiled, buffers }, writeWeights);
       });
     } catch (error) {
       field.destroy();

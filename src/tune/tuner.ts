@@ -58,6 +58,9 @@ export class Tuner {
   /** What runs before anything is known, and where nothing else can. */
   readonly plain: Variant;
 
+  /** What runs plans that are not tuned for, such as gradients': the fixed one where it goes layer by layer, else the plain one. */
+  readonly untuned: Variant;
+
   private constructor(
     private readonly device: GPUDevice,
     private readonly memory: Memory,
@@ -66,6 +69,7 @@ export class Tuner {
     private readonly half: boolean,
   ) {
     this.plain = half ? PLAIN_HALF : PLAIN;
+    this.untuned = fixed && !fixed.fuse ? fixed : this.plain;
   }
 
   /**
