@@ -29,7 +29,7 @@ export const trainingCases: readonly Case[] = [
 /** Batches of whole steps, and how many of these make a call. */
 export const stepCases: readonly Case[] = [
   { name: "2-64", d: 2, h: 64, count: 1024, steps: 32 },
-  { name: "16-128", d: 16, h: 128, count: 1024, steps: 16 },
+  { name: "16-128", d: 16, h: 128, count: 1024, steps: 8 },
   { name: "64-256", d: 64, h: 256, count: 512, steps: 4 },
 ];
 

@@ -15,13 +15,15 @@ export const jaxOf = (loss: StepLoss): Peer<StepProblem> => ({
 type State = [Weights, Weights, Weights, Array, Array];
 /** The loss of some points, and its gradient. */
 type Gradient = [Array, Weights];
+/** What f is evaluated at, and what flow matching wants of it. */
+type Batch = [Array] | [Array, Array];
 
 async function prepare(way: string, problem: StepProblem): Promise<Call> {
   const { d, count } = problem;
   const { numpy: np, jit, tree, valueAndGrad } = await openJax();
   const { f } = await makeField(way, d);
   const sum = await makeLoss(way, d);
-  const gradientOf = (weights: Weights, x: Array, wanted: Array | null): Gradient => {
+  const gradientOf = (weights: Weights, [x, wanted]: Batch): Gradient => {
     const mean = (weights: Weights): Array =>
       wanted
         ? np
@@ -29,30 +31,29 @@ async function prepare(way: string, problem: StepProblem): Promise<Call> {
             .sum()
             .mul(1 / (count * d))
         : sum(inputsFirst(weights), x).mul(1 / count);
-    return valueAndGrad(mean)(weights) as Gradient;
+    return valueAndGrad(mean)(weights);
   };
   const update = ([weights, first, second, p1, p2]: State, gradient: Weights): State => {
     const [q1, q2] = [p1.mul(0.9), p2.mul(0.999)];
-    const m = tree.map((m: Array, g: Array) => m.mul(0.9).add(g.mul(0.1)), first, tree.ref(gradient)) as Weights;
-    const v = tree.map((v: Array, g: Array) => v.mul(0.999).add(np.square(g).mul(0.001)), second, gradient) as Weights;
+    const m = tree.map((m: Array, g: Array) => m.mul(0.9).add(g.mul(0.1)), first, tree.ref(gradient));
+    const v = tree.map((v: Array, g: Array) => v.mul(0.999).add(np.square(g).mul(0.001)), second, gradient);
     const moved = (w: Array, m: Array, v: Array): Array => {
       const root = np.sqrt(v.div(np.subtract(1, q2.ref))).add(1e-8);
       return w.sub(m.div(np.subtract(1, q1.ref)).div(root).mul(RATE));
     };
-    return [tree.map(moved, weights, tree.ref(m), tree.ref(v)) as Weights, m, v, q1, q2];
+    return [tree.map(moved, weights, tree.ref(m), tree.ref(v)), m, v, q1, q2];
   };
 
-  const partsOfStep = problem.batches.map(({ points, wanted }) =>
-    (wanted ? [points] : partsOf(way, problem, points)).map((numbers) => ({
-      x: np.array(numbers, { shape: [numbers.length / (points.length / count), points.length / count] }),
-      wanted: wanted && np.array(wanted, { shape: [count, d] }),
-    })),
-  );
-  const whole = jit((state: State, x: Array, wanted: Array | null): [Array, State] => {
-    const [loss, gradient] = gradientOf(tree.ref(state[0]), x, wanted);
+  const partsOfStep = problem.batches.map(({ points, wanted }): Batch[] => {
+    const inputs = points.length / count;
+    if (wanted) return [[np.array(points, { shape: [count, inputs] }), np.array(wanted, { shape: [count, d] })]];
+    return partsOf(way, problem, points).map((numbers) => [np.array(numbers, { shape: [numbers.length / inputs, inputs] })]);
+  });
+  const whole = jit((state: State, batch: Batch): [Array, State] => {
+    const [loss, gradient] = gradientOf(tree.ref(state[0]), batch);
     return [loss, update(state, gradient)];
   });
-  const part = jit((weights: Weights, x: Array): Gradient => gradientOf(weights, x, null));
+  const part = jit(gradientOf);
   const add = jit((a: Gradient, b: Gradient) => tree.map(np.add, a, b) as Gradient);
   const finish = jit(update);
 
@@ -63,9 +64,9 @@ async function prepare(way: string, problem: StepProblem): Promise<Call> {
     const losses: Array[] = [];
     for (const parts of partsOfStep) {
       let loss: Array;
-      if (parts.length === 1) [loss, state] = whole(state, parts[0]!.x.ref, parts[0]!.wanted?.ref ?? null);
+      if (parts.length === 1) [loss, state] = whole(state, tree.ref(parts[0]!));
       else {
-        const [all, gradient] = parts.map(({ x }) => part(tree.ref(state[0]), x.ref)).reduce((sums, next) => add(sums, next));
+        const [all, gradient] = parts.map((batch) => part(tree.ref(state[0]), tree.ref(batch))).reduce((sums, next) => add(sums, next));
         [loss, state] = [all, finish(state, gradient)];
         // Else what all steps need in between would be in memory at once.
         await state[3].blockUntilReady();

@@ -28,8 +28,10 @@ export function differentiate(problem: Problem, wanted: Numbers | null): { loss:
   const gradients = parametersOf(problem).map(({ data }) => new Float64Array(data.length)) as Numbers6;
   const [dw1, db1, dw2, db2, dw3, db3] = gradients;
 
+  /** Of the matrices that the divergence has. */
+  const rows = wanted ? 0 : h;
   const matrix = new Float64Array(h * h); // N
-  for (let row = 0; row < h && !wanted; row++)
+  for (let row = 0; row < rows; row++)
     for (let i = 0; i < d; i++)
       for (let column = 0; column < h; column++) matrix[row * h + column]! += w3[i * h + row]! * w1[column * d + i]!;
 
@@ -60,7 +62,7 @@ export function differentiate(problem: Problem, wanted: Numbers | null): { loss:
       Float64Array,
       Float64Array,
     ];
-    for (let row = 0; row < h && !wanted; row++)
+    for (let row = 0; row < rows; row++)
       for (let column = 0; column < h; column++) {
         const entry = w2[row * h + column]! * matrix[row * h + column]!;
         byS2[row]! += entry * s1[column]!;
@@ -93,7 +95,7 @@ export function differentiate(problem: Problem, wanted: Numbers | null): { loss:
       for (let i = 0; i < inputs; i++) dw1[unit * inputs + i]! += byZ1 * x[i]!;
     }
   }
-  for (let row = 0; row < h && !wanted; row++)
+  for (let row = 0; row < rows; row++)
     for (let column = 0; column < h; column++) {
       const slope = slopes[row * h + column]!;
       const both = slope * w2[row * h + column]!;
