@@ -14,6 +14,7 @@ import { DeviceClock, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
 import type { Bench, Settings } from "./prepare.js";
 import { measureCase, type CaseResult } from "./rows.js";
+import { measureTraining } from "./training.js";
 import {
   markdownReport,
   markdownSummary,
@@ -24,10 +25,11 @@ import {
   textOfGradients,
   textOfPeaks,
   textOfScale,
+  textOfTraining,
   type Report,
 } from "./table.js";
 
-const sections = ["peak", "cases", "scale", "encode", "gradient", "flow"] as const;
+const sections = ["peak", "cases", "scale", "encode", "gradient", "train", "flow"] as const;
 type Section = (typeof sections)[number];
 
 interface Arguments {
@@ -142,6 +144,8 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   const named = (label: string): boolean => given.cases.test(label);
   const gradients = has("gradient") ? await measureGradients(named, given.points, given.repeats, bench) : [];
   if (gradients.length > 0) print(textOfGradients(gradients));
+  const training = has("train") ? await measureTraining(named, given.points, given.repeats, bench) : [];
+  if (training.length > 0) print(textOfTraining(training));
   const flows = has("flow") ? await measureFlows(named, given.points, given.repeats, bench) : null;
   if (flows) print(textOfFlows(flows));
   return {
@@ -153,6 +157,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     scale,
     encode,
     gradients,
+    training,
     flows,
   };
 }

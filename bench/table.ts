@@ -5,6 +5,7 @@ import { digits, type Stats } from "./measure.js";
 import type { Peaks } from "./peak.js";
 import { labelOf } from "./cases.js";
 import type { CaseResult, Row } from "./rows.js";
+import type { TrainingResult } from "./training.js";
 
 /** One run on one adapter. Sections that were not asked for are null or empty. */
 export interface Report {
@@ -18,6 +19,7 @@ export interface Report {
   readonly scale: readonly ScaleResult[];
   readonly encode: readonly EncodeResult[];
   readonly gradients: readonly GradientResult[];
+  readonly training: readonly TrainingResult[];
   readonly flows: FlowResults | null;
 }
 
@@ -152,6 +154,34 @@ function gradientTable(gradients: readonly GradientResult[]): Table {
   ];
 }
 
+function trainingTable(training: readonly TrainingResult[]): Table {
+  const header = [
+    "network",
+    "loss",
+    "batch",
+    "steps per second",
+    "ms",
+    "over flow matching",
+    "host, ms",
+    "of the step",
+    "loss, first to last",
+  ];
+  return [
+    header,
+    ...training.map((result) => [
+      result.name,
+      result.loss.replaceAll("_", " "),
+      digits(result.batch),
+      spread(result.stepsPerSecond),
+      spread(result.step),
+      spread(result.overFlowMatching),
+      spread(result.host),
+      percent(result.hostShare.median, 1),
+      result.losses.map(digits).join(" to "),
+    ]),
+  ];
+}
+
 const FLOW_TITLES = ["What log-densities err by", "What one estimate errs by", "What a log-density costs"];
 
 /** Errors of solvers, errors of estimates, and times. */
@@ -197,6 +227,7 @@ export const textOfFlows = (flows: FlowResults): string =>
     .map(textTable)
     .join("\n\n");
 export const textOfGradients = (gradients: readonly GradientResult[]): string => textTable(gradientTable(gradients));
+export const textOfTraining = (training: readonly TrainingResult[]): string => textTable(trainingTable(training));
 export const textOfEncode = (encode: readonly EncodeResult[]): string => textTable(encodeTable(encode));
 
 function textTable(rows: Table): string {
@@ -256,7 +287,7 @@ export function markdownSummary(report: Report): string {
 
 /** For bench/RESULTS.md: everything. */
 export function markdownReport(report: Report, title: string): string {
-  const { host, peaks, cases, scale, encode, gradients, flows } = report;
+  const { host, peaks, cases, scale, encode, gradients, training, flows } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
@@ -266,6 +297,7 @@ export function markdownReport(report: Report, title: string): string {
     ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
     ...(encode.length > 0 ? [part("What encode costs the host", encodeTable(encode))] : []),
     ...(gradients.length > 0 ? [part("What a step of training costs, with the gradient of every weight", gradientTable(gradients))] : []),
+    ...(training.length > 0 ? [part("Steps of training on the device", trainingTable(training))] : []),
     ...(flows ? flowTables(flows).map((table, index) => part(FLOW_TITLES[index]!, table)) : []),
   ].join("\n\n");
 }

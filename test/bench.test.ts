@@ -55,3 +55,18 @@ test("the benchmark measures a step of training beside what the plan counts", as
     expect(samples).toBe(1);
   }
 });
+
+test("the benchmark measures whole steps of training, and what the host has of them", async () => {
+  const { training } = await bench("--sections train --cases ^2-64-2 --points 64 --repeats 1");
+  expect(training.map(({ name, loss, batch }: any) => ({ name, loss, batch }))).toEqual([
+    { name: "2-64-2", loss: "flow_matching", batch: 64 },
+    { name: "2-64-2", loss: "score_matching", batch: 64 },
+  ]);
+  for (const { stepsPerSecond, step, host, hostShare, steps } of training) {
+    expect(stepsPerSecond.median * step.median).toBeCloseTo(1000, 6);
+    expect(hostShare.median).toBeCloseTo(host.median / step.median, 6);
+    expect(hostShare.median).toBeGreaterThan(0);
+    expect(hostShare.median).toBeLessThan(1);
+    expect(steps).toBeGreaterThan(0);
+  }
+});

@@ -9,6 +9,10 @@ declare module "*/dist/index.js" {
   export type VectorField = import("../../dist/types/index.js").VectorField;
 }
 declare module "*/dist/node.js" {
+  export const adapterName: typeof import("../../dist/types/node/index.js").adapterName;
   export const requestDevice: typeof import("../../dist/types/node/index.js").requestDevice;
   export const sleepWhileWaiting: typeof import("../../dist/types/node/index.js").sleepWhileWaiting;
+}
+declare module "*/dist/train.js" {
+  export const Trainer: typeof import("../../dist/types/train/index.js").Trainer;
 }

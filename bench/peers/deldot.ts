@@ -1,4 +1,4 @@
-import { mlp, VectorField } from "../../dist/index.js";
+import { mlp, VectorField, type Network } from "../../dist/index.js";
 import { requestDevice } from "../../dist/node.js";
 import type { Problem } from "./networks.js";
 import type { Call, Peer, Kernels } from "./peer.js";
@@ -66,18 +66,18 @@ async function openDeldot(problem: Problem, outputs: Outputs, kernels: string): 
   };
 }
 
-export async function openField(
-  { d, h, w1, b1, w2, b2, w3, b3 }: Problem,
-  kernels: string,
-): Promise<{ device: GPUDevice; field: VectorField }> {
+export async function openField(problem: Problem, kernels: string): Promise<{ device: GPUDevice; field: VectorField }> {
   const { device } = await requestDevice();
-  const network = mlp({
+  return { device, field: await VectorField.create(device, makeNetwork(problem), { kernels }) };
+}
+
+export function makeNetwork({ d, h, w1, b1, w2, b2, w3, b3 }: Problem): Network {
+  return mlp({
     layers: [
-      { weight: { data: w1, shape: [h, d] }, bias: b1 },
+      { weight: { data: w1, shape: [h, w1.length / h] }, bias: b1 },
       { weight: { data: w2, shape: [h, h] }, bias: b2 },
       { weight: { data: w3, shape: [d, h] }, bias: b3 },
     ],
     activation: "tanh",
   });
-  return { device, field: await VectorField.create(device, network, { kernels }) };
 }

@@ -4,7 +4,7 @@
  *
  *     npm run bench:peers -- [--tasks REGEXP] [--cases REGEXP] [--peers REGEXP] [--points NUMBER] [--json FILE] [--markdown]
  *
- * Tasks are "divergence", "training" and "density". `--peers` is matched against peer and way together, as in
+ * Tasks are "divergence", "training", "flow matching", "score matching" and "density". `--peers` is matched against peer and way together, as in
  * "onnxruntime-node, cpu: tangents by hand". `--points` is the most that a case may have. `--markdown`
  * writes the tables into bench/RESULTS.md, in the place of those that it has for this adapter and task.
  */
@@ -108,8 +108,8 @@ function tell(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-function heading({ case: { d, h, count }, tuning }: Table): string {
-  const network = `${d}-${h}-${h}-${d}, ${count} points`;
+function heading({ case: { d, h, count, steps }, tuning }: Table): string {
+  const network = `${d}-${h}-${h}-${d}, ${count} points${steps ? `, ${steps} steps a call` : ""}`;
   if (!tuning) return network;
   if ("failure" in tuning) return `${network} (deldot not tuned: ${tuning.failure})`;
   const { divergence, valueToo } = tuning.report;

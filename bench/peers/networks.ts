@@ -6,6 +6,8 @@ export interface Case {
   readonly d: number;
   readonly h: number;
   readonly count: number;
+  /** Of training, in one call. */
+  readonly steps?: number;
 }
 
 export const divergenceCases: readonly Case[] = [
@@ -22,6 +24,13 @@ export const trainingCases: readonly Case[] = [
   { name: "16-128", d: 16, h: 128, count: 1024 },
   { name: "64-256", d: 64, h: 256, count: 128 },
   { name: "784-512", d: 784, h: 512, count: 64 },
+];
+
+/** Batches of whole steps, and how many of these make a call. */
+export const stepCases: readonly Case[] = [
+  { name: "2-64", d: 2, h: 64, count: 1024, steps: 32 },
+  { name: "16-128", d: 16, h: 128, count: 1024, steps: 8 },
+  { name: "64-256", d: 64, h: 256, count: 512, steps: 4 },
 ];
 
 /** Not over shared memory, which WebGPU refuses. */
@@ -69,7 +78,7 @@ export function makeProblem({ name, d, h, count }: Case): Problem {
 /** Weights and biases, in the order that {@link Problem} has them. */
 export function parametersOf({ d, h, w1, b1, w2, b2, w3, b3 }: Problem): readonly { readonly data: Numbers; readonly shape: number[] }[] {
   return [
-    { data: w1, shape: [h, d] },
+    { data: w1, shape: [h, w1.length / h] },
     { data: b1, shape: [h] },
     { data: w2, shape: [h, h] },
     { data: b2, shape: [h] },

@@ -1,7 +1,7 @@
-"""PyTorch's side of pytorch.ts: python pytorch.py TASK WAY D H COUNT.
+"""PyTorch's side of pytorch.ts: python pytorch.py TASK WAY D H COUNT STEPS.
 
 It reads the weights and the points from standard input, then a line for every call, which it answers: with the loss and its
-gradient, or with log densities; all of it float32 without a header. It computes on the GPU where PyTorch has CUDA, else on the CPU.
+gradient, with the losses of steps, or with log densities; all of it float32 without a header. It computes on the GPU where PyTorch has CUDA, else on the CPU.
 """
 
 import math
@@ -22,8 +22,10 @@ def leave_with(parent):
 
 threading.Thread(target=leave_with, args=[os.getppid()], daemon=True).start()
 
-task, way, d, h, count = *sys.argv[1:3], *map(int, sys.argv[3:])
-training = task == "training"
+task, way, d, h, count, steps = *sys.argv[1:3], *map(int, sys.argv[3:])
+training = task != "density"
+matching = way == "flow matching"
+inputs = d + 1 if matching else d
 device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -32,7 +34,7 @@ def read(*shape):
     return torch.frombuffer(data, dtype=torch.float32).reshape(shape).to(device)
 
 
-w1, b1, w2, b2, w3, b3 = weights = [read(*shape) for shape in [(h, d), (h,), (h, h), (h,), (d, h), (d,)]]
+w1, b1, w2, b2, w3, b3 = weights = [read(*shape) for shape in [(h, inputs), (h,), (h, h), (h,), (d, h), (d,)]]
 for tensor in weights:
     tensor.requires_grad_(training)
 
@@ -46,10 +48,14 @@ def activate(z):
     return z * sigmoid, sigmoid * (1 + z * (1 - sigmoid))
 
 
-def passes(x, b1):
+def field(x, b1):
     activation = torch.tanh if training else torch.nn.functional.silu
+    return activation(activation(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
+
+
+def passes(x, b1):
     x = x.detach().requires_grad_()
-    value = activation(activation(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
+    value = field(x, b1)
     divergence = 0
     for i in range(d):
         (row,) = torch.autograd.grad(value[:, i].sum(), x, retain_graph=True, create_graph=training)
@@ -67,10 +73,34 @@ def bilinear(x, b1):
 evaluate = bilinear if way.startswith("bilinear") else passes
 
 
-def train():
+def loss_of(x, wanted=None):
+    if matching:
+        return (field(x, b1) - wanted).square().mean()
     value, divergence = evaluate(x, b1)
-    loss = (value.square().sum(1) / 2 + divergence).mean()
+    return (value.square().sum(1) / 2 + divergence).mean()
+
+
+def train():
+    loss = loss_of(x)
     return loss.detach(), *torch.autograd.grad(loss, weights)
+
+
+def make_steps():
+    sizes = [(count, inputs), (count, d)] if matching else [(count, d)]
+    batches = [[read(*size) for size in sizes] for _ in range(steps)]
+    optimizer = torch.optim.Adam(weights, lr=1e-3)
+
+    def take():
+        losses = []
+        for batch in batches:
+            optimizer.zero_grad()
+            loss = loss_of(*batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return [torch.stack(losses)]
+
+    return take
 
 
 def log_density(steps=10):
@@ -92,8 +122,11 @@ def log_density(steps=10):
 
 if not training:
     u = read(h)
-x = read(count, d)
-answer = train if training else log_density
+if task == "steps":
+    answer = make_steps()
+else:
+    x = read(count, d)
+    answer = train if training else log_density
 for _ in sys.stdin.buffer:
     for tensor in answer():
         sys.stdout.buffer.write(tensor.contiguous().cpu().numpy().tobytes())

@@ -18,16 +18,16 @@ export async function findPytorch(): Promise<{ readonly python: string; readonly
  * a pipe.
  */
 export async function openPytorch(
-  task: "training" | "density",
+  task: "training" | "steps" | "density",
   way: string,
-  { d, h, count }: Problem,
+  { d, h, count, steps = 1 }: Problem,
   inputs: readonly Numbers[],
   lengths: readonly number[],
 ): Promise<Call> {
   const found = await findPytorch();
   if (!found) throw new Error("PyTorch is not installed");
   const script = fileURLToPath(new URL("pytorch.py", import.meta.url));
-  const child = spawn(found.python, [script, task, way, d, h, count].map(String), { stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(found.python, [script, task, way, d, h, count, steps].map(String), { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
   const closed = new Promise<never>((_, reject) =>

@@ -5,10 +5,16 @@ import { densityCases, makeFlowProblem, type FlowProblem } from "./density/probl
 import { pytorch as pytorchDensity } from "./density/pytorch.js";
 import { computeDensity } from "./density/truth.js";
 import { jax } from "./jax.js";
-import { divergenceCases, makeProblem, trainingCases, type Case, type Problem } from "./networks.js";
+import { divergenceCases, makeProblem, stepCases, trainingCases, type Case, type Problem } from "./networks.js";
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
 import type { Kernels, Peer } from "./peer.js";
 import { plain } from "./plain.js";
+import { deldot as deldotSteps } from "./steps/deldot.js";
+import { jaxOf } from "./steps/jax.js";
+import { makeStepProblem, type StepLoss, type StepProblem } from "./steps/problem.js";
+import { pytorchOf } from "./steps/pytorch.js";
+import { tensorflowOf } from "./steps/tensorflow.js";
+import { computeSteps } from "./steps/truth.js";
 import { tensorflow } from "./tensorflow.js";
 import { deldot as deldotTraining } from "./training/deldot.js";
 import { jax as jaxTraining } from "./training/jax.js";
@@ -27,6 +33,8 @@ export interface Task<P extends Problem = Problem> {
   readonly peers: readonly Peer<P>[];
   /** deldot's ways that everyone is measured against, in a column each. */
   readonly baselines: readonly string[];
+  /** Whether a call goes on where the one before ended, so that the first alone has the truth's numbers. */
+  readonly goesOn?: true;
   /** Finds deldot's fastest kernels, where it has a choice. */
   tune?(problem: P): Promise<Kernels>;
   /** Of a line; one that takes longer has hung, or compiles for ever. */
@@ -74,6 +82,28 @@ const training: Task = {
   section: "peers training",
 };
 
+const stepsOf = (loss: StepLoss, about: string): Task<StepProblem> => ({
+  name: loss,
+  cases: stepCases,
+  makeProblem: (chosen) => makeStepProblem(chosen, loss),
+  computeTruth: computeSteps,
+  peers: [deldotSteps, jaxOf(loss), tensorflowOf(loss), pytorchOf(loss)],
+  baselines: ["steps"],
+  goesOn: true,
+  seconds: 600,
+  legend:
+    `Whole steps of training by ${about}, and Adam; ms are those of a step, in calls of several that read the losses at their end. ` +
+    "deldot is the Trainer of deldot/train, which draws its batches; the same batches lie ready on the device for everyone else, who draws none. " +
+    "x steps: times deldot's own steps in the same process, in turns with it. " +
+    "error: the largest of a loss of the first call, beside steps in float64, over how far the loss moves meanwhile. " +
+    "jax-js has no optimizer in its package: its Adam is the formulas, jitted together with the gradient where that takes all points at once. " +
+    "TensorFlow.js and PyTorch run their own. PyTorch is the one that the machine's Python has, by CUDA where it can, else on the CPU's threads.",
+  section: `peers ${loss}`,
+});
+
+const flowMatching = stepsOf("flow matching", "flow matching, the mean over points and components of (f(x, t) - y)²");
+const scoreMatching = stepsOf("score matching", "exact score matching, mean(½|f|² + ∇·f), the way being how the divergence is computed");
+
 const density: Task<FlowProblem> = {
   name: "density",
   cases: densityCases,
@@ -94,4 +124,4 @@ const density: Task<FlowProblem> = {
   section: "peers density",
 };
 
-export const tasks: readonly Task[] = [divergence, training, density];
+export const tasks: readonly Task[] = [divergence, training, flowMatching, scoreMatching, density];

@@ -78,6 +78,11 @@ export function judge(answer: Answer, truth: Truth): Verdict {
   return { error: Math.max(...errors), wrong: wrongs.join("; ") || null };
 }
 
+/** All that is known of an answer whose numbers are not. */
+export function withoutValues({ name, values, length = values.length }: TrueTensor): TrueTensor {
+  return { name, values: new Float64Array(), length, scale: 1 };
+}
+
 function judgeTensor(answer: ArrayLike<number>, { values, scale, length = values.length, tolerance = TOLERANCE }: TrueTensor): Verdict {
   if (answer.length !== length) return { error: NaN, wrong: `${answer.length} numbers instead of ${length}` };
   let error = 0;

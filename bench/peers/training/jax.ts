@@ -1,5 +1,5 @@
 import { makeField, openJax, type Array, type Weights } from "../jax.js";
-import { parametersOf, type Problem } from "../networks.js";
+import { parametersOf, type Numbers, type Problem } from "../networks.js";
 import type { Call, Peer } from "../peer.js";
 
 /** jax-js on WebGPU: the loss and its gradient, jitted together; of its Jacobians those that it differentiates the slowest and the fastest. */
@@ -13,7 +13,8 @@ export const jax: Peer = {
   prepare,
 };
 
-type Loss = (weights: Weights, x: Array) => Array;
+/** A sum over points; weights are [inputs, outputs]. */
+export type Loss = (weights: Weights, x: Array) => Array;
 /** The loss of some points, and its gradient. */
 type Step = [Array, Weights];
 
@@ -21,30 +22,36 @@ type Step = [Array, Weights];
 const BINDING = 2 ** 27;
 
 async function prepare(way: string, problem: Problem): Promise<Call> {
-  const { d, h, count, points } = problem;
+  const { d, count, points } = problem;
   const { numpy: np, jit, tree, valueAndGrad } = await openJax();
-  const byHand = way.startsWith("bilinear");
-  const sum = byHand ? await bilinear() : await differentiate(way, d);
+  const sum = await makeLoss(way, d);
   const mean: Loss = (weights, x) => sum(inputsFirst(weights), x).mul(1 / count);
   const step = jit((weights: Weights, x: Array) => valueAndGrad(mean)(weights, x) as Step);
   const add = jit((a: Step, b: Step) => tree.map(np.add, a, b) as Step);
 
   const weights = parametersOf(problem).map(({ data, shape }) => np.array(data, { shape })) as Weights;
-  // Backwards through Jacobians it makes arrays of h² numbers per point and coordinate, and all points' do not fit a binding.
-  const part = byHand ? count : Math.max(1, Math.min(count, Math.floor(BINDING / (4 * d * h * h))));
-  const parts: Array[] = [];
-  for (let first = 0; first < count; first += part) {
-    const numbers = points.slice(first * d, (first + part) * d);
-    parts.push(np.array(numbers, { shape: [numbers.length / d, d] }));
-  }
+  const parts = partsOf(way, problem, points).map((numbers) => np.array(numbers, { shape: [numbers.length / d, d] }));
   return async () => {
     const [loss, gradient] = parts.map((x) => step(tree.ref(weights), x.ref)).reduce((sums, next) => add(sums, next));
     return Promise.all([loss, ...gradient].map((array) => array.data()));
   };
 }
 
+/** Half the squares and the divergences of all points, added up. */
+export function makeLoss(way: string, d: number): Promise<Loss> {
+  return isByHand(way) ? bilinear() : differentiate(way, d);
+}
+
+/** Backwards through Jacobians it makes arrays of h² numbers per point and coordinate, and all points' do not fit a binding. */
+export function partsOf(way: string, { d, h, count }: Problem, points: Numbers): Numbers[] {
+  const part = isByHand(way) ? count : Math.max(1, Math.min(count, Math.floor(BINDING / (4 * d * h * h))));
+  return globalThis.Array.from({ length: Math.ceil(count / part) }, (_, i) => points.slice(i * part * d, (i + 1) * part * d));
+}
+
+const isByHand = (way: string): boolean => way.startsWith("bilinear");
+
 /** The gradient is wanted as [outputs, inputs]; to jax-js a transposed array is a view. */
-function inputsFirst([w1, b1, w2, b2, w3, b3]: Weights): Weights {
+export function inputsFirst([w1, b1, w2, b2, w3, b3]: Weights): Weights {
   return [w1.transpose(), b1, w2.transpose(), b2, w3.transpose(), b3];
 }
 

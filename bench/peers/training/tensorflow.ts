@@ -3,8 +3,9 @@ import { parametersOf, type Problem } from "../networks.js";
 import type { Call, Peer } from "../peer.js";
 import { openTensorflow } from "../tensorflow.js";
 
+type Tensorflow = Awaited<ReturnType<typeof openTensorflow>>;
 /** W1, b1, W2, b2, W3, b3. */
-type Weights = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+export type Weights = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
 
 /**
  * TensorFlow.js on WebGPU. Its gradient of tanh counts the saved tanh for a constant, so a gradient of a gradient loses what
@@ -23,21 +24,37 @@ export const tensorflow: Peer = {
 async function prepare(way: string, problem: Problem): Promise<Call> {
   const tf = await openTensorflow();
   const { d, count } = problem;
-  const weights = parametersOf(problem).map(({ data, shape }) => tf.tensor(data, shape));
+  const weights = parametersOf(problem).map(({ data, shape }) => tf.tensor(data, shape)) as Weights;
   const x = tf.tensor2d(problem.points, [count, d]);
+  const differentiate = makeGradient(tf, way, problem);
+  return async () => {
+    const tensors = tf.tidy(() => differentiate(weights, x));
+    const answer = await Promise.all(tensors.map((tensor) => tensor.data()));
+    tf.dispose(tensors);
+    return answer;
+  };
+}
 
-  /** x Wᵀ + b */
-  const layer = (x: Tensor, weight: Tensor, bias: Tensor): Tensor => tf.add(tf.matMul(x, weight, false, true), bias);
+/** x Wᵀ + b */
+const makeLayer =
+  (tf: Tensorflow) =>
+  (x: Tensor, weight: Tensor, bias: Tensor): Tensor =>
+    tf.add(tf.matMul(x, weight, false, true), bias);
+
+export function makeField(tf: Tensorflow): (weights: Weights, x: Tensor) => Tensor {
+  const layer = makeLayer(tf);
+  return ([w1, b1, w2, b2, w3, b3], x) => layer(tf.tanh(layer(tf.tanh(layer(x, w1, b1)), w2, b2)), w3, b3);
+}
+
+/** The loss, then its gradient by every weight. */
+export function makeGradient(tf: Tensorflow, way: string, { d, count }: Problem): (weights: Weights, x: Tensor2D) => Tensor[] {
+  const layer = makeLayer(tf);
+  const field = makeField(tf);
   const slope = (a: Tensor): Tensor => tf.sub(1, tf.square(a));
   const mean = (square: Tensor, divergence: Tensor): Scalar => tf.div(tf.add(tf.div(square, 2), divergence), count);
 
-  const differentiate = (loss: (weights: Weights) => Scalar) => (): Tensor[] => {
-    const { value, grads } = tf.valueAndGrads((...weights: Tensor[]) => loss(weights as Weights))(weights);
-    return [value, ...grads];
-  };
-
-  const gradients = ([w1, b1, w2, b2, w3, b3]: Weights): Scalar => {
-    const f = (x: Tensor): Tensor => layer(tf.tanh(layer(tf.tanh(layer(x, w1, b1)), w2, b2)), w3, b3);
+  const gradients = (weights: Weights, x: Tensor2D): Scalar => {
+    const f = (x: Tensor): Tensor => field(weights, x);
     const square = tf.sum(tf.square(f(x)));
     const rows = Array.from({ length: d }, (_, i) => tf.grad((x) => tf.sum(tf.slice(f(x), [0, i], [count, 1])))(x));
     const diagonal = rows.map((row, i) => tf.sum(tf.slice(row, [0, i], [count, 1])));
@@ -47,7 +64,7 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
     );
   };
 
-  const bilinear = ([w1, b1, w2, b2, w3, b3]: Weights): Scalar => {
+  const bilinear = ([w1, b1, w2, b2, w3, b3]: Weights, x: Tensor2D): Scalar => {
     const a1 = tf.tanh(layer(x, w1, b1));
     const a2 = tf.tanh(layer(a1, w2, b2));
     const matrix = tf.mul(w2, tf.matMul(w3, w1, true, true));
@@ -55,8 +72,7 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
     return mean(tf.sum(tf.square(layer(a2, w3, b3))), divergence);
   };
 
-  const byHand = (): Tensor[] => {
-    const [w1, b1, w2, b2, w3, b3] = weights as Weights;
+  const byHand = ([w1, b1, w2, b2, w3, b3]: Weights, x: Tensor2D): Tensor[] => {
     const a1 = tf.tanh(layer(x, w1, b1));
     const a2 = tf.tanh(layer(a1, w2, b2));
     const [s1, s2] = [slope(a1), slope(a2)];
@@ -84,11 +100,12 @@ async function prepare(way: string, problem: Problem): Promise<Call> {
     ];
   };
 
-  const step = way === "gradient by hand" ? byHand : differentiate(way.startsWith("bilinear") ? bilinear : gradients);
-  return async () => {
-    const tensors = tf.tidy(step);
-    const answer = await Promise.all(tensors.map((tensor) => tensor.data()));
-    tf.dispose(tensors);
-    return answer;
-  };
+  if (way === "gradient by hand") return byHand;
+  const loss = way.startsWith("bilinear") ? bilinear : gradients;
+  return (weights, x) => differentiate(tf, weights, (weights) => loss(weights, x));
+}
+
+export function differentiate(tf: Tensorflow, weights: Weights, loss: (weights: Weights) => Scalar): Tensor[] {
+  const { value, grads } = tf.valueAndGrads((...weights: Tensor[]) => loss(weights as Weights))(weights);
+  return [value, ...grads];
 }
