@@ -1,4 +1,4 @@
-// probes[b, k] = a Rademacher vector of ±1, a function of (seed, point, probe, coordinate) alone: chunks do not change it.
+// probes[b, k] = a Rademacher vector of ±1, a function of (seed + step, point, probe, coordinate) alone: chunks do not change it.
 // src/cpu/probes.ts computes the same bits.
 // One invocation writes one vec4, row r = b columns + k.
 // Needs: lib/dispatch.wgsl.
@@ -14,7 +14,8 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read_write> probes: array<vec4f>;   // [rows, width]
+@group(0) @binding(1) var<storage, read> step: array<u32>;             // [1]: of training, which has other probes in each; else 0
+@group(0) @binding(2) var<storage, read_write> probes: array<vec4f>;   // [rows, width]
 
 /// A 32-bit integer hash with low bias (constants: C. Wellons' hash-prospector).
 fn mix_bits(value: u32) -> u32 {
@@ -34,7 +35,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let quad = i % p.width;
   let point = p.first_point + row / p.columns;
   let column = p.first_column + row % p.columns;
-  let bits = mix_bits(mix_bits(mix_bits(mix_bits(p.seed) + point) + column) + quad);
+  let bits = mix_bits(mix_bits(mix_bits(mix_bits(p.seed + step[0]) + point) + column) + quad);
   var probe = vec4f();
   for (var lane = 0u; lane < 4u; lane++) {
     if (quad * 4u + lane < p.state_size) {

@@ -70,8 +70,11 @@ export interface FieldInternals {
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
   /** As {@link VectorField.encode}, but not tuned for, to be recorded as often as wanted. */
   readonly prepare: (options: EncodeOptions) => Replay;
-  /** As {@link VectorField.encodeVjp}, but that numbers are taken to be finite. */
-  readonly prepareGradient: (options: EncodeVjpOptions) => Replay;
+  /**
+   * As {@link VectorField.encodeVjp}, but that numbers are taken to be finite.
+   * @param step has a whole number that is added to the seed of probes when they are drawn.
+   */
+  readonly prepareGradient: (options: EncodeVjpOptions, step?: GPUBuffer) => Replay;
   /** Of steps that name buffers of the caller. */
   readonly prepareChunk: (chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => Replay;
   /** The network that plans are made of. */
@@ -135,8 +138,8 @@ export class VectorField implements Field<Float32Array> {
         const { recording, buffers } = this.recording(options, false);
         return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
       },
-      prepareGradient: (options) => {
-        const { recording, buffers } = this.recordingOfGradient(options, false);
+      prepareGradient: (options, step) => {
+        const { recording, buffers } = this.recordingOfGradient(options, false, step);
         return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
       },
       prepareChunk: (chunk, outer) => this.encoder.prepare([chunk], outer, this.shared()),
@@ -364,8 +367,9 @@ export class VectorField implements Field<Float32Array> {
     this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
   }
 
-  private recordingOfGradient(options: EncodeVjpOptions, marksNonFinite: boolean): Recorded {
+  private recordingOfGradient(options: EncodeVjpOptions, marksNonFinite: boolean, step?: GPUBuffer): Recorded {
     const { rows, buffers, wanted } = readEncodeVjpOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
+    if (step) [rows.step, buffers.step] = [{ offset: 0, stride: 0 }, step];
     const plan = this.gradientPlan(options, wanted);
     const route = { ...routeTo(rows, buffers), marksNonFinite };
     return { recording: this.gradientRecording(plan, options.count, route, options), buffers };

@@ -126,8 +126,8 @@ export function readFieldOptions(options: VectorFieldOptions): FieldSettings {
 
 /** What encode reads and writes, checked for usage and size. */
 interface EncodeBuffers {
-  readonly rows: Partial<Record<OuterName, OuterRows>>;
-  readonly buffers: Partial<Record<OuterName, GPUBuffer>>;
+  readonly rows: { -readonly [Name in OuterName]?: OuterRows };
+  readonly buffers: { -readonly [Name in OuterName]?: GPUBuffer };
   readonly outputs: readonly Output[];
 }
 

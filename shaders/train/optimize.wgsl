@@ -5,7 +5,7 @@
 // and the average of the weights, averaged = κ_t averaged + (1 - κ_t) w with κ_t = min(κ, (1 + t) / (10 + t)), so that the first weights,
 // which know nothing, are soon forgotten. Once a loss was not finite nothing changes.
 // One invocation changes one weight.
-// Needs: lib/dispatch.wgsl.
+// Needs: lib/dispatch.wgsl, lib/special.wgsl.
 
 const SGD = 0u;
 const ADAM = 1u;
@@ -48,7 +48,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
     change = moment.x / (1.0 - rates[0]) / (sqrt(moment.y / (1.0 - rates[1])) + bitcast<f32>(p.epsilon))
       + bitcast<f32>(p.decay) * weights[i];
   }
-  let w = weights[i] - rates[2] * change;
+  // One that would overflow stays.
+  let moved = weights[i] - rates[2] * change;
+  let w = select(weights[i], moved, is_finite(moved));
   moments[i] = moment;
   weights[i] = w;
   let t = f32(progress[0]);

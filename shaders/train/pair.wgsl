@@ -1,7 +1,7 @@
-// Gives the points x of a batch the noise z of another row, so that their paths are short: as long as two rows i and j would be nearer to
-// their noise with each other's, |x_i - z_j|² + |x_j - z_i|² < |x_i - z_i|² + |x_j - z_j|², which is (x_i - x_j)·(z_i - z_j) < 0, they
-// exchange it. Every z stays that of one x; in one dimension, and nearly in a few, the pairs are those of optimal transport (Tong et al.,
-// Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, 2024).
+// Gives the points x of a batch the noise z of another row, so that their paths are short: where two rows i and j are nearer to their noise
+// with each other's, |x_i - z_j|² + |x_j - z_i|² < |x_i - z_i|² + |x_j - z_j|², which is (x_i - x_j)·(z_i - z_j) < 0, they exchange it.
+// Every z stays that of one x; once no two are left that would, the pairs are those of optimal transport in one dimension, and nearly in a
+// few (Tong et al., Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, 2024).
 // One workgroup does all of it: round by round every row meets one other, i that with i ^ mask, until all have met `sweeps` times.
 // Needs: random.wgsl, batch.wgsl, lib/special.wgsl.
 

@@ -13,7 +13,7 @@ fn random_bits(seed: u32, step: u32, row: u32, place: u32) -> u32 {
   return mix_bits(mix_bits(mix_bits(mix_bits(seed) + step) + row) + place);
 }
 
-// In [2^-25, 1): 24 bits, and never 0.
+// In [2^-25, 1]: 24 bits, and never 0.
 fn uniform_number(bits: u32) -> f32 {
   return (f32(bits >> 8u) + 0.5) * 5.9604645e-8;
 }

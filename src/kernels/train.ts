@@ -21,7 +21,7 @@ export const trainKernels: Readonly<Record<TrainKernelName, Kernel>> = {
   cotangent: kernelOf("cotangent", cotangent, [dispatch]),
   draw: kernelOf("draw", draw, [dispatch, special, random, batch]),
   loss: kernelOf("loss", loss, [special, random]),
-  optimize: kernelOf("optimize", optimize, [dispatch]),
+  optimize: kernelOf("optimize", optimize, [dispatch, special]),
   pair: kernelOf("pair", pair, [special, random, batch]),
   time: kernelOf("time", time, [dispatch]),
 };

@@ -10,7 +10,7 @@ import type { Binding, OuterName, Read } from "./steps.js";
 import { TangentPass, TangentSteps } from "./tangents.js";
 import { bandOf } from "./tile.js";
 
-/** Sums over points are cut into so many parts that about this many invocations work on one, and at most into 64. */
+/** Sums over points are cut into so many parts that about half as many invocations work on one, and at most into 64. */
 const INVOCATIONS_PER_SUM = 2048;
 const MOST_PARTS = 64;
 
@@ -385,7 +385,7 @@ const PARTS = "parts of ";
 
 /** The same for any number of points, so that memory grows with them by a constant. */
 function partCount(height: number, width: number): number {
-  return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * Math.ceil(quads(width) / 2)))));
+  return Math.min(MOST_PARTS, Math.max(1, Math.ceil(INVOCATIONS_PER_SUM / (quads(height) * quads(width)))));
 }
 
 /** Whether it leaves one row for a point. */

@@ -118,7 +118,14 @@ export class ProductSteps {
   /** Into another place what is known already. */
   copy(matrix: PlannedMatrix, into: Lying): void {
     const sizes = { n: 1, r: matrix.rows, c: matrix.columns, j: 1 };
-    multiply(this.recorder, matrix.name, { sizes, into: ENTRIES }, into, [{ ...ENTRIES, lying: this.where(matrix) }], false);
+    multiply(
+      this.recorder,
+      matrix.name,
+      { sizes, into: ENTRIES },
+      into,
+      [{ ...ENTRIES, lying: this.whole(matrix, this.where(matrix)) }],
+      false,
+    );
   }
 
   /** A matrix whose entries are one float each. */

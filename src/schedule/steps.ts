@@ -19,7 +19,7 @@ export interface ScheduleLimits {
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
   | ("value" | "divergence" | "diagonal")
-  | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters")
+  | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters" | "step")
   | ("end points" | "divergence integral" | "log density");
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */

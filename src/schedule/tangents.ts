@@ -308,6 +308,8 @@ export class TangentSteps {
     const width = quads(d);
     const rows = columns * (shared ? 1 : this.chunk.count);
     const binding = this.chunk.scratch("probes", rows * width * 4);
+    const { route } = this.chunk;
+    const isTraining = route.to === "device" && route.outer.step !== undefined;
     this.chunk.add({
       label: "Rademacher probes",
       kernel: "probes",
@@ -320,7 +322,7 @@ export class TangentSteps {
         firstColumn: column,
         seed: this.chunk.request.parameters.seed,
       },
-      bindings: { probes: binding },
+      bindings: { step: isTraining ? this.chunk.outer("step", 1).binding : asRows(zeros(1, 1)), probes: binding },
       invocations: rows * width,
     });
     return { binding, offset: 0, perPoint: shared ? 0 : columns * width, perColumn: width };

@@ -1,4 +1,4 @@
-import { InputError } from "../errors.js";
+import { InputError, LimitError } from "../errors.js";
 import { readBatch, type BatchInput } from "../inputs.js";
 import { mixBits } from "../mixBits.js";
 import type { Network } from "../model/network.js";
@@ -80,6 +80,9 @@ export function drawnOf(seed: number, step: number, row: number, count: number):
 export class Batches {
   /** How many steps may go in one submission. */
   readonly mostSteps: number;
+  readonly hasTargets: boolean;
+  /** What the device does not hold. */
+  private readonly rows: Rows | null;
   private readonly window: number;
   private readonly buffers: readonly GPUBuffer[];
   private readonly dispatches: readonly Dispatch[];
@@ -92,15 +95,22 @@ export class Batches {
     { stateSize: width, contextSize: contexts }: Network,
     all: Buffers,
     points: Bound,
-    private readonly rows: Rows,
+    rows: Rows,
   ) {
     const { loss, batch, timeColumn, seed, noise, memoryBudget, pairing, label } = settings;
     const { count, tables } = rows;
     const bytes = tables.map(({ numbers }) => numbers.byteLength);
     const isHeld = bytes.reduce((sum, each) => sum + each, 0) <= memoryBudget && Math.max(...bytes) <= largestOf(device);
-    const bytesOfStep = 4 * batch * tables.reduce((sum, table) => sum + table.width, 0);
-    this.window = isHeld ? 0 : Math.max(1, Math.min(MOST_WINDOW, Math.floor(memoryBudget / bytesOfStep)));
+    const ofStep = tables.map((table) => 4 * batch * table.width);
+    const fitting = Math.min(memoryBudget / ofStep.reduce((sum, each) => sum + each, 0), largestOf(device) / Math.max(...ofStep));
+    if (!isHeld && fitting < 1)
+      throw new LimitError(
+        `a step's rows take ${Math.max(...ofStep)} bytes and more, beyond the memory budget or one buffer; expected a smaller batch`,
+      );
+    this.window = isHeld ? 0 : Math.min(MOST_WINDOW, Math.floor(fitting));
     this.mostSteps = this.window || Infinity;
+    this.hasTargets = tables[2]!.width > 0;
+    this.rows = isHeld ? null : rows;
     this.buffers = tables.map((table) =>
       upload(device, label, isHeld ? table.numbers : new Float32Array(this.window * batch * table.width)),
     );
@@ -126,18 +136,13 @@ export class Batches {
     this.dispatches = isPaired ? [kernels.bind("pair", { ...shared, rounds, sweeps: SWEEPS }, { ...all, data }, 0), draw] : [draw];
   }
 
-  get hasTargets(): boolean {
-    return this.rows.tables[2]!.width > 0;
-  }
-
   /** Sends what the next steps draw, where the device does not hold it. */
   send(step: number, steps: number): void {
     const { batch, seed } = this.settings;
-    if (this.window === 0) return;
-    const drawn = Uint32Array.from({ length: batch * steps }, (_, i) =>
-      drawnOf(seed, step + Math.floor(i / batch), i % batch, this.rows.count),
-    );
-    this.rows.tables.forEach(({ width, numbers }, index) => {
+    const { rows } = this;
+    if (!rows) return;
+    const drawn = Uint32Array.from({ length: batch * steps }, (_, i) => drawnOf(seed, step + Math.floor(i / batch), i % batch, rows.count));
+    rows.tables.forEach(({ width, numbers }, index) => {
       if (width === 0) return;
       const sent = new Float32Array(batch * width);
       for (let k = 0; k < steps; k++) {

@@ -10,6 +10,8 @@ import type { TrainerSettings } from "./options.js";
 const MAP_READ = 1;
 /** Losses that are kept on the device until they are read. */
 export const LOSSES_KEPT = 1024;
+/** Numbers that the rates of an update go on from. */
+export const RATES = 4;
 /** No step, no column. */
 export const NONE = 0xffffffff;
 
@@ -111,23 +113,28 @@ export function slotsOf({ solver, steps }: TrainerSettings["integration"], batch
   };
 }
 
-/** @throws LimitError where one is too large; see {@link checked} for what WebGPU may say. */
-export function makeBuffers(device: GPUDevice, network: Network, settings: TrainerSettings): Promise<Buffers> {
+/** @throws LimitError where one is too large; GpuError where memory runs out. */
+export async function makeBuffers(device: GPUDevice, network: Network, settings: TrainerSettings): Promise<Buffers> {
   const contents = Object.entries(contentsOf(network, settings));
-  for (const [name, { byteLength }] of contents) checkSize(device, name, byteLength);
-  return checked(
-    device,
-    settings.label,
-    () => Object.fromEntries(contents.map(([name, numbers]) => [name, upload(device, settings.label, numbers)])) as Buffers,
-  );
-}
-
-function checkSize(device: GPUDevice, name: string, bytes: number): void {
-  const largest = largestOf(device);
-  if (bytes > largest)
-    throw new LimitError(
-      `the ${name} of a step take ${bytes} bytes; the device allows ${largest} in one buffer; expected a smaller batch or network`,
-    );
+  for (const [name, { byteLength }] of contents) {
+    const largest = largestOf(device);
+    if (byteLength > largest)
+      throw new LimitError(
+        `the ${name} of a step take ${byteLength} bytes; the device allows ${largest} in one buffer; expected a smaller ${
+          name === "path" ? "batch, or fewer integration.steps" : "batch or network"
+        }`,
+      );
+  }
+  const made: [string, GPUBuffer][] = [];
+  try {
+    await checked(device, settings.label, () => {
+      for (const [name, numbers] of contents) made.push([name, upload(device, settings.label, numbers)]);
+    });
+  } catch (error) {
+    for (const [, buffer] of made) buffer.destroy();
+    throw error;
+  }
+  return Object.fromEntries(made) as Buffers;
 }
 
 /** Bytes that one buffer may have. */

@@ -4,12 +4,9 @@ import { mixBits } from "../mixBits.js";
 import { parameterLayout } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
 import { asBits } from "../schedule/recorder.js";
-import { slotSize, slotsOf, upload, type Buffers } from "./buffers.js";
+import { slotSize, slotsOf, type Buffers } from "./buffers.js";
 import type { Bound, Dispatch, TrainKernels } from "./kernels.js";
 import type { TrainerSettings } from "./options.js";
-
-/** Records the gradient of a step's loss; the batch is drawn. */
-export type Gradient = (pass: GPUComputePassEncoder, step: number) => void;
 
 /**
  * What a loss is made of: constant + Σ_b (scale/2 weight_b |f_b - wanted_b|² + divergence ∇·f_b + penalty/2 (∇·f_b)²); along a path f is
@@ -81,7 +78,8 @@ export function placesOf({ field: { network }, settings, buffers }: Omit<Parts, 
   return { points: slot(0), value: slot(integration.steps * stagesOf(tableaus[integration.solver])) };
 }
 
-export function gradientOf(parts: Parts): Gradient {
+/** Records the gradient of a step's loss; the batch is drawn. */
+export function gradientOf(parts: Parts): Dispatch {
   const { field, settings, buffers } = parts;
   const { loss, batch, divergencePenalty, probes, seed } = settings;
   const { prepareGradient } = internalsOf(field);
@@ -112,11 +110,9 @@ export function gradientOf(parts: Parts): Gradient {
     value: buffers.value,
     ...(isScore && { divergence: buffers.divergence }),
   };
-  if (isSliced)
-    // Each step has probes of its own.
-    return (pass, step) =>
-      prepareGradient({ ...options, method: "hutchinson", probes, seed: mixBits(mixBits(seed) + step) })(pass, cotangent);
-  const gradient = prepareGradient(options);
+  const gradient = isSliced
+    ? prepareGradient({ ...options, method: "hutchinson", probes, seed: mixBits(seed) }, buffers.progress)
+    : prepareGradient(options);
   return (pass) => gradient(pass, cotangent);
 }
 
@@ -134,6 +130,7 @@ function givenOf({ field, settings: { batch }, buffers }: Parts) {
 function cotangentsOf({ field, settings, kernels, buffers }: Parts): (pass: GPUComputePassEncoder, first: number, rows: number) => void {
   const { stateSize: width } = field.network;
   const { scale, penalty } = factorsOf(settings, width);
+  // A field cuts a batch in one way, whatever the step.
   const made = new Map<number, Dispatch>();
   return (pass, first, rows) => {
     let dispatch = made.get(first);
@@ -153,9 +150,9 @@ function cotangentsOf({ field, settings, kernels, buffers }: Parts): (pass: GPUC
  * with λ = ∂L/∂x at the step's end, which begins as x/batch, μ = -1/batch, and the same product's gradient for the parameters, summed.
  * The adjoint equation's own integration would evaluate f once more at each stage, to find the way back that is kept here.
  */
-function gradientAlongPath(parts: Parts): Gradient {
-  const { device, field, settings, kernels, buffers } = parts;
-  const { batch, integration, timeColumn, label } = settings;
+function gradientAlongPath(parts: Parts): Dispatch {
+  const { field, settings, kernels, buffers } = parts;
+  const { batch, integration, timeColumn } = settings;
   const { stateSize: d, contextSize: c } = field.network;
   const { size: parameterCount } = parameterLayout(field.network);
   const { a, b, c: nodes } = tableaus[integration.solver];
@@ -167,7 +164,7 @@ function gradientAlongPath(parts: Parts): Gradient {
 
   const combine = (values: GPUBuffer, size: number, to: number, terms: readonly (readonly [from: number, factor: number])[]): Dispatch => {
     const words = Uint32Array.from(terms.flatMap(([from, factor]) => [from, asBits(factor)]));
-    return kernels.bind("combine", { size, to, count: terms.length }, { values, terms: upload(device, label, words) }, size);
+    return kernels.bind("combine", { size, to, count: terms.length }, { values, terms: kernels.upload(words) }, size);
   };
   const inPath = (to: number, terms: readonly (readonly [number, number])[]): Dispatch =>
     combine(
@@ -188,20 +185,37 @@ function gradientAlongPath(parts: Parts): Gradient {
     ...(c > 0 && { context: buffers.context }),
   });
 
+  const slopes = b.slice(0, stages).map((each, j) => [slots.slope(j), h * each] as const);
+  const shares = b.slice(0, stages).map((each) => h * each);
+  const all = Array.from({ length: integration.steps * stages }, (_, index) => index);
+  const backThrough = (index: number): Dispatch => {
+    const share = shares[index % stages]!;
+    return prepareGradient({
+      ...given(index),
+      cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
+      gradients: {
+        points: rows(slots.stageAdjoint(index % stages)),
+        parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
+      },
+      ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
+    });
+  };
+  // Plan by plan: where two do not fit into the field's memory together, the one that comes takes that of the one before.
+  const evaluated = all.map((index) => prepare({ ...given(index), value: rows(slots.slope(index % stages)) }));
+  const ofValue = new Map(all.filter((index) => shares[index % stages] === 0).map((index) => [index, backThrough(index)]));
+  const ofBoth = new Map(all.filter((index) => shares[index % stages] !== 0).map((index) => [index, backThrough(index)]));
+
   const forward: Dispatch[] = [];
-  const back: Dispatch[] = [];
-  for (let step = 0; step < integration.steps; step++) {
+  for (const index of all) {
+    const [step, stage] = [Math.floor(index / stages), index % stages];
     const first = slots.points(step * stages);
-    for (let stage = 0; stage < stages; stage++) {
-      const index = step * stages + stage;
-      const to = slots.points(index);
-      if (stage > 0) forward.push(inPath(to, [[first, 1], ...a[stage]!.map((each, j) => [slots.slope(j), h * each] as const)]));
-      forward.push(...timeAt(step, stage), prepare({ ...given(index), value: rows(slots.slope(stage)) }));
-    }
-    const slopes = b.slice(0, stages).map((each, j) => [slots.slope(j), h * each] as const);
-    forward.push(inPath(slots.points((step + 1) * stages), [[first, 1], ...slopes]));
+    if (stage > 0)
+      forward.push(inPath(slots.points(index), [[first, 1], ...a[stage]!.map((each, j) => [slots.slope(j), h * each] as const)]));
+    forward.push(...timeAt(step, stage), evaluated[index]!);
+    if (stage === stages - 1) forward.push(inPath(slots.points(index + 1), [[first, 1], ...slopes]));
   }
-  back.push(inPath(slots.adjoint, [[slots.points(integration.steps * stages), factors.scale]]));
+
+  const back: Dispatch[] = [inPath(slots.adjoint, [[slots.points(all.length), factors.scale]])];
   const sums = new Set<GPUBuffer>();
   /** Adds what a stage left in its slot. */
   const add = (values: GPUBuffer, size: number, factor: number): Dispatch => {
@@ -209,28 +223,17 @@ function gradientAlongPath(parts: Parts): Gradient {
     sums.add(values);
     return combine(values, size, 0, [...before, [slotSize(size), factor]]);
   };
-  for (let step = integration.steps - 1; step >= 0; step--) {
-    for (let stage = stages - 1; stage >= 0; stage--) {
-      const index = step * stages + stage;
-      const share = h * b[stage]!;
-      const later = Array.from({ length: stages - 1 - stage }, (_, i) => stage + 1 + i);
-      back.push(
-        inPath(slots.cotangent, [[slots.adjoint, share], ...later.map((j) => [slots.stageAdjoint(j), h * a[j]![stage]!] as const)]),
-        ...timeAt(step, stage),
-        prepareGradient({
-          ...given(index),
-          cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
-          gradients: {
-            points: rows(slots.stageAdjoint(stage)),
-            parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
-          },
-          ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
-        }),
-        add(buffers.gradient, parameterCount, 1),
-        ...(share !== 0 ? [add(buffers.divergence, batch, share)] : []),
-      );
-    }
-    back.push(inPath(slots.adjoint, [[slots.adjoint, 1], ...b.slice(0, stages).map((_, i) => [slots.stageAdjoint(i), 1] as const)]));
+  for (const index of all.toReversed()) {
+    const [step, stage] = [Math.floor(index / stages), index % stages];
+    const later = Array.from({ length: stages - 1 - stage }, (_, i) => stage + 1 + i);
+    back.push(
+      inPath(slots.cotangent, [[slots.adjoint, shares[stage]!], ...later.map((j) => [slots.stageAdjoint(j), h * a[j]![stage]!] as const)]),
+      ...timeAt(step, stage),
+      ofBoth.get(index) ?? ofValue.get(index)!,
+      add(buffers.gradient, parameterCount, 1),
+    );
+    if (shares[stage] !== 0) back.push(add(buffers.divergence, batch, shares[stage]!));
+    if (stage === 0) back.push(inPath(slots.adjoint, [[slots.adjoint, 1], ...shares.map((_, i) => [slots.stageAdjoint(i), 1] as const)]));
   }
   return (pass) => {
     for (const record of [...forward, ...back]) record(pass);

@@ -46,7 +46,7 @@ export interface CustomLossResult {
   readonly divergence?: ArrayLike<number> | number | undefined;
 }
 
-/** A loss of one's own, computed on the host: a round trip a step. */
+/** A loss of one's own, computed on the host: a round trip a step. It must not wait for the trainer's own methods, which wait for it. */
 export type CustomLoss = (batch: LossBatch) => CustomLossResult | Promise<CustomLossResult>;
 
 /** How the paths of "max_likelihood" are integrated, in steps of one size. */
@@ -88,8 +88,9 @@ export interface TrainerOptions {
   /** Of a regression: λ ≥ 0, adds λ times the mean of |∇·f|², for fields that should have no divergence. Default 0. */
   readonly divergencePenalty?: number | undefined;
   /**
-   * Of "flow_matching": which noise goes to which point of a batch. "independent", the default; or "optimal_transport", pairs of which no
-   * two would be nearer with each other's noise: straighter paths, for batch² d multiply-adds a step.
+   * Of "flow_matching": which noise goes to which point of a batch. "independent", the default; or "optimal_transport": each two rows are
+   * asked twice whether they are nearer with each other's noise, and exchange it then. Straighter paths, for batch² d multiply-adds a step
+   * of a batch of at most 4096; not where the context has more than time, since noise has to be independent of a condition.
    */
   readonly pairing?: "independent" | "optimal_transport" | undefined;
   /** Of "sliced_score_matching": directions of a point in a step. Default 1. */
@@ -111,7 +112,11 @@ export interface TrainerOptions {
   readonly noise?: readonly [number, number] | undefined;
   /** How much of the averaged weights a step leaves, of step t at most (1 + t) / (10 + t): exponential moving average. Default 0.999. */
   readonly averaging?: number | undefined;
-  /** Bytes of GPU memory for data; of more, what steps draw is sent as they go. As much again serves each evaluation. Default 256 MiB. */
+  /**
+   * Bytes of GPU memory for data, of which more are sent as steps draw them; and as much again for what each kind of evaluation of a loss
+   * has between (one kind; two with a penalty or a loss of one's own, three along a path), which cuts batches into pieces. Weights, their
+   * moments and gradients, batches, and where a path has been come beside it. Default 256 MiB.
+   */
   readonly memoryBudget?: number | undefined;
   /** By which kernels f and its gradients run: one that goes layer by layer, by its name as a field takes it. Default "layers 4x4". */
   readonly kernels?: string | undefined;
@@ -140,6 +145,9 @@ export interface TrainerSettings {
   readonly kernels: string;
   readonly label: string;
 }
+
+/** Of a batch: every two of them meet. */
+const MOST_PAIRS = 4096;
 
 /** What goes with some losses alone. */
 const own = {
@@ -172,6 +180,10 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   checkNumber("divergencePenalty", divergencePenalty, 0, Infinity);
   if (pairing !== "independent" && pairing !== "optimal_transport")
     throw new InputError(`pairing is ${quote(pairing)}; expected "independent" or "optimal_transport"`);
+  if (pairing === "optimal_transport" && contextSize > 1)
+    throw new InputError('pairing is "optimal_transport", but the context has more than time; expected noise that does not depend on it');
+  if (pairing === "optimal_transport" && batch > MOST_PAIRS)
+    throw new InputError(`batch is ${batch}; expected at most ${MOST_PAIRS} with the pairing "optimal_transport"`);
   checkWhole("probes", probes, 1, 2 ** 20);
   checkObject("integration", integration);
   const { solver = "rk4", steps = 8 } = integration;
@@ -187,7 +199,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
       noise[0] <= noise[1]
     )
   )
-    throw new InputError(`noise is ${quote(noise)}; expected the least and the largest standard deviation`);
+    throw new InputError(`noise is ${quote(noise)}; expected the least and the largest standard deviation, from 1e-18 to 1e18`);
   const takesAll = loss === "regression" || loss === "custom";
   const timeColumn = options.timeColumn === undefined ? (takesAll ? null : defaultColumn(contextSize)) : options.timeColumn;
   if (timeColumn !== null && !(Number.isInteger(timeColumn) && timeColumn >= 0 && timeColumn < contextSize))
@@ -222,6 +234,15 @@ function defaultColumn(contextSize: number): number | null {
 function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   checkObject("optimizer", given);
   const { name = "adam", learningRate = 1e-3, schedule = "constant", steps = 0, warmUp = 0 } = given;
+  const isSgd = name === "sgd";
+  for (const [option, reason] of [
+    ["momentum", !isSgd && "is for sgd"],
+    ["betas", isSgd && "is for adam and adamw"],
+    ["epsilon", isSgd && "is for adam and adamw"],
+    ["weightDecay", name === "adam" && "is for adamw and sgd"],
+    ["steps", schedule !== "cosine" && 'is for the schedule "cosine"'],
+  ] as const)
+    if (reason && given[option]) throw new InputError(`optimizer.${option} ${reason}`);
   const { betas = [0.9, 0.999], epsilon = 1e-8, momentum = 0, weightDecay = name === "adamw" ? 0.01 : 0, clip = 0 } = given;
   if (!["adam", "adamw", "sgd"].includes(name)) throw new InputError(`optimizer.name is ${quote(name)}; expected "adam", "adamw" or "sgd"`);
   if (schedule !== "constant" && schedule !== "cosine")
@@ -233,7 +254,7 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   checkNumber("optimizer.momentum", momentum, 0, 1);
   if (!Array.isArray(betas) || betas.length !== 2) throw new InputError(`optimizer.betas is ${quote(betas)}; expected two numbers`);
   for (const beta of betas) checkNumber("optimizer.betas", beta, 0, 1);
-  if (name === "adam" && weightDecay > 0) throw new InputError("optimizer.weightDecay is for adamw and sgd");
+  if (epsilon === 0) throw new InputError("optimizer.epsilon is 0; expected a number above");
   return { name, learningRate, schedule, steps, warmUp, betas, epsilon, momentum, weightDecay, clip };
 }
 

@@ -1,4 +1,4 @@
-import { DeldotError, InputError, quote } from "../errors.js";
+import { DeldotError, DeviceLostError, InputError, quote } from "../errors.js";
 import { internalsOf, VectorField } from "../field.js";
 import { asGpuError, checked } from "../gpu/errors.js";
 import { Turns } from "../gpu/run.js";
@@ -7,18 +7,19 @@ import { mixBits } from "../mixBits.js";
 import { mlp, type Network } from "../model/network.js";
 import { parameterLayout, withParameters } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
+import type { TrainKernelName } from "../kernels/train.js";
+import { allocate } from "../rows.js";
 import { asBits } from "../schedule/recorder.js";
 import { Batches, readData, type TrainingData } from "./batches.js";
-import { LOSSES_KEPT, makeBuffers, NONE, readBuffers } from "./buffers.js";
-import { factorsOf, gradientOf, placesOf, evaluationOf, reserve, type Gradient, type Parts } from "./gradient.js";
+import { LOSSES_KEPT, makeBuffers, NONE, RATES, readBuffers, type Buffers } from "./buffers.js";
+import { factorsOf, gradientOf, placesOf, evaluationOf, reserve, type Parts } from "./gradient.js";
 import { TrainKernels, type Dispatch } from "./kernels.js";
-import { readTrainerOptions, type CustomLoss, type CustomLossResult, type TrainerOptions } from "./options.js";
+import { readTrainerOptions, type CustomLoss, type CustomLossResult, type TrainerOptions, type TrainerSettings } from "./options.js";
 import { scheduleWeights } from "./weights.js";
 
-/** Of a submission: evaluations of f, about; drivers have few words for more. */
-const MOST_EVALUATIONS = 1024;
-/** And steps. */
+/** Of a submission: steps, and evaluations of f in all of them, since some drivers fail at some 60 000 dispatches. */
 const MOST_STEPS = 256;
+const MOST_EVALUATIONS = 1024;
 /** A submission of steps should take about so long: short enough to be stopped, long enough to be worth it. */
 const TARGET_MILLISECONDS = 100;
 /** After so long the state is read, for {@link Trainer.lastState}. */
@@ -73,7 +74,7 @@ export interface TrainRunOptions {
  * steps go in one submission. Equal seeds give equal weights on one device.
  */
 export class Trainer {
-  private readonly gradient: Gradient;
+  private readonly gradient: Dispatch;
   private readonly endings: readonly Dispatch[];
   /** f and ∇·f, for a loss of one's own. */
   private readonly evaluate: Dispatch | null;
@@ -83,7 +84,8 @@ export class Trainer {
   /** Steps that were made. */
   private step = 0;
   private last: TrainerState | null = null;
-  private lastReadAt = 0;
+  private lastReadAt: number = performance.now();
+  private hasFailed = false;
   private destroyed = false;
   /** One call of train after another, and between two submissions of it the other calls. */
   private readonly runs = new Turns();
@@ -114,18 +116,20 @@ export class Trainer {
     const settings = readTrainerOptions(options, network.contextSize);
     const { label, memoryBudget, kernels } = settings;
     const field = await VectorField.create(device, network, { label, memoryBudget, kernels });
+    let buffers: Buffers | null = null;
+    let compiled: TrainKernels | null = null;
     try {
       await reserve(field, settings);
       const { planned, shared, prepareChunk } = internalsOf(field);
       const weights = scheduleWeights(planned, shared().matrices);
-      const compiled = await TrainKernels.compile(device, label);
-      const buffers = await makeBuffers(device, network, settings);
-      return await checked(device, label, () => {
-        const writeWeights = prepareChunk(weights, { parameters: buffers.weights });
-        return new Trainer({ device, field, settings, kernels: compiled, buffers }, writeWeights);
-      });
+      compiled = await TrainKernels.compile(device, label, kernelsOf(settings));
+      buffers = await makeBuffers(device, network, settings);
+      const parts = { device, field, settings, kernels: compiled, buffers };
+      return await checked(device, label, () => new Trainer(parts, prepareChunk(weights, { parameters: parts.buffers.weights })));
     } catch (error) {
       field.destroy();
+      compiled?.destroy();
+      for (const buffer of Object.values(buffers ?? {})) buffer.destroy();
       throw asGpuError(label, error);
     }
   }
@@ -138,28 +142,29 @@ export class Trainer {
     checkObject("state", state);
     if (!(Number.isInteger(state.step) && state.step >= 0 && state.step < NONE))
       throw new InputError(`the state's step is ${quote(state.step)}; expected a whole number`);
-    const trainer = await Trainer.create(device, network, options);
-    const { buffers, settings } = trainer.parts;
+    checkObject("network", network);
     const { step, weights, averaged, moments, rates } = state;
     const all = { weights, averaged, moments, rates };
+    const sizes = sizesOf(parameterLayout(network).size);
     for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array][])
-      if (
-        !(numbers instanceof Float32Array) ||
-        Math.max(16, numbers.byteLength) !== buffers[name].size ||
-        !numbers.every(Number.isFinite)
-      ) {
-        trainer.destroy();
+      if (!(numbers instanceof Float32Array) || numbers.length !== sizes[name] || !numbers.every(Number.isFinite))
         throw new InputError(
-          `the state's ${name} are ${quote(numbers)}; expected a Float32Array of finite numbers as this network's trainer gives`,
+          `the state's ${name} are ${quote(numbers)}; expected a Float32Array of ${sizes[name]} finite numbers, as this network's trainer gives`,
         );
-      }
-    await checked(device, settings.label, () => {
-      for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array<ArrayBuffer>][])
-        device.queue.writeBuffer(buffers[name], 0, numbers);
-      device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
-      // The network may have had other weights.
-      submit(device, settings.label, trainer.writeWeights);
-    });
+    const trainer = await Trainer.create(device, network, options);
+    const { buffers, settings } = trainer.parts;
+    try {
+      await checked(device, settings.label, () => {
+        for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array<ArrayBuffer>][])
+          device.queue.writeBuffer(buffers[name], 0, numbers);
+        device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
+        // The network may have had other weights.
+        submit(device, settings.label, trainer.writeWeights);
+      });
+    } catch (error) {
+      trainer.destroy();
+      throw error;
+    }
     trainer.step = step;
     trainer.last = state;
     return trainer;
@@ -171,7 +176,7 @@ export class Trainer {
   }
 
   /**
-   * The state that was read last: by `state`, at the end of `train`, and every ten seconds of it. It is there when the device is lost, for
+   * The state that was read last: by `state`, and by `train` every ten seconds. It is there when the device is lost, for
    * {@link Trainer.restore} on another. Null before.
    */
   get lastState(): TrainerState | null {
@@ -181,8 +186,10 @@ export class Trainer {
   private async readState(): Promise<TrainerState> {
     const { weights, averaged, moments, rates } = this.parts.buffers;
     const [step, ...read] = await this.read([this.parts.buffers.progress, weights, averaged, moments, rates]);
-    const floats = read.map((each) => new Float32Array(each)) as [Floats, Floats, Floats, Floats];
-    this.last = { step: new Uint32Array(step!)[0]!, weights: floats[0], averaged: floats[1], moments: floats[2], rates: floats[3] };
+    const sizes = sizesOf(parameterLayout(this.parts.field.network).size);
+    const names = ["weights", "averaged", "moments", "rates"] as const;
+    const floats = names.map((name, i) => [name, new Float32Array(read[i]!, 0, sizes[name]).slice()] as const);
+    this.last = { step: new Uint32Array(step!)[0]!, ...(Object.fromEntries(floats) as Record<(typeof names)[number], Floats>) };
     this.lastReadAt = performance.now();
     return this.last;
   }
@@ -197,7 +204,13 @@ export class Trainer {
     const rows = readData(field.network, settings, points, given);
     const { points: place } = placesOf(this.parts);
     await this.inTurn(async () => {
-      const made = await checked(device, settings.label, () => new Batches(device, kernels, settings, field.network, buffers, place, rows));
+      let made: Batches | null = null;
+      try {
+        await checked(device, settings.label, () => (made = new Batches(device, kernels, settings, field.network, buffers, place, rows)));
+      } catch (error) {
+        (made as Batches | null)?.destroy();
+        throw error;
+      }
       this.batches?.destroy();
       this.batches = made;
     });
@@ -211,29 +224,37 @@ export class Trainer {
   async train(count: number, options: TrainRunOptions = {}): Promise<Float32Array> {
     if (!this.batches) throw new InputError("there are no data; expected trainer.data before");
     if (!(Number.isInteger(count) && count >= 0)) throw new InputError(`count is ${quote(count)}; expected a whole number of steps`);
+    checkObject("options", options);
     startRun({ signal: options.signal });
     const { onProgress } = options;
     if (onProgress !== undefined && typeof onProgress !== "function")
       throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
-    const all = new Float32Array(count);
+    const all = allocate("the losses", count, 1);
     const endRun = await this.runs.take();
-    this.lastReadAt = performance.now();
     try {
+      if (this.hasFailed) await this.inTurn(() => this.retry());
       for (let done = 0; done < count;) {
         const losses = await this.inTurn(async () => {
           const made = await this.trainSome(count - done);
-          if (done + made.length === count || performance.now() - this.lastReadAt > STATE_MILLISECONDS) await this.readState();
+          if (performance.now() - this.lastReadAt > STATE_MILLISECONDS) await this.readState();
           return made;
         });
         all.set(losses, done);
         done += losses.length;
         onProgress?.({ done, total: count, loss: losses.at(-1)! });
-        options.signal?.throwIfAborted();
+        if (done < count) options.signal?.throwIfAborted();
       }
     } finally {
       endRun();
     }
     return all;
+  }
+
+  /** The step that failed may do better with other data. */
+  private async retry(): Promise<void> {
+    const { device, settings, buffers } = this.parts;
+    await checked(device, settings.label, () => device.queue.writeBuffer(buffers.progress, 4, Uint32Array.of(NONE)));
+    this.hasFailed = false;
   }
 
   /** One submission of at most so many steps. @returns their losses. */
@@ -248,7 +269,7 @@ export class Trainer {
       submit(device, label, (pass) => {
         for (let k = 0; k < steps; k++) {
           if (!customLoss) this.batches!.record(pass);
-          this.gradient(pass, this.step + k);
+          this.gradient(pass);
           for (const dispatch of this.endings) dispatch(pass);
           this.writeWeights(pass);
         }
@@ -260,7 +281,8 @@ export class Trainer {
     const milliseconds = performance.now() - begun;
     const before = this.step;
     this.step = step;
-    if (failedAt !== NONE)
+    this.hasFailed = failedAt !== NONE;
+    if (this.hasFailed)
       throw new DeldotError(
         `the loss of step ${failedAt}, ${kept[failedAt % LOSSES_KEPT]}, or the norm of its gradient is not finite; the weights are those of before it`,
       );
@@ -312,15 +334,19 @@ export class Trainer {
     const { watch } = internalsOf(this.parts.field).shared();
     const endTurn = await this.turns.take();
     try {
-      if (this.destroyed) throw new DeldotError("the trainer was destroyed; make a new one");
+      if (this.destroyed) throw wasDestroyed();
       return await watch.guard(work());
+    } catch (error) {
+      throw this.destroyed && !(error instanceof DeviceLostError) ? wasDestroyed() : error;
     } finally {
       endTurn();
     }
   }
 
   /** The network with the weights as they are, or with their exponential moving average. @throws GpuError, DeviceLostError. */
-  async network({ averaged = false }: { readonly averaged?: boolean | undefined } = {}): Promise<Network> {
+  async network(options: { readonly averaged?: boolean | undefined } = {}): Promise<Network> {
+    checkObject("options", options);
+    const { averaged = false } = options;
     const { field, buffers } = this.parts;
     const [read] = await this.inTurn(() => this.read([averaged ? buffers.averaged : buffers.weights]));
     const flat = new Float32Array(read!);
@@ -335,8 +361,9 @@ export class Trainer {
   /** Frees the trainer's buffers; the device stays the caller's. */
   destroy(): void {
     this.destroyed = true;
-    const { field, buffers } = this.parts;
+    const { field, kernels, buffers } = this.parts;
     field.destroy();
+    kernels.destroy();
     this.batches?.destroy();
     for (const buffer of Object.values(buffers)) buffer.destroy();
   }
@@ -347,6 +374,23 @@ export class Trainer {
 }
 
 type Floats = Float32Array<ArrayBuffer>;
+
+/** How many numbers a state has, of a network of so many weights. */
+function sizesOf(size: number): Readonly<Record<"weights" | "averaged" | "moments" | "rates", number>> {
+  return { weights: size, averaged: size, moments: 2 * size, rates: RATES };
+}
+
+function wasDestroyed(): DeldotError {
+  return new DeldotError("the trainer was destroyed; make a new one");
+}
+
+function kernelsOf({ loss, pairing }: TrainerSettings): readonly TrainKernelName[] {
+  return [
+    ...(["draw", "cotangent", "loss", "optimize"] as const),
+    ...(pairing === "optimal_transport" ? (["pair"] as const) : []),
+    ...(loss === "max_likelihood" ? (["combine", "time"] as const) : []),
+  ];
+}
 
 function submit(device: GPUDevice, label: string, record: (pass: GPUComputePassEncoder) => void): void {
   const encoder = device.createCommandEncoder({ label });

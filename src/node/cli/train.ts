@@ -299,9 +299,9 @@ function finite(data: Float32Array | Float64Array, width: number, path: string):
 function splitOf(rows: Rows, part: number, seed: number, path: string): { readonly kept: Rows; readonly held: Rows | null } {
   if (part === 0) return { kept: rows, held: null };
   const count = Math.round(part * rows.count);
-  if (count === 0 || count === rows.count)
+  if (count < 2 || count === rows.count)
     throw new InputError(
-      `--validation is ${part}, which of the ${rows.count} points of ${path} holds out ${count}; expected some, and others to train on`,
+      `--validation is ${part}, which of the ${rows.count} points of ${path} holds out ${count}; expected at least 2, and others to train on`,
     );
   const { kept, held } = splitRows(rows.count, count, seed);
   return { kept: rowsAt(rows, kept), held: rowsAt(rows, held) };

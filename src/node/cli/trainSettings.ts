@@ -1,4 +1,5 @@
 /** What a training run is told, beside its network: all of it is kept with its state, so that --resume needs the points alone. */
+import { resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
 import { solvers, type Solver } from "../../index.js";
@@ -57,7 +58,7 @@ const suits = {
 export function addTrainSettings(command: Command): Command {
   return command
     .addOption(new Option("--loss <name>", `what is minimised (default: ${DEFAULT_LOSS})`).choices(losses.map(typed)))
-    .option("--targets <file>", "regression: what f should be, a vector per point")
+    .option("--targets <file>", "regression: what f should be, a vector per point", asAbsolute)
     .option("--divergence-penalty <number>", "regression: so much times the mean of (∇·f)² is added", parseAtLeast0)
     .option(
       "--noise <least,most>",
@@ -73,7 +74,7 @@ export function addTrainSettings(command: Command): Command {
     .option("--probes <count>", "sliced-score-matching: directions of a point in a step (default: 1)", parseWhole(1, 2 ** 20))
     .addOption(new Option("--solver <name>", "max-likelihood: how paths are integrated (default: rk4)").choices(solvers))
     .option("--solver-steps <count>", "max-likelihood: in so many steps (default: 8)", parseWhole(1, MOST_SOLVER_STEPS))
-    .option("--context <file>", "the context but for time, a row per point")
+    .option("--context <file>", "the context but for time, a row per point", asAbsolute)
     .option(
       "--steps <count>",
       `steps of the whole run, those before --resume among them (default: ${DEFAULT_STEPS})`,
@@ -101,6 +102,11 @@ export function addTrainSettings(command: Command): Command {
       ]),
     )
     .option("--validation <part>", "holds out this part of the points, at random, and says how well they are met (default: 0)", parsePart);
+}
+
+/** For a run that goes on from another folder. */
+function asAbsolute(path: string): string {
+  return resolve(path);
 }
 
 function parseAtLeast0(text: string): number {
