@@ -4,6 +4,7 @@ import {
   DeviceLostError,
   evaluateReference,
   InputError,
+  LimitError,
   mlp,
   parametersOf,
   vjpReference,
@@ -695,6 +696,9 @@ test("what is wrong is an InputError", async () => {
     { loss: "regression", integration: { steps: 3 } },
     { loss: "max_likelihood", integration: { solver: "magic" } },
     { loss: "regression", kernels: "fused uniform x2" },
+    { loss: "regression", optimiser: {} },
+    { loss: "regression", optimizer: { lr: 3 } },
+    { loss: "regression", optimizer: { clip: 1e-46 } },
   ])
     await expect(Trainer.create(device, network, options as never)).rejects.toThrow(InputError);
   const { network: conditioned } = randomMlp({ seed: 1, widths: [2, 4, 2], contextSize: 2, activation: "tanh" });
@@ -715,6 +719,34 @@ test("what is wrong is an InputError", async () => {
   await expect(trainer.data([1, 2])).rejects.toThrow(/targets is missing/);
   await expect(trainer.data([1, 2], { targets: [1, 2], context: [1] })).rejects.toThrow(InputError);
   trainer.destroy();
+});
+
+test("another kind of optimizer begins with moments of its own", async () => {
+  const make = (name: "adam" | "sgd") => ({ loss: "flow_matching", batch: 32, seed: 3, optimizer: { name, learningRate: 0.01 } }) as const;
+  const first = await Trainer.create(device, { stateSize: 2, hidden: [9], contextSize: 1 }, make("sgd"));
+  await first.data(gaussian(100));
+  await first.train(4);
+  const state = await first.state();
+  expect(state.optimizer).toBe("sgd");
+  const second = await Trainer.restore(device, await first.network(), make("adam"), state);
+  const { step, weights, averaged, moments, rates } = await second.state();
+  expect({ step, weights, averaged }).toEqual({ step: 4, weights: state.weights, averaged: state.averaged });
+  expect(moments.every((each) => each === 0)).toBe(true);
+  expect([...rates]).toEqual([1, 1, 0, 1]);
+  first.destroy();
+  second.destroy();
+});
+
+test("networks, batches and paths that are too large are LimitErrors, at once", async () => {
+  for (const [shape, own] of [
+    [{ stateSize: 2, hidden: [1e9] }, {}],
+    [{ stateSize: 2, hidden: [20_000, 20_000] }, {}],
+    [
+      { stateSize: 20, hidden: [4] },
+      { loss: "max_likelihood", batch: 2 ** 20, integration: { steps: 256 } },
+    ],
+  ] as const)
+    await expect(Trainer.create(device, shape, { loss: "regression", ...own })).rejects.toThrow(LimitError);
 });
 
 test("equal seeds give equal weights, however many steps go together", async () => {

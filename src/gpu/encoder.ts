@@ -1,4 +1,4 @@
-import { InputError, quote } from "../errors.js";
+import { InputError, LimitError, quote } from "../errors.js";
 import { kernelOf } from "../kernels/layers.js";
 import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
@@ -149,7 +149,10 @@ export function chunksOf({ plan, parameters, variant, count, route, after }: Rec
   if (count === 0) return last;
   // The parts of sums are those of the chunks before, which count them.
   const own = [...scratchOf(last)].filter(([name]) => !isPartOfSum(name));
-  const memoryBudget = limits.memoryBudget - own.reduce((sum, [, bytes]) => sum + bytes, 0);
+  const ownBytes = own.reduce((sum, [, bytes]) => sum + bytes, 0);
+  const memoryBudget = limits.memoryBudget - ownBytes;
+  if (memoryBudget <= 0)
+    throw new LimitError(`what follows the points takes ${ownBytes} bytes; the memory budget is ${limits.memoryBudget}`);
   const capacity = capacityOf(plan, { ...limits, memoryBudget }, route, variant);
   const chunks: Chunk[] = [];
   for (let first = 0; first < count; first += capacity.points)

@@ -115,7 +115,15 @@ export function slotsOf({ solver, steps }: TrainerSettings["integration"], batch
 
 /** @throws LimitError where one is too large; GpuError where memory runs out. */
 export async function makeBuffers(device: GPUDevice, network: Network, settings: TrainerSettings): Promise<Buffers> {
-  const contents = Object.entries(contentsOf(network, settings));
+  let contents: [string, Float32Array | Uint32Array][];
+  try {
+    contents = Object.entries(contentsOf(network, settings));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new LimitError("what a step needs is more than one array can hold; expected a smaller batch or fewer integration.steps", {
+      cause: error,
+    });
+  }
   for (const [name, { byteLength }] of contents) {
     const largest = largestOf(device);
     if (byteLength > largest)

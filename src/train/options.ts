@@ -149,6 +149,9 @@ export interface TrainerSettings {
 /** Of a batch: every two of them meet. */
 const MOST_PAIRS = 4096;
 
+/** Their names. */
+export const optimizers: readonly OptimizerSettings["name"][] = ["adam", "adamw", "sgd"];
+
 /** What goes with some losses alone. */
 const own = {
   divergencePenalty: ["regression"],
@@ -161,6 +164,7 @@ const own = {
 /** @throws InputError. */
 export function readTrainerOptions(options: TrainerOptions, contextSize: number): TrainerSettings {
   checkObject("options", options);
+  checkNames("", options, TRAINER_OPTIONS);
   const { loss: given, batch = 1024, seed = 0, averaging = 0.999, memoryBudget = 2 ** 28 } = options;
   const { kernels = "layers 4x4", label = "deldot train" } = options;
   const customLoss = typeof given === "function" ? given : null;
@@ -233,6 +237,7 @@ function defaultColumn(contextSize: number): number | null {
 
 function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   checkObject("optimizer", given);
+  checkNames("optimizer.", given, OPTIMIZER_OPTIONS);
   const { name = "adam", learningRate = 1e-3, schedule = "constant", steps = 0, warmUp = 0 } = given;
   const isSgd = name === "sgd";
   for (const [option, reason] of [
@@ -244,7 +249,7 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   ] as const)
     if (reason && given[option]) throw new InputError(`optimizer.${option} ${reason}`);
   const { betas = [0.9, 0.999], epsilon = 1e-8, momentum = 0, weightDecay = name === "adamw" ? 0.01 : 0, clip = 0 } = given;
-  if (!["adam", "adamw", "sgd"].includes(name)) throw new InputError(`optimizer.name is ${quote(name)}; expected "adam", "adamw" or "sgd"`);
+  if (!optimizers.includes(name)) throw new InputError(`optimizer.name is ${quote(name)}; expected "adam", "adamw" or "sgd"`);
   if (schedule !== "constant" && schedule !== "cosine")
     throw new InputError(`optimizer.schedule is ${quote(schedule)}; expected "constant" or "cosine"`);
   if (schedule === "cosine") checkWhole("optimizer.steps", steps, 1, 2 ** 31);
@@ -258,10 +263,25 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   return { name, learningRate, schedule, steps, warmUp, betas, epsilon, momentum, weightDecay, clip };
 }
 
+const OPTIMIZER_OPTIONS = [
+  ...["name", "learningRate", "schedule", "steps", "warmUp", "betas", "epsilon", "momentum", "weightDecay", "clip"],
+] as const;
+const TRAINER_OPTIONS = [
+  ...["loss", "divergencePenalty", "pairing", "probes", "integration", "optimizer", "batch", "seed", "timeColumn", "noise", "averaging"],
+  ...["memoryBudget", "kernels", "label"],
+] as const;
+
+/** A misspelt option would go unnoticed, and the training with it. @throws InputError. */
+function checkNames(prefix: string, given: object, names: readonly string[]): void {
+  const strange = Object.keys(given).find((name) => !names.includes(name));
+  if (strange !== undefined) throw new InputError(`there is no option ${prefix}${strange}; expected ${names.join(", ")}`);
+}
+
 /** @throws InputError outside [least, most). */
 function checkNumber(name: string, number: unknown, least: number, most: number): void {
-  if (!(typeof number === "number" && number >= least && Math.fround(number) < most))
-    throw new InputError(`${name} is ${quote(number)}; expected a number from ${least} to below ${most}`);
+  const inFloat32 = typeof number === "number" ? Math.fround(number) : NaN;
+  if (!(inFloat32 >= least && inFloat32 < most) || (inFloat32 === 0 && number !== 0))
+    throw new InputError(`${name} is ${quote(number)}; expected a number of float32 from ${least} to below ${most}`);
 }
 
 function checkWhole(name: string, number: unknown, least: number, most: number): void {

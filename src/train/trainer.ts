@@ -1,4 +1,4 @@
-import { DeldotError, DeviceLostError, InputError, quote } from "../errors.js";
+import { DeldotError, DeviceLostError, InputError, LimitError, quote } from "../errors.js";
 import { internalsOf, VectorField } from "../field.js";
 import { asGpuError, checked } from "../gpu/errors.js";
 import { Turns } from "../gpu/run.js";
@@ -11,10 +11,17 @@ import type { TrainKernelName } from "../kernels/train.js";
 import { allocate } from "../rows.js";
 import { asBits } from "../schedule/recorder.js";
 import { Batches, readData, type TrainingData } from "./batches.js";
-import { LOSSES_KEPT, makeBuffers, NONE, RATES, readBuffers, type Buffers } from "./buffers.js";
+import { largestOf, LOSSES_KEPT, makeBuffers, NONE, RATES, readBuffers, type Buffers } from "./buffers.js";
 import { factorsOf, gradientOf, placesOf, evaluationOf, reserve, type Parts } from "./gradient.js";
 import { TrainKernels, type Dispatch } from "./kernels.js";
-import { readTrainerOptions, type CustomLoss, type CustomLossResult, type TrainerOptions, type TrainerSettings } from "./options.js";
+import {
+  optimizers,
+  readTrainerOptions,
+  type CustomLoss,
+  type CustomLossResult,
+  type TrainerOptions,
+  type TrainerSettings,
+} from "./options.js";
 import { scheduleWeights } from "./weights.js";
 
 /** Of a submission: steps, and evaluations of f in all of them, since some drivers fail at some 60 000 dispatches. */
@@ -41,6 +48,8 @@ export interface NetworkShape {
 export interface TrainerState {
   /** Steps that were made. */
   readonly step: number;
+  /** Whose moments these are: another one begins with its own. */
+  readonly optimizer: "adam" | "adamw" | "sgd";
   /** As `parameterLayout` has them. */
   readonly weights: Float32Array<ArrayBuffer>;
   /** Their exponential moving average. */
@@ -112,7 +121,7 @@ export class Trainer {
   static async create(device: GPUDevice, given: Network | NetworkShape, options: TrainerOptions): Promise<Trainer> {
     checkObject("options", options);
     checkObject("network", given);
-    const network = "operations" in given ? given : networkOf(given, options.seed ?? 0);
+    const network = "operations" in given ? given : networkOf(device, given, options.seed ?? 0);
     const settings = readTrainerOptions(options, network.contextSize);
     const { label, memoryBudget, kernels } = settings;
     const field = await VectorField.create(device, network, { label, memoryBudget, kernels });
@@ -136,6 +145,7 @@ export class Trainer {
 
   /**
    * Goes on where another trainer's `state` was read: with the same options and data the same numbers come out as if it had never stopped.
+   * Between sgd and the others moments begin anew.
    * @throws as {@link Trainer.create} does; InputError where the state is of another network.
    */
   static async restore(device: GPUDevice, network: Network, options: TrainerOptions, state: TrainerState): Promise<Trainer> {
@@ -143,7 +153,11 @@ export class Trainer {
     if (!(Number.isInteger(state.step) && state.step >= 0 && state.step < NONE))
       throw new InputError(`the state's step is ${quote(state.step)}; expected a whole number`);
     checkObject("network", network);
-    const { step, weights, averaged, moments, rates } = state;
+    const { step, optimizer, weights, averaged, moments, rates } = state;
+    if (!optimizers.includes(optimizer))
+      throw new InputError(
+        `the state's optimizer is ${quote(optimizer)}; expected one of ${optimizers.map((each) => quote(each)).join(", ")}`,
+      );
     const all = { weights, averaged, moments, rates };
     const sizes = sizesOf(parameterLayout(network).size);
     for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array][])
@@ -155,7 +169,8 @@ export class Trainer {
     const { buffers, settings } = trainer.parts;
     try {
       await checked(device, settings.label, () => {
-        for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array<ArrayBuffer>][])
+        const isSameKind = (optimizer === "sgd") === (settings.optimizer.name === "sgd");
+        for (const [name, numbers] of Object.entries(isSameKind ? all : { weights, averaged }) as [keyof typeof all, Floats][])
           device.queue.writeBuffer(buffers[name], 0, numbers);
         device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
         // The network may have had other weights.
@@ -189,7 +204,12 @@ export class Trainer {
     const sizes = sizesOf(parameterLayout(this.parts.field.network).size);
     const names = ["weights", "averaged", "moments", "rates"] as const;
     const floats = names.map((name, i) => [name, new Float32Array(read[i]!, 0, sizes[name]).slice()] as const);
-    this.last = { step: new Uint32Array(step!)[0]!, ...(Object.fromEntries(floats) as Record<(typeof names)[number], Floats>) };
+    const { name } = this.parts.settings.optimizer;
+    this.last = {
+      step: new Uint32Array(step!)[0]!,
+      optimizer: name,
+      ...(Object.fromEntries(floats) as Record<(typeof names)[number], Floats>),
+    };
     this.lastReadAt = performance.now();
     return this.last;
   }
@@ -463,21 +483,27 @@ function readLoss(result: CustomLossResult, batch: number, d: number): { readonl
   };
 }
 
-/** Weights and biases uniform in ±1/√inputs, as PyTorch's nn.Linear begins. */
-function networkOf({ stateSize, hidden, activation = "silu", contextSize = 0 }: NetworkShape, seed: number): Network {
+/** Weights and biases uniform in ±1/√inputs, as PyTorch's nn.Linear begins. @throws LimitError where they are too many for the device. */
+function networkOf(device: GPUDevice, { stateSize, hidden, activation = "silu", contextSize = 0 }: NetworkShape, seed: number): Network {
   if (!Array.isArray(hidden)) throw new InputError(`hidden is ${quote(hidden)}; expected the widths of the hidden layers`);
   const widths = [stateSize + contextSize, ...(hidden as number[]), stateSize];
   if (!(Number.isInteger(contextSize) && contextSize >= 0))
     throw new InputError(`contextSize is ${quote(contextSize)}; expected a whole number`);
   for (const width of [stateSize, ...(hidden as number[])])
     if (!(Number.isInteger(width) && width >= 1)) throw new InputError(`a width is ${quote(width)}; expected whole numbers from 1`);
+  const shapes = widths.slice(1).map((outputs, index) => [outputs, widths[index]!] as const);
+  const size = shapes.reduce((sum, [outputs, inputs]) => sum + outputs * (inputs + 1), 0);
+  // Two moments of each in one buffer.
+  if (8 * size > largestOf(device))
+    throw new LimitError(
+      `a network of the widths ${widths.join(", ")} has ${size} weights; the device allows ${Math.floor(largestOf(device) / 8)}`,
+    );
   let place = 0;
   const uniform = (bound: number): number => bound * ((2 * (mixBits(mixBits(seed) + place++) + 0.5)) / 2 ** 32 - 1);
-  const layers = widths.slice(1).map((outputs, index) => {
-    const inputs = widths[index]!;
+  const layers = shapes.map(([outputs, inputs]) => {
     const bound = 1 / Math.sqrt(inputs);
-    const row = (count: number): number[] => Array.from({ length: count }, () => uniform(bound));
-    return { weight: Array.from({ length: outputs }, () => row(inputs)), bias: row(outputs) };
+    const numbers = (count: number): Float32Array => Float32Array.from({ length: count }, () => uniform(bound));
+    return { weight: { data: numbers(outputs * inputs), shape: [outputs, inputs] as const }, bias: numbers(outputs) };
   });
   return mlp({ layers, activation });
 }

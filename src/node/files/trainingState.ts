@@ -12,7 +12,7 @@ export interface StoredTraining {
 }
 
 export function encodeTraining({ state, options }: StoredTraining): Uint8Array {
-  const metadata = { step: String(state.step), options: JSON.stringify(options) };
+  const metadata = { step: String(state.step), optimizer: state.optimizer, options: JSON.stringify(options) };
   return encodeTensors(
     metadata,
     parts.map((name) => ({ name, shape: [state[name].length], numbers: state[name] })),
@@ -31,7 +31,8 @@ export function decodeTraining(bytes: Uint8Array): StoredTraining {
     return new Float32Array((buffer as ArrayBuffer).slice(byteOffset, byteOffset + byteLength));
   };
   const [weights, averaged, moments, rates] = [numbersOf("weights"), numbersOf("averaged"), numbersOf("moments"), numbersOf("rates")];
-  return { state: { step: Number(step), weights, averaged, moments, rates }, options: readOptions(metadata.get("options")) };
+  const optimizer = metadata.get("optimizer") as TrainerState["optimizer"];
+  return { state: { step: Number(step), optimizer, weights, averaged, moments, rates }, options: readOptions(metadata.get("options")) };
 }
 
 function readOptions(text: string | undefined): readonly string[] {
