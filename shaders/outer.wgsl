@@ -64,61 +64,34 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let right = min(left + 1u, start + p.inner - 1u);
   let each = (p.points + p.parts - 1u) / p.parts;
   let end = min((part + 1u) * each, p.points);
-  var sum0 = vec4f();
-  var sum1 = vec4f();
-  var sum2 = vec4f();
-  var sum3 = vec4f();
-  var sum4 = vec4f();
-  var sum5 = vec4f();
-  var sum6 = vec4f();
-  var sum7 = vec4f();
+  // Column r of a matrix has what row r of the tile gets.
+  var sum = mat4x4f();
+  var beside = mat4x4f();
   // Block by block, so that what rounding takes grows with the points of a block and the number of blocks, not with their product.
   for (var first = part * each; first < end; first += BLOCK) {
-    var block0 = vec4f();
-    var block1 = vec4f();
-    var block2 = vec4f();
-    var block3 = vec4f();
-    var block4 = vec4f();
-    var block5 = vec4f();
-    var block6 = vec4f();
-    var block7 = vec4f();
+    var block = mat4x4f();
+    var other = mat4x4f();
     for (var point = first; point < min(first + BLOCK, end); point++) {
       for (var k = 0u; k < p.columns; k++) {
         let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
         let row = p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column;
         var given = tangent[row + left];
-        var other = tangent[row + right];
+        var next = tangent[row + right];
         if (p.is_scaled == 1u) {
           given *= scale[point * p.scale_per_point + left];
-          other *= scale[point * p.scale_per_point + right];
+          next *= scale[point * p.scale_per_point + right];
         }
-        block0 += above.x * given;
-        block1 += above.y * given;
-        block2 += above.z * given;
-        block3 += above.w * given;
-        block4 += above.x * other;
-        block5 += above.y * other;
-        block6 += above.z * other;
-        block7 += above.w * other;
+        block += mat4x4f(above.x * given, above.y * given, above.z * given, above.w * given);
+        other += mat4x4f(above.x * next, above.y * next, above.z * next, above.w * next);
       }
     }
-    sum0 += block0;
-    sum1 += block1;
-    sum2 += block2;
-    sum3 += block3;
-    sum4 += block4;
-    sum5 += block5;
-    sum6 += block6;
-    sum7 += block7;
+    sum += block;
+    beside += other;
   }
-  store(part, top * 4u, left, sum0);
-  store(part, top * 4u + 1u, left, sum1);
-  store(part, top * 4u + 2u, left, sum2);
-  store(part, top * 4u + 3u, left, sum3);
-  if (right > left) {
-    store(part, top * 4u, right, sum4);
-    store(part, top * 4u + 1u, right, sum5);
-    store(part, top * 4u + 2u, right, sum6);
-    store(part, top * 4u + 3u, right, sum7);
+  for (var r = 0u; r < 4u; r++) {
+    store(part, top * 4u + r, left, sum[r]);
+    if (right > left) {
+      store(part, top * 4u + r, right, beside[r]);
+    }
   }
 }

@@ -2,7 +2,7 @@ import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptio
 import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
-import { checkTarget, chunksOf, Encoder, type Recording, type Replay } from "./gpu/encoder.js";
+import { checkTarget, chunksOf, Encoder, type Recording } from "./gpu/encoder.js";
 import { DeviceWatch } from "./gpu/errors.js";
 import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
@@ -38,7 +38,7 @@ import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
 import { allocate } from "./rows.js";
-import type { Chunk, OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
+import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** Plans that a field keeps, each with what tuning found for it. */
@@ -48,7 +48,7 @@ const MOST_PLANS = 64;
 type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer" | "outputs"> & { readonly wrt: readonly Wrt[] };
 
 /** What is recorded, and the caller's buffers. */
-interface Recorded {
+export interface Recorded {
   readonly recording: Recording;
   readonly buffers: Partial<Record<OuterName, GPUBuffer>>;
 }
@@ -68,15 +68,14 @@ export interface FieldInternals {
   ) => Promise<Variant>;
   /** The same at once, among what is compiled. */
   readonly pickCompiled: (plan: Plan, count: number) => Variant;
-  /** As {@link VectorField.encode}, but not tuned for, to be recorded as often as wanted. */
-  readonly prepare: (options: EncodeOptions) => Replay;
+  /** What {@link VectorField.encode} records, but not tuned for. */
+  readonly recording: (options: EncodeOptions) => Recorded;
   /**
-   * As {@link VectorField.encodeVjp}, but that numbers are taken to be finite.
+   * What {@link VectorField.encodeVjp} records, but that numbers are taken to be finite.
    * @param step has a whole number that is added to the seed of probes when they are drawn.
    */
-  readonly prepareGradient: (options: EncodeVjpOptions, step?: GPUBuffer) => Replay;
-  /** Of steps that name buffers of the caller. */
-  readonly prepareChunk: (chunk: Chunk, outer: Partial<Record<OuterName, GPUBuffer>>) => Replay;
+  readonly recordingOfGradient: (options: EncodeVjpOptions, step?: GPUBuffer) => Recorded;
+  readonly encoder: Encoder;
   /** The network that plans are made of. */
   readonly planned: Network;
 }
@@ -134,15 +133,9 @@ export class VectorField implements Field<Float32Array> {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
         return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
       },
-      prepare: (options) => {
-        const { recording, buffers } = this.recording(options, false);
-        return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
-      },
-      prepareGradient: (options, step) => {
-        const { recording, buffers } = this.recordingOfGradient(options, false, step);
-        return this.encoder.prepare(chunksOf(recording, this.shared()), buffers, this.shared());
-      },
-      prepareChunk: (chunk, outer) => this.encoder.prepare([chunk], outer, this.shared()),
+      recording: (options) => this.recording(options, false),
+      recordingOfGradient: (options, step) => this.recordingOfGradient(options, false, step),
+      encoder: this.encoder,
       planned: this.own,
       pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared()),
     });

@@ -194,8 +194,8 @@ describe("in a Vite app", () => {
     );
     expect(first).toBeLessThan(88);
     expect(later).toBeLessThan(13);
-    expect(withReader).toBeLessThan(116);
-    expect(unbundled).toBeLessThan(120);
+    expect(withReader).toBeLessThan(117);
+    expect(unbundled).toBeLessThan(121);
   });
 });
 

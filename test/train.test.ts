@@ -626,7 +626,10 @@ test("nothing that a trainer has made is left when it is destroyed", async () =>
     if (!descriptor.label?.startsWith("deldot train")) return create(descriptor);
     const buffer = create(descriptor);
     const destroy = buffer.destroy.bind(buffer);
-    buffer.destroy = () => void (live.delete(buffer), destroy());
+    buffer.destroy = () => {
+      live.delete(buffer);
+      destroy();
+    };
     live.add(buffer);
     return buffer;
   };

@@ -1,5 +1,6 @@
-import { internalsOf, type VectorField } from "../field.js";
+import { internalsOf, type Recorded, type VectorField } from "../field.js";
 import type { EncodeVjpOptions } from "../fieldOptions.js";
+import { chunksOf, type Replay } from "../gpu/encoder.js";
 import { mixBits } from "../mixBits.js";
 import { parameterLayout } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
@@ -78,11 +79,18 @@ export function placesOf({ field: { network }, settings, buffers }: Omit<Parts, 
   return { points: slot(0), value: slot(integration.steps * stagesOf(tableaus[integration.solver])) };
 }
 
+/** Binds what a field records, once for all steps. */
+function prepared(field: VectorField, { recording, buffers }: Recorded): Replay {
+  const { encoder, shared } = internalsOf(field);
+  return encoder.prepare(chunksOf(recording, shared()), buffers, shared());
+}
+
 /** Records the gradient of a step's loss; the batch is drawn. */
 export function gradientOf(parts: Parts): Dispatch {
   const { field, settings, buffers } = parts;
   const { loss, batch, divergencePenalty, probes, seed } = settings;
-  const { prepareGradient } = internalsOf(field);
+  const prepareGradient = (options: EncodeVjpOptions, step?: GPUBuffer): Replay =>
+    prepared(field, internalsOf(field).recordingOfGradient(options, step));
   const given = givenOf(parts);
   if (loss === "max_likelihood") return gradientAlongPath(parts);
   const cotangents = { value: buffers.cotangent, divergence: buffers.divergenceCotangent };
@@ -119,7 +127,7 @@ export function gradientOf(parts: Parts): Dispatch {
 /** f and ∇·f of the batch. */
 export function evaluationOf(parts: Parts): (pass: GPUComputePassEncoder) => void {
   const { value, divergence } = parts.buffers;
-  return internalsOf(parts.field).prepare({ ...givenOf(parts), value, divergence });
+  return prepared(parts.field, internalsOf(parts.field).recording({ ...givenOf(parts), value, divergence }));
 }
 
 function givenOf({ field, settings: { batch }, buffers }: Parts) {
@@ -160,7 +168,7 @@ function gradientAlongPath(parts: Parts): Dispatch {
   const slots = slotsOf(integration, batch, d);
   const h = -1 / integration.steps;
   const factors = factorsOf(settings, d);
-  const { prepare, prepareGradient } = internalsOf(field);
+  const { recording, recordingOfGradient } = internalsOf(field);
 
   const combine = (values: GPUBuffer, size: number, to: number, terms: readonly (readonly [from: number, factor: number])[]): Dispatch => {
     const words = Uint32Array.from(terms.flatMap(([from, factor]) => [from, asBits(factor)]));
@@ -190,18 +198,21 @@ function gradientAlongPath(parts: Parts): Dispatch {
   const all = Array.from({ length: integration.steps * stages }, (_, index) => index);
   const backThrough = (index: number): Dispatch => {
     const share = shares[index % stages]!;
-    return prepareGradient({
-      ...given(index),
-      cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
-      gradients: {
-        points: rows(slots.stageAdjoint(index % stages)),
-        parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
-      },
-      ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
-    });
+    return prepared(
+      field,
+      recordingOfGradient({
+        ...given(index),
+        cotangents: { value: rows(slots.cotangent), ...(share !== 0 && { divergence: share * factors.divergence }) },
+        gradients: {
+          points: rows(slots.stageAdjoint(index % stages)),
+          parameters: { buffer: buffers.gradient, offset: 4 * slotSize(parameterCount) },
+        },
+        ...(share !== 0 && { divergence: { buffer: buffers.divergence, offset: 4 * slotSize(batch) } }),
+      }),
+    );
   };
   // Plan by plan: where two do not fit into the field's memory together, the one that comes takes that of the one before.
-  const evaluated = all.map((index) => prepare({ ...given(index), value: rows(slots.slope(index % stages)) }));
+  const evaluated = all.map((index) => prepared(field, recording({ ...given(index), value: rows(slots.slope(index % stages)) })));
   const ofValue = new Map(all.filter((index) => shares[index % stages] === 0).map((index) => [index, backThrough(index)]));
   const ofBoth = new Map(all.filter((index) => shares[index % stages] !== 0).map((index) => [index, backThrough(index)]));
 

@@ -263,13 +263,9 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   return { name, learningRate, schedule, steps, warmUp, betas, epsilon, momentum, weightDecay, clip };
 }
 
-const OPTIMIZER_OPTIONS = [
-  ...["name", "learningRate", "schedule", "steps", "warmUp", "betas", "epsilon", "momentum", "weightDecay", "clip"],
-] as const;
-const TRAINER_OPTIONS = [
-  ...["loss", "divergencePenalty", "pairing", "probes", "integration", "optimizer", "batch", "seed", "timeColumn", "noise", "averaging"],
-  ...["memoryBudget", "kernels", "label"],
-] as const;
+const OPTIMIZER_OPTIONS = "name learningRate schedule steps warmUp betas epsilon momentum weightDecay clip".split(" ");
+const TRAINER_OPTIONS =
+  "loss divergencePenalty pairing probes integration optimizer batch seed timeColumn noise averaging memoryBudget kernels label".split(" ");
 
 /** A misspelt option would go unnoticed, and the training with it. @throws InputError. */
 function checkNames(prefix: string, given: object, names: readonly string[]): void {

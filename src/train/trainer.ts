@@ -129,12 +129,16 @@ export class Trainer {
     let compiled: TrainKernels | null = null;
     try {
       await reserve(field, settings);
-      const { planned, shared, prepareChunk } = internalsOf(field);
+      const { planned, shared, encoder } = internalsOf(field);
       const weights = scheduleWeights(planned, shared().matrices);
       compiled = await TrainKernels.compile(device, label, kernelsOf(settings));
       buffers = await makeBuffers(device, network, settings);
       const parts = { device, field, settings, kernels: compiled, buffers };
-      return await checked(device, label, () => new Trainer(parts, prepareChunk(weights, { parameters: parts.buffers.weights })));
+      return await checked(
+        device,
+        label,
+        () => new Trainer(parts, encoder.prepare([weights], { parameters: parts.buffers.weights }, shared())),
+      );
     } catch (error) {
       field.destroy();
       compiled?.destroy();

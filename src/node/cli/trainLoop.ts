@@ -89,7 +89,7 @@ async function trainOn(
   from: number,
   losses: Float32Array,
   adapter: string,
-  { averaged, signal, onProgress, note }: LoopOptions & { readonly note: (state: TrainerState | null) => void },
+  { averaged, signal, onProgress, note }: LoopOptions & { readonly note: (state: TrainerState) => void },
 ): Promise<Trained> {
   const start = performance.now();
   const speedAt = (step: number): number => (1000 * (step - from)) / (performance.now() - start);
@@ -118,8 +118,8 @@ async function trainOn(
     }
     step += count;
     speed = speedAt(step);
-    // The trainer has read it; one that it reads between two notes is of a step before which losses are not known yet.
-    note(trainer.lastState);
+    // One that the trainer reads between two notes is of a step before which losses are not known yet.
+    note(await trainer.state());
     piece = Math.max(1, Math.round((count * NOTED_MILLISECONDS) / (performance.now() - begun)));
   }
   return end(null);
