@@ -64,6 +64,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let right = min(left + 1u, start + p.inner - 1u);
   let each = (p.points + p.parts - 1u) / p.parts;
   let end = min((part + 1u) * each, p.points);
+  // From a point's last tangent to the next point's first.
+  let a_step = p.a_per_point - (p.columns - 1u) * p.a_per_column;
+  let tangent_step = p.tangent_per_point - (p.columns - 1u) * p.tangent_per_column;
   // Column r of a matrix has what row r of the tile gets.
   var sum = mat4x4f();
   var beside = mat4x4f();
@@ -71,19 +74,27 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   for (var first = part * each; first < end; first += BLOCK) {
     var block = mat4x4f();
     var other = mat4x4f();
-    for (var point = first; point < min(first + BLOCK, end); point++) {
-      for (var k = 0u; k < p.columns; k++) {
-        let above = a[p.a_offset + point * p.a_per_point + k * p.a_per_column + top];
-        let row = p.tangent_offset + point * p.tangent_per_point + k * p.tangent_per_column;
-        var given = tangent[row + left];
-        var next = tangent[row + right];
-        if (p.is_scaled == 1u) {
-          given *= scale[point * p.scale_per_point + left];
-          next *= scale[point * p.scale_per_point + right];
-        }
-        block += mat4x4f(above.x * given, above.y * given, above.z * given, above.w * given);
-        other += mat4x4f(above.x * next, above.y * next, above.z * next, above.w * next);
+    var at_a = p.a_offset + first * p.a_per_point + top;
+    var at_tangent = p.tangent_offset + first * p.tangent_per_point;
+    var at_scale = first * p.scale_per_point;
+    var k = 0u;
+    let count = (min(first + BLOCK, end) - first) * p.columns;
+    for (var n = 0u; n < count; n++) {
+      let above = a[at_a];
+      var given = tangent[at_tangent + left];
+      var next = tangent[at_tangent + right];
+      if (p.is_scaled == 1u) {
+        given *= scale[at_scale + left];
+        next *= scale[at_scale + right];
       }
+      block += mat4x4f(above.x * given, above.y * given, above.z * given, above.w * given);
+      other += mat4x4f(above.x * next, above.y * next, above.z * next, above.w * next);
+      k++;
+      let is_last = k == p.columns;
+      at_a += select(p.a_per_column, a_step, is_last);
+      at_tangent += select(p.tangent_per_column, tangent_step, is_last);
+      at_scale += select(0u, p.scale_per_point, is_last);
+      k = select(k, 0u, is_last);
     }
     sum += block;
     beside += other;

@@ -11,10 +11,9 @@ export const deldot: Peer<StepProblem> = {
   async prepare(_, problem) {
     const { device } = await requestDevice();
     const trainer = await Trainer.create(device, makeNetwork(problem), {
-      loss: problem.loss === "flow matching" ? "flow_matching" : "score_matching",
+      ...(problem.loss === "flow matching" ? { loss: "flow_matching" } : { loss: "score_matching", noise: [NOISE, NOISE] }),
       batch: problem.count,
       seed: SEED,
-      noise: [NOISE, NOISE],
       optimizer: { learningRate: RATE },
     });
     await trainer.data(problem.points);
