@@ -13,6 +13,7 @@ import {
   type Wrt,
 } from "../src/index.js";
 import { Trainer } from "../src/train/index.js";
+import { capabilitiesOf } from "../src/kernels/family.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints, weightOf } from "./fields.js";
@@ -176,7 +177,10 @@ test("the GPU's gradient is that of float64, for random chains and graphs by eve
       const { network, points, context, cotangents } = drawCase(seed);
       const probes = method === "hutchinson" ? ({ probes: 3, seed: 5, probesPer: seed % 2 ? "batch" : "point" } as const) : {};
       const options = { context, wrt: allOf(network), outputs: ["value", "divergence"], method, ...probes } as const;
-      const field = await VectorField.create(device, network);
+      // Those that trainers take on some device, each for some.
+      const lanes = capabilitiesOf(device).lanes >= 8 ? ["layers 4x16 by 8 lanes"] : [];
+      const choices = ["auto", "auto", "layers 8x16", ...lanes];
+      const field = await VectorField.create(device, network, { kernels: choices[seed % choices.length]! });
       try {
         const expected = vjpReference(network, points, cotangents, options);
         const largest = Math.max(...Object.values(expected.parameters!).flatMap(({ data }) => Array.from(data, Math.abs)), 1);

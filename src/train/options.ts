@@ -118,7 +118,10 @@ export interface TrainerOptions {
    * moments and gradients, batches, and where a path has been come beside it. Default 256 MiB.
    */
   readonly memoryBudget?: number | undefined;
-  /** By which kernels f and its gradients run: one that goes layer by layer, by its name as a field takes it. Default "layers 4x4". */
+  /**
+   * By which kernels f and its gradients run: one that goes layer by layer, by its name as a field takes it. Default "layers 4x4", and on
+   * a software adapter "layers 4x16 by 8 lanes" where it has as many, else "layers 8x16".
+   */
   readonly kernels?: string | undefined;
   /** Prefix of the label of every GPU object. Default "deldot train". */
   readonly label?: string | undefined;
@@ -142,7 +145,7 @@ export interface TrainerSettings {
   readonly noise: readonly [number, number];
   readonly averaging: number;
   readonly memoryBudget: number;
-  readonly kernels: string;
+  readonly kernels: string | undefined;
   readonly label: string;
 }
 
@@ -166,7 +169,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   checkObject("options", options);
   checkNames("", options, TRAINER_OPTIONS);
   const { loss: given, batch = 1024, seed = 0, averaging = 0.999, memoryBudget = 2 ** 28 } = options;
-  const { kernels = "layers 4x4", label = "deldot train" } = options;
+  const { kernels, label = "deldot train" } = options;
   const customLoss = typeof given === "function" ? given : null;
   const loss = typeof given === "function" ? "custom" : given;
   if (loss !== "custom" && !losses.includes(loss))
@@ -178,7 +181,7 @@ export function readTrainerOptions(options: TrainerOptions, contextSize: number)
   if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
     throw new InputError(`seed is ${quote(seed)}; expected a whole number below 2^32`);
   checkNumber("averaging", averaging, 0, 1);
-  if (typeof kernels !== "string" || !kernels.startsWith("layers"))
+  if (kernels !== undefined && (typeof kernels !== "string" || !kernels.startsWith("layers")))
     throw new InputError(`kernels is ${quote(kernels)}; expected the name of kernels that go layer by layer, such as "layers 8x16"`);
   const { divergencePenalty = 0, pairing = "independent", probes = 1, integration = {} } = options;
   checkNumber("divergencePenalty", divergencePenalty, 0, Infinity);

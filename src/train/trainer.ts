@@ -7,6 +7,7 @@ import { mixBits } from "../mixBits.js";
 import { mlp, type Network } from "../model/network.js";
 import { parameterLayout, withParameters } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
+import { capabilitiesOf } from "../kernels/family.js";
 import type { TrainKernelName } from "../kernels/train.js";
 import { allocate } from "../rows.js";
 import { asBits } from "../schedule/recorder.js";
@@ -123,7 +124,7 @@ export class Trainer {
     checkObject("network", given);
     const network = "operations" in given ? given : networkOf(device, given, options.seed ?? 0);
     const settings = readTrainerOptions(options, network.contextSize);
-    const { label, memoryBudget, kernels } = settings;
+    const { label, memoryBudget, kernels = usualKernels(device) } = settings;
     const field = await VectorField.create(device, network, { label, memoryBudget, kernels });
     let buffers: Buffers | null = null;
     let compiled: TrainKernels | null = null;
@@ -402,6 +403,13 @@ type Floats = Float32Array<ArrayBuffer>;
 /** How many numbers a state has, of a network of so many weights. */
 function sizesOf(size: number): Readonly<Record<"weights" | "averaged" | "moments" | "rates", number>> {
   return { weights: size, averaged: size, moments: 2 * size, rates: RATES };
+}
+
+/** The fastest of those that a step was timed by where a processor stands in for a GPU; else what keeps a GPU's many cores busy. */
+function usualKernels(device: GPUDevice): string {
+  const { isFallback, lanes } = capabilitiesOf(device);
+  if (!isFallback) return "layers 4x4";
+  return lanes >= 8 ? "layers 4x16 by 8 lanes" : "layers 8x16";
 }
 
 function wasDestroyed(): DeldotError {
