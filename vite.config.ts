@@ -6,8 +6,9 @@ import { defineConfig } from "vitest/config";
 
 const entries = {
   index: "src/index.ts",
-  onnx: "src/model/readers/onnx.ts",
+  parseOnnx: "src/model/readers/onnx.ts",
   train: "src/train/index.ts",
+  onnx: "src/onnx/index.ts",
   node: "src/node/index.ts",
   cli: "src/node/cli/main.ts",
 };

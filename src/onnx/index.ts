@@ -3,4 +3,4 @@
  *
  * @module deldot/onnx
  */
-export { toOnnx, type OnnxExportOptions, type OnnxOutput } from "./toOnnx.js";
+export { onnxOutputs, toOnnx, type OnnxExportOptions, type OnnxOutput } from "./toOnnx.js";

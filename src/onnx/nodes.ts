@@ -2,7 +2,9 @@ import type { Numbers } from "../model/network.js";
 import { bytesOf, messageOf, type Message, type MessageField } from "../model/writers/protobuf.js";
 
 /** Attributes of a node; a number alone does not tell whole ones from others. */
-export type Attributes = Readonly<Record<string, { readonly int: number } | { readonly float: number } | { readonly ints: readonly number[] }>>;
+export type Attributes = Readonly<
+  Record<string, { readonly int: number } | { readonly float: number } | { readonly ints: readonly number[] }>
+>;
 
 /** An input or an output of the model, of float32: names are of sizes that are free. */
 export interface Port {

@@ -1,5 +1,15 @@
 import { isOnes } from "../plan/program.js";
-import type { AdjointInstruction, Factor, Register, Rows, Scale, TangentInstruction, Tangents, Target, Weighting } from "../plan/program.js";
+import type {
+  AdjointInstruction,
+  Factor,
+  Register,
+  Rows,
+  Scale,
+  TangentInstruction,
+  Tangents,
+  Target,
+  Weighting,
+} from "../plan/program.js";
 import { identity } from "../plan/matrices.js";
 import type { Forward, Value } from "./forward.js";
 

@@ -23,7 +23,8 @@ export interface OnnxExportOptions {
   readonly contextPer?: "point" | "batch" | undefined;
 }
 
-const wanted: readonly OnnxOutput[] = [...evaluated, "gradient"];
+/** All of them. */
+export const onnxOutputs: readonly OnnxOutput[] = [...evaluated, "gradient"];
 const methods: readonly Method[] = ["tangent", "cyclic", "jacobian"];
 const BATCH = "batch";
 
@@ -41,10 +42,7 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
   const graph = graphOf(network);
   const { stateSize: d, contextSize: c } = graph;
   const sharesContext = contextPer === "batch";
-  const inputs = [
-    { name: "x", shape: [BATCH, d] },
-    ...(c > 0 ? [{ name: "context", shape: [sharesContext ? 1 : BATCH, c] }] : []),
-  ];
+  const inputs = [{ name: "x", shape: [BATCH, d] }, ...(c > 0 ? [{ name: "context", shape: [sharesContext ? 1 : BATCH, c] }] : [])];
   const nodes = new Nodes(opset, inputs, outputs);
   const forward = new Forward(nodes, graph, { x: "x", context: "context", sharesContext });
   const found = new Map<OnnxOutput, Value>();
@@ -101,14 +99,15 @@ function forEachPoint(nodes: Nodes, tensor: string, shape: readonly number[]): s
 function readOptions(options: OnnxExportOptions): Required<{ [K in keyof OnnxExportOptions]: NonNullable<OnnxExportOptions[K]> }> {
   if (typeof options !== "object" || options === null) throw new InputError(`options is ${quote(options)}; expected an object`);
   const { outputs = ["value", "divergence"], method = "auto", opset = 17, contextPer = "point" } = options;
-  if (!Array.isArray(outputs) || outputs.length === 0 || !outputs.every((output) => wanted.includes(output)))
-    throw new PlanError(`outputs is ${quote(outputs)}; expected a list out of ${wanted.map((output) => `"${output}"`).join(", ")}`);
+  if (!Array.isArray(outputs) || outputs.length === 0 || !outputs.every((output) => onnxOutputs.includes(output)))
+    throw new PlanError(`outputs is ${quote(outputs)}; expected a list out of ${onnxOutputs.map((output) => `"${output}"`).join(", ")}`);
   if (method !== "auto" && !methods.includes(method))
     throw new PlanError(
       `method is ${quote(method)}, which is no graph of operators over all points at once; expected "auto" or one of ${methods.join(", ")}`,
     );
-  if (!opsets.includes(opset)) throw new InputError(`opset is ${quote(opset)}; expected a whole number from ${opsets[0]} to ${opsets.at(-1)}`);
+  if (!opsets.includes(opset))
+    throw new InputError(`opset is ${quote(opset)}; expected a whole number from ${opsets[0]} to ${opsets.at(-1)}`);
   if (contextPer !== "point" && contextPer !== "batch")
     throw new InputError(`contextPer is ${quote(contextPer)}; expected "point" or "batch"`);
-  return { outputs: wanted.filter((output) => outputs.includes(output)), method, opset, contextPer };
+  return { outputs: onnxOutputs.filter((output) => outputs.includes(output)), method, opset, contextPer };
 }
