@@ -71,7 +71,7 @@ describe("activations", () => {
     const { value, divergence, gradient } = await run(network, { outputs: ["value", "divergence", "gradient"] }, z);
     const expected = activationFunctions(activation);
     // onnxruntime's sigmoid ends at 6e-8; 3 z is rounded.
-    const perZ = name === "sin(3)" ? 1e-6 : 1e-7;
+    const perZ = name === "sin(3)" ? 2e-6 : 1e-7;
     for (const [label, actual, of] of [
       ["value", value, expected.value],
       ["slope", divergence, expected.slope],
@@ -171,7 +171,7 @@ describe("networks of files", () => {
 });
 
 /** DELDOT_RUNS=2000 looks further than the usual run does; the first networks are the same. */
-const numRuns = Number(process.env["DELDOT_RUNS"] ?? 150);
+const numRuns = Number(process.env["DELDOT_RUNS"] ?? 120);
 const MOST_POINTS = 12;
 
 test("random networks, by any method and opset, give what float32 may", { timeout: 60_000 + 1000 * numRuns }, async () => {
