@@ -1,4 +1,4 @@
-import { CONTEXT, STATE, type Graph, type Node, type Term } from "../plan/graph.js";
+import { CONTEXT, sourcesOf, STATE, type Graph, type Node, type Term } from "../plan/graph.js";
 import { transposed, zeros, type PlannedMatrix } from "../plan/matrices.js";
 import { activationNodes } from "./activations.js";
 import type { Nodes } from "./nodes.js";
@@ -126,11 +126,24 @@ export class Forward {
   private before(index: number): Value {
     const node = this.graph.nodes[index]!;
     return this.once(`before ${index}`, () => {
+      // From the state on, so that a deep network needs no deep stack.
+      for (const earlier of this.unknownBefore(node)) this.value(earlier);
       if (index === STATE) return { name: this.inputs.x, hasTangents: false, ofPoints: true };
       if (index === CONTEXT) return { name: this.inputs.context, hasTangents: false, ofPoints: !this.inputs.sharesContext };
       if (node.body.kind === "norm") return this.combine("Mul", this.centred(index), this.inverseDeviation(index));
       return this.sumOf(node);
     });
+  }
+
+  /** Whose values lead to a node and are not known, in their order. */
+  private unknownBefore(node: Node): number[] {
+    const needed = new Set<number>(sourcesOf(node));
+    for (let index = node.index - 1; index >= 0; index--) {
+      if (!needed.has(index)) continue;
+      if (this.known.has(`before ${index}`)) needed.delete(index);
+      else for (const source of sourcesOf(this.graph.nodes[index]!)) needed.add(source);
+    }
+    return [...needed].sort((a, b) => a - b);
   }
 
   private sumOf({ body, width }: Node): Value {
