@@ -1,5 +1,6 @@
+import type { Numbers } from "../model/network.js";
 import { CONTEXT, sourcesOf, STATE, type Graph, type Node, type Term } from "../plan/graph.js";
-import { transposed, zeros, type PlannedMatrix } from "../plan/matrices.js";
+import { blockShape, transposed, zeros, type PlannedMatrix } from "../plan/matrices.js";
 import { activationNodes } from "./activations.js";
 import type { Nodes } from "./nodes.js";
 
@@ -71,36 +72,29 @@ export class Forward {
     return { ...value, name: this.nodes.op("Unsqueeze", [value.name, this.nodes.integers([1])]), hasTangents: true };
   }
 
-  /** W v for all vectors v: by blocks where W is block-diagonal. */
+  /** W v for all vectors v. */
   multiply(matrix: PlannedMatrix, vectors: Value, bias: PlannedMatrix | null = null): Value {
     const { nodes } = this;
-    const { diagonal, blocks, rows, columns } = matrix;
+    const { diagonal, rows } = matrix;
     if (diagonal) return this.combine("Mul", vectors, this.rows(diagonal));
     const make = (type: string, operands: readonly string[]): Value => ({ ...vectors, name: nodes.op(type, operands) });
-    if (!blocks) {
-      const weight = this.weight(matrix);
+    const shared = sharedBlock(matrix);
+    if (!shared) {
+      const weight = this.constant(matrix, "weight", () => {
+        const { rows: inner, columns: outer, data } = transposed(matrix).build();
+        return nodes.floats(nameOf(matrix), [inner, outer], data);
+      });
       if (!bias || vectors.hasTangents) return make("MatMul", [vectors.name, weight]);
       return make("Gemm", [vectors.name, weight, this.row(bias)]);
     }
-    const count = columns / blocks.columns;
-    const [height, width] = [rows / count, blocks.columns];
-    const leading = vectors.hasTangents ? [0, 0] : [0];
-    const data = blocks.build().data;
-    const size = height * width;
-    const isOne = data.every((number, i) => number === data[i % size]);
-    // What all parts share is one matrix; others are a batch of them.
-    const inner = isOne ? [] : [1];
-    const weight = this.constant(blocks, "blocks", () => {
-      const numbers = new Float32Array(isOne ? size : data.length);
-      for (let i = 0; i < numbers.length; i++) {
-        const [n, r, c] = [Math.floor(i / size), Math.floor(i / width) % height, i % width];
-        numbers[n * size + c * height + r] = data[i]!;
-      }
-      return nodes.floats(nameOf(matrix), isOne ? [width, height] : [count, width, height], numbers);
+    const { height, width, data } = shared;
+    const weight = this.constant(matrix, "block", () => {
+      const turned = Float32Array.from({ length: width * height }, (_, i) => data[(i % height) * width + Math.floor(i / height)]!);
+      return nodes.floats(nameOf(matrix), [width, height], turned);
     });
-    const parts = nodes.op("Reshape", [vectors.name, nodes.integers([...leading, count, ...inner, width])]);
-    const product = nodes.op("MatMul", [parts, weight]);
-    return make("Reshape", [product, nodes.integers([...leading, rows])]);
+    const leading = vectors.hasTangents ? [0, 0] : [0];
+    const parts = nodes.op("Reshape", [vectors.name, nodes.integers([...leading, rows / height, width])]);
+    return make("Reshape", [nodes.op("MatMul", [parts, weight]), nodes.integers([...leading, rows])]);
   }
 
   /** Sums over the last axis, which is left as one column where a point has no tangents: [B, K], or [B, 1]. */
@@ -151,7 +145,7 @@ export class Forward {
     const { terms, bias } = body;
     if (terms.length === 0) return this.rows(bias ?? zeros(1, width));
     // The bias goes with the first product, where it costs nothing.
-    const first = bias && terms.find((term) => term.kind === "dense" && !term.matrix.blocks && !term.matrix.diagonal);
+    const first = bias && terms.find((term) => term.kind === "dense" && !sharedBlock(term.matrix) && !term.matrix.diagonal);
     const parts = terms.map((term) => this.termOf(term, term === first ? bias : null));
     if (bias && !first) parts.push({ name: this.row(bias), hasTangents: false, ofPoints: false });
     return parts.reduce((total, part) => this.combine("Add", total, part));
@@ -171,14 +165,6 @@ export class Forward {
     if (body.kind !== "norm") throw new TypeError(`node ${index} is no norm`);
     const source = this.value(body.source);
     return body.centered ? this.combine("Sub", source, this.mean(source)) : source;
-  }
-
-  /** [columns, rows], as MatMul takes it behind the vectors. */
-  private weight(matrix: PlannedMatrix): string {
-    return this.constant(matrix, "weight", () => {
-      const { rows, columns, data } = transposed(matrix).build();
-      return this.nodes.floats(nameOf(matrix), [rows, columns], data);
-    });
   }
 
   /** A row as a list of numbers. */
@@ -204,4 +190,12 @@ export class Forward {
 /** "W1", "b1"; what is computed has names that say how, which few runtimes would take. */
 function nameOf({ name, isMerged }: PlannedMatrix): string {
   return /^\w+$/.test(name) ? name : isMerged ? "M" : "rows";
+}
+
+/** The block that a block-diagonal matrix consists of, where all are the same; then it need not be written with its zeros. */
+function sharedBlock(matrix: PlannedMatrix): { readonly height: number; readonly width: number; readonly data: Numbers } | null {
+  if (!matrix.blocks) return null;
+  const [height, width] = blockShape(matrix);
+  const { data } = matrix.blocks.build();
+  return data.every((number, i) => number === data[i % (height * width)]) ? { height, width, data } : null;
 }
