@@ -12,7 +12,7 @@ const floors: readonly (readonly string[])[] = [
   ["tensorFile.ts"],
   ["model", "bitsPerDimension.ts", "rows.ts"],
   ["plan", "inputs.ts"],
-  ["schedule"],
+  ["schedule", "onnx"],
   ["kernels"],
   ["gpu"],
   ["tune"],

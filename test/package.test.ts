@@ -79,6 +79,20 @@ describe("in plain Node", () => {
     await expect(inNode(`await import("deldot/node")`, "--import", "./trap.js")).rejects.toThrow("deldot loads node:");
   });
 
+  it("writes ONNX files, with files of its own alone", async () => {
+    const printed = await inNode(
+      `
+      import { evaluateReference, mlp, parseOnnx } from "deldot";
+      import { toOnnx } from "deldot/onnx";
+      const network = mlp({ layers: [{ weight: [[1, 2], [3, 4]] }] });
+      console.log(...evaluateReference(parseOnnx(toOnnx(network, { outputs: ["value"] })), [1, 1]).value);
+    `,
+      "--import",
+      "./trap.js",
+    );
+    expect(printed).toBe("3 7\n");
+  });
+
   it("has a command line", async () => {
     const { stdout } = await run(join(project, "node_modules/.bin/deldot"), ["info", join(root, "demo/models/lorenz.safetensors")], {
       cwd: project,
@@ -103,11 +117,13 @@ describe("for TypeScript", () => {
       "consumer.ts",
       `import { evaluateReference, mlp, parseOnnx, VectorField, type Evaluation, type Network } from "deldot";
       import { requestDevice, type NodeDevice } from "deldot/node";
+      import { toOnnx, type OnnxOutput } from "deldot/onnx";
       const network: Network = mlp({ layers: [{ weight: [[1]] }] });
       const { device }: NodeDevice = await requestDevice();
       const field: VectorField = await VectorField.create(device satisfies GPUDevice, network);
       const result: Evaluation<"value" | "jacobian"> = await field.evaluate([1], { outputs: ["value", "jacobian"] });
       result.jacobian satisfies Float32Array;
+      toOnnx(network, { outputs: ["value", "gradient"] satisfies OnnxOutput[] }) satisfies Uint8Array;
       evaluateReference(parseOnnx(new Uint8Array()), [1]).divergence satisfies Float64Array | undefined;
       // @ts-expect-error: it was not asked for.
       result.diagonal;

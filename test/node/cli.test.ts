@@ -3,6 +3,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { decode } from "fast-png";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parseSafetensors } from "../../src/model/readers/safetensors.js";
+import { toOnnx } from "../../src/onnx/index.js";
 import { readCsv } from "../../src/node/files/csv.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
 import { expectGradient, loadGradient } from "../gradients.js";
@@ -191,6 +193,43 @@ describe("eval", () => {
   test("takes no points at all", async () => {
     await writeFile(join(folder, "none.json"), "[]");
     expect(await evalJson(moons, "--points", "none.json", "--context", "0.5")).toMatchObject({ count: 0, divergence: [], value: [] });
+  });
+});
+
+describe("export", () => {
+  test("writes the field beside its divergence, without a device", async () => {
+    const parameters = ["export", moons, "--outputs", "divergence,value", "--method", "cyclic", "--opset", "18", "--out", "moons.onnx"];
+    const { status, stdout, stderr } = await deldot(parameters, { VK_DRIVER_FILES: "/nowhere" });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(stdout).toMatch(/^wrote moons\.onnx: x \[batch, 2\], context \[batch, 1\] -> value, divergence; \d+ bytes, opset 18\n$/);
+    const network = parseSafetensors(await readFile(moons));
+    const options = { outputs: ["value", "divergence"], method: "cyclic", opset: 18 } as const;
+    expect(new Uint8Array(await readFile(join(folder, "moons.onnx")))).toEqual(toOnnx(network, options));
+    const result = await evalJson(
+      "moons.onnx",
+      "--output",
+      "value",
+      "--points",
+      "points.json",
+      "--context",
+      "context.json",
+      "--adapter",
+      "cpu",
+    );
+    expectClose(result["divergence"] as number[], truth.divergence, 1e-5);
+  });
+
+  test("says what it does not write, and leaves no file", async () => {
+    for (const [parameters, message] of [
+      [["--outputs", "curl", "--out", "no.onnx"], /Expected names out of value,divergence,diagonal,jacobian,gradient\.\n$/],
+      [["--outputs", "diagonal", "--method", "cyclic", "--out", "no.onnx"], /method "cyclic" does not give the output "diagonal"/],
+      [["--out", "no.safetensors"], /its extension is "\.safetensors"; expected \.onnx\n$/],
+    ] as const) {
+      const { status, stderr } = await deldot(["export", lorenz, ...parameters]);
+      expect(stderr).toMatch(message);
+      expect(status).toBe(2);
+    }
+    expect(await readdir(folder)).not.toContain("no.onnx");
   });
 });
 

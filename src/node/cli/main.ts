@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import { DeldotError } from "../../errors.js";
 import { addDoctor } from "./doctor.js";
 import { addEval } from "./eval.js";
+import { addExport } from "./export.js";
 import { addGradient } from "./gradient.js";
 import { addHeatmap } from "./heatmap.js";
 import { addInfo } from "./info.js";
@@ -28,7 +29,8 @@ const program = new Command("deldot")
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "deldot: ")) })
   .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
-for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addTrain, addVerify, addDoctor]) add(program);
+for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addTrain, addExport, addVerify, addDoctor])
+  add(program);
 
 // What commander prints by itself, help and version, may fail after all is done; print() says so by itself.
 let failure: Error | null = null;

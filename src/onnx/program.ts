@@ -1,0 +1,192 @@
+import { isOnes } from "../plan/program.js";
+import type {
+  AdjointInstruction,
+  Factor,
+  Register,
+  Rows,
+  Scale,
+  TangentInstruction,
+  Tangents,
+  Target,
+  Weighting,
+} from "../plan/program.js";
+import { identity } from "../plan/matrices.js";
+import type { Forward, Value } from "./forward.js";
+
+/** The instructions of one plan, over all tangents of a point at once, as operators. */
+export class Program {
+  private readonly registers = new Map<number, Value>();
+  private columns: Value | null = null;
+  private terms: Value | null = null;
+  /** A part of the trace that no tangent carries, [B, 1]. */
+  private once: Value | null = null;
+
+  constructor(
+    private readonly forward: Forward,
+    private readonly tangents: number,
+  ) {}
+
+  /** One register's value; null where nothing was written. */
+  register(register: Register | null): Value | null {
+    return (register && this.registers.get(register.index)) ?? null;
+  }
+
+  /** ∂f_i/∂x_i, [B, d]. */
+  get diagonal(): Value {
+    const { forward, columns, terms } = this;
+    if (terms) return terms;
+    const unit = forward.rows(identity(this.tangents));
+    // Of one number J is its own diagonal.
+    return columns!.hasTangents ? forward.sum(forward.combine("Mul", columns!, unit)) : columns!;
+  }
+
+  /** ∇·f, [B, 1]. */
+  get divergence(): Value {
+    const { forward, once, diagonal } = this;
+    const sum = this.tangents > 1 ? forward.sum(diagonal) : diagonal;
+    return once ? forward.combine("Add", sum, once) : sum;
+  }
+
+  /** J[i][j], [B, d, d]. */
+  get jacobian(): Value {
+    const { nodes } = this.forward;
+    const { name, hasTangents, ...rest } = this.columns!;
+    const turned = hasTangents
+      ? nodes.op("Transpose", [name], { perm: { ints: [0, 2, 1] } }, "jacobian")
+      : nodes.op("Unsqueeze", [name, nodes.integers([2])]);
+    return { ...rest, name: turned, hasTangents: true };
+  }
+
+  run(instruction: AdjointInstruction): void {
+    const { forward } = this;
+    switch (instruction.kind) {
+      case "carry": {
+        const product = forward.multiply(instruction.matrix, this.of(instruction.from));
+        return this.store(instruction.into, this.scaled(product, instruction.endScale), instruction.adds);
+      }
+      case "blend": {
+        const { from, endScale, weighting } = instruction;
+        const value = this.of({ rows: from.rows, scale: [...from.scale, ...endScale] });
+        return this.store(instruction.into, this.weighed(value, weighting ?? null), instruction.adds);
+      }
+      case "norm tangent":
+        return this.store(instruction.into, this.throughNorm(instruction), false);
+      case "contract":
+        return this.contract(instruction);
+      case "fold": {
+        const { into, endScale, adds, weighting } = instruction;
+        const product = this.weighed(forward.combine("Mul", this.rowsOf(instruction.rows), this.rowsOf(instruction.by)), weighting);
+        return this.store({ kind: "register", register: into }, this.scaled(this.overTangents(product), endScale), adds);
+      }
+      case "norm fold":
+        return this.normFold(instruction);
+      default:
+        throw new TypeError(`the gradient of the points has no instruction "${instruction.kind}"`);
+    }
+  }
+
+  /** r (t - mean t - y mean(y ∘ t)) */
+  private throughNorm({ node, centered, from }: Extract<TangentInstruction, { kind: "norm tangent" }>): Value {
+    const { forward } = this;
+    const [t, y] = [this.of(from), forward.value(node)];
+    const along = forward.combine("Mul", y, forward.mean(forward.combine("Mul", y, t)));
+    const moved = centered ? forward.combine("Sub", t, forward.mean(t)) : t;
+    return forward.combine("Mul", forward.combine("Sub", moved, along), forward.inverseDeviation(node));
+  }
+
+  private contract(instruction: Extract<TangentInstruction, { kind: "contract" }>): void {
+    const { forward } = this;
+    const { matrix, rows, scale, endScale, into } = instruction;
+    let value = this.of(instruction.from);
+    if (matrix) value = forward.multiply(matrix, value);
+    value = this.scaled(value, scale);
+    if (!isOnes(rows)) value = forward.combine("Mul", value, this.rowsOf(rows));
+    const terms = this.scaled(forward.sum(value), endScale);
+    if (into) this.registers.set(into.index, terms);
+    else if (instruction.once) this.once = this.added(this.once, terms);
+    else this.terms = this.added(this.terms, terms);
+  }
+
+  /** With the tangents t, what they became, y' , and its adjoints g: -r Σ_k (mean(y ∘ t_k) g_k + mean(y ∘ g_k) t_k), and -r Σ_k mean(g_k ∘ y'_k). */
+  private normFold(instruction: Extract<AdjointInstruction, { kind: "norm fold" }>): void {
+    const { forward } = this;
+    const { node, into, deviation, adds, addsDeviation } = instruction;
+    const [t, moved, g] = [this.of(instruction.from), this.rowsOf(instruction.tangents), this.rowsOf(instruction.adjoints)];
+    const [y, r] = [forward.value(node), forward.inverseDeviation(node)];
+    const parts = [
+      [t, g],
+      [g, t],
+    ].map(([a, b]) => forward.combine("Mul", b!, forward.mean(forward.combine("Mul", y, a!))));
+    const minus = { ...r, name: forward.nodes.op("Neg", [r.name]) };
+    const ofValue = this.overTangents(forward.combine("Add", parts[0]!, parts[1]!));
+    this.store({ kind: "register", register: into }, forward.combine("Mul", ofValue, minus), adds);
+    const ofDeviation = this.overTangents(forward.mean(forward.combine("Mul", g, moved)));
+    this.store({ kind: "register", register: deviation }, forward.combine("Mul", ofDeviation, minus), addsDeviation);
+  }
+
+  private store(into: Target, value: Value, adds: boolean): void {
+    if (into.kind !== "register") {
+      this.columns = this.added(adds ? this.columns : null, value);
+      return;
+    }
+    const { index, per } = into.register;
+    // A sum over the tangents would miss what only broadcasts over them.
+    if (value.hasTangents !== (per === "tangent" && this.tangents > 1)) throw new TypeError(`register ${index} is for each ${per}`);
+    this.registers.set(index, this.added((adds && this.registers.get(index)) || null, value));
+  }
+
+  private added(before: Value | null, value: Value): Value {
+    return before ? this.forward.combine("Add", before, value) : value;
+  }
+
+  private overTangents(value: Value): Value {
+    if (!value.hasTangents) return value;
+    return { ...value, name: this.forward.nodes.sum(value.name, 1, false), hasTangents: false };
+  }
+
+  private of({ rows, scale }: Tangents): Value {
+    // One tangent of ones is its scale itself.
+    if (isOnes(rows) && rows.kind === "matrix" && rows.matrix.rows === 1 && scale.length > 0) return this.product(scale);
+    return this.scaled(this.rowsOf(rows), scale);
+  }
+
+  private rowsOf(rows: Rows): Value {
+    switch (rows.kind) {
+      case "matrix":
+        return this.forward.rows(rows.matrix);
+      case "register": {
+        const value = this.registers.get(rows.register.index);
+        if (!value) throw new TypeError(`register ${rows.register.index} is read before it is written`);
+        return value;
+      }
+      case "value":
+        return this.forward.value(rows.node);
+      default:
+        throw new TypeError(`an exact trace reads no ${rows.kind}`);
+    }
+  }
+
+  private scaled(value: Value, scale: Scale): Value {
+    return scale.length === 0 ? value : this.forward.combine("Mul", value, this.product(scale));
+  }
+
+  private product(scale: Scale): Value {
+    return scale.map((factor) => this.factor(factor)).reduce((product, factor) => this.forward.combine("Mul", product, factor));
+  }
+
+  private factor(factor: Factor): Value {
+    if (factor.kind === "constant") return this.forward.rows(factor.row);
+    return factor.kind === "value" ? this.forward.value(factor.node) : this.forward.derivative(factor.node, factor.kind);
+  }
+
+  /** ∂L/∂(∇·f) is 1. */
+  private weighed(value: Value, weighting: Weighting | null): Value {
+    if (weighting?.kind !== "register") return value;
+    const { nodes } = this.forward;
+    const weight = this.rowsOf(weighting);
+    // A number for each tangent, or one for the point.
+    if (!value.hasTangents || weighting.register.width === 1) return this.forward.combine("Mul", value, weight);
+    const column = { ...weight, name: nodes.op("Unsqueeze", [weight.name, nodes.integers([2])]), hasTangents: true };
+    return this.forward.combine("Mul", value, column);
+  }
+}
