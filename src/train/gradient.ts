@@ -246,7 +246,8 @@ function gradientAlongPath(parts: Parts): Dispatch {
     if (shares[stage] !== 0) back.push(add(buffers.divergence, batch, shares[stage]!));
     if (stage === 0) back.push(inPath(slots.adjoint, [[slots.adjoint, 1], ...shares.map((_, i) => [slots.stageAdjoint(i), 1] as const)]));
   }
+  const whole = [...forward, ...back];
   return (pass) => {
-    for (const record of [...forward, ...back]) record(pass);
+    for (const record of whole) record(pass);
   };
 }
