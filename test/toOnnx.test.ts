@@ -91,6 +91,77 @@ describe("activations", () => {
   });
 });
 
+describe("far out", () => {
+  const row = (name: string): Network["operations"][number] => ({
+    kind: "activation",
+    operand: "state",
+    activation: parseActivation(name),
+  });
+
+  test.each([
+    "reciprocal",
+    "log",
+    "sqrt",
+    "asinh",
+    "acosh",
+    "power(-1.5)",
+    "power(0.5)",
+    "power(-3)",
+    "softplus(1e30)",
+    "mish",
+    "sigmoid",
+    "tanh",
+  ])("%s and its derivatives are right, or NaN where float32 has nothing left of them", async (name) => {
+    const z = Float32Array.from({ length: 151 }, (_, i) => 10 ** (i / 2 - 37.25)).filter((each) => name !== "acosh" || each > 1.001);
+    const network: Network = { stateSize: 1, contextSize: 0, operations: [row(name)] };
+    const results = await run(network, { outputs: ["value", "divergence", "gradient"] }, z);
+    const expected = activationFunctions(parseActivation(name));
+    for (const [output, of] of [
+      ["value", expected.value],
+      ["divergence", expected.slope],
+      ["gradient", expected.curvature],
+    ] as const)
+      z.forEach((at, i) => {
+        const [actual, exact] = [results[output]!.data[i]!, of(at)];
+        // What a saturated or exponential tail leaves may be 0; what a power of z leaves may not.
+        const mayVanish = Math.abs(exact) < 1e-37 && ["mish", "sigmoid", "tanh", "softplus(1e30)"].includes(name);
+        const isGone = Number.isNaN(actual) && output !== "value" && Math.abs(exact) < 1e-36;
+        // Near its ends a power is 0 or infinite before its product with a factor is.
+        const isEnd = Math.abs(exact) > 5e37 && actual === Math.sign(exact) * Infinity;
+        const isRight = Math.abs(actual - exact) <= 2e-5 * Math.abs(exact) + 1.2e-38 || isEnd;
+        if (!(isRight || isGone || (mayVanish && Math.abs(actual) < 1e-36)))
+          expect.fail(`${output} of ${name} at ${at} is ${actual}; expected ${exact}`);
+      });
+  });
+
+  test("a softmax written out gives its derivatives, or NaN, however large the logits", async () => {
+    // e^a / (e^a + e^b), by a reciprocal.
+    const matrix = (rows: number, data: number[]) => ({ rows, columns: data.length / rows, data: Float64Array.from(data) });
+    const network: Network = {
+      stateSize: 2,
+      contextSize: 0,
+      operations: [
+        row("exp"),
+        { kind: "linear", terms: [{ operand: 0, weight: matrix(2, [1, 1, 1, 1]) }], bias: null },
+        { kind: "activation", operand: 1, activation: parseActivation("reciprocal") },
+        { kind: "product", operands: [0, 2] },
+      ],
+    };
+    for (let logit = 0; logit < 88; logit++) {
+      const x = [logit, logit + 0.5];
+      const { divergence, gradient } = await run(network, { outputs: ["divergence", "gradient"] }, x);
+      const p = 1 / (1 + Math.exp(0.5));
+      const slope = p * (1 - p) * (1 - 2 * p) * 2;
+      for (const [actual, exact] of [
+        [divergence!.data[0]!, 2 * p * (1 - p)],
+        [gradient!.data[0]!, slope],
+        [gradient!.data[1]!, -slope],
+      ] as const)
+        if (!(Number.isNaN(actual) || Math.abs(actual - exact) < 1e-3)) expect.fail(`at ${logit} ${actual}; expected ${exact}`);
+    }
+  });
+});
+
 interface Shipped {
   readonly name: string;
   readonly network: Network;

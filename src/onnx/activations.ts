@@ -50,10 +50,8 @@ class Formulas {
     return this.div(t, this.square(this.add(t, 1)));
   }
 
-  /** tanh(z/2). */
   tanhOfHalf(z: string): string {
-    const t = this.decay(z);
-    return this.mul(this.sign(z), this.div(this.sub(1, t), this.add(t, 1)));
+    return this.byOperator("Tanh", this.mul(z, 0.5));
   }
 
   logisticCurvature(z: string): string {
@@ -97,6 +95,16 @@ const geluTanhCubic = 0.044715;
 
 /** 1 beyond this u in float32: softplus(u) is u there, whatever its threshold. */
 const softplusLimit = 17;
+
+/** Beyond this |z| mish's curvature is 0 in float32. */
+const mishLimit = 100;
+
+/** What is smaller may be taken for 0. */
+const tiny = 1.17549435e-38;
+/** Beyond it 1/z is. */
+const mostInverted = 8.5070592e37;
+/** From here on z² + 1 is z². */
+const far = 1e9;
 
 const rows: Readonly<Record<string, Row>> = {
   identity: { value: (of, z) => of.nodes.op("Identity", [z]), slope: (of, z) => of.add(of.zero(z), 1), curvature: straight },
@@ -162,7 +170,8 @@ const rows: Readonly<Record<string, Row>> = {
       const above = of.sub(of.mul(of.mul(t2, 2), of.add(t, 1)), of.add(of.mul(t, 3), 2));
       const below = of.sub(of.add(twice, 2), of.mul(t2, of.add(twice, 3)));
       const bend = of.where(isPositive, above, below);
-      return of.mul(factor, of.add(of.add(twice, 2), of.mul(z, of.div(bend, denominator))));
+      const x = of.clip(z, -mishLimit, mishLimit);
+      return of.mul(factor, of.add(of.add(twice, 2), of.mul(x, of.div(bend, denominator))));
     },
   },
   sigmoid: {
@@ -196,7 +205,9 @@ const rows: Readonly<Record<string, Row>> = {
       const u = beta === 1 ? z : of.mul(z, beta);
       const curved = of.byOperator("Softplus", u);
       const scaled = beta === 1 ? curved : of.div(curved, beta);
-      return threshold < softplusLimit ? of.where(of.greater(u, threshold), z, scaled) : scaled;
+      // Also where u alone overflows.
+      const isCut = threshold < softplusLimit || Math.abs(beta) > 1;
+      return isCut ? of.where(of.greater(u, Math.min(threshold, 2 * softplusLimit)), z, scaled) : scaled;
     },
     slope: (of, z, beta, threshold) => {
       const u = beta === 1 ? z : of.mul(z, beta);
@@ -242,18 +253,19 @@ const rows: Readonly<Record<string, Row>> = {
   cosh: { value: operator("Cosh"), slope: operator("Sinh"), curvature: operator("Cosh") },
   asinh: {
     value: operator("Asinh"),
-    slope: (of, z) => of.reciprocal(of.sqrt(of.add(of.square(z), 1))),
+    slope: (of, z) => undefinedWhere(of, of.greater(of.abs(z), mostInverted), asinhSlope(of, z)),
     curvature: (of, z) => {
-      const slope = of.reciprocal(of.sqrt(of.add(of.square(z), 1)));
-      return of.neg(of.mul(of.mul(of.mul(z, slope), slope), slope));
+      const slope = asinhSlope(of, z);
+      const part = of.where(of.greater(of.abs(z), far), of.sign(z), of.mul(of.clip(z, -far, far), slope));
+      return ofTail(of, of.neg(of.mul(part, of.square(slope))), of.square(slope));
     },
   },
   acosh: {
     value: operator("Acosh"),
-    slope: acoshSlope,
+    slope: (of, z) => undefinedWhere(of, of.greater(z, mostInverted), acoshSlope(of, z)),
     curvature: (of, z) => {
       const slope = acoshSlope(of, z);
-      return of.neg(of.mul(of.mul(of.mul(z, slope), slope), slope));
+      return ofTail(of, of.neg(of.mul(of.mul(of.mul(z, slope), slope), slope)), of.square(slope));
     },
   },
   atanh: {
@@ -264,25 +276,30 @@ const rows: Readonly<Record<string, Row>> = {
   exp: { value: operator("Exp"), slope: operator("Exp"), curvature: operator("Exp") },
   log: {
     value: operator("Log"),
-    slope: (of, z) => undefinedWhere(of, of.less(z, 0), of.reciprocal(z)),
-    curvature: (of, z) => undefinedWhere(of, of.less(z, 0), of.neg(of.square(of.reciprocal(z)))),
+    slope: (of, z) => undefinedWhere(of, of.nodes.op("Or", [of.less(z, 0), of.greater(z, mostInverted)]), of.reciprocal(z)),
+    curvature: (of, z) => {
+      const squared = of.square(of.reciprocal(z));
+      return undefinedWhere(of, of.less(z, 0), ofTail(of, of.neg(squared), squared));
+    },
   },
   sqrt: {
     value: operator("Sqrt"),
     slope: (of, z) => of.div(0.5, of.sqrt(z)),
-    curvature: (of, z) => of.div(-0.25, of.mul(z, of.sqrt(z))),
+    curvature: (of, z) => ofTail(of, of.div(-0.25, of.mul(z, of.sqrt(z)))),
   },
   reciprocal: {
     value: operator("Reciprocal"),
-    slope: (of, z) => of.neg(of.square(of.reciprocal(z))),
-    curvature: (of, z) => of.mul(of.mul(of.reciprocal(z), of.square(of.reciprocal(z))), 2),
+    slope: (of, z) => ofTail(of, of.neg(of.square(of.reciprocal(z)))),
+    curvature: (of, z) => {
+      const cube = of.mul(of.reciprocal(z), of.square(of.reciprocal(z)));
+      return ofTail(of, of.mul(cube, 2), cube);
+    },
   },
   square: { value: (of, z) => of.square(z), slope: (of, z) => of.add(z, z), curvature: (of, z) => of.add(of.zero(z), 2) },
   power: {
     value: (of, z, exponent) => of.nodes.op("Pow", [z, exponent]),
-    slope: (of, z, exponent) => of.mul(of.nodes.op("Pow", [z, exponent - 1]), exponent),
-    curvature: (of, z, exponent) =>
-      exponent === 1 ? of.zero(z) : of.mul(of.nodes.op("Pow", [z, exponent - 2]), exponent * (exponent - 1)),
+    slope: (of, z, exponent) => powerTail(of, z, exponent, exponent - 1),
+    curvature: (of, z, exponent) => (exponent === 1 ? of.zero(z) : powerTail(of, z, exponent * (exponent - 1), exponent - 2)),
   },
   abs: { value: operator("Abs"), slope: operator("Sign"), curvature: straight },
   erf: {
@@ -355,6 +372,29 @@ function beside1(of: Formulas, z: string): string {
 
 function acoshSlope(of: Formulas, z: string): string {
   return of.reciprocal(of.mul(of.sqrt(of.sub(z, 1)), of.sqrt(of.add(z, 1))));
+}
+
+/** Of asinh. */
+function asinhSlope(of: Formulas, z: string): string {
+  const x = of.clip(z, -far, far);
+  return of.reciprocal(of.where(of.greater(of.abs(z), far), of.abs(z), of.sqrt(of.add(of.square(x), 1))));
+}
+
+/** factor z^exponent, of which far from 0 nothing is left where the exponent is negative. */
+function powerTail(of: Formulas, z: string, factor: number, exponent: number): string {
+  const power = of.nodes.op("Pow", [z, exponent]);
+  const product = of.mul(power, factor);
+  if (exponent >= 0 || factor === 0) return product;
+  const least = of.nodes.op("Min", [of.abs(power), of.abs(product)]);
+  return undefinedWhere(of, of.nodes.op("And", [of.greater(of.abs(z), 1), of.less(least, tiny)]), product);
+}
+
+/**
+ * NaN where what falls as a power of z may be taken for 0, as in the shaders: it meets the square of a derivative that may be as large as it
+ * is small.
+ */
+function ofTail(of: Formulas, value: string, part = value): string {
+  return undefinedWhere(of, of.less(of.abs(part), tiny), value);
 }
 
 function undefinedWhere(of: Formulas, condition: string, value: string): string {

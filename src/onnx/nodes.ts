@@ -1,3 +1,4 @@
+import { ModelError } from "../errors.js";
 import type { Numbers } from "../model/network.js";
 import { bytesOf, messageOf, type Message, type MessageField } from "../model/writers/protobuf.js";
 
@@ -77,9 +78,11 @@ export class Nodes {
     );
   }
 
-  /** In float32. */
+  /** In float32. @throws ModelError where a tensor's numbers are beyond it. */
   floats(name: string, shape: readonly number[], numbers: Numbers | readonly number[]): string {
-    return this.initializer(name, shape, FLOAT, bytesIn(numbers instanceof Float32Array ? numbers : Float32Array.from(numbers)));
+    const rounded = numbers instanceof Float32Array ? numbers : new Float32Array(numbers);
+    if (shape.length > 0 && !rounded.every(Number.isFinite)) throw new ModelError(`${name} has numbers beyond float32`);
+    return this.initializer(name, shape, FLOAT, bytesIn(rounded));
   }
 
   toFloat(condition: string): string {
@@ -148,7 +151,10 @@ export class Nodes {
     const count = (this.taken.get(wanted) ?? 0) + 1;
     this.taken.set(wanted, count);
     const name = count === 1 ? wanted : `${wanted}_${count}`;
-    return name === wanted || !this.taken.has(name) ? name : this.nameOf(wanted);
+    if (name === wanted) return name;
+    if (this.taken.has(name)) return this.nameOf(wanted);
+    this.taken.set(name, 1);
+    return name;
   }
 }
 

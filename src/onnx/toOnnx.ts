@@ -98,6 +98,8 @@ function forEachPoint(nodes: Nodes, tensor: string, shape: readonly number[]): s
 
 function readOptions(options: OnnxExportOptions): Required<{ [K in keyof OnnxExportOptions]: NonNullable<OnnxExportOptions[K]> }> {
   if (typeof options !== "object" || options === null) throw new InputError(`options is ${quote(options)}; expected an object`);
+  const strange = Object.keys(options).find((name) => !["outputs", "method", "opset", "contextPer"].includes(name));
+  if (strange !== undefined) throw new InputError(`there is no option ${strange}; expected outputs, method, opset, contextPer`);
   const { outputs = ["value", "divergence"], method = "auto", opset = 17, contextPer = "point" } = options;
   if (!Array.isArray(outputs) || outputs.length === 0 || !outputs.every((output) => onnxOutputs.includes(output)))
     throw new PlanError(`outputs is ${quote(outputs)}; expected a list out of ${onnxOutputs.map((output) => `"${output}"`).join(", ")}`);

@@ -163,23 +163,26 @@ export function upload(device: GPUDevice, label: string, numbers: Float32Array |
 /** What the buffers hold once all that was submitted is done. @throws GpuError. */
 export async function readBuffers(device: GPUDevice, label: string, buffers: readonly GPUBuffer[]): Promise<ArrayBuffer[]> {
   const size = buffers.reduce((sum, each) => sum + each.size, 0);
-  const staging = await checked(device, label, () => {
-    const made = device.createBuffer({ label, size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
-    const encoder = device.createCommandEncoder({ label });
+  let staging: GPUBuffer | null = null;
+  try {
+    const made = await checked(device, label, () => {
+      const created = (staging = device.createBuffer({ label, size, usage: USAGE.MAP_READ | USAGE.COPY_DST }));
+      const encoder = device.createCommandEncoder({ label });
+      let at = 0;
+      for (const buffer of buffers) {
+        encoder.copyBufferToBuffer(buffer, 0, created, at, buffer.size);
+        at += buffer.size;
+      }
+      device.queue.submit([encoder.finish()]);
+      return created;
+    });
+    await made.mapAsync(MAP_READ);
+    const all = made.getMappedRange();
     let at = 0;
-    for (const buffer of buffers) {
-      encoder.copyBufferToBuffer(buffer, 0, made, at, buffer.size);
-      at += buffer.size;
-    }
-    device.queue.submit([encoder.finish()]);
-    return made;
-  });
-  await staging.mapAsync(MAP_READ).catch((error: unknown) => {
+    return buffers.map(({ size: bytes }) => all.slice(at, (at += bytes)));
+  } catch (error) {
     throw asGpuError(label, error);
-  });
-  const all = staging.getMappedRange();
-  let at = 0;
-  const read = buffers.map(({ size: bytes }) => all.slice(at, (at += bytes)));
-  staging.destroy();
-  return read;
+  } finally {
+    (staging as GPUBuffer | null)?.destroy();
+  }
 }

@@ -96,6 +96,8 @@ export class Trainer {
   private last: TrainerState | null = null;
   private lastReadAt: number = performance.now();
   private hasFailed = false;
+  /** Whether the device may be further than `step`. */
+  private mayLag = false;
   private destroyed = false;
   /** One call of train after another, and between two submissions of it the other calls. */
   private readonly runs = new Turns();
@@ -275,6 +277,13 @@ export class Trainer {
     return all;
   }
 
+  /** After an error: the device may have made steps that nobody has read of. */
+  private async catchUp(): Promise<void> {
+    const [progress] = await this.read([this.parts.buffers.progress]);
+    this.step = new Uint32Array(progress!)[0]!;
+    this.mayLag = false;
+  }
+
   /** The step that failed may do better with other data. */
   private async retry(): Promise<void> {
     const { device, settings, buffers } = this.parts;
@@ -288,7 +297,9 @@ export class Trainer {
     const { customLoss, label } = settings;
     const steps = customLoss ? 1 : Math.min(this.stepsPerSubmit, this.batches!.mostSteps, most);
     const begun = performance.now();
+    if (this.mayLag) await this.catchUp();
     if (customLoss) await this.evaluateLoss(customLoss);
+    this.mayLag = true;
     await checked(device, label, () => {
       if (!customLoss) this.batches!.send(this.step, steps);
       submit(device, label, (pass) => {
@@ -301,6 +312,7 @@ export class Trainer {
       });
     });
     const [progress, losses] = await this.read([buffers.progress, buffers.losses]);
+    this.mayLag = false;
     const [step, failedAt] = new Uint32Array(progress!) as unknown as [number, number];
     const kept = new Float32Array(losses!);
     const milliseconds = performance.now() - begun;

@@ -47,6 +47,7 @@ function pieceOf(bytes: Uint8Array): Message {
 
 /** Of a whole number of at least 0: seven bits a byte, the lowest first. */
 function varint(value: number): Uint8Array {
+  if (!(Number.isSafeInteger(value) && value >= 0)) throw new TypeError(`${value} is no whole number from 0 on`);
   const bytes: number[] = [];
   let rest = value;
   for (; rest > 127; rest = Math.floor(rest / 128)) bytes.push((rest % 128) + 128);
