@@ -34,7 +34,7 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> scale: array<vec4f>;        // [points or 1, width]
 @group(0) @binding(4) var<storage, read_write> sums: array<f32>;     // [height, sums_per_row ≥ block_columns, parts]
 
-/// Points.
+/// Tangents, of one point or several.
 const BLOCK = 64u;
 
 fn store(part: u32, row: u32, left: u32, sum: vec4f) {
@@ -64,22 +64,24 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let right = min(left + 1u, start + p.inner - 1u);
   let each = (p.points + p.parts - 1u) / p.parts;
   let end = min((part + 1u) * each, p.points);
+  let begin = min(part * each, end);
+  let count = (end - begin) * p.columns;
   // From a point's last tangent to the next point's first.
   let a_step = p.a_per_point - (p.columns - 1u) * p.a_per_column;
   let tangent_step = p.tangent_per_point - (p.columns - 1u) * p.tangent_per_column;
   // Column r of a matrix has what row r of the tile gets.
   var sum = mat4x4f();
   var beside = mat4x4f();
-  // Block by block, so that what rounding takes grows with the points of a block and the number of blocks, not with their product.
-  for (var first = part * each; first < end; first += BLOCK) {
+  var at_a = p.a_offset + begin * p.a_per_point + top;
+  var at_tangent = p.tangent_offset + begin * p.tangent_per_point;
+  var at_scale = begin * p.scale_per_point;
+  var k = 0u;
+  // Block by block, so that what rounding takes grows with a block's length and the number of blocks, not with their product. A loop over
+  // points and one over tangents in it would take several times as long on software drivers.
+  for (var first = 0u; first < count; first += BLOCK) {
     var block = mat4x4f();
     var other = mat4x4f();
-    var at_a = p.a_offset + first * p.a_per_point + top;
-    var at_tangent = p.tangent_offset + first * p.tangent_per_point;
-    var at_scale = first * p.scale_per_point;
-    var k = 0u;
-    let count = (min(first + BLOCK, end) - first) * p.columns;
-    for (var n = 0u; n < count; n++) {
+    for (var n = first; n < min(first + BLOCK, count); n++) {
       let above = a[at_a];
       var given = tangent[at_tangent + left];
       var next = tangent[at_tangent + right];
