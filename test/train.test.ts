@@ -724,6 +724,36 @@ test("what is wrong is an InputError", async () => {
   trainer.destroy();
 });
 
+test("what is done to inputs while a call is pending, and to what was given back, is not seen", async () => {
+  const betas: [number, number] = [0.9, 0.99];
+  const make = () => ({ loss: "flow_matching", batch: 16, seed: 3, optimizer: { betas, learningRate: 0.01 } }) as const;
+  const shape = { stateSize: 2, hidden: [9], contextSize: 1 };
+  const run = async (spoils: boolean): Promise<TrainerState> => {
+    const creating = Trainer.create(device, shape, make());
+    if (spoils) betas.fill(0.5);
+    const first = await creating;
+    betas.splice(0, 2, 0.9, 0.99);
+    const points = gaussian(100);
+    const sending = first.data(points);
+    if (spoils) points.fill(7);
+    await sending;
+    await first.train(3);
+    const state = await first.state();
+    const restoring = Trainer.restore(device, await first.network(), make(), state);
+    if (spoils) for (const numbers of [state.weights, state.averaged, state.moments, state.rates]) numbers.fill(7);
+    const second = await restoring;
+    if (spoils) expect(first.lastState!.weights).not.toEqual(state.weights);
+    expect(second.lastState!.weights).toEqual(first.lastState!.weights);
+    await second.data(gaussian(100));
+    await second.train(3);
+    const result = await second.state();
+    first.destroy();
+    second.destroy();
+    return result;
+  };
+  expect(await run(true)).toEqual(await run(false));
+});
+
 test("another kind of optimizer begins with moments of its own", async () => {
   const make = (name: "adam" | "sgd") => ({ loss: "flow_matching", batch: 32, seed: 3, optimizer: { name, learningRate: 0.01 } }) as const;
   const first = await Trainer.create(device, { stateSize: 2, hidden: [9], contextSize: 1 }, make("sgd"));

@@ -263,7 +263,7 @@ function readOptimizer(given: OptimizerOptions): OptimizerSettings {
   if (!Array.isArray(betas) || betas.length !== 2) throw new InputError(`optimizer.betas is ${quote(betas)}; expected two numbers`);
   for (const beta of betas) checkNumber("optimizer.betas", beta, 0, 1);
   if (epsilon === 0) throw new InputError("optimizer.epsilon is 0; expected a number above");
-  return { name, learningRate, schedule, steps, warmUp, betas, epsilon, momentum, weightDecay, clip };
+  return { name, learningRate, schedule, steps, warmUp, betas: [betas[0], betas[1]], epsilon, momentum, weightDecay, clip };
 }
 
 const OPTIMIZER_OPTIONS = "name learningRate schedule steps warmUp betas epsilon momentum weightDecay clip".split(" ");

@@ -165,20 +165,20 @@ export class Trainer {
       throw new InputError(
         `the state's optimizer is ${quote(optimizer)}; expected one of ${optimizers.map((each) => quote(each)).join(", ")}`,
       );
-    const all = { weights, averaged, moments, rates };
     const sizes = sizesOf(parameterLayout(network).size);
-    for (const [name, numbers] of Object.entries(all) as [keyof typeof all, Float32Array][])
+    for (const [name, numbers] of Object.entries({ weights, averaged, moments, rates }) as [keyof typeof sizes, Float32Array][])
       if (!(numbers instanceof Float32Array) || numbers.length !== sizes[name] || !numbers.every(Number.isFinite))
         throw new InputError(
           `the state's ${name} are ${quote(numbers)}; expected a Float32Array of ${sizes[name]} finite numbers, as this network's trainer gives`,
         );
+    // A copy, so that nothing done to them later is seen.
+    const own = copyOf(state);
     const trainer = await Trainer.create(device, network, options);
     const { buffers, settings } = trainer.parts;
     try {
       await checked(device, settings.label, () => {
         const isSameKind = (optimizer === "sgd") === (settings.optimizer.name === "sgd");
-        for (const [name, numbers] of Object.entries(isSameKind ? all : { weights, averaged }) as [keyof typeof all, Floats][])
-          device.queue.writeBuffer(buffers[name], 0, numbers);
+        for (const name of isSameKind ? NUMBERS : (["weights", "averaged"] as const)) device.queue.writeBuffer(buffers[name], 0, own[name]);
         device.queue.writeBuffer(buffers.progress, 0, Uint32Array.of(step, NONE));
         // The network may have had other weights.
         submit(device, settings.label, trainer.writeWeights);
@@ -188,13 +188,13 @@ export class Trainer {
       throw error;
     }
     trainer.step = step;
-    trainer.last = state;
+    trainer.last = own;
     return trainer;
   }
 
   /** All that later steps depend on, but for options and data. @throws GpuError, DeviceLostError. */
   async state(): Promise<TrainerState> {
-    return this.inTurn(() => this.readState());
+    return copyOf(await this.inTurn(() => this.readState()));
   }
 
   /**
@@ -209,13 +209,12 @@ export class Trainer {
     const { weights, averaged, moments, rates } = this.parts.buffers;
     const [step, ...read] = await this.read([this.parts.buffers.progress, weights, averaged, moments, rates]);
     const sizes = sizesOf(parameterLayout(this.parts.field.network).size);
-    const names = ["weights", "averaged", "moments", "rates"] as const;
-    const floats = names.map((name, i) => [name, new Float32Array(read[i]!, 0, sizes[name]).slice()] as const);
+    const floats = NUMBERS.map((name, i) => [name, new Float32Array(read[i]!, 0, sizes[name]).slice()] as const);
     const { name } = this.parts.settings.optimizer;
     this.last = {
       step: new Uint32Array(step!)[0]!,
       optimizer: name,
-      ...(Object.fromEntries(floats) as Record<(typeof names)[number], Floats>),
+      ...(Object.fromEntries(floats) as Record<(typeof NUMBERS)[number], Floats>),
     };
     this.lastReadAt = performance.now();
     return this.last;
@@ -412,8 +411,15 @@ export class Trainer {
 
 type Floats = Float32Array<ArrayBuffer>;
 
+/** Of a state. */
+const NUMBERS = ["weights", "averaged", "moments", "rates"] as const;
+
+function copyOf({ step, optimizer, weights, averaged, moments, rates }: TrainerState): TrainerState {
+  return { step, optimizer, weights: weights.slice(), averaged: averaged.slice(), moments: moments.slice(), rates: rates.slice() };
+}
+
 /** How many numbers a state has, of a network of so many weights. */
-function sizesOf(size: number): Readonly<Record<"weights" | "averaged" | "moments" | "rates", number>> {
+function sizesOf(size: number): Readonly<Record<(typeof NUMBERS)[number], number>> {
   return { weights: size, averaged: size, moments: 2 * size, rates: RATES };
 }
 
