@@ -251,8 +251,8 @@ export class Trainer {
     if (!this.batches) throw new InputError("there are no data; expected trainer.data before");
     if (!(Number.isInteger(count) && count >= 0)) throw new InputError(`count is ${quote(count)}; expected a whole number of steps`);
     checkObject("options", options);
-    startRun({ signal: options.signal });
-    const { onProgress } = options;
+    const { onProgress, signal } = options;
+    startRun({ signal });
     if (onProgress !== undefined && typeof onProgress !== "function")
       throw new InputError(`onProgress is ${quote(onProgress)}; expected a function`);
     const all = allocate("the losses", count, 1);
@@ -268,7 +268,7 @@ export class Trainer {
         all.set(losses, done);
         done += losses.length;
         onProgress?.({ done, total: count, loss: losses.at(-1)! });
-        if (done < count) options.signal?.throwIfAborted();
+        if (done < count) signal?.throwIfAborted();
       }
     } finally {
       endRun();

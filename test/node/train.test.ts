@@ -102,6 +102,25 @@ describe("a flow", () => {
     expect(asked.stderr).toBe("deldot: parts.safetensors: its run has made 30 steps; expected --steps above that, not 30\n");
   });
 
+  test("by maximum likelihood is the trainer's own, with its solver and steps", async () => {
+    const options = [...small, "--loss", "max-likelihood", "--steps", "3", "--out", "likely.safetensors"];
+    const first = async (...own: string[]): Promise<number> => (await train(...options, ...own)).losses.first;
+    const usual = await first();
+    expect(await first("--solver", "rk4", "--solver-steps", "8")).toBe(usual);
+    expect(await first("--solver", "euler", "--solver-steps", "1")).not.toBe(usual);
+  });
+
+  test("from a state with other numbers than a trainer leaves is refused, with the name of its file", async () => {
+    await train(...small, "--steps", "2", "--out", "spoilt.safetensors");
+    const state = await read("spoilt.train.safetensors");
+    const from = 8 + Number(state.readBigUInt64LE(0));
+    for (let at = from; at < state.length; at += 4) state.writeFloatLE(NaN, at);
+    await writeFile(join(folder, "spoilt.train.safetensors"), state);
+    const { status, stderr } = await deldot(["train", "points.npy", "--resume", "spoilt.safetensors", "--steps", "4"]);
+    expect(stderr).toMatch(/^deldot: spoilt\.train\.safetensors: the state's weights are .*\n$/);
+    expect(status).toBe(2);
+  });
+
   test("that Ctrl-C stops is kept, and goes on to the same numbers", async () => {
     const options = [...small, "--out", "stopped.safetensors", "--steps"];
     let stopped: Outcome | undefined;
@@ -203,6 +222,8 @@ test.each<[why: string, parameters: string[]]>([
   ["--noise is 1,1, an option of --loss denoising-score-matching, score-matching,", ["--noise", "1", ...out]],
   ["--momentum is 0.9, an option of --optimizer sgd; expected none for adam", ["--momentum", "0.9", ...out]],
   ["--noise is [1e-30, 1e-30]; expected", ["--loss", "score-matching", "--noise", "1e-30", ...out]],
+  ["--solver is rk4, an option of --loss max-likelihood; expected none for flow-matching", ["--solver", "rk4", ...out]],
+  ["--solver-steps is 3, an option of --loss max-likelihood", ["--solver-steps", "3", ...out]],
   ['--activation is "silly"; expected one of', ["--activation", "silly", ...out]],
   ["--activation: 2 activations", ["--hidden", "8,8,8", "--activation", "silu,tanh", ...out]],
   ["--loss regression is given no --targets", ["--loss", "regression", ...out]],

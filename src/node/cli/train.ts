@@ -144,7 +144,11 @@ async function runTrain(path: string, given: TrainOptions): Promise<void> {
           },
         ),
       "steps",
-    );
+    ).catch((error: unknown) => {
+      // What the trainer says of numbers in the file of the state.
+      const isOfState = resumed !== null && error instanceof InputError && error.message.startsWith("the state's ");
+      throw isOfState ? new InputError(`${besides(resumed.model)}: ${error.message}`, { cause: error }) : error;
+    });
     const model = toSafetensors(network ? trained.network : unnamed(trained.network));
     const state = encodeTraining({ state: trained.state, options: wordsOf(settings) });
     // Not by the signal: what an interrupt leaves is to be kept.
