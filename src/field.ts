@@ -4,12 +4,10 @@ import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
 import { checkTarget, chunksOf, Encoder, type Recording } from "./gpu/encoder.js";
 import { DeviceWatch } from "./gpu/errors.js";
-import { GRADIENT_WORK, Gradients } from "./gpu/gradients.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
-import { Results } from "./gpu/results.js";
-import { Gate, run, Turns, type Shared, type Take } from "./gpu/run.js";
+import { Gate, HOST_WORK, run, runAlone, Turns, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import { replaceWeights } from "./gpu/update.js";
 import {
@@ -24,11 +22,13 @@ import {
   type ReserveVjpOptions,
   type VectorFieldOptions,
 } from "./fieldOptions.js";
+import { Gradients } from "./gradients.js";
 import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
-import type { LinearOperation, Network } from "./model/network.js";
+import type { LinearOperation, Network, Numbers } from "./model/network.js";
 import { numbersOf, parameterLayout, readParameters, withNumbersOf, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
+import { workOf, type PlannedMatrix } from "./plan/matrices.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
@@ -36,6 +36,8 @@ import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type 
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
+import { Results } from "./results.js";
+import { sumName } from "./schedule/adjoint.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
 import { allocate } from "./rows.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
@@ -43,6 +45,9 @@ import { Tuner, type TunedKernels } from "./tune/tuner.js";
 
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;
+
+/** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
+const GRADIENT_WORK = 2 ** 29;
 
 /** What a gradient is asked for. */
 type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer" | "outputs"> & { readonly wrt: readonly Wrt[] };
@@ -297,7 +302,7 @@ export class VectorField implements Field<Float32Array> {
     const parameters = await this.gate.pass(async () => {
       await run(job, { ...inputs, context }, this.shared(), runOptions, take);
       results.finish(inputs.nonFinite);
-      return wrt.includes("parameters") ? results.parameters(this.shared(), job.variant, this.own) : null;
+      return wrt.includes("parameters") ? results.parameters(this.own, (gradient, sums) => this.combine(plan, gradient, sums)) : null;
     });
     return {
       method: plan.method,
@@ -308,6 +313,20 @@ export class VectorField implements Field<Float32Array> {
       ...(results.value && { value: results.value }),
       ...(results.divergence && { divergence: results.divergence }),
     } as Vjp<W, O>;
+  }
+
+  /** A parameters' gradient out of the sums over points: on the host, in float64, or where that is much work on the device. */
+  private async combine(plan: GradientPlan, gradient: PlannedMatrix, sums: ReadonlyMap<number, Float64Array>): Promise<Numbers> {
+    if (workOf([gradient]) <= HOST_WORK) return gradient.build().data;
+    const shared = this.shared();
+    // They take no more memory than the sums have taken, which the host has read.
+    const limits = { ...shared.limits, multiplyAddsPerSubmit: GRADIENT_WORK };
+    const has = this.matrices.has.bind(this.matrices);
+    const chunk = scheduleParameterGradient(plan, this.own, 1, limits, { to: "host", sharedContext: true }, this.tuner.untuned, has);
+    const uploads = plan.adjoint.sums.map((sum) => [sumName(sum), new Float32Array(sums.get(sum.index)!)] as const);
+    let flat = new Float32Array(0);
+    await runAlone(chunk, uploads, shared, (data) => (flat = data.slice()));
+    return flat;
   }
 
   /**

@@ -36,18 +36,23 @@ class Formulas {
   /** 0 in the shape of a tensor. */
   readonly zero = (z: string): string => this.mul(z, 0);
 
-  /** e^-|z|: what the formulas below are made of, so that nothing overflows and nothing cancels. */
+  /** e^-|z|, which never overflows. */
   readonly decay = (z: string): string => this.exp(this.neg(this.abs(z)));
 
-  /** 1 / (1 + e^-z), whose tail an operator may cut off. */
+  /** 1 / (1 + e^-z), whose tail an operator may cut off. Where e^-z overflows, it is 0. */
   logistic(z: string): string {
-    const t = this.decay(z);
-    return this.div(this.where(this.greater(z, 0), 1, t), this.add(t, 1));
+    return this.reciprocal(this.add(this.exp(this.neg(z)), 1));
   }
 
+  /** 1 / (e^z + e^-z + 2): sums of what is positive, so that nothing cancels; 0 where one of them overflows. */
   logisticSlope(z: string): string {
-    const t = this.decay(z);
-    return this.div(t, this.square(this.add(t, 1)));
+    return this.reciprocal(this.add(this.sumOfExponentials(z), 2));
+  }
+
+  /** e^z + e^-z */
+  sumOfExponentials(z: string): string {
+    const e = this.exp(z);
+    return this.add(e, this.reciprocal(e));
   }
 
   tanhOfHalf(z: string): string {
@@ -192,7 +197,8 @@ const rows: Readonly<Record<string, Row>> = {
   hardtanh: { value: (of, z) => of.clip(z, -1, 1), slope: (of, z) => of.nodes.toFloat(of.isWithin(z, -1, 1)), curvature: straight },
   tanh: {
     value: operator("Tanh"),
-    slope: (of, z) => of.mul(of.logisticSlope(of.add(z, z)), 4),
+    // 4 / (e^z + e^-z)²
+    slope: (of, z) => of.div(4, of.square(of.sumOfExponentials(z))),
     curvature: (of, z) => of.mul(of.logisticCurvature(of.add(z, z)), 8),
   },
   softsign: {

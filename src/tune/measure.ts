@@ -1,6 +1,6 @@
 import { encodeSteps } from "../gpu/encode.js";
 import { checked } from "../gpu/errors.js";
-import { Results } from "../gpu/results.js";
+import { Results } from "../results.js";
 import { makeRoom, run, startAnew, type Shared } from "../gpu/run.js";
 import type { Inputs } from "../inputs.js";
 import { runParametersOf } from "../plan/options.js";

@@ -1,10 +1,10 @@
-import { OUTPUTS, sizeOf, type Output } from "../plan/outputs.js";
-import type { Plan } from "../plan/plan.js";
-import { meanRows, sumRowsInto } from "../plan/reduce.js";
-import { allocate } from "../rows.js";
-import type { Read } from "../schedule/steps.js";
+import { OUTPUTS, sizeOf, type Output } from "./plan/outputs.js";
+import type { Plan } from "./plan/plan.js";
+import { meanRows, sumRowsInto } from "./plan/reduce.js";
+import { allocate } from "./rows.js";
+import type { Read } from "./schedule/steps.js";
 
-/** The arrays that an evaluation gives back, filled piece by piece from what comes back of the device. */
+/** The arrays that an evaluation gives back, filled piece by piece from what comes back. */
 export class Results {
   readonly arrays: Partial<Record<Output, Float32Array>>;
   /** Of an estimate, [count]; else null. */

@@ -1,19 +1,12 @@
-import type { Wrt } from "../inputs.js";
-import type { Network } from "../model/network.js";
-import { parameterLayout, type Parameter } from "../model/parameters.js";
-import type { Matrix } from "../model/network.js";
-import { planned, workOf, type PlannedMatrix } from "../plan/matrices.js";
-import { parameterGradient } from "../plan/parameters.js";
-import type { GradientPlan } from "../plan/plan.js";
-import { sumRowsInto } from "../plan/reduce.js";
-import { sumName } from "../schedule/adjoint.js";
-import { allocate, copyRows } from "../rows.js";
-import { scheduleParameterGradient } from "../schedule/parameters.js";
-import type { Chunk, Read, Variant } from "../schedule/steps.js";
-import { HOST_WORK, runAlone, type Shared } from "./run.js";
-
-/** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
-export const GRADIENT_WORK: number = 2 ** 29;
+import type { Wrt } from "./inputs.js";
+import type { Matrix, Network, Numbers } from "./model/network.js";
+import { parameterLayout, type Parameter } from "./model/parameters.js";
+import { planned, type PlannedMatrix } from "./plan/matrices.js";
+import { parameterGradient } from "./plan/parameters.js";
+import type { GradientPlan } from "./plan/plan.js";
+import { sumRowsInto } from "./plan/reduce.js";
+import { allocate, copyRows } from "./rows.js";
+import type { Read } from "./schedule/steps.js";
 
 /** The arrays that a gradient gives back, filled piece by piece; sums over the points of a chunk are added up in float64. */
 export class Gradients {
@@ -91,36 +84,23 @@ export class Gradients {
   }
 
   /**
-   * Gradients of the network's tensors, through what the plan's matrices were computed of: on the host, in float64, or where that is much
-   * work on the device.
+   * Gradients of the network's tensors, through what the plan's matrices were computed of.
+   * @param compute the numbers of their row [1, size], as it is computed out of the sums; those by index of the plan's.
    */
-  async parameters(shared: Shared, variant: Variant, own: Network): Promise<Record<string, Parameter>> {
+  async parameters(
+    own: Network,
+    compute: (gradient: PlannedMatrix, sums: ReadonlyMap<number, Float64Array>) => Promise<Numbers>,
+  ): Promise<Record<string, Parameter>> {
     const { tensors, size } = parameterLayout(this.network);
-    let flat: Float32Array | Float64Array = new Float32Array(size);
+    let flat: Numbers = new Float32Array(size);
     if (this.isSpoilt) flat.fill(NaN);
-    else if (this.sums.size > 0) {
-      const gradient = parameterGradient(own, this.matrices());
-      if (workOf([gradient]) > HOST_WORK)
-        await runAlone(this.onDevice(shared, variant, own), this.uploads(), shared, (data) => flat.set(data));
-      else flat = gradient.build().data;
-    }
+    else if (this.sums.size > 0) flat = await compute(parameterGradient(own, this.matrices()), this.sums);
     return Object.fromEntries(
       tensors.map(({ name, shape, offset }) => {
         const length = shape.reduce((product, n) => product * n, 1);
         return [name, { data: new Float32Array(flat.subarray(offset, offset + length)), shape }];
       }),
     );
-  }
-
-  /** The steps on the device: they take no more memory than the sums have taken, which the host has read. */
-  private onDevice(shared: Shared, variant: Variant, own: Network): Chunk {
-    const limits = { ...shared.limits, multiplyAddsPerSubmit: GRADIENT_WORK };
-    const has = shared.matrices.has.bind(shared.matrices);
-    return scheduleParameterGradient(this.plan, own, 1, limits, { to: "host", sharedContext: true }, variant, has);
-  }
-
-  private uploads(): [string, Float32Array<ArrayBuffer>][] {
-    return this.plan.adjoint.sums.map((sum) => [sumName(sum), new Float32Array(this.sums.get(sum.index)!)]);
   }
 
   /** The sums over the points, by the matrix whose gradient they are. */
@@ -130,7 +110,7 @@ export class Gradients {
         const { rows, columns } = matrix;
         const build = (): Matrix => {
           const numbers = this.sums.get(index)!;
-          if (padded === columns) return { rows, columns, data: numbers };
+          if (numbers.length === rows * columns) return { rows, columns, data: numbers };
           const data = new Float64Array(rows * columns);
           copyRows(rows, columns, { data, at: 0, stride: columns }, { data: numbers, at: 0, stride: padded });
           return { rows, columns, data };
