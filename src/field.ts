@@ -7,7 +7,7 @@ import { DeviceWatch } from "./gpu/errors.js";
 import { Pace } from "./gpu/pace.js";
 import { Pipelines } from "./gpu/pipelines.js";
 import { Readback } from "./gpu/readback.js";
-import { Gate, HOST_WORK, run, runAlone, Turns, type Shared, type Take } from "./gpu/run.js";
+import { Gate, HOST_WORK, run, runAlone, type Shared, type Take } from "./gpu/run.js";
 import { Memory } from "./gpu/store.js";
 import { replaceWeights } from "./gpu/update.js";
 import {
@@ -42,6 +42,7 @@ import { scheduleParameterGradient } from "./schedule/parameters.js";
 import { allocate } from "./rows.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
+import { Turns } from "./turns.js";
 
 /** Plans that a field keeps, each with what tuning found for it. */
 const MOST_PLANS = 64;

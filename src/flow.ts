@@ -1,7 +1,7 @@
 import { internalsOf, VectorField } from "./field.js";
 import { InputError } from "./errors.js";
 import { checkTarget, Encoder } from "./gpu/encoder.js";
-import { Turns } from "./gpu/run.js";
+import { Turns } from "./turns.js";
 import {
   baseLogProb,
   readFlowInputs,

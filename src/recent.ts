@@ -2,7 +2,11 @@
 export class Recent<K, V> {
   private readonly values = new Map<K, V>();
 
-  constructor(private readonly most: number) {}
+  /** @param forget what is done with a value that was forgotten. */
+  constructor(
+    private readonly most: number,
+    private readonly forget: (value: V) => void = () => undefined,
+  ) {}
 
   find(key: K): V | undefined {
     const value = this.values.get(key);
@@ -18,9 +22,10 @@ export class Recent<K, V> {
     if (known !== undefined) return known;
     const value = make();
     this.values.set(key, value);
-    for (const oldest of this.values.keys()) {
+    for (const [oldest, forgotten] of this.values) {
       if (this.values.size <= this.most) break;
       this.values.delete(oldest);
+      this.forget(forgotten);
     }
     return value;
   }
@@ -30,6 +35,7 @@ export class Recent<K, V> {
   }
 
   clear(): void {
+    for (const value of this.values.values()) this.forget(value);
     this.values.clear();
   }
 }

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL("../src", import.meta.url));
 
 /** From the ground up; what stands on one line knows nothing of its neighbours. */
 const floors: readonly (readonly string[])[] = [
-  ["errors.ts", "mixBits.ts", "recent.ts"],
+  ["errors.ts", "mixBits.ts", "recent.ts", "turns.ts"],
   ["tensorFile.ts"],
   ["model", "bitsPerDimension.ts", "rows.ts"],
   ["plan", "inputs.ts"],

@@ -17,9 +17,8 @@ import { capabilitiesOf } from "../src/kernels/family.js";
 import { parametersOf, withParameters } from "../src/model/parameters.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints, weightOf } from "./fields.js";
-import { allOf, encodedVjp, expectGradient, expectVjp, loadGradient } from "./gradients.js";
+import { allOf, drawGradient, encodedVjp, expectGradient, expectVjp, loadGradient, type DrawnGradient } from "./gradients.js";
 import { Draw } from "./numbers/draw.js";
-import { drawNetwork, type Palette } from "./numbers/networks.js";
 
 let device: GPUDevice;
 let close: () => Promise<void>;
@@ -86,42 +85,8 @@ test.each(["layers 8x4", "layers 8x16", "layers 4x16 by 4 lanes", "layers 8x8 in
   },
 );
 
-// Smooth ones, so that central differences are a check everywhere.
-const smooth: Palette = {
-  anywhere: ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid", "atan", "asinh", "mish", "gelu_tanh"],
-  ofPositive: ["log", "sqrt", "reciprocal"],
-  ofSmall: ["asin", "atanh"],
-  steps: ["sin"],
-};
-
-interface Drawn {
-  readonly network: Network;
-  readonly count: number;
-  readonly points: Float32Array;
-  readonly context: Float32Array | undefined;
-  readonly cotangents: { readonly value?: Float32Array; readonly divergence?: Float32Array | number };
-}
-
-function drawCase(seed: number): Drawn {
-  const draw = new Draw(seed);
-  const network = drawNetwork(draw, "small", smooth);
-  const { stateSize: d, contextSize: c } = network;
-  const count = draw.integer(1, 6);
-  const which = draw.integer(0, 3);
-  return {
-    network,
-    count,
-    points: draw.numbers(count * d, 1),
-    context: c === 0 ? undefined : draw.numbers(draw.chance(0.5) ? c : c * count, 1),
-    cotangents: {
-      ...(which !== 1 && { value: draw.numbers(count * d, 1) }),
-      ...(which !== 2 && { divergence: draw.chance(0.3) ? 0.7 : draw.numbers(count, 1) }),
-    },
-  };
-}
-
 /** L by the float64 reference. */
-function lossOf({ network, count, points, context, cotangents: { value: e, divergence: c } }: Drawn): number {
+function lossOf({ network, count, points, context, cotangents: { value: e, divergence: c } }: DrawnGradient): number {
   const { value, divergence } = evaluateReference(network, points, { context });
   let loss = 0;
   for (let i = 0; i < (e?.length ?? 0); i++) loss += e![i]! * value![i]!;
@@ -134,7 +99,7 @@ const runs = Number(process.env["DELDOT_RUNS"] ?? 60);
 test("the float64 gradient is the limit of differences of L, for random chains and graphs", () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 1e6 }), (seed) => {
-      const drawn = drawCase(seed);
+      const drawn = drawGradient(seed);
       const { network, points, context, cotangents } = drawn;
       const gradient = vjpReference(network, points, cotangents, { context, wrt: allOf(network) }) as Required<
         ReturnType<typeof vjpReference<"points" | "context" | "parameters">>
@@ -145,7 +110,7 @@ test("the float64 gradient is the limit of differences of L, for random chains a
       const along = (of: ArrayLike<number>, by: Float64Array): number => by.reduce((sum, value, i) => sum + value * of[i]!, 0);
       const moved = (numbers: ArrayLike<number>, by: Float64Array, step: number): Float64Array =>
         by.map((value, i) => numbers[i]! + step * value);
-      const check = (expected: number, at: (step: number) => Drawn, what: string): void => {
+      const check = (expected: number, at: (step: number) => DrawnGradient, what: string): void => {
         const quotient = (lossOf(at(h)) - lossOf(at(-h))) / (2 * h);
         const scale = 1 + Math.abs(expected) + Math.abs(lossOf(drawn));
         if (!(Math.abs(quotient - expected) < 2e-6 * scale)) expect.fail(`${what} by ${expected}; expected ${quotient}`);
@@ -163,7 +128,7 @@ test("the float64 gradient is the limit of differences of L, for random chains a
       }
       for (const [name, { data }] of Object.entries(parametersOf(network))) {
         const by = direction(data.length);
-        const at = (step: number): Drawn => ({ ...drawn, network: withParameters(network, { [name]: moved(data, by, step) }) });
+        const at = (step: number): DrawnGradient => ({ ...drawn, network: withParameters(network, { [name]: moved(data, by, step) }) });
         check(along(gradient.parameters[name]!.data, by), at, `${name} moves L`);
       }
     }),
@@ -174,7 +139,7 @@ test("the float64 gradient is the limit of differences of L, for random chains a
 test("the GPU's gradient is that of float64, for random chains and graphs by every method", async () => {
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 0, max: 1e6 }), fc.constantFrom(...exact, "hutchinson" as const), async (seed, method) => {
-      const { network, points, context, cotangents } = drawCase(seed);
+      const { network, points, context, cotangents } = drawGradient(seed);
       const probes = method === "hutchinson" ? ({ probes: 3, seed: 5, probesPer: seed % 2 ? "batch" : "point" } as const) : {};
       const options = { context, wrt: allOf(network), outputs: ["value", "divergence"], method, ...probes } as const;
       // Those that trainers take on some device, each for some.

@@ -7,6 +7,8 @@ import type { Network } from "../src/model/network.js";
 import { parameterLayout, type Parameter } from "../src/model/parameters.js";
 import { parseSafetensors } from "../src/model/readers/safetensors.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
+import { Draw } from "./numbers/draw.js";
+import { drawNetwork, type Palette } from "./numbers/networks.js";
 import { readTensors } from "./tensors.js";
 import { loadModel, loadVector, modelNames } from "./fields.js";
 
@@ -130,4 +132,39 @@ export async function encodedVjp(
     return [name, { shape, data: flat?.slice(offset, offset + size) }];
   });
   return { ...Object.fromEntries(read), ...(flat && { parameters: Object.fromEntries(parameters) }) } as never;
+}
+
+// Smooth ones, so that central differences are a check everywhere.
+const smooth: Palette = {
+  anywhere: ["tanh", "silu", "gelu", "sin", "softplus", "sigmoid", "atan", "asinh", "mish", "gelu_tanh"],
+  ofPositive: ["log", "sqrt", "reciprocal"],
+  ofSmall: ["asin", "atanh"],
+  steps: ["sin"],
+};
+
+/** A network, and what its gradient is asked for. */
+export interface DrawnGradient {
+  readonly network: Network;
+  readonly count: number;
+  readonly points: Float32Array;
+  readonly context: Float32Array | undefined;
+  readonly cotangents: { readonly value?: Float32Array; readonly divergence?: Float32Array | number };
+}
+
+export function drawGradient(seed: number): DrawnGradient {
+  const draw = new Draw(seed);
+  const network = drawNetwork(draw, "small", smooth);
+  const { stateSize: d, contextSize: c } = network;
+  const count = draw.integer(1, 6);
+  const which = draw.integer(0, 3);
+  return {
+    network,
+    count,
+    points: draw.numbers(count * d, 1),
+    context: c === 0 ? undefined : draw.numbers(draw.chance(0.5) ? c : c * count, 1),
+    cotangents: {
+      ...(which !== 1 && { value: draw.numbers(count * d, 1) }),
+      ...(which !== 2 && { divergence: draw.chance(0.3) ? 0.7 : draw.numbers(count, 1) }),
+    },
+  };
 }

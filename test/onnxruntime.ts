@@ -1,8 +1,12 @@
 import { env, InferenceSession, Tensor } from "onnxruntime-web";
+import type { OnnxRuntime } from "../src/onnx/index.js";
 
 env.wasm.numThreads = 1;
 // What it finds unusual in a graph, such as an input that no output depends on.
 env.logLevel = "error";
+
+/** As {@link OnnxField} takes it. */
+export const runtime: OnnxRuntime = { InferenceSession, Tensor };
 
 export interface Result {
   readonly data: Float32Array;

@@ -5,6 +5,7 @@ import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
 import type { Chunk, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
+import type { Turns } from "../turns.js";
 import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
 import type { Pace } from "./pace.js";
@@ -24,20 +25,6 @@ export interface Shared extends Omit<Resources, "outer"> {
   readonly limits: Omit<ScheduleLimits, "multiplyAddsPerSubmit">;
   /** Throws where the field can run no more. */
   readonly checkUsable: () => void;
-}
-
-/** Lets the chunks of concurrent runs take turns: they share scratch and staging, and a chunk may take several submissions. */
-export class Turns {
-  private last: Promise<void> = Promise.resolve();
-
-  /** Resolves when it is the caller's turn, to the function that ends it. */
-  async take(): Promise<() => void> {
-    const before = this.last;
-    let end: () => void = () => undefined;
-    this.last = new Promise<void>((resolve) => (end = resolve));
-    await before;
-    return end;
-  }
 }
 
 /** Lets calls through side by side, and closes while weights are replaced: after those that run, before those that come. */

@@ -10,11 +10,25 @@ import type {
   Target,
   Weighting,
 } from "../plan/program.js";
-import { identity } from "../plan/matrices.js";
+import { blockShape, identity, type PlannedMatrix } from "../plan/matrices.js";
 import type { Forward, Value } from "./forward.js";
+
+/** What a session is given beside points and contexts, as far as a plan reads it. */
+export interface Given {
+  /** Of jvp, [B, d]. */
+  readonly tangents?: Value;
+  /** [B or 1, K, d] */
+  readonly probes?: Value;
+  /** ∂L/∂f, [B, d] */
+  readonly valueCotangent?: Value;
+  /** ∂L/∂(∇·f), [B, 1]; 1 where it is not given. */
+  readonly divergenceCotangent?: Value;
+}
 
 /** The instructions of one plan, over all tangents of a point at once, as operators. */
 export class Program {
+  /** Gradients of planned matrices, summed over the points of a run: [rows, columns], by index. */
+  readonly sums: Map<number, string> = new Map();
   private readonly registers = new Map<number, Value>();
   private columns: Value | null = null;
   private terms: Value | null = null;
@@ -24,6 +38,7 @@ export class Program {
   constructor(
     private readonly forward: Forward,
     private readonly tangents: number,
+    private readonly given: Given = {},
   ) {}
 
   /** One register's value; null where nothing was written. */
@@ -31,7 +46,12 @@ export class Program {
     return (register && this.registers.get(register.index)) ?? null;
   }
 
-  /** ∂f_i/∂x_i, [B, d]. */
+  /** J t for the tangent that is given, [B, d]. */
+  get tangent(): Value {
+    return this.columns!;
+  }
+
+  /** The terms of the trace: ∂f_i/∂x_i, [B, d], or the estimates of the probes, [B, K]. */
   get diagonal(): Value {
     const { forward, columns, terms } = this;
     if (terms) return terms;
@@ -80,8 +100,21 @@ export class Program {
       }
       case "norm fold":
         return this.normFold(instruction);
-      default:
-        throw new TypeError(`the gradient of the points has no instruction "${instruction.kind}"`);
+      case "outer":
+        return this.addSum(
+          instruction.sum.index,
+          this.outer(instruction.matrix, this.rowsOf(instruction.left), this.of(instruction.right)),
+        );
+      case "row sum": {
+        const { name, hasTangents } = this.overPoints(this.rowsOf({ kind: "register", register: instruction.register }));
+        return this.addSum(instruction.sum.index, hasTangents ? this.flat(name, instruction.register.width) : name);
+      }
+      case "point sum":
+        return this.store(
+          { kind: "register", register: instruction.into },
+          this.overPoints(this.rowsOf({ kind: "register", register: instruction.register })),
+          false,
+        );
     }
   }
 
@@ -102,7 +135,7 @@ export class Program {
     value = this.scaled(value, scale);
     if (!isOnes(rows)) value = forward.combine("Mul", value, this.rowsOf(rows));
     const terms = this.scaled(forward.sum(value), endScale);
-    if (into) this.registers.set(into.index, terms);
+    if (into) this.registers.set(into.index, this.weighed(terms, { kind: "divergence cotangent", share: 1 }));
     else if (instruction.once) this.once = this.added(this.once, terms);
     else this.terms = this.added(this.terms, terms);
   }
@@ -135,6 +168,40 @@ export class Program {
     this.registers.set(index, this.added((adds && this.registers.get(index)) || null, value));
   }
 
+  /** Σ left ⊗ right over what they have in common, points and tangents; over what one of them alone has, that one is summed up first. */
+  private outer(matrix: PlannedMatrix, left: Value, right: Value): string {
+    const { nodes } = this.forward;
+    const [a, b] = [this.withAxesOf(left, right), this.withAxesOf(right, left)];
+    const { rows, columns, blocks } = matrix;
+    if (!blocks) return nodes.op("Gemm", [this.flat(a, rows), this.flat(b, columns)], { transA: { int: 1 } });
+    const [height, width] = blockShape(matrix);
+    const parts = (name: string, size: number, perm: readonly number[]): string =>
+      nodes.op("Transpose", [nodes.op("Reshape", [name, nodes.integers([-1, rows / height, size])])], { perm: { ints: perm } });
+    const products = nodes.op("MatMul", [parts(a, height, [1, 2, 0]), parts(b, width, [1, 0, 2])]);
+    return nodes.op("Reshape", [products, nodes.integers([rows, width])]);
+  }
+
+  private withAxesOf(value: Value, other: Value): string {
+    const ofPoints = value.ofPoints && !other.ofPoints ? this.overPoints(value) : value;
+    return (ofPoints.hasTangents && !other.hasTangents ? this.overTangents(ofPoints) : ofPoints).name;
+  }
+
+  /** All vectors beneath one another. */
+  private flat(name: string, width: number): string {
+    const { nodes } = this.forward;
+    return nodes.op("Reshape", [name, nodes.integers([-1, width])]);
+  }
+
+  private addSum(index: number, sum: string): void {
+    const before = this.sums.get(index);
+    this.sums.set(index, before === undefined ? sum : this.forward.nodes.op("Add", [before, sum]));
+  }
+
+  private overPoints(value: Value): Value {
+    if (!value.ofPoints) return value;
+    return { ...value, name: this.forward.nodes.sum(value.name, 0, true), ofPoints: false };
+  }
+
   private added(before: Value | null, value: Value): Value {
     return before ? this.forward.combine("Add", before, value) : value;
   }
@@ -161,8 +228,12 @@ export class Program {
       }
       case "value":
         return this.forward.value(rows.node);
-      default:
-        throw new TypeError(`an exact trace reads no ${rows.kind}`);
+      case "given":
+        return this.given.tangents!;
+      case "probes":
+        return this.given.probes!;
+      case "value cotangent":
+        return this.given.valueCotangent!;
     }
   }
 
@@ -179,10 +250,15 @@ export class Program {
     return factor.kind === "value" ? this.forward.value(factor.node) : this.forward.derivative(factor.node, factor.kind);
   }
 
-  /** ∂L/∂(∇·f) is 1. */
   private weighed(value: Value, weighting: Weighting | null): Value {
-    if (weighting?.kind !== "register") return value;
+    if (!weighting) return value;
     const { nodes } = this.forward;
+    if (weighting.kind === "divergence cotangent") {
+      const { share } = weighting;
+      const shared = share === 1 ? value : { ...value, name: nodes.op("Mul", [value.name, share]) };
+      const { divergenceCotangent } = this.given;
+      return divergenceCotangent ? this.forward.combine("Mul", shared, divergenceCotangent) : shared;
+    }
     const weight = this.rowsOf(weighting);
     // A number for each tangent, or one for the point.
     if (!value.hasTangents || weighting.register.width === 1) return this.forward.combine("Mul", value, weight);

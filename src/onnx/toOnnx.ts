@@ -2,10 +2,10 @@ import { InputError, PlanError, quote } from "../errors.js";
 import type { Network } from "../model/network.js";
 import { makeGradientPlan, makePlan } from "../plan/choose.js";
 import { graphOf } from "../plan/graph.js";
-import { outputs as evaluated, type Method, type Output } from "../plan/outputs.js";
-import { tangentsOf } from "../plan/program.js";
-import { Forward, type Value } from "./forward.js";
-import { Nodes, opsets } from "./nodes.js";
+import { OUTPUTS, outputs as ofEvaluations, type Method, type Output } from "../plan/outputs.js";
+import type { Value } from "./forward.js";
+import { evaluated, openModel, rowsPort } from "./models.js";
+import { opsets } from "./nodes.js";
 import { Program } from "./program.js";
 
 /** What a file of {@link toOnnx} may give: the outputs of an evaluation, and the gradient ∇(∇·f) of the divergence by the point, [d]. */
@@ -24,9 +24,8 @@ export interface OnnxExportOptions {
 }
 
 /** All of them. */
-export const onnxOutputs: readonly OnnxOutput[] = [...evaluated, "gradient"];
+export const onnxOutputs: readonly OnnxOutput[] = [...ofEvaluations, "gradient"];
 const methods: readonly Method[] = ["tangent", "cyclic", "jacobian"];
-const BATCH = "batch";
 
 /**
  * The plan for a network as an ONNX model, for any runtime: f, its divergence and what else is asked for as one graph of standard
@@ -41,10 +40,8 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
   const { outputs, method, opset, contextPer } = readOptions(options);
   const graph = graphOf(network);
   const { stateSize: d, contextSize: c } = graph;
-  const sharesContext = contextPer === "batch";
-  const inputs = [{ name: "x", shape: [BATCH, d] }, ...(c > 0 ? [{ name: "context", shape: [sharesContext ? 1 : BATCH, c] }] : [])];
-  const nodes = new Nodes(opset, inputs, outputs);
-  const forward = new Forward(nodes, graph, { x: "x", context: "context", sharesContext });
+  const forward = openModel(graph, opset, contextPer === "batch", outputs);
+  const { nodes } = forward;
   const found = new Map<OnnxOutput, Value>();
   const used: string[] = [];
 
@@ -68,32 +65,17 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
     if (traced.length > 0) found.set("divergence", program.divergence);
     used.push(`gradient by the method ${plan.method}`);
   }
-  const left = others.filter((output) => output !== "value" && !found.has(output));
+  const left = others.filter((output) => !found.has(output));
   if (left.length > 0) {
     const plan = makePlan(network, { outputs: left, method, contextPer });
-    if (plan.kind !== "trace") throw new TypeError(`a plan of the kind ${plan.kind} is no exact trace`);
-    const program = new Program(forward, plan.tangents);
-    for (const instruction of tangentsOf(plan.instructions)) program.run(instruction);
-    for (const output of left) found.set(output, program[output as Exclude<Output, "value">]);
-    used.push(`${left.join(", ")} by the method ${plan.method}`);
+    if (plan.kind === "difference") throw new TypeError(`a plan of the kind ${plan.kind} is no exact trace`);
+    for (const [output, value] of evaluated(forward, plan, left)) found.set(output, value);
+    if (plan.kind === "trace") used.push(`${left.filter((output) => output !== "value").join(", ")} by the method ${plan.method}`);
   }
-  if (others.includes("value")) found.set("value", forward.value(graph.output.index));
 
-  const shapes: Record<OnnxOutput, readonly number[]> = { value: [d], divergence: [], diagonal: [d], jacobian: [d, d], gradient: [d] };
-  const ports = outputs.map((name) => {
-    const value = found.get(name)!;
-    const columns = name === "divergence" ? nodes.op("Squeeze", [value.name, nodes.integers([1])]) : value.name;
-    const shape = shapes[name];
-    return { name, shape: [BATCH, ...shape], of: value.ofPoints ? columns : forEachPoint(nodes, columns, shape) };
-  });
+  const shapeOf = (name: OnnxOutput): readonly number[] => (name === "gradient" ? [d] : OUTPUTS[name].shape(d));
+  const ports = outputs.map((name) => rowsPort(forward, name, shapeOf(name), found.get(name)!));
   return nodes.encode(ports, `f: R^${d}${c > 0 ? ` x R^${c}` : ""} -> R^${d}${used.map((text) => `; ${text}`).join("")}`);
-}
-
-/** What all points share, once for each. */
-function forEachPoint(nodes: Nodes, tensor: string, shape: readonly number[]): string {
-  const count = nodes.op("Slice", [nodes.op("Shape", ["x"]), nodes.integers([0]), nodes.integers([1])]);
-  const target = shape.length > 0 ? nodes.op("Concat", [count, nodes.integers(shape)], { axis: { int: 0 } }) : count;
-  return nodes.op("Expand", [tensor, target]);
 }
 
 function readOptions(options: OnnxExportOptions): Required<{ [K in keyof OnnxExportOptions]: NonNullable<OnnxExportOptions[K]> }> {

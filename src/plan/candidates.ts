@@ -4,7 +4,7 @@ import type { Graph } from "./graph.js";
 import { identity, sizeOf, transposed, type PlannedMatrix } from "./matrices.js";
 import type { PlanOptions } from "./options.js";
 import { delivers, EXACT, outputs, type Method, type Output } from "./outputs.js";
-import type { Plan } from "./plan.js";
+import type { DifferencePlan, TracePlan } from "./plan.js";
 import {
   forwardInstruction,
   isOnes,
@@ -43,7 +43,7 @@ export interface Candidate {
 /** A candidate that can be carried out. */
 export interface PlannedCandidate extends Candidate {
   /** The plan, for some of the outputs that it delivers. */
-  readonly planFor: (wanted: readonly Output[]) => Plan;
+  readonly planFor: (wanted: readonly Output[]) => TracePlan | DifferencePlan;
 }
 
 /** What sets a trace apart from others of its graph. */
@@ -115,7 +115,7 @@ function traced(graph: Graph, way: Way): PlannedCandidate {
   // What all points share is free.
   const price = (total: number, instruction: TangentInstruction): number =>
     total + columnsOf(instruction, tangents) * multiplyAddsOf(instruction);
-  const planFor = (wanted: readonly Output[]): Plan => ({
+  const planFor = (wanted: readonly Output[]): TracePlan => ({
     kind: "trace",
     method,
     graph,

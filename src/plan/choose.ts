@@ -5,7 +5,7 @@ import type { Network } from "../model/network.js";
 import { candidatesOf, type Candidate } from "./candidates.js";
 import { graphOf } from "./graph.js";
 import { readPlanOptions, requireGradient, type PlanOptions, type Wanted } from "./options.js";
-import type { GradientPlan, Plan } from "./plan.js";
+import type { DifferencePlan, GradientPlan, TracePlan, ValuePlan } from "./plan.js";
 import { tangentsOf, withForward } from "./program.js";
 import { Pushforward } from "./pushforward.js";
 
@@ -13,7 +13,7 @@ import { Pushforward } from "./pushforward.js";
  * Chooses the way to the outputs: the method named, or the exact one with the fewest multiply-adds (then passes, then bytes).
  * @throws PlanError where the method does not exist or cannot deliver; InputError for options out of range.
  */
-export function makePlan(network: Network, options: PlanOptions = {}): Plan {
+export function makePlan(network: Network, options: PlanOptions = {}): TracePlan | DifferencePlan | ValuePlan {
   const graph = graphOf(network);
   const wanted = readPlanOptions(options);
   if (wanted.outputs.every((output) => output === "value"))
@@ -22,7 +22,7 @@ export function makePlan(network: Network, options: PlanOptions = {}): Plan {
 }
 
 /** The plan of field.jvp: J t for one given tangent per point, and f beside it where it is asked for. */
-export function makeJvpPlan(network: Network, wantsValue: boolean): Plan {
+export function makeJvpPlan(network: Network, wantsValue: boolean): TracePlan {
   const graph = graphOf(network);
   const pushforward = new Pushforward(graph, { kind: "given" }, false);
   pushforward.store("tangent");

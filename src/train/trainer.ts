@@ -1,7 +1,7 @@
 import { DeldotError, DeviceLostError, InputError, LimitError, quote } from "../errors.js";
 import { internalsOf, VectorField } from "../field.js";
 import { asGpuError, checked } from "../gpu/errors.js";
-import { Turns } from "../gpu/run.js";
+import { Turns } from "../turns.js";
 import { checkObject, startRun, type BatchInput } from "../inputs.js";
 import { mixBits } from "../mixBits.js";
 import { mlp, type Network } from "../model/network.js";
