@@ -19,8 +19,9 @@ const floors: readonly (readonly string[])[] = [
   ["evaluation.ts", "fieldOptions.ts"],
   ["ode"],
   ["flowOptions.ts"],
+  ["flowVerbs.ts"],
   ["cpu", "field.ts"],
-  ["flow.ts", "train"],
+  ["flow.ts", "fieldFlow.ts", "train"],
   ["index.ts"],
   ["node"],
 ];

@@ -1,8 +1,8 @@
 /** One way to evaluate for all commands: a field, or a flow, on a WebGPU device, or in float64 on the CPU. */
 import {
+  FieldFlow,
   Flow,
   ReferenceField,
-  ReferenceFlow,
   VectorField,
   type Evaluation,
   type Field,
@@ -52,7 +52,7 @@ export interface FlowRunner {
 
 /** What integrates paths. */
 export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
-  if (adapter === "cpu") return { description: CPU, flow: new ReferenceFlow(network, times), dispose: async () => {} };
+  if (adapter === "cpu") return { description: CPU, flow: new FieldFlow(new ReferenceField(network), times), dispose: async () => {} };
   const { description, made, dispose } = await onDevice(adapter, (device) =>
     Flow.create(device, network, { ...times, store: fileStore() }),
   );
