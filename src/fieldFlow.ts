@@ -160,8 +160,7 @@ class Slopes {
     carriesScore: boolean,
   ) {
     const { stateSize: d, contextSize: c } = field.network;
-    // A row more, for that of a path that is alone.
-    const rows = paths.count + 1;
+    const rows = paths.count;
     this.x = new Float64Array(rows * d);
     this.score = carriesScore ? new Float64Array(rows * d) : null;
     this.times = new Float64Array(rows);
@@ -177,11 +176,7 @@ class Slopes {
     const { stateSize: d } = field.network;
     paths.ask(x, s, this.times);
     const sharesContext = this.sharesCondition && (this.timeColumn === null || paths.shareTime);
-    // One row of contexts would be one context for all, and the plan that of a batch: then no answer were the same alone and in company.
-    const isAlone = paths.rows === 1 && !sharesContext;
-    if (isAlone) for (const rows of s ? [x, s] : [x]) rows.copyWithin(d, 0, d);
-    if (isAlone) this.times[1] = this.times[0]!;
-    const rows = isAlone ? 2 : paths.rows;
+    const { rows } = paths;
     const context = this.contextOf(sharesContext ? 1 : rows);
     const points = x.subarray(0, rows * d);
     if (s) {
@@ -201,9 +196,7 @@ class Slopes {
     if (context === null) return null;
     const { contextSize: c } = this.field.network;
     for (let row = 0; row < rows; row++) {
-      // The row of a path that is alone comes twice.
-      const path = paths.pathOf[row < paths.rows ? row : 0]!;
-      const from = sharesCondition ? 0 : (first + path) * c;
+      const from = sharesCondition ? 0 : (first + paths.pathOf[row]!) * c;
       for (let column = 0; column < c; column++) contexts[row * c + column] = column === timeColumn ? times[row]! : context[from + column]!;
     }
     return contexts.subarray(0, rows * c);

@@ -28,7 +28,7 @@ export interface TransportReferenceOptions extends FlowTimes, Omit<TransportOpti
  * log p of points [..., d] at `dataAt` in nats, in float64 on the CPU: log p(x) = log p_noise(z) - ∫ ∇·f dt along the path from z to x
  * (Chen et al., Neural Ordinary Differential Equations, 2018), by the same solvers and the same step control as `flow.logProb`, whose
  * twin this is; rtol and atol are 1e-9 where none is given. A point whose path ends early has NaN and a status that says so. Nothing
- * happens between two points but onProgress and the signal's abort.
+ * happens between two points but onProgress and the signal's abort; {@link FieldFlow} over {@link ReferenceField} does not keep the thread.
  *
  * @throws InputError, PlanError for a bad argument; the signal's reason on abort.
  */
