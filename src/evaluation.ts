@@ -86,6 +86,8 @@ export interface Jvp<A = Float32Array> {
 export interface Field<A extends Float32Array | Float64Array = Float32Array | Float64Array> {
   /** The network as it was given, or as it is since weights were replaced. */
   readonly network: Network;
+  /** What it computes in. */
+  readonly precision: "float32" | "float64";
   /** f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d]. */
   evaluate<O extends Output = "value" | "divergence">(points: BatchInput, options?: EvaluateOptions<O>): Promise<Evaluation<O, A>>;
   /** The divergence alone, [...batch shape of the points]. */

@@ -98,6 +98,8 @@ export function internalsOf(field: VectorField): FieldInternals {
  * GPU work), LimitError where one point is too large, GpuError where WebGPU refuses, DeviceLostError once the device is lost.
  */
 export class VectorField implements Field<Float32Array> {
+  /** Also where weights are in float16. */
+  readonly precision = "float32";
   private destroyed = false;
   private current: Network;
   /** The network that plans are made of: of no other field, since update replaces its numbers. */

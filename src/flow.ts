@@ -3,10 +3,7 @@ import { InputError } from "./errors.js";
 import { checkTarget, Encoder } from "./gpu/encoder.js";
 import { Turns } from "./turns.js";
 import {
-  baseLogProb,
-  readFlowInputs,
   readFlowTimes,
-  readNoise,
   readSolveOptions,
   readTimes,
   type FlowInputs,
@@ -16,32 +13,23 @@ import {
   type LogProb,
   type SampleOptions,
   type Samples,
+  type Score,
   type Transport,
   type TransportOptions,
   type FlowSettings,
   type SolveOptions,
   type SolveSettings,
 } from "./flowOptions.js";
-import { checkObject, ownOptions, startRun, type BatchInput, type BufferRows, type RunOptions } from "./inputs.js";
+import { logProb, sample, score, transport, type Integrator } from "./flowVerbs.js";
+import { checkObject, startRun, type BatchInput, type BufferRows, type RunOptions } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
 import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
-import { stagesOf, tableaus, type Solver, type Status } from "./ode/tableaus.js";
+import { stagesOf, tableaus, type Solver } from "./ode/tableaus.js";
 import type { PlanExplanation } from "./plan/explain.js";
 import { runParametersOf, type PlanOptions } from "./plan/options.js";
-import { allocate } from "./rows.js";
 import type { OuterName } from "./schedule/steps.js";
 import type { TunedKernels } from "./tune/tuner.js";
-
-/** What {@link Flow.score} gives. */
-export interface Score {
-  /** ∇ log p(x), [...shape, d]; NaN where the path did not get to its end. */
-  readonly score: Float32Array;
-  /** How the path of each point ended. */
-  readonly status: readonly Status[];
-  /** The leading batch shape of the points. */
-  readonly shape: readonly number[];
-}
 
 /** What {@link Flow.encodeLogProb} reads and writes. */
 export interface EncodeLogProbOptions extends EncodePathOptions {
@@ -95,11 +83,13 @@ export class Flow {
   /** Mean evaluations of a point in the last call, by what decides its steps. */
   private readonly evaluated = new Map<string, number>();
   private readonly encoder: Encoder;
+  private readonly integrator: Integrator<Float32Array>;
 
   private constructor(
     private readonly field: VectorField,
     private readonly settings: FlowSettings,
   ) {
+    this.integrator = { field, times: settings, type: Float32Array, solve: (...job) => this.solve(...job) };
     const { device, label } = internalsOf(field).shared();
     this.encoder = new Encoder(device, label);
   }
@@ -122,62 +112,24 @@ export class Flow {
    * log p of points [..., d] at `dataAt`, in nats: integrates back to `noiseAt`.
    * @throws InputError, PlanError for a bad argument; LimitError, GpuError, DeviceLostError; the signal's reason on abort.
    */
-  async logProb(points: BatchInput, given: SolveOptions = {}): Promise<LogProb> {
-    const options = ownOptions(given);
-    const { noiseAt, dataAt, base } = this.settings;
-    const inputs = this.inputs(points, options);
-    const { points: noise, carried, evaluations, status } = await this.solve(inputs, dataAt, noiseAt, readSolveOptions(options), options);
-    const logProb = baseLogProb(base, noise, this.network.stateSize).map((log, point) => log + carried[point]!);
-    return { logProb, base: noise, evaluations, status, shape: inputs.shape };
+  async logProb(points: BatchInput, options: SolveOptions = {}): Promise<LogProb> {
+    return await logProb(this.integrator, points, options);
   }
 
   /**
    * Points of the flow's own distribution, [count, d] at `dataAt`, and log p of each out of the same pass.
    * @throws as {@link Flow.logProb} does.
    */
-  async sample(count: number, given: SampleOptions = {}): Promise<Samples> {
-    const options = ownOptions(given);
-    const { noiseAt, dataAt, base } = this.settings;
-    const { stateSize: d } = this.network;
-    const noise = readNoise(base, count, d, options);
-    const inputs = this.inputs(noise, options);
-    const { points, carried, evaluations, status } = await this.solve(inputs, noiseAt, dataAt, readSolveOptions(options), options);
-    const logProb = baseLogProb(base, noise, d).map((log, point) => log - carried[point]!);
-    return { points, logProb, evaluations, status };
+  async sample(count: number, options: SampleOptions = {}): Promise<Samples> {
+    return await sample(this.integrator, count, options);
   }
 
   /**
    * Where points [..., d] of one time get to at another, and ∫ ∇·f dt along their paths, for any field.
    * @throws as {@link Flow.logProb} does.
    */
-  async transport(points: BatchInput, given: TransportOptions = {}): Promise<Transport> {
-    const options = ownOptions(given);
-    const { from = this.settings.noiseAt, to = this.settings.dataAt, times } = options;
-    const stops = readTimes(from, to, times);
-    const settings = readSolveOptions(options);
-    const inputs = this.inputs(points, options);
-    const { count, shape } = inputs;
-    const { stateSize: d } = this.network;
-    const path = times && allocate("path", stops.length - 1, count * d);
-    const divergenceIntegral = new Float64Array(count);
-    const evaluations = new Uint32Array(count);
-    const status: Status[] = Array.from({ length: count }, () => "done");
-    let now: FlowInputs = inputs;
-    let last = new Float32Array(inputs.points);
-    let begin = from;
-    for (const [index, end] of stops.entries()) {
-      const part = await this.solve(now, begin, end, settings, options);
-      for (let point = 0; point < count; point++) {
-        divergenceIntegral[point]! += part.carried[point]!;
-        evaluations[point]! += part.evaluations[point]!;
-        if (status[point] === "done") status[point] = part.status[point]!;
-      }
-      if (path && index < stops.length - 1) path.set(part.points, index * count * d);
-      last = part.points;
-      now = { ...inputs, points: new Float64Array(last) };
-      begin = end;
-    }
-    return { points: last, divergenceIntegral, evaluations, status, shape, ...(path && { path }) };
+  async transport(points: BatchInput, options: TransportOptions = {}): Promise<Transport> {
+    return await transport(this.integrator, points, options);
   }
 
   /**
@@ -185,22 +137,8 @@ export class Flow {
    * side is a gradient of f and its divergence. Only for the base "normal", whose own score is -z.
    * @throws as {@link Flow.logProb} does.
    */
-  async score(points: BatchInput, given: SolveOptions = {}): Promise<Score> {
-    const options = ownOptions(given);
-    const { noiseAt, dataAt, base } = this.settings;
-    if (base !== "normal") throw new InputError('the score is known for the base "normal" alone');
-    const inputs = this.inputs(points, options);
-    const settings = readSolveOptions(options);
-    const { points: noise, status } = await this.solve(inputs, dataAt, noiseAt, settings, options);
-    const back = await this.solve(
-      { ...inputs, points: new Float64Array(noise) },
-      noiseAt,
-      dataAt,
-      settings,
-      options,
-      Float64Array.from(noise, (z) => -z),
-    );
-    return { score: back.carried, status: status.map((each, i) => (each === "done" ? back.status[i]! : each)), shape: inputs.shape };
+  async score(points: BatchInput, options: SolveOptions = {}): Promise<Score> {
+    return await score(this.integrator, points, options);
   }
 
   /**
@@ -266,11 +204,6 @@ export class Flow {
     this.encoder.destroy();
   }
 
-  private inputs(points: BatchInput, options: SolveOptions): FlowInputs {
-    checkObject("options", options);
-    return readFlowInputs(this.network, this.settings.timeColumn, points, options.condition);
-  }
-
   /** One call after another: they share scratch from first step to last. */
   private async solve(
     inputs: FlowInputs,
@@ -278,7 +211,7 @@ export class Flow {
     to: number,
     settings: SolveSettings,
     options: RunOptions,
-    score: Float64Array | null = null,
+    score: Float64Array | null,
   ): Promise<Integrated> {
     const { contextSize } = this.network;
     const sharesCondition = inputs.context === null || inputs.context.length === contextSize;

@@ -15,6 +15,7 @@ import {
 import type { Network } from "./model/network.js";
 import { mixBits } from "./mixBits.js";
 import { allocate } from "./rows.js";
+import type { Stepping } from "./ode/paths.js";
 import { solvers, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 
@@ -55,9 +56,9 @@ export interface Estimate {
 export interface SolveOptions extends RunOptions {
   /** Default "tsit5". Those without error control ("euler", "midpoint", "heun", "rk4") need `steps`. */
   readonly solver?: Solver | undefined;
-  /** How large an error a step may make, beside |x| and |∫∇·f dt|. Default 1e-5. */
+  /** How large an error a step may make, beside |x| and |∫∇·f dt|. Default 1e-5; where f is computed in float64, 1e-9. */
   readonly rtol?: number | undefined;
-  /** The same where they are small. Default 1e-5. */
+  /** The same where they are small. Default as rtol. */
   readonly atol?: number | undefined;
   /** So many steps of one size, without error control; with `times`, from each to the next. */
   readonly steps?: number | undefined;
@@ -77,7 +78,7 @@ export interface PathEnds {
   readonly status: readonly Status[];
 }
 
-/** What `flow.logProb` gives, on the GPU, and logProbReference in float64. */
+/** What `flow.logProb` gives, and logProbReference. */
 export interface LogProb<A = Float32Array> extends PathEnds {
   /** log p(x), [...shape], in nats; NaN where the path did not get to its end. */
   readonly logProb: Float64Array;
@@ -87,7 +88,7 @@ export interface LogProb<A = Float32Array> extends PathEnds {
   readonly shape: readonly number[];
 }
 
-/** What `flow.transport` gives, on the GPU, and transportReference in float64. */
+/** What `flow.transport` gives, and transportReference. */
 export interface Transport<A = Float32Array> extends PathEnds {
   /** Where the points have got to, [...shape, d]; NaN where the path did not get to its end. */
   readonly points: A;
@@ -105,6 +106,16 @@ export interface Samples<A = Float32Array> extends PathEnds {
   readonly points: A;
   /** log p of each, [count], in nats. */
   readonly logProb: Float64Array;
+}
+
+/** What `flow.score` gives. */
+export interface Score<A = Float32Array> {
+  /** ∇ log p(x), [...shape, d]; NaN where the path did not get to its end. */
+  readonly score: A;
+  /** How the path of each point ended. */
+  readonly status: readonly Status[];
+  /** The leading batch shape of the points. */
+  readonly shape: readonly number[];
 }
 
 /** What `flow.sample` is asked for. */
@@ -154,22 +165,23 @@ function defaultColumn(contextSize: number): number | null {
   throw new InputError(`the context has ${contextSize} columns; expected timeColumn to name the one that is time, or null`);
 }
 
+/** rtol and atol where none is given, by what f is computed in. */
+export const TOLERANCE = { float32: 1e-5, float64: 1e-9 } as const;
+
 /** How a path is integrated, checked. */
-export interface SolveSettings {
-  readonly solver: Solver;
-  readonly rtol: number;
-  readonly atol: number;
-  readonly steps: number | null;
-  readonly maxSteps: number;
+export interface SolveSettings extends Stepping {
   readonly divergence:
     | "exact"
     | { readonly method: "hutchinson"; readonly probes?: number | undefined; readonly seed?: number | undefined };
 }
 
-/** @throws InputError. */
-export function readSolveOptions(options: Omit<SolveOptions, "condition">): SolveSettings {
+/**
+ * @param tolerance rtol and atol where none is given.
+ * @throws InputError.
+ */
+export function readSolveOptions(options: Omit<SolveOptions, "condition">, tolerance: number = TOLERANCE.float32): SolveSettings {
   checkObject("options", options);
-  const { solver = "tsit5", rtol = 1e-5, atol = 1e-5, steps = null, maxSteps = 4096, divergence = "exact" } = options;
+  const { solver = "tsit5", rtol = tolerance, atol = tolerance, steps = null, maxSteps = 4096, divergence = "exact" } = options;
   if (!solvers.includes(solver))
     throw new InputError(`solver is ${quote(solver)}; expected one of ${solvers.map((name) => quote(name)).join(", ")}`);
   for (const [name, tolerance] of Object.entries({ rtol, atol }))

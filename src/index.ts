@@ -11,20 +11,15 @@
  */
 export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "./cpu/reference.js";
 export { ReferenceField } from "./cpu/field.js";
-export {
-  logProbReference,
-  ReferenceFlow,
-  transportReference,
-  type FlowReferenceOptions,
-  type TransportReferenceOptions,
-} from "./cpu/flow.js";
+export { logProbReference, transportReference, type FlowReferenceOptions, type TransportReferenceOptions } from "./cpu/flow.js";
 export { bitsPerDimension } from "./bitsPerDimension.js";
 export { probabilityFlow, type DiffusionSchedule, type ProbabilityFlowOptions } from "./model/probabilityFlow.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
-export { Flow, type EncodeLogProbOptions, type EncodeTransportOptions, type FlowExplanation, type Score } from "./flow.js";
+export { FieldFlow } from "./fieldFlow.js";
+export { Flow, type EncodeLogProbOptions, type EncodeTransportOptions, type FlowExplanation } from "./flow.js";
 export {
   normalBase,
   type Base,
@@ -36,6 +31,7 @@ export {
   type PathEnds,
   type SampleOptions,
   type Samples,
+  type Score,
   type SolveOptions,
   type Transport,
   type TransportOptions,

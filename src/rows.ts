@@ -1,12 +1,14 @@
 import { LimitError } from "./errors.js";
 
 /** @throws LimitError where an array would be too large. */
-export function allocate(name: string, count: number, size: number): Float32Array {
+export function allocate(name: string, count: number, size: number): Float32Array<ArrayBuffer>;
+export function allocate<A extends Numbers>(name: string, count: number, size: number, type: new (length: number) => A): A;
+export function allocate(name: string, count: number, size: number, type: new (length: number) => Numbers = Float32Array): Numbers {
   try {
-    return new Float32Array(count * size);
+    return new type(count * size);
   } catch (error) {
     throw new LimitError(
-      `${name} has ${count} rows of ${size} numbers, more than one Float32Array can hold; expected fewer points at once`,
+      `${name} has ${count} rows of ${size} numbers, more than one ${type.name} can hold; expected fewer points at once`,
       { cause: error },
     );
   }

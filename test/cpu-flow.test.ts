@@ -2,12 +2,13 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import {
+  FieldFlow,
   Flow,
   InputError,
   logProbReference,
   mlp,
   parseSafetensors,
-  ReferenceFlow,
+  ReferenceField,
   solvers,
   transportReference,
   type Network,
@@ -52,7 +53,7 @@ describe.each([
   });
 
   test("without keeping the thread, and samples", async () => {
-    const flow = new ReferenceFlow(network);
+    const flow = new FieldFlow(new ReferenceField(network));
     const done: number[] = [];
     const { logProb } = await flow.logProb(of("points", d), { onProgress: (progress) => void done.push(progress.done) });
     expect(logProb).toEqual(logProbReference(network, of("points", d)).logProb);

@@ -19,8 +19,9 @@ const floors: readonly (readonly string[])[] = [
   ["evaluation.ts", "fieldOptions.ts"],
   ["ode"],
   ["flowOptions.ts"],
+  ["flowVerbs.ts"],
   ["cpu", "field.ts"],
-  ["flow.ts", "train", "onnx"],
+  ["flow.ts", "fieldFlow.ts", "train", "onnx"],
   ["index.ts"],
   ["node"],
 ];

@@ -12,6 +12,7 @@ import { ReferenceVjp } from "./vjp.js";
 
 /** A network on the CPU in float64: as exact as {@link evaluateReference}, with progress, and without keeping the thread. */
 export class ReferenceField implements Field<Float64Array> {
+  readonly precision = "float64";
   private destroyed = false;
 
   /** @throws ModelError where it is no network. */

@@ -1,17 +1,24 @@
 import { InputError, quote } from "../errors.js";
-import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
 import {
   ReferenceField,
   VectorField,
   type BatchInput,
   type Cotangents,
+  type EvaluateOptions,
+  type Evaluation,
+  type ExplainOptions,
+  type Field,
+  type Jvp,
+  type JvpOptions,
   type Network,
   type Output,
+  type PlanExplanation,
   type VectorFieldOptions,
+  type Vjp,
+  type VjpOptions,
   type Wrt,
 } from "../index.js";
 import { OnnxField } from "../onnx/index.js";
-import type { ExplainOptions, PlanExplanation } from "../plan/explain.js";
 import { engines, openEngine, type Engine, type OpenEngine } from "./engines.js";
 import { fileStore } from "./fileStore.js";
 
@@ -41,6 +48,11 @@ export class NodeField implements Field {
     private readonly opened: Pick<OpenEngine, "engine" | "description" | "dispose">,
   ) {
     ({ engine: this.engine, description: this.description } = opened);
+  }
+
+  /** Of its results. */
+  get precision(): Field["precision"] {
+    return this.inner.precision;
   }
 
   /** The network as it was given. */
@@ -124,7 +136,8 @@ export async function createField(network: Network, options: CreateFieldOptions 
   }
 }
 
-function fieldOn(opened: OpenEngine, network: Network, options: VectorFieldOptions): Promise<Field> | Field {
+/** A network on an engine. */
+export function fieldOn(opened: OpenEngine, network: Network, options: VectorFieldOptions = {}): Promise<Field> | Field {
   if (opened.engine === "cpu") return OnnxField.create(opened.runtime, network, { session: opened.session });
   if (opened.engine === "reference") return new ReferenceField(network);
   return VectorField.create(opened.device, network, { store: fileStore(), ...options });

@@ -51,7 +51,7 @@ function onDevice({ device, description, software, dispose }: NodeDevice): OpenE
 async function onProcessor(threads: number): Promise<OpenEngine> {
   const found = await findOnnxruntime();
   if ("missing" in found)
-    throw new AdapterError(`onnxruntime on the CPU needs the npm package onnxruntime-node: ${found.missing}. ${ADVICE}`);
+    throw new AdapterError(`onnxruntime on the CPU needs the npm package onnxruntime-node: ${found.missing}. Install it with ${INSTALL}`);
   return {
     engine: "cpu",
     description: `${found.name} on the CPU, ${threads} thread${threads > 1 ? "s" : ""}`,
@@ -61,5 +61,5 @@ async function onProcessor(threads: number): Promise<OpenEngine> {
   };
 }
 
-/** How onnxruntime is brought in. */
-export const ADVICE = "Install it with `npm install onnxruntime-node`";
+/** What brings onnxruntime. */
+export const INSTALL = "`npm install onnxruntime-node`";

@@ -24,11 +24,11 @@ const STEPS_AT_ONCE = 64;
 const WORTH_DROPPING = 0.1;
 
 /** What comes of each point. */
-export interface Integrated {
+export interface Integrated<A = Float32Array<ArrayBuffer>> {
   /** x at the end, [count, d]; NaN where it did not get there. */
-  readonly points: Float32Array<ArrayBuffer>;
+  readonly points: A;
   /** ∫ ∇·f dt along the way, [count]; or ∇ log p, [count, d]. */
-  readonly carried: Float32Array<ArrayBuffer>;
+  readonly carried: A;
   /** How often f was evaluated, [count]. */
   readonly evaluations: Uint32Array<ArrayBuffer>;
   readonly status: Status[];

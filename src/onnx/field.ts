@@ -90,6 +90,8 @@ type Take = (results: Readonly<Record<string, Float32Array>>, first: number, cou
  * where an array would be too large, a DeldotError that begins with "onnxruntime" where that refuses.
  */
 export class OnnxField implements Field<Float32Array> {
+  /** Of its results. */
+  readonly precision = "float32";
   private destroyed = false;
   private readonly turns = new Turns();
   /** By what changes a plan: not the seed, nor the step. */

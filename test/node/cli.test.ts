@@ -73,7 +73,7 @@ describe("info", () => {
 });
 
 describe("eval", () => {
-  test.each(["software", "cpu"])("gives the true numbers on %s, as one JSON object", async (adapter) => {
+  test.each(["software", "reference"])("gives the true numbers on %s, as one JSON object", async (adapter) => {
     const result = await evalJson(moons, "--points", "points.json", "--context", "context.json", "--adapter", adapter, "--diagonal");
     expect(Object.keys(result)).toEqual([
       "count",
@@ -88,7 +88,7 @@ describe("eval", () => {
     ]);
     expect(result).toMatchObject({ count: truth.points.length, state: 2, context: 1 });
     expect(result["milliseconds"]).toBeGreaterThan(0);
-    const tolerance = adapter === "cpu" ? 1e-9 : 1e-4;
+    const tolerance = adapter === "reference" ? 1e-9 : 1e-4;
     expectClose(result["divergence"] as number[], truth.divergence, tolerance);
     expectClose((result["value"] as number[][]).flat(), truth.value.flat(), tolerance);
     expectClose((result["diagonal"] as number[][]).flat(), truth.jacobianDiagonal.flat(), tolerance);
@@ -118,7 +118,7 @@ describe("eval", () => {
         "--seed",
         seed,
         "--adapter",
-        "cpu",
+        "reference",
       );
     const [one, again, other] = [await estimate("1"), await estimate("1"), await estimate("2")];
     expect(one["method"]).toBe("hutchinson");
@@ -139,7 +139,7 @@ describe("eval", () => {
         "--context",
         "context.json",
         "--adapter",
-        "cpu",
+        "reference",
         "--diagonal",
         "--out",
         name,
@@ -173,13 +173,13 @@ describe("eval", () => {
     await writeFile(join(folder, "swapped.npy"), Buffer.concat(writeNpy({ data, shape: [4, 2, 3] })));
     const rows = [0, 1, 2, 3].map((point) => data.subarray(6 * point, 6 * point + 6).join(" "));
     await writeFile(join(folder, "particles.txt"), `# a b c d e f\n${rows.join("\n")}\n`);
-    const swapped = await deldot(["eval", "particles.onnx", "--points", "swapped.npy", "--adapter", "cpu"]);
+    const swapped = await deldot(["eval", "particles.onnx", "--points", "swapped.npy", "--adapter", "reference"]);
     expect(swapped.stderr).toContain("expected 6, the size of the model's state or its axes, [3, 2]");
     for (const [name, expected] of [
       ["particles.npy", shape],
       ["particles.txt", [4, 6]],
     ] as const) {
-      const common = ["--adapter", "cpu", "--diagonal", "--out", "p.npy"];
+      const common = ["--adapter", "reference", "--diagonal", "--out", "p.npy"];
       expect(await deldot(["eval", "particles.onnx", "--points", name, ...common])).toMatchObject({ status: 0, stderr: "" });
       const [divergence, value, diagonal] = await Promise.all(
         ["p.npy", "p.value.npy", "p.diagonal.npy"].map(async (file) => readNpy(await readFile(join(folder, file)))),
@@ -214,7 +214,7 @@ describe("export", () => {
       "--context",
       "context.json",
       "--adapter",
-      "cpu",
+      "reference",
     );
     expectClose(result["divergence"] as number[], truth.divergence, 1e-5);
   });
@@ -249,7 +249,7 @@ describe("gradient", () => {
       await writeFile(join(folder, `g.${name}.npy`), Buffer.concat(writeNpy({ data, shape })));
   });
 
-  test.each(["software", "cpu"])("writes PyTorch's numbers on %s", async (adapter) => {
+  test.each(["software", "reference"])("writes PyTorch's numbers on %s", async (adapter) => {
     const { status, stdout } = await deldot(["gradient", moons, ...given, ...weights, "--adapter", adapter, "--out", "g.safetensors"]);
     expect(stdout).toMatch(/^gradient\.0\.weight +\[64, 3\] +[\d.]+$/m);
     expect(stdout).toContain("wrote g.safetensors");
@@ -275,11 +275,22 @@ describe("gradient", () => {
       divergence: vector.divergence,
       ...Object.fromEntries(Object.entries(vector.ofParameters).map(([name, numbers]) => [`gradient.${name}`, numbers])),
     }))
-      expectGradient(tensors[name]!.numbers, expected, adapter === "cpu" ? 1e-7 : 1e-5, name);
+      expectGradient(tensors[name]!.numbers, expected, adapter === "reference" ? 1e-7 : 1e-5, name);
   });
 
   test("gives what is asked for alone, of one context its sum, and one JSON object", async () => {
-    const all = ["gradient", moons, "--points", "g.points.npy", "--context", "0.5", "--divergence-cotangent", "-1", "--adapter", "cpu"];
+    const all = [
+      "gradient",
+      moons,
+      "--points",
+      "g.points.npy",
+      "--context",
+      "0.5",
+      "--divergence-cotangent",
+      "-1",
+      "--adapter",
+      "reference",
+    ];
     const { status, stdout, stderr } = await deldot([...all, "--wrt", "context", "--out", "part.safetensors", "--json"]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     const { tensors } = readTensors(await readFile(join(folder, "part.safetensors")));
@@ -309,7 +320,7 @@ describe("gradient", () => {
     const model = { inputs: { x: ["batch", 3, 2] }, nodes: [["Sin", ["x"], ["v"]]] as const, outputs: ["v"] };
     await writeFile(join(folder, "waves.onnx"), onnxFile(model));
     await writeFile(join(folder, "waves.npy"), Buffer.concat(writeNpy({ data, shape })));
-    const common = ["--divergence-cotangent", "1", "--adapter", "cpu", "--out", "waves.safetensors"];
+    const common = ["--divergence-cotangent", "1", "--adapter", "reference", "--out", "waves.safetensors"];
     const probes = ["--method", "hutchinson", "--probes", "2", "--seed", "5"];
     expect(await deldot(["gradient", "waves.onnx", "--points", "waves.npy", ...probes, ...common])).toMatchObject({
       status: 0,
@@ -380,7 +391,7 @@ describe("heatmap", () => {
       "--size",
       "16",
       "--adapter",
-      "cpu",
+      "reference",
       "--out",
       "l.png",
     ]);
@@ -397,7 +408,7 @@ describe("verify", () => {
     const asked = await deldot(["info", model]);
     expect(asked.status).toBe(2);
     expect(asked.stderr).toContain("expected --ignore mean,std, else a file in ONNX");
-    const { status, stdout } = await deldot(["verify", model, "--ignore", "mean, std", "--points", "8", "--adapter", "cpu"]);
+    const { status, stdout } = await deldot(["verify", model, "--ignore", "mean, std", "--points", "8", "--adapter", "reference"]);
     expect(status).toBe(0);
     expect(stdout).toContain("float64 reference of the network as read");
     expect(stdout).toContain("a state_dict does not show skips");
@@ -588,7 +599,7 @@ test("what is read is never written over, by any name", async () => {
     ["gradient", lorenz, "--points", points, "--value-cotangent", "e.csv", "--out", "e.safetensors"],
     ["gradient", lorenz, "--points", points, "--divergence-cotangent", "c.csv", "--out", "c.safetensors"],
   ]) {
-    const { status, stderr } = await deldot([...parameters, "--adapter", "cpu"]);
+    const { status, stderr } = await deldot([...parameters, "--adapter", "reference"]);
     expect(stderr).toMatch(/^deldot: .*is the same file as .*expected a file of its own\n$/);
     expect(status).toBe(2);
   }
@@ -604,7 +615,7 @@ test.each([
 ])("Ctrl-C stops the work of %s, leaves no file, and ends with 130", async (command, parameters) => {
   const data = Float32Array.from({ length: 2 ** 18 }, (_, index) => Math.sin(index));
   await writeFile(join(folder, "many.npy"), Buffer.concat(writeNpy({ data, shape: [data.length / 2, 2] })));
-  const { status, stderr } = await deldot([command, moons, "--context", "0.5", "--adapter", "cpu", ...parameters], {}, 1500);
+  const { status, stderr } = await deldot([command, moons, "--context", "0.5", "--adapter", "reference", ...parameters], {}, 1500);
   expect(stderr).toBe("deldot: interrupted by SIGINT\n");
   expect(status).toBe(130);
   expect((await readdir(folder)).filter((name) => name.includes("stopped"))).toEqual([]);

@@ -87,7 +87,7 @@ describe("logprob", () => {
   });
 
   test("in float64 on the CPU, with no device", async () => {
-    const given = ["logprob", moons, "--points", "points.npy", "--adapter", "cpu", "--json"];
+    const given = ["logprob", moons, "--points", "points.npy", "--adapter", "reference", "--json"];
     const { status, stdout } = await deldot([...given, "--rtol", "1e-7", "--atol", "1e-7"], { VK_DRIVER_FILES: "/nowhere" });
     expect(status).toBe(0);
     const result = JSON.parse(stdout) as { adapter: string; logProb: number[] };
@@ -209,7 +209,7 @@ describe("sample", () => {
     const given = ["sample", moons, "--count", "8", "--seed", "1", "--json"];
     const [there, here] = await Promise.all([
       deldot(given).then(({ stdout }) => JSON.parse(stdout) as { points: number[][]; logProb: number[] }),
-      deldot([...given, "--adapter", "cpu"], { VK_DRIVER_FILES: "/nowhere" }).then(
+      deldot([...given, "--adapter", "reference"], { VK_DRIVER_FILES: "/nowhere" }).then(
         ({ stdout }) => JSON.parse(stdout) as { points: number[][]; logProb: number[] },
       ),
     ]);

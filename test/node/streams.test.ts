@@ -43,7 +43,7 @@ describe.skipIf(process.platform !== "linux")("a stdout that is full", () => {
   const cli = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
   const model = fileURLToPath(new URL("../../demo/models/lorenz.safetensors", import.meta.url));
 
-  test.for([["info", model], ["--help"], ["verify", model, "--points", "8", "--adapter", "cpu"]])(
+  test.for([["info", model], ["--help"], ["verify", model, "--points", "8", "--adapter", "reference"]])(
     "%s ends with a message and 2",
     (args) => {
       const full = openSync("/dev/full", "w");

@@ -1,9 +1,7 @@
-/** One way to evaluate for all commands: a field, or a flow, on a WebGPU device, or in float64 on the CPU. */
+/** One way to evaluate for all commands: a field, or a flow, on the engine that is asked for. */
 import {
+  FieldFlow,
   Flow,
-  ReferenceField,
-  ReferenceFlow,
-  VectorField,
   type Evaluation,
   type Field,
   type FlowTimes,
@@ -14,9 +12,10 @@ import {
   type Samples,
   type SolveOptions,
 } from "../../index.js";
-import { fileStore, requestDevice } from "../index.js";
+import { fieldOn } from "../createField.js";
+import { openEngine, type Engine, type OpenEngine } from "../engines.js";
+import { fileStore } from "../fileStore.js";
 import { withQuietStderr } from "./nativeStderr.js";
-import type { AdapterChoice } from "./options.js";
 
 type Numbers = Float32Array | Float64Array;
 
@@ -25,23 +24,26 @@ export type Results = Evaluation<Output, Numbers>;
 export type LogProbs = LogProb<Numbers>;
 export type SampledPoints = Samples<Numbers>;
 
-const CPU = "float64 reference on the CPU";
+/** What the option --adapter names. */
+export type AdapterChoice = Engine | "auto";
 
 export interface Evaluator {
-  /** The adapter, for people. */
+  /** What computes, for people. */
   readonly description: string;
   readonly field: Field;
   dispose(): Promise<void>;
 }
 
 export async function createEvaluator(network: Network, adapter: AdapterChoice): Promise<Evaluator> {
-  if (adapter === "cpu") return { description: CPU, field: new ReferenceField(network), dispose: async () => {} };
-  const { description, made, dispose } = await onDevice(adapter, (device) => VectorField.create(device, network, { store: fileStore() }));
+  const { description, made, dispose } = await onEngine(adapter, async (opened) => {
+    const field = await fieldOn(opened, network);
+    return { made: field, owner: field };
+  });
   return { description, field: made, dispose };
 }
 
 export interface FlowRunner {
-  /** The adapter, for people. */
+  /** What computes, for people. */
   readonly description: string;
   readonly flow: {
     logProb(points: Numbers, options: SolveOptions): Promise<LogProbs>;
@@ -50,33 +52,37 @@ export interface FlowRunner {
   dispose(): Promise<void>;
 }
 
-/** What integrates paths. */
+/** What integrates paths: on a GPU there, elsewhere step by step on the host. */
 export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
-  if (adapter === "cpu") return { description: CPU, flow: new ReferenceFlow(network, times), dispose: async () => {} };
-  const { description, made, dispose } = await onDevice(adapter, (device) =>
-    Flow.create(device, network, { ...times, store: fileStore() }),
-  );
+  const { description, made, dispose } = await onEngine<FlowRunner["flow"]>(adapter, async (opened) => {
+    if ("device" in opened) {
+      const flow = await Flow.create(opened.device, network, { ...times, store: fileStore() });
+      return { made: flow, owner: flow };
+    }
+    const field = await fieldOn(opened, network);
+    return { made: new FieldFlow(field, times), owner: field };
+  });
   return { description, flow: made, dispose };
 }
 
-/** Something that lives on a device of its own, which goes with it. */
-async function onDevice<Made extends { destroy(): void }>(
-  adapter: Exclude<AdapterChoice, "cpu">,
-  make: (device: GPUDevice) => Promise<Made>,
+/** Something that an engine of its own runs, which goes with it and with what owns its memory. */
+async function onEngine<Made>(
+  adapter: AdapterChoice,
+  make: (opened: OpenEngine) => Promise<{ readonly made: Made; readonly owner: { destroy(): void } }>,
 ): Promise<{ description: string; made: Made; dispose: () => Promise<void> }> {
-  const { device, description, dispose } = await withQuietStderr(() => requestDevice({ adapter }));
+  const opened = await withQuietStderr(() => openEngine(adapter));
   try {
-    const made = await make(device);
+    const { made, owner } = await make(opened);
     return {
-      description,
+      description: opened.description,
       made,
       async dispose() {
-        made.destroy();
-        await dispose();
+        owner.destroy();
+        await opened.dispose();
       },
     };
   } catch (error) {
-    await dispose();
+    await opened.dispose();
     throw error;
   }
 }

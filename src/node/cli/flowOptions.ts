@@ -1,9 +1,10 @@
 /** What the commands about flows share: their options, and how they tell what came of the paths. */
+import type { AdapterChoice } from "./evaluator.js";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
 import { readFlowTimes, readSolveOptions, type FlowSettings } from "../../flowOptions.js";
 import { bitsPerDimension, solvers, type Network, type SolveOptions, type Solver, type Status } from "../../index.js";
-import { addAdapterOption, parseFinite, parsePositive, parseWhole, type AdapterChoice } from "./options.js";
+import { addAdapterOption, parseFinite, parsePositive, parseWhole } from "./options.js";
 import { round, summarize } from "./output.js";
 
 export const flowMethods = ["exact", "hutchinson"] as const;

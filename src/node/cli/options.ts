@@ -1,8 +1,10 @@
 /** What the commands share at the edge: options, and the texts that users write for ranges, lists and contexts. */
 import { dirname, isAbsolute, join } from "node:path";
+import type { AdapterChoice } from "./evaluator.js";
 import { Argument, InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
 import { methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
+import { engines } from "../engines.js";
 import { asContext, readBytes, readBytesAtOnce, readNumbers } from "../files/points.js";
 
 export interface ModelOptions {
@@ -95,9 +97,6 @@ function readBeside(model: string, location: string): Uint8Array {
   return readBytesAtOnce(join(dirname(model), ...parts));
 }
 
-export const adapterChoices = ["auto", "software", "cpu"] as const;
-export type AdapterChoice = (typeof adapterChoices)[number];
-
 export interface EvaluationOptions {
   readonly adapter: AdapterChoice;
   readonly method: Method | "auto";
@@ -112,8 +111,11 @@ export function addEvaluationOptions(command: Command, able: readonly Method[] =
 
 export function addAdapterOption(command: Command): Command {
   return command.addOption(
-    new Option("--adapter <kind>", "a real GPU else a software one, a software one, or the float64 reference on the CPU")
-      .choices(adapterChoices)
+    new Option(
+      "--adapter <kind>",
+      "what computes: a GPU (gpu), onnxruntime on the processor (cpu), a software GPU (software), float64 on the CPU (reference), or the first of them that is there",
+    )
+      .choices(["auto", ...engines])
       .default("auto"),
   );
 }

@@ -1,3 +1,4 @@
+import type { AdapterChoice } from "./evaluator.js";
 import { extname } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, quote } from "../../errors.js";
@@ -9,7 +10,7 @@ import type { NumberArray } from "../files/table.js";
 import { decodeTraining, encodeTraining, type StoredTraining } from "../files/trainingState.js";
 import { requestDevice } from "../index.js";
 import { withQuietStderr } from "./nativeStderr.js";
-import { asTyped, parseNumbers, readModel, type AdapterChoice } from "./options.js";
+import { asTyped, parseNumbers, readModel } from "./options.js";
 import { print, round } from "./output.js";
 import { Interruption, interruptSignal, withProgress } from "./progress.js";
 import { trainToEnd, type Trained } from "./trainLoop.js";

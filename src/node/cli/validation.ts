@@ -1,9 +1,8 @@
 /** How well a trained network meets points that it has not seen. */
 import type { Network } from "../../index.js";
 import { mixBits } from "../../mixBits.js";
-import { createEvaluator, createFlow } from "./evaluator.js";
+import { createEvaluator, createFlow, type AdapterChoice } from "./evaluator.js";
 import { reportLost } from "./flowOptions.js";
-import type { AdapterChoice } from "./options.js";
 import type { Progress } from "./progress.js";
 import { isFlow, type TrainPlan } from "./trainSettings.js";
 

@@ -65,7 +65,7 @@ async function runVerify(
   const signal = interruptSignal();
   const hard = hardnessOf(network);
 
-  const reference = await createEvaluator(network, "cpu");
+  const reference = await createEvaluator(network, "reference");
   const evaluator = await createEvaluator(network, adapter);
   let results: Results;
   let truth: Evaluation<"divergence" | "diagonal", Float32Array | Float64Array>;
