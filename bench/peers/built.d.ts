@@ -10,6 +10,7 @@ declare module "*/dist/index.js" {
 }
 declare module "*/dist/node.js" {
   export const adapterName: typeof import("../../dist/types/node/index.js").adapterName;
+  export const createField: typeof import("../../dist/types/node/index.js").createField;
   export const requestDevice: typeof import("../../dist/types/node/index.js").requestDevice;
   export const sleepWhileWaiting: typeof import("../../dist/types/node/index.js").sleepWhileWaiting;
 }

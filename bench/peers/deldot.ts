@@ -1,5 +1,5 @@
 import { mlp, VectorField, type Network } from "../../dist/index.js";
-import { requestDevice } from "../../dist/node.js";
+import { createField, requestDevice } from "../../dist/node.js";
 import type { Problem } from "./networks.js";
 import type { Call, Peer, Kernels } from "./peer.js";
 
@@ -7,6 +7,8 @@ const ways = {
   encode: { name: "encode", points: "device" },
   evaluate: { name: "evaluate", points: "host" },
   evaluateBoth: { name: "evaluate, f(x) too", points: "host" },
+  processor: { name: "evaluate by onnxruntime on the CPU", points: "host" },
+  processorBoth: { name: "evaluate by onnxruntime on the CPU, f(x) too", points: "host" },
 } as const;
 
 const divergenceAlone = ["divergence"] as const;
@@ -20,6 +22,8 @@ export const deldot: Peer = {
   name: "deldot",
   ways: Object.values(ways),
   async prepare(way, problem, kernels) {
+    if (way === ways.processor.name) return openOnProcessor(problem, divergenceAlone);
+    if (way === ways.processorBoth.name) return openOnProcessor(problem, valueToo);
     if (way === ways.evaluateBoth.name) return (await openDeldot(problem, valueToo, kernels.valueToo)).evaluate;
     const { encode, evaluate } = await openDeldot(problem, divergenceAlone, kernels.divergence);
     return way === ways.encode.name ? encode : evaluate;
@@ -64,6 +68,11 @@ async function openDeldot(problem: Problem, outputs: Outputs, kernels: string): 
     },
     evaluate: async () => [(await field.evaluate(points, { outputs })).divergence],
   };
+}
+
+async function openOnProcessor(problem: Problem, outputs: Outputs): Promise<Call> {
+  const field = await createField(makeNetwork(problem), { device: "cpu" });
+  return async () => [(await field.evaluate(problem.points, { outputs })).divergence];
 }
 
 export async function openField(problem: Problem, kernels: string): Promise<{ device: GPUDevice; field: VectorField }> {

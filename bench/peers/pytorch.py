@@ -1,7 +1,7 @@
 """PyTorch's side of pytorch.ts: python pytorch.py TASK WAY D H COUNT STEPS.
 
-It reads the weights and the points from standard input, then a line for every call, which it answers: with the loss and its
-gradient, with the losses of steps, or with log densities; all of it float32 without a header. It computes on the GPU where PyTorch has CUDA, else on the CPU.
+It reads the weights and the points from standard input, then a line for every call, which it answers: with divergences, with the
+loss and its gradient, with the losses of steps, or with log densities; all of it float32 without a header. It computes on the GPU where PyTorch has CUDA, else on the CPU.
 """
 
 import math
@@ -23,7 +23,8 @@ def leave_with(parent):
 threading.Thread(target=leave_with, args=[os.getppid()], daemon=True).start()
 
 task, way, d, h, count, steps = *sys.argv[1:3], *map(int, sys.argv[3:])
-training = task != "density"
+training = task in ["training", "steps"]
+is_density = task == "density"
 matching = way == "flow matching"
 inputs = d + 1 if matching else d
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,7 +42,7 @@ for tensor in weights:
 
 def activate(z):
     """An activation and its slope."""
-    if training:
+    if not is_density:
         a = torch.tanh(z)
         return a, 1 - a**2
     sigmoid = torch.sigmoid(z)
@@ -49,7 +50,7 @@ def activate(z):
 
 
 def field(x, b1):
-    activation = torch.tanh if training else torch.nn.functional.silu
+    activation = torch.nn.functional.silu if is_density else torch.tanh
     return activation(activation(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
 
 
@@ -120,13 +121,13 @@ def log_density(steps=10):
     return [state[:, d] - state[:, :d].square().sum(1) / 2 - d / 2 * math.log(2 * math.pi)]
 
 
-if not training:
+if is_density:
     u = read(h)
 if task == "steps":
     answer = make_steps()
 else:
     x = read(count, d)
-    answer = train if training else log_density
+    answer = {"divergence": lambda: [evaluate(x, b1)[1]], "training": train, "density": log_density}[task]
 for _ in sys.stdin.buffer:
     for tensor in answer():
         sys.stdout.buffer.write(tensor.contiguous().cpu().numpy().tobytes())

@@ -2,7 +2,8 @@ import { execFile, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { Numbers, Problem } from "./networks.js";
-import type { Call } from "./peer.js";
+import { parametersOf } from "./networks.js";
+import type { Call, Peer } from "./peer.js";
 
 export async function findPytorch(): Promise<{ readonly python: string; readonly version: string } | null> {
   // Debian's package is for Debian's Python, which may not be the first.
@@ -13,12 +14,24 @@ export async function findPytorch(): Promise<{ readonly python: string; readonly
   return null;
 }
 
+export const pytorch: Peer = {
+  name: "PyTorch",
+  ways: [
+    { name: "d backward passes", points: "device" },
+    { name: "bilinear formula by hand", points: "device" },
+  ],
+  prepare(way, problem) {
+    const parameters = parametersOf(problem).map(({ data }) => data);
+    return openPytorch("divergence", way, problem, [...parameters, problem.points], [problem.count]);
+  },
+};
+
 /**
  * PyTorch in the machine's own Python, where it has one; what is read back, tensors of these lengths, comes through
  * a pipe.
  */
 export async function openPytorch(
-  task: "training" | "steps" | "density",
+  task: "divergence" | "training" | "steps" | "density",
   way: string,
   { d, h, count, steps = 1 }: Problem,
   inputs: readonly Numbers[],

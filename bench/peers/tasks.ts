@@ -9,6 +9,7 @@ import { divergenceCases, makeProblem, stepCases, trainingCases, type Case, type
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
 import type { Kernels, Peer } from "./peer.js";
 import { plain } from "./plain.js";
+import { pytorch } from "./pytorch.js";
 import { deldot as deldotSteps } from "./steps/deldot.js";
 import { jaxOf } from "./steps/jax.js";
 import { makeStepProblem, type StepLoss, type StepProblem } from "./steps/problem.js";
@@ -18,7 +19,7 @@ import { computeSteps } from "./steps/truth.js";
 import { tensorflow } from "./tensorflow.js";
 import { deldot as deldotTraining } from "./training/deldot.js";
 import { jax as jaxTraining } from "./training/jax.js";
-import { pytorch } from "./training/pytorch.js";
+import { pytorch as pytorchTraining } from "./training/pytorch.js";
 import { tensorflow as tensorflowTraining } from "./training/tensorflow.js";
 import { computeTraining } from "./training/truth.js";
 import { computeDivergence, type Truth } from "./truth.js";
@@ -50,13 +51,14 @@ const divergence: Task = {
   cases: divergenceCases,
   makeProblem,
   computeTruth: computeDivergence,
-  peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, plain],
-  baselines: ["encode", "evaluate"],
+  peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, pytorch, plain],
+  baselines: ["encode", "evaluate", "evaluate by onnxruntime on the CPU"],
   tune: tuneDeldot,
   seconds: 60,
   legend:
     "A call computes the divergences of all points and reads them back; points: where they are when it starts. " +
-    "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not. " +
+    "x encode, x evaluate: times deldot's own call in the same process, in turns with it, points on the device or not; the last of them by " +
+    "onnxruntime-node on the processor. PyTorch is the one that the machine's Python has, by CUDA where it can, else on the CPU's threads. " +
     "error: the largest, beside float64, over the largest Σ|∂f_i/∂x_i|. " +
     "While deldot, jax-js or TensorFlow.js waits for a software adapter, its thread sleeps (sleepWhileWaiting of deldot/node). " +
     "All on this adapter unless remarked; onnxruntime does not say which one it took, but it finds it by the same Vulkan loader.",
@@ -68,7 +70,7 @@ const training: Task = {
   cases: trainingCases,
   makeProblem,
   computeTruth: computeTraining,
-  peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorch],
+  peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorchTraining],
   baselines: ["step"],
   seconds: 120,
   legend:
