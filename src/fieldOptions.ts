@@ -21,8 +21,8 @@ export interface VectorFieldOptions {
    * Which kernels run; all give the same results but for rounding. "auto", the default: the plain ones at first, and what
    * proves fastest on this device once tuning has paid for itself (see {@link VectorField.tune}). Or one by its name, for
    * runs that repeat to the bit on one device: "layers 4x4" (the plain ones), "layers 8x16", "layers 4x16 by 8 lanes" (of a
-   * subgroup), "layers 8x8 in groups of 8x8" (of invocations that share workgroup memory), "fused uniform x2", "fused storage
-   * x4", "fused uniform x2 by 8 lanes"; where a plan cannot be fused, the plain ones.
+   * subgroup), "layers 4x4 in groups of 16x16" (of invocations that share workgroup memory), "fused storage x2"; where a plan cannot
+   * be fused, the plain ones.
    */
   readonly kernels?: string | undefined;
   /**

@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 async function bench(flags: string): Promise<any> {
   const { stdout } = await promisify(execFile)(
     process.execPath,
-    ["--import", "tsx", "bench/main.ts", "--kernels", "layers 8x8", "--json", ...flags.split(" ")],
+    ["--import", "tsx", "bench/main.ts", "--kernels", "layers 8x16", "--json", ...flags.split(" ")],
     { cwd: root, timeout: 50_000 },
   );
   return JSON.parse(stdout);
@@ -29,7 +29,7 @@ test("the benchmark measures a small case and gives its numbers as JSON", async 
   for (const row of rows) {
     expect(row.error).toBeLessThan(1e-4);
     expect(row.compared).toBe(row.points);
-    expect(row.kernels).toBe("layers 8x8");
+    expect(row.kernels).toBe("layers 8x16");
     for (const { median, low, high, samples } of [row.device, row.wall, row.ratio, row.wallRatio]) {
       expect(low).toBeLessThanOrEqual(median);
       expect(median).toBeLessThanOrEqual(high);

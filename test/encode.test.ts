@@ -598,7 +598,7 @@ async function withFewWorkgroups(most: number, work: () => Promise<void>): Promi
   }
 }
 
-test.for(["layers 4x4", "layers 8x16 by 4 lanes", "layers 4x4 in groups of 16x16", "fused uniform x2"])(
+test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused storage x2"])(
   "more workgroups than fit in one dimension lie in even rows, and the results are the same bits: %s",
   async (kernels) => {
     const count = 1003;

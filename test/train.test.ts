@@ -701,7 +701,7 @@ test("what is wrong is an InputError", async () => {
     { loss: "score_matching", divergencePenalty: 1 },
     { loss: "regression", integration: { steps: 3 } },
     { loss: "max_likelihood", integration: { solver: "magic" } },
-    { loss: "regression", kernels: "fused uniform x2" },
+    { loss: "regression", kernels: "fused storage x2" },
     { loss: "regression", optimiser: {} },
     { loss: "regression", optimizer: { lr: 3 } },
     { loss: "regression", optimizer: { clip: 1e-46 } },

@@ -29,7 +29,7 @@ test.for(widths)("new weights are in all that a field computes, for widths %o", 
   const d = of[0]!;
   const points = randomPoints(3, 20, d);
   const options = { context: 0.3 };
-  for (const kernels of ["auto", "layers 8x8", "fused storage x2"]) {
+  for (const kernels of ["auto", "layers 8x16", "fused storage x2"]) {
     const field = await VectorField.create(device, before, { kernels });
     await field.evaluate(points, options);
     await field.vjp(points, { divergence: 1, value: points }, { ...options, wrt: allOf(before) });
@@ -110,7 +110,7 @@ test("merged matrices that take much work are computed on the device, and are ri
   const [before, after] = [make(1), make(2)];
   const points = randomPoints(3, 20, 64);
   const wrt = allOf(before);
-  for (const kernels of ["auto", "layers 8x8"]) {
+  for (const kernels of ["auto", "layers 8x16"]) {
     const field = await VectorField.create(device, before, { kernels });
     await field.evaluate(points);
     await field.vjp(points, { divergence: 1 }, { wrt });

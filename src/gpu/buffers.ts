@@ -77,12 +77,12 @@ export class Matrices {
     return this.buffers.get(matrix)?.[layout] !== undefined;
   }
 
-  /** The numbers of a fused kernel, which reads them as storage or as a uniform block. */
+  /** The numbers of a fused kernel. */
   packed(name: string, data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): GPUBuffer {
     let buffer = this.packedBuffers.get(data);
     if (!buffer) {
-      const usage = USAGE.STORAGE | USAGE.UNIFORM | USAGE.COPY_DST;
-      buffer = this.device.createBuffer({ label: `${this.label}: weights of ${name}`, size: data.byteLength, usage });
+      const label = `${this.label}: weights of ${name}`;
+      buffer = this.device.createBuffer({ label, size: data.byteLength, usage: USAGE.STORAGE | USAGE.COPY_DST });
       this.device.queue.writeBuffer(buffer, 0, data);
       this.packedBuffers.set(data, buffer);
     }

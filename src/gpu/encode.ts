@@ -47,8 +47,7 @@ export function bindSteps(steps: readonly Step[], resources: Resources): BoundSt
     const bindings = [
       { buffer: uniforms, size: 4 * kernel.parameters.length },
       ...kernel.storage.map(({ name }) => {
-        const weights = kernel.weights?.get(name);
-        if (weights) return { buffer: resources.matrices.packed(kernel.label, weights) };
+        if (name === "weights") return { buffer: resources.matrices.packed(kernel.label, kernel.weights!) };
         return resourceOf(known(step, step.bindings[name], name), resources);
       }),
     ];

@@ -102,7 +102,7 @@ function descriptorOf(device: GPUDevice, kernel: Kernel): GPUComputePipelineDesc
   };
 }
 
-const BINDING_TYPES = { read: "read-only-storage", read_write: "storage", uniform: "uniform" } as const;
+const BINDING_TYPES = { read: "read-only-storage", read_write: "storage" } as const;
 
 /** GPUShaderStage.COMPUTE; the global itself is absent in Node. */
 const COMPUTE = 4;

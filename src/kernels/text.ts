@@ -6,9 +6,10 @@ export function interfaceOf(text: string): Pick<Kernel, "parameters" | "storage"
   const members = /struct Parameters \{(.*?)\n\}/s.exec(text)![1]!;
   return {
     parameters: [...members.matchAll(/^ {2}(\w+): u32,/gm)].map(([, name]) => camel(name!)),
-    storage: [...text.matchAll(/^@group\(0\) @binding\([1-9]\d*\) var<(?:storage, )?(read|read_write|uniform)> (\w+):/gm)].map(
-      ([, access, name]) => ({ name: camel(name!), access: access as "read" | "read_write" | "uniform" }),
-    ),
+    storage: [...text.matchAll(/^@group\(0\) @binding\([1-9]\d*\) var<storage, (read|read_write)> (\w+):/gm)].map(([, access, name]) => ({
+      name: camel(name!),
+      access: access as "read" | "read_write",
+    })),
   };
 }
 

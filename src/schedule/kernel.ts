@@ -5,7 +5,7 @@ export interface Kernel {
   /** The members of its struct Parameters, all u32, in order; binding 0 is their uniform block. */
   readonly parameters: readonly string[];
   /** Its buffers, from binding 1 on. */
-  readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" | "uniform" }[];
-  /** What buffers of weights that are its own hold, by their names as in `storage`. */
-  readonly weights?: ReadonlyMap<string, Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>;
+  readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
+  /** What its buffer `weights` holds, where it has one of its own. */
+  readonly weights?: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 }

@@ -7,7 +7,7 @@ import { mixBits } from "../mixBits.js";
 import { mlp, type Network } from "../model/network.js";
 import { parameterLayout, withParameters } from "../model/parameters.js";
 import { stagesOf, tableaus } from "../ode/tableaus.js";
-import { capabilitiesOf } from "../kernels/family.js";
+import { capabilitiesOf } from "../kernels/capabilities.js";
 import type { TrainKernelName } from "../kernels/train.js";
 import { allocate } from "../rows.js";
 import { asBits } from "../schedule/recorder.js";

@@ -2,7 +2,7 @@ import { InputError, quote } from "../errors.js";
 import { adapterOf } from "../gpu/pace.js";
 import type { Shared } from "../gpu/run.js";
 import type { Memory } from "../gpu/store.js";
-import { capabilitiesOf, HALF, type Capabilities, type Family } from "../kernels/family.js";
+import { capabilitiesOf, HALF, type Capabilities } from "../kernels/capabilities.js";
 import { kernelOf, PLAIN, PLAIN_HALF } from "../kernels/layers.js";
 import type { Plan } from "../plan/plan.js";
 import { productsOf } from "../plan/program.js";
@@ -216,8 +216,8 @@ export class Tuner {
   /** What the device can run a plan by, plain first. */
   private async variants(plan: Plan): Promise<Variant[]> {
     const capabilities = capabilitiesOf(this.device);
-    const families = await loadFamilies();
-    const others = families.flatMap((family) => family.variants(capabilities));
+    const { tunedVariants } = await loadTuned();
+    const others = tunedVariants.flatMap(({ variant, isTried }) => (isTried(capabilities) ? [variant] : []));
     return [this.plain, ...others.filter((variant) => variant.tile.half === this.half && this.canRun(variant, plan))];
   }
 
@@ -294,26 +294,26 @@ export class Tuner {
   }
 }
 
-/** What writes the kernels beside the plain ones, loaded when it is first needed. */
-async function loadFamilies(): Promise<readonly Family[]> {
-  const { families } = await import("../kernels/tuned/index.js");
-  return families;
-}
+/** The kernels beside the plain ones, loaded when they are first needed. */
+const loadTuned = (): Promise<typeof import("../kernels/tuned/index.js")> => import("../kernels/tuned/index.js");
 
 /** The variant of a name. @throws InputError where it is none, or the device cannot run it. */
 async function variantOf(name: string, device: Capabilities): Promise<Variant> {
   const plain = [PLAIN, PLAIN_HALF].find((variant) => variant.name === name);
   if (plain) return plain;
-  const families = await loadFamilies();
-  for (const family of families) {
-    const found = family.parse(name, device);
-    if (!found) continue;
-    if (found.lanes > device.lanes)
-      throw new InputError(`kernels is ${quote(name)}; the device's subgroups give at least ${device.lanes} lanes (0: no subgroups)`);
-    return found.variant;
+  const { tunedVariants } = await loadTuned();
+  const found = tunedVariants.find(({ variant }) => variant.name === name);
+  if (!found) {
+    const names = [PLAIN, ...tunedVariants.map(({ variant }) => variant)]
+      .filter(({ tile }) => !tile.half)
+      .map((variant) => `"${variant.name}"`);
+    throw new InputError(
+      `kernels is ${quote(name)}; expected "auto" or one of ${names.join(", ")}, with "${HALF.trim()}" behind it or not`,
+    );
   }
-  const examples = [PLAIN.name, ...families.map(({ example }) => example)].map((example) => `"${example}"`);
-  throw new InputError(`kernels is ${quote(name)}; expected "auto" or a name such as ${examples.join(", ")}`);
+  if (found.lanes > device.lanes)
+    throw new InputError(`kernels is ${quote(name)}; the device's subgroups give at least ${device.lanes} lanes (0: no subgroups)`);
+  return found.variant;
 }
 
 /** What a store holds of a plan, as far as it makes sense. */

@@ -1,14 +1,14 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { evaluateReference, InputError, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
+import { evaluateReference, parseOnnx, VectorField, type Method, type Network } from "../../src/index.js";
 import { parseActivation } from "../../src/model/activation.js";
 import { makeBuffer, readBuffer } from "../buffers.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
 import { randomMlp, randomPoints, weightOf } from "../fields.js";
 
-/** Kernels that carry a point through all layers, in loops or by lanes. */
-const variants = ["fused uniform x1", "fused uniform x2", "fused storage x4", "fused uniform x2 by 4 lanes"];
+/** The kernel that carries a point through all layers. */
+const kernels = "fused storage x2";
 
 let device: GPUDevice;
 let close: () => Promise<void>;
@@ -21,7 +21,6 @@ const COUNT = 71;
 /** Each kernel takes software drivers a second or more to compile, so not every network runs by every method. */
 async function compare(
   network: Network,
-  kernels: string,
   methods: readonly Method[],
   context: Float32Array | null,
   alone: readonly ("value" | "diagonal")[] = [],
@@ -49,35 +48,27 @@ async function compare(
   field.destroy();
 }
 
-describe.for(variants)("%s", (kernels) => {
+describe("widths and contexts", () => {
   test.for([
-    { widths: [2, 13, 10, 2], activation: "tanh", methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
-    { widths: [3, 9, 3], activation: "softplus", methods: ["cyclic"], alone: [] },
-    { widths: [5, 6, 7, 9, 5], activation: ["silu", "gelu", "sin"], methods: ["tangent"], alone: [] },
-  ] as const)("computes value, divergence and diagonal of $widths with $activation", async ({ widths, activation, methods, alone }) => {
-    const { network } = randomMlp({ seed: 3, widths, activation: typeof activation === "string" ? activation : [...activation] });
-    await compare(network, kernels, methods, null, alone);
-  });
-
-  test("takes a context, one for all points and one for each", async () => {
-    const { network } = randomMlp({ seed: 8, widths: [2, 9, 11, 2], activation: "tanh", contextSize: 3 });
-    await compare(network, kernels, ["tangent"], randomPoints(5, 1, 3));
-    await compare(network, kernels, ["cyclic"], randomPoints(5, COUNT, 3));
-  });
-});
-
-/** Loops over the results of wide products: some rounds of two results, some of one, arrays for what several layers read. */
-describe.for(["fused uniform x1 by 4 lanes", "fused uniform x4 by 4 lanes"])("%s, wide layers", (kernels) => {
-  test.for([
-    { widths: [2, 26, 30, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
+    { widths: [2, 13, 10, 2], activation: "tanh", contextSize: 0, methods: ["tangent", "cyclic"], alone: ["value", "diagonal"] },
+    { widths: [3, 9, 3], activation: "softplus", contextSize: 0, methods: ["cyclic"], alone: [] },
+    { widths: [5, 6, 7, 9, 5], activation: ["silu", "gelu", "sin"], contextSize: 0, methods: ["tangent"], alone: [] },
     { widths: [3, 17, 25, 3], activation: "softplus", contextSize: 2, methods: ["cyclic"], alone: [] },
-    { widths: [3, 20, 21, 24, 3], activation: "silu", contextSize: 0, methods: ["tangent"], alone: [] },
-    // As many weights as do not fit one uniform block, a first layer in rounds, and sums that a state of 16 allows.
     { widths: [16, 70, 128, 16], activation: "sin", contextSize: 0, methods: ["cyclic"], alone: ["value"] },
-  ] as const)("computes value, divergence and diagonal of $widths", async ({ widths, activation, contextSize, methods, alone }) => {
-    const { network } = randomMlp({ seed: 9, widths, activation, contextSize });
-    const context = contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null;
-    await compare(network, kernels, methods, context, alone);
+  ] as const)("value, divergence and diagonal of $widths with $activation", async ({ widths, activation, contextSize, methods, alone }) => {
+    const { network } = randomMlp({
+      seed: 3,
+      widths,
+      activation: typeof activation === "string" ? activation : [...activation],
+      contextSize,
+    });
+    await compare(network, methods, contextSize > 0 ? randomPoints(5, COUNT, contextSize) : null, alone);
+  });
+
+  test("a context for all points and one for each", async () => {
+    const { network } = randomMlp({ seed: 8, widths: [2, 9, 11, 2], activation: "tanh", contextSize: 3 });
+    await compare(network, ["tangent"], randomPoints(5, 1, 3));
+    await compare(network, ["cyclic"], randomPoints(5, COUNT, 3));
   });
 
   test("keeps what a skip reads", async () => {
@@ -89,7 +80,7 @@ describe.for(["fused uniform x1 by 4 lanes", "fused uniform x4 by 4 lanes"])("%s
       terms: operands.map((operand) => ({ operand, weight: same })),
       bias: null,
     });
-    // Two residual blocks: h + tanh(W h) of a layer in rounds, read by another.
+    // Two residual blocks: h + tanh(W h) of a layer, read by another.
     const network: Network = {
       stateSize: 3,
       contextSize: 0,
@@ -105,46 +96,22 @@ describe.for(["fused uniform x1 by 4 lanes", "fused uniform x4 by 4 lanes"])("%s
         { kind: "linear", terms: [{ operand: 7, weight: weightOf(chain, 4) }], bias: null },
       ],
     };
-    await compare(network, kernels, ["tangent"], null, ["value"]);
+    await compare(network, ["tangent"], null, ["value"]);
   });
 });
-
-test("weights are handed around by no more lanes than the device's subgroups have", async () => {
-  const { network } = randomMlp({ seed: 1, widths: [2, 20, 20, 2], activation: "tanh" });
-  await expect(VectorField.create(device, network, { kernels: "fused uniform x4 by 64 lanes" })).rejects.toThrow(/at least \d+ lanes/);
-  await expect(VectorField.create(device, network, { kernels: "fused storage x1 by 4 lanes" })).rejects.toThrow(InputError);
-});
-
-// SwiftShader's compiler ends the process at texts of so many reads of arrays.
-test.for(["fused uniform x2 by 4 lanes", "fused uniform x4 by 4 lanes"])(
-  "%s leaves many wide layers to the plain kernels",
-  async (kernels) => {
-    const { network } = randomMlp({ seed: 2, widths: [1, ...Array.from({ length: 9 }, () => 128), 1], activation: "tanh" });
-    const points = randomPoints(3, COUNT, 1);
-    const field = await VectorField.create(device, network, { kernels });
-    const result = await field.evaluate(points);
-    const { divergence } = evaluateReference(network, points);
-    expect(result.kernels).toMatch(/^layers/);
-    expectClose(result.divergence, divergence!, divergence!.map(Math.abs), { label: "divergence" });
-    field.destroy();
-  },
-);
 
 describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
   const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));
 
-  test.for(files.flatMap((file) => ["fused uniform x1", "fused uniform x1 by 4 lanes"].map((kernels) => ({ file, kernels }))))(
-    "$file by $kernels",
-    async ({ file, kernels }) => {
-      const network = parseOnnx(readFileSync(new URL(file, folder)));
-      const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
-      await compare(network, kernels, ["tangent"], context);
-    },
-  );
+  test.for(files)("%s", async (file) => {
+    const network = parseOnnx(readFileSync(new URL(file, folder)));
+    const context = network.contextSize > 0 ? randomPoints(2, COUNT, network.contextSize).map((number) => Math.abs(number) % 1) : null;
+    await compare(network, ["tangent"], context);
+  });
 });
 
-describe.for(["fused uniform x2", "fused uniform x4 by 4 lanes"])("encode by %s", (kernels) => {
+describe("encode", () => {
   const { network } = randomMlp({ seed: 4, widths: [3, 10, 18, 3], activation: "tanh", contextSize: 2 });
   const points = randomPoints(6, COUNT, 3);
   const context = randomPoints(7, COUNT, 2);
@@ -205,13 +172,7 @@ describe.for(["fused uniform x2", "fused uniform x4 by 4 lanes"])("encode by %s"
 
 test("a plan that cannot be fused runs by the plain kernels and says so", async () => {
   const { network } = randomMlp({ seed: 1, widths: [17, 8, 17], activation: "tanh" });
-  const field = await VectorField.create(device, network, { kernels: "fused storage x2" });
+  const field = await VectorField.create(device, network, { kernels });
   const points = randomPoints(1, 5, 17);
   expect((await field.evaluate(points)).kernels).toBe("layers 4x4");
-});
-
-test("a plan whose kernel would be too long to compile runs by the plain kernels too", async () => {
-  const { network } = randomMlp({ seed: 1, widths: [16, 128, 128, 128, 128, 16], activation: "tanh" });
-  const field = await VectorField.create(device, network, { kernels: "fused uniform x4 by 4 lanes" });
-  expect((await field.evaluate(randomPoints(1, 5, 16), { method: "tangent" })).kernels).toBe("layers 4x4");
 });

@@ -4,7 +4,7 @@
  *   npm run fuzz:numbers -- --seed 1 --count 10000
  *
  * Seeds count up from the first; each is a network with some calls, until there are as many evaluations as asked for. A
- * failure names the seed that gives it alone: --seed 123 --count 1. --kernels "layers 8x8" draws one family alone, and its
+ * failure names the seed that gives it alone: --seed 123 --count 1. --kernels "layers 8x16" draws one family alone, and its
  * seeds are others; --tuned is how often a small field is tuned first.
  */
 import { parseArgs } from "node:util";

@@ -13,7 +13,7 @@ import {
   type Tangents,
 } from "../../../plan/program.js";
 import type { FusedOutput, Route } from "../../../schedule/steps.js";
-import { vectorsOf, type Elements, type FusedProgram, type Statement, type Vector } from "./statements.js";
+import type { Elements, FusedProgram, Statement, Vector } from "./statements.js";
 
 /** Beyond these a point's vectors do not stay on the chip. */
 const WIDEST = 128;
@@ -55,7 +55,7 @@ class Lowering {
     private readonly plan: TracePlan | ValuePlan,
     private readonly to: Route["to"],
   ) {
-    this.terms = { name: "term", width: plan.kind === "trace" ? plan.tangents : 0, isTangent: false };
+    this.terms = { name: "term", width: plan.kind === "trace" ? plan.tangents : 0 };
   }
 
   program(): FusedProgram {
@@ -74,13 +74,13 @@ class Lowering {
       const asked = (["diagonal", "divergence"] as const).filter((output) => plan.outputs.includes(output));
       for (const what of this.to === "host" ? toHost : asked) store(what, terms);
     }
-    return { statements: asSoonAsPossible(this.statements), terms, outputs, multiplyAdds: this.multiplyAdds };
+    return { statements: this.statements, terms, outputs, multiplyAdds: this.multiplyAdds };
   }
 
   private forward(instruction: ForwardInstruction): void {
     this.multiplyAdds += multiplyAddsOf(instruction);
     const { index, width } = instruction.node;
-    const into: Vector = { name: `a${index}_`, width, isTangent: false };
+    const into: Vector = { name: `a${index}_`, width };
     this.values.set(index, into);
     switch (instruction.kind) {
       case "load":
@@ -88,7 +88,7 @@ class Lowering {
         return;
       case "norm": {
         const { source, centered, epsilon } = instruction;
-        const inverseDeviation: Vector = { name: `r${index}_`, width: 1, isTangent: false };
+        const inverseDeviation: Vector = { name: `r${index}_`, width: 1 };
         this.inverseDeviations.set(index, inverseDeviation);
         this.statements.push({ kind: "norm", into, inverseDeviation, x: this.values.get(source)!, centered, epsilon });
         return;
@@ -96,7 +96,7 @@ class Lowering {
       case "sum": {
         const { terms, bias, activation, keepsSlope } = instruction;
         const isDense = (term: Term): term is Extract<Term, { kind: "dense" }> => term.kind === "dense";
-        const slope: Vector | null = keepsSlope ? { name: `s${index}_`, width, isTangent: false } : null;
+        const slope: Vector | null = keepsSlope ? { name: `s${index}_`, width } : null;
         if (slope) this.slopes.set(index, slope);
         this.statements.push({
           kind: "sum",
@@ -141,7 +141,7 @@ class Lowering {
       if (instruction.into.kind !== "register") throw new TypeError(`a ${instruction.into.kind} is not fused`);
       const { index, width } = instruction.into.register;
       const version = instruction.kind !== "norm tangent" && instruction.adds ? registers.get(index) : undefined;
-      const into: Vector = { name: `${version ? `${version.name}u` : `t${column}_${index}`}_`, width, isTangent: true };
+      const into: Vector = { name: `${version ? `${version.name}u` : `t${column}_${index}`}_`, width };
       registers.set(index, into);
       if (instruction.kind === "norm tangent") {
         const { node, centered } = instruction;
@@ -173,26 +173,4 @@ class Lowering {
       return (factor.kind === "slope" ? this.slopes : this.values).get(factor.node)!;
     });
   }
-}
-
-/**
- * The statements with those of tangents moved up to where their inputs are known, so that few numbers wait at a time, and
- * contractions can be computed beside the layer that weighs them.
- */
-function asSoonAsPossible(statements: readonly Statement[]): Statement[] {
-  const ordered: Statement[] = [];
-  const made = new Set<Vector>();
-  const waiting = [...statements];
-  while (waiting.length > 0) {
-    const isTangent = (statement: Statement): boolean => vectorsOf(statement).made.some((vector) => vector.isTangent);
-    const ready = (statement: Statement): boolean => vectorsOf(statement).read.every((vector) => made.has(vector));
-    const next = Math.max(
-      0,
-      waiting.findIndex((statement) => isTangent(statement) && ready(statement)),
-    );
-    const [statement] = waiting.splice(next, 1);
-    for (const vector of vectorsOf(statement!).made) made.add(vector);
-    ordered.push(statement!);
-  }
-  return ordered;
 }

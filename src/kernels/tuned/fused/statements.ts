@@ -6,8 +6,6 @@ import type { FusedOutput } from "../../../schedule/steps.js";
 export interface Vector {
   readonly name: string;
   readonly width: number;
-  /** Whether they are a tangent: what its statements wait for decides where they stand. */
-  readonly isTangent: boolean;
 }
 
 /** A row of constants. */
@@ -80,25 +78,4 @@ export interface FusedProgram {
   readonly terms: Vector;
   readonly outputs: readonly FusedOutput[];
   readonly multiplyAdds: number;
-}
-
-/** What a statement reads and what it makes, the terms apart. */
-export function vectorsOf(statement: Statement): { read: Vector[]; made: Vector[] } {
-  const inElements = (...lists: Elements[]): Vector[] => lists.flat().filter(isVector);
-  switch (statement.kind) {
-    case "load":
-      return { read: [], made: [statement.into] };
-    case "sum": {
-      const { into, slope, added, products } = statement;
-      return { read: inElements(...added, ...products.map(({ x }) => x)), made: slope ? [into, slope] : [into] };
-    }
-    case "norm":
-      return { read: [statement.x], made: [statement.into, statement.inverseDeviation] };
-    case "norm tangent":
-      return { read: [...inElements(statement.tangent), statement.value, statement.inverseDeviation], made: [statement.into] };
-    case "contract":
-      return { read: inElements(statement.by, statement.factor, statement.x, statement.product?.x ?? []), made: [] };
-    case "store":
-      return { read: [statement.from], made: [] };
-  }
 }
