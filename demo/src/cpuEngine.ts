@@ -9,7 +9,7 @@ import { withContext } from "./probe.js";
 import { pick, sourceOf } from "./quantity.js";
 
 const MOVING_MILLISECONDS = 60;
-const RESTING_MILLISECONDS = 1500;
+const RESTING_MILLISECONDS = 3000;
 /** The points of one request take about this long: between two of them another picture may be asked for. */
 const BATCH_MILLISECONDS = 100;
 /** Until a picture has told more. */
