@@ -3,12 +3,15 @@ import { defineConfig } from "vite";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
+/** A page that is isolated so may share memory among threads, which onnxruntime-web then uses. */
+const isolated = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
 /** The page imports the package by its name, as any app would; here that is this repository's source. */
 export default defineConfig({
   root: here("."),
   // Relative addresses: the site works from any sub-path.
   base: "./",
-  resolve: { alias: { deldot: here("../src/index.ts") } },
+  resolve: { alias: { "deldot/onnx": here("../src/onnx/index.ts"), deldot: here("../src/index.ts") } },
   build: {
     outDir: here("../dist-demo"),
     emptyOutDir: true,
@@ -19,6 +22,15 @@ export default defineConfig({
     chunkSizeWarningLimit: 1000,
     rollupOptions: { input: ["index.html", "examples/particles.html", "examples/lorenz.html"].map((page) => here(page)) },
   },
-  worker: { format: "es" },
-  preview: { port: 4173 },
+  worker: {
+    format: "es",
+    rolldownOptions: {
+      // Some static hosts do not know .mjs for a script.
+      output: { assetFileNames: ({ names }) => `assets/[name]-[hash]${names[0]?.endsWith(".mjs") ? ".js" : "[extname]"}` },
+    },
+  },
+  // onnxruntime-web finds its threads and its .wasm beside its own file, which has to stay a file.
+  optimizeDeps: { exclude: ["onnxruntime-web"] },
+  server: { headers: isolated },
+  preview: { port: 4173, headers: isolated },
 });

@@ -338,6 +338,7 @@ export class App {
     // For whoever reads pixels: what they stand for, and whether finer ones follow.
     Object.assign(this.canvas.dataset, {
       state: done ? "done" : "coarse",
+      engine: this.engine.kind,
       scale: String(this.scale),
       panels: JSON.stringify(this.layout.panels),
       columns: String(columns),
@@ -410,7 +411,7 @@ export class App {
     const { panels } = this.layout;
     const aspect = panels[0]!.height / panels[0]!.width;
     const grid = { columns: EXPORT_COLUMNS, rows: Math.max(2, Math.round(EXPORT_COLUMNS * aspect)) };
-    if (this.engine.kind === "cpu") Object.assign(grid, { columns: 128, rows: Math.max(2, Math.round(128 * aspect)) });
+    if (this.engine.kind === "reference") Object.assign(grid, { columns: 128, rows: Math.max(2, Math.round(128 * aspect)) });
     const source = sourceOf(this.state.quantity, this.loaded.network.stateSize);
     const points = gridPoints(this.plane, this.state.view, grid, aspect);
     const given = (await this.engine.evaluate(points, { outputs: [source.output], ...withContext(this.state.context) }))[source.output]!;
@@ -466,6 +467,7 @@ export class App {
     const { file, isOnnx } = this.loaded!;
     this.elements.code.textContent = codeFor(this.state, this.plane, this.state.view, file, isOnnx);
     clearTimeout(this.hashTimer);
-    if (this.state.field !== "file") this.hashTimer = setTimeout(() => history.replaceState(null, "", this.link()), HASH_MILLISECONDS);
+    if (this.state.field !== "file")
+      this.hashTimer = setTimeout(() => history.replaceState(null, "", `#${toHash(this.state)}`), HASH_MILLISECONDS);
   }
 }

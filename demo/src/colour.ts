@@ -27,13 +27,25 @@ export function tableOf(palette: Palette): readonly Colour[] {
 
 /** The colour of a number; grey for none. */
 export function colourOf(value: number, scale: number, palette: Palette): Colour {
-  if (!Number.isFinite(value)) return [128, 128, 128];
-  const t = palette === "diverging" ? 0.5 + (0.5 * value) / scale : value / scale;
+  const [red, green, blue] = pixelsOf([value], scale, palette);
+  return [red!, green!, blue!];
+}
+
+/** The colours of numbers as pixels: red, green, blue and an opaque alpha each. */
+export function pixelsOf(values: ArrayLike<number>, scale: number, palette: Palette): Uint8ClampedArray<ArrayBuffer> {
+  const pixels = new Uint8ClampedArray(4 * values.length).fill(128);
   const table = tableOf(palette);
-  const at = Math.min(1, Math.max(0, t)) * (TABLE_SIZE - 1);
-  const low = Math.floor(at);
-  const high = Math.min(TABLE_SIZE - 1, low + 1);
-  return [0, 1, 2].map((c) => table[low]![c]! + (at - low) * (table[high]![c]! - table[low]![c]!)) as unknown as Colour;
+  for (let index = 0; index < values.length; index++) {
+    pixels[4 * index + 3] = 255;
+    const value = values[index]!;
+    if (!Number.isFinite(value)) continue;
+    const t = palette === "diverging" ? 0.5 + (0.5 * value) / scale : value / scale;
+    const at = Math.min(1, Math.max(0, t)) * (TABLE_SIZE - 1);
+    const low = Math.floor(at);
+    const [below, above] = [table[low]!, table[Math.min(TABLE_SIZE - 1, low + 1)]!];
+    for (let c = 0; c < 3; c++) pixels[4 * index + c] = below[c]! + (at - low) * (above[c]! - below[c]!);
+  }
+  return pixels;
 }
 
 /** A round number that most of the values stay below: the end of the colour bar. */

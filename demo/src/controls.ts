@@ -168,7 +168,6 @@ export function showState(app: App, attempt: Attempt): void {
   input("contour").checked = state.contour;
   input("arrows").checked = state.arrows;
   input("particles").checked = state.particles;
-  hide("particles-row", app.engine?.kind === "cpu");
   input("lock").checked = state.scale !== null;
 
   element("copy-link", HTMLButtonElement).disabled = state.field === "file";

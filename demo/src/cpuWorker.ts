@@ -1,31 +1,96 @@
-/** The float64 reference in a worker, where there is no WebGPU. */
-import { ReferenceField, type EvaluateOptions, type Network } from "deldot";
+/** Fields on the CPU: by onnxruntime-web once that is loaded; by the float64 reference until then, and where it fails. */
+import { mlp, ReferenceField, type EvaluateOptions, type Evaluation, type Network, type Output } from "deldot";
+import { OnnxField } from "deldot/onnx";
+import mjs from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs?url";
+import wasm from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm?url";
 
 export type Request =
-  | { readonly kind: "network"; readonly network: Network }
-  | { readonly kind: "evaluate"; readonly id: number; readonly points: Float32Array; readonly options: EvaluateOptions };
+  /** Loads onnxruntime-web; `loaded` comes once networks run by it. */
+  | { readonly kind: "load" }
+  /** Answered once it can be evaluated under this number. */
+  | { readonly kind: "network"; readonly id: number; readonly network: Network }
+  /** Networks with lower numbers are done with. */
+  | { readonly kind: "use"; readonly id: number }
+  | {
+      readonly kind: "evaluate";
+      readonly id: number;
+      readonly of: number;
+      readonly points: Float32Array;
+      readonly options: EvaluateOptions;
+    };
 
-export interface Answer {
-  readonly id: number;
-  readonly numbers?: Record<string, Float64Array>;
-  readonly error?: string;
+/** Its kernels tell what it is of. */
+export type CpuEvaluation = Evaluation<Output, Float32Array | Float64Array>;
+
+export type Answer =
+  | { readonly kind: "loaded"; readonly threads: number }
+  | { readonly kind: "network"; readonly id: number }
+  | { readonly kind: "numbers"; readonly id: number; readonly numbers: CpuEvaluation }
+  | { readonly kind: "error"; readonly id: number; readonly error: string };
+
+/** What a network is evaluated by; null where onnxruntime-web has not come, or does not take it. */
+interface Fields {
+  readonly reference: ReferenceField;
+  onnx: OnnxField | null;
 }
 
-let field: ReferenceField | null = null;
+const MOST_THREADS = 8;
+
+const held = new Map<number, Fields>();
+let create: ((network: Network) => Promise<OnnxField>) | null = null;
 
 self.addEventListener("message", ({ data }: MessageEvent<Request>) => void answer(data));
 
 async function answer(data: Request): Promise<void> {
-  if (data.kind === "network") {
-    field = new ReferenceField(data.network);
-    return;
-  }
-  const { id, points, options } = data;
+  // Without onnxruntime-web float64 goes on.
+  if (data.kind === "load") return load().catch(() => undefined);
+  if (data.kind === "use") return forget(data.id);
+  const { id } = data;
   try {
-    const { value, divergence, diagonal, jacobian, standardError } = await field!.evaluate(points, options);
-    const given = Object.entries({ value, divergence, diagonal, jacobian, standardError }).filter(([, numbers]) => numbers !== undefined);
-    self.postMessage({ id, numbers: Object.fromEntries(given) as Record<string, Float64Array> } satisfies Answer);
+    if (data.kind === "evaluate")
+      return post({ kind: "numbers", id, numbers: await evaluate(held.get(data.of)!, data.points, data.options) });
+    held.set(id, { reference: new ReferenceField(data.network), onnx: null });
+    await quicken(id);
+    post({ kind: "network", id });
   } catch (error) {
-    self.postMessage({ id, error: (error as Error).message } satisfies Answer);
+    post({ kind: "error", id, error: (error as Error).message });
   }
+}
+
+async function load(): Promise<void> {
+  const runtime = await import("onnxruntime-web/wasm");
+  // Threads share memory, which browsers allow to pages that are isolated from other origins.
+  const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+  Object.assign(runtime.env.wasm, { numThreads: threads, wasmPaths: { mjs, wasm } });
+  runtime.env.logLevel = "error";
+  // The first session fetches the WebAssembly; no network waits for that.
+  (await OnnxField.create(runtime, mlp({ layers: [{ weight: [[1]] }] }))).destroy();
+  create = (network) => OnnxField.create(runtime, network);
+  await Promise.all([...held.keys()].map(quicken));
+  post({ kind: "loaded", threads });
+}
+
+/** Has a network run by onnxruntime-web, where that is there and takes it. */
+async function quicken(id: number): Promise<void> {
+  const onnx = (await create?.(held.get(id)!.reference.network).catch(() => null)) ?? null;
+  const fields = held.get(id);
+  if (fields) fields.onnx = onnx;
+  else onnx?.destroy();
+}
+
+function forget(below: number): void {
+  for (const [id, { onnx }] of held) {
+    if (id >= below) continue;
+    held.delete(id);
+    onnx?.destroy();
+  }
+}
+
+async function evaluate({ reference, onnx }: Fields, points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
+  // What onnxruntime-web fails at, float64 does, or says what is wrong with it.
+  return (await onnx?.evaluate(points, options).catch(() => null)) ?? reference.evaluate(points, options);
+}
+
+function post(given: Answer): void {
+  self.postMessage(given);
 }

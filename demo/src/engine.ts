@@ -1,4 +1,4 @@
-/** What computes and paints: a GPU by way of WebGPU, or the float64 reference in a worker. */
+/** What computes and paints: a GPU by way of WebGPU; or the CPU in a worker, by onnxruntime-web or the float64 reference. */
 import type { EvaluateOptions, Network, Output } from "deldot";
 import type { Palette } from "./colour.js";
 import type { Truth } from "./fields.js";
@@ -33,11 +33,11 @@ export interface Painted {
   readonly done: boolean;
 }
 
-export type Numbers = Partial<Record<Output, Float32Array | Float64Array>> & { readonly standardError?: Float32Array };
+export type Numbers = Partial<Record<Output, Float32Array | Float64Array>> & { readonly standardError?: Float32Array | Float64Array };
 
 export interface Engine {
-  readonly kind: "webgpu" | "cpu";
-  /** Which adapter, in words. */
+  readonly kind: "webgpu" | "onnxruntime" | "reference";
+  /** Which adapter, or what on the CPU, in words. */
   readonly name: string;
   setNetwork(network: Network): Promise<void>;
   /** At points [B, d]. */
@@ -47,7 +47,7 @@ export interface Engine {
    * @throws what the field throws: DeviceLostError, LimitError, GpuError.
    */
   paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void>;
-  /** Starts or ends particles that the field carries; a paint decides where. Without a GPU there are none. */
+  /** Starts or ends particles that the field carries; a paint decides where. */
   setParticles(on: boolean): void;
   /** The canvas with the last picture on it, until the browser shows the next frame. */
   snapshot(): HTMLCanvasElement;

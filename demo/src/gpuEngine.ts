@@ -24,11 +24,17 @@ const store: Store = {
   set: (key, value) => localStorage.setItem(key, value),
 };
 
-/** @throws Error with a reason in words where the browser gives no device. */
-export async function openGpu(canvas: HTMLCanvasElement, onLost: (reason: string) => void): Promise<GpuEngine> {
+/**
+ * @param takesSoftware whether an adapter will do that computes on the CPU, where onnxruntime-web is faster.
+ * @throws Error with a reason in words where the browser gives no device.
+ */
+export async function openGpu(canvas: HTMLCanvasElement, takesSoftware: boolean, onLost: (reason: string) => void): Promise<GpuEngine> {
   if (!(navigator.gpu as GPU | undefined)) throw new Error("this browser has no WebGPU");
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new Error("this browser has WebGPU, but found no adapter");
+  const { vendor, architecture, description } = adapter.info;
+  const name = description || [vendor, architecture].filter((part) => part !== "").join(" ") || "a GPU";
+  if (isSoftware(adapter.info) && !takesSoftware) throw new Error(`this browser has WebGPU, but in software: ${name}`);
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
   const wanted: GPUFeatureName[] = ["subgroups"];
   const device = await adapter.requestDevice({
@@ -36,8 +42,6 @@ export async function openGpu(canvas: HTMLCanvasElement, onLost: (reason: string
     requiredLimits: { maxBufferSize, maxStorageBufferBindingSize },
     requiredFeatures: wanted.filter((feature) => adapter.features.has(feature)),
   });
-  const { vendor, architecture, description } = adapter.info;
-  const name = description || [vendor, architecture].filter((part) => part !== "").join(" ") || "a GPU";
   void device.lost.then(({ reason, message }) => reason !== "destroyed" && onLost(message || "the GPU was lost"));
   return new GpuEngine(device, canvas, name, !isSoftware(adapter.info));
 }

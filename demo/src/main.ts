@@ -15,6 +15,9 @@ const COMPARED_COLUMNS = 48;
 /** A GPU that is lost more often than this is given up. */
 const MOST_LOSSES = 3;
 
+/** `?engine=webgpu` computes on any adapter; `onnxruntime` and `reference` (float64) on the CPU: for tests and comparisons. */
+const wanted = new URLSearchParams(location.search).get("engine");
+
 let losses = 0;
 let comparing: AbortController | null = null;
 /** The network that the comparison and the explanation are of. */
@@ -82,23 +85,26 @@ function explain(): void {
 }
 
 async function start(): Promise<void> {
+  if (wanted === "onnxruntime" || wanted === "reference") return startCpu();
   app.useCanvas(freshCanvas());
   let isOpen = false;
   try {
-    const engine = await openGpu(canvas, (reason) => void recover(reason).catch(report));
+    const engine = await openGpu(canvas, wanted === "webgpu", (reason) => void recover(reason).catch(report));
     isOpen = true;
     if (losses > 0) notice.textContent = "The GPU was lost and has been found again; the picture is as it was.";
-    canvas.dataset["engine"] = "webgpu";
     await app.start(engine);
   } catch (error) {
     if (error instanceof DeviceLostError) return;
     if (isOpen) return report(error);
     notice.hidden = false;
-    notice.textContent = `Without WebGPU (${(error as Error).message}) this page computes on the CPU: the same numbers, in coarser pictures and without particles. ${adviceFor(navigator.userAgent)}`;
-    app.useCanvas(freshCanvas());
-    canvas.dataset["engine"] = "cpu";
-    await app.start(new CpuEngine(canvas));
+    notice.textContent = `Without a GPU (${(error as Error).message}) this page computes on the CPU: the same pictures, more slowly. ${adviceFor(navigator.userAgent)}`;
+    await startCpu();
   }
+}
+
+async function startCpu(): Promise<void> {
+  app.useCanvas(freshCanvas());
+  await app.start(new CpuEngine(canvas, wanted !== "reference", () => void app.refresh().catch(report)));
 }
 
 async function recover(reason: string): Promise<void> {
@@ -109,9 +115,7 @@ async function recover(reason: string): Promise<void> {
   app.engine = null;
   if (losses <= MOST_LOSSES) return start();
   notice.textContent = "The GPU was lost again and again; the page now computes on the CPU.";
-  app.useCanvas(freshCanvas());
-  canvas.dataset["engine"] = "cpu";
-  await app.start(new CpuEngine(canvas));
+  await startCpu();
 }
 
 async function runComparison(): Promise<void> {

@@ -7,8 +7,8 @@ import { pointOn, uniforms } from "./plane.js";
 
 const COUNT = 2048;
 /** Of the picture's width that a particle of typical speed crosses in a step. */
-const STRIDE = 0.003;
-const RADIUS_PIXELS = 2.2;
+export const STRIDE = 0.003;
+export const RADIUS_PIXELS = 2.2;
 
 export class Particles {
   private readonly stepPipeline: GPUComputePipeline;

@@ -66,14 +66,15 @@ export function toPixel(view: View, size: Size, a: number, b: number): [number, 
 
 /** The points [rows * columns, d] at the middles of a grid's cells, row by row from the top. */
 export function gridPoints(plane: Plane, view: View, { columns, rows }: { columns: number; rows: number }, aspect: number): Float32Array {
-  const d = plane.origin.length;
+  const { origin, u, v } = plane;
+  const d = origin.length;
   const points = new Float32Array(columns * rows * d);
-  const size = { width: columns, height: rows };
   for (let row = 0; row < rows; row++)
     for (let column = 0; column < columns; column++) {
-      const a = view.a + ((column + 0.5) / size.width - 0.5) * view.width;
-      const b = view.b - ((row + 0.5) / size.height - 0.5) * view.width * aspect;
-      points.set(pointOn(plane, a, b), (row * columns + column) * d);
+      const a = view.a + ((column + 0.5) / columns - 0.5) * view.width;
+      const b = view.b - ((row + 0.5) / rows - 0.5) * view.width * aspect;
+      const at = (row * columns + column) * d;
+      for (let k = 0; k < d; k++) points[at + k] = origin[k]! + a * u[k]! + b * v[k]!;
     }
   return points;
 }

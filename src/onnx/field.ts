@@ -52,7 +52,10 @@ export interface OnnxRuntime {
     create(model: Uint8Array, options?: Readonly<Record<string, unknown>>): Promise<OnnxSession>;
   };
   /** What goes into them. */
-  readonly Tensor: new (type: "float32", data: Float32Array, dims: readonly number[]) => OnnxTensor;
+  readonly Tensor: {
+    /** Of its numbers, row-major, and its shape. */
+    new (type: "float32", data: Float32Array, dims: readonly number[]): OnnxTensor;
+  };
 }
 
 /** What {@link OnnxField.create} takes beside runtime and network. */
@@ -83,7 +86,7 @@ type Feeds = (first: number, count: number) => Readonly<Record<string, OnnxTenso
 type Take = (results: Readonly<Record<string, Float32Array>>, first: number, count: number) => void;
 
 /**
- * A network run by onnxruntime, on the processor or where its execution providers are: in float32, and as exact as {@link VectorField}.
+ * A network run by onnxruntime, on the processor or where its execution providers are: in float32, and as exact as `VectorField`.
  * It runs the models that {@link toOnnx} writes, chunk after chunk.
  *
  * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any work), LimitError
@@ -121,7 +124,7 @@ export class OnnxField implements Field<Float32Array> {
   }
 
   /**
-   * f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d]: as {@link VectorField.evaluate},
+   * f, its divergence and what else `outputs` names (default: value and divergence) at points [..., d]: as `VectorField.evaluate`,
    * whose options it takes. `chunkSize` changes nothing.
    *
    * @throws InputError, PlanError for a bad argument; LimitError, DeldotError; the signal's reason on abort.
@@ -154,7 +157,7 @@ export class OnnxField implements Field<Float32Array> {
     return divergence;
   }
 
-  /** J(x) t, one tangent per point: as {@link VectorField.jvp}. @throws as {@link OnnxField.evaluate} does. */
+  /** J(x) t, one tangent per point: as `VectorField.jvp`. @throws as {@link OnnxField.evaluate} does. */
   async jvp(points: BatchInput, tangents: BatchInput, options: JvpOptions & { readonly value: true }): Promise<Jvp>;
   async jvp(points: BatchInput, tangents: BatchInput, options?: JvpOptions & { readonly value?: false | undefined }): Promise<Float32Array>;
   async jvp(points: BatchInput, tangents: BatchInput, given: JvpOptions = {}): Promise<Float32Array | Jvp> {
@@ -182,7 +185,7 @@ export class OnnxField implements Field<Float32Array> {
   }
 
   /**
-   * The gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)): as {@link VectorField.vjp}. Sums over the points of a chunk are float32, those
+   * The gradient of L = Σ_b (e_b · f(x_b) + c_b ∇·f(x_b)): as `VectorField.vjp`. Sums over the points of a chunk are float32, those
    * over the chunks float64, and so is what becomes of them for the parameters. @throws as {@link OnnxField.evaluate} does.
    */
   async vjp<W extends Wrt = "points", O extends "value" | "divergence" = never>(

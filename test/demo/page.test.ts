@@ -11,7 +11,7 @@ import { shippedFields } from "../../demo/src/fields.js";
 import { fromHash, initialState, toHash, type State } from "../../demo/src/state.js";
 import { evaluateReference, parseSafetensors, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
-import { forget, painted, readPainted, serveSite, watch } from "./site.js";
+import { forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
 
 const models = new URL("../../demo/models/", import.meta.url);
 const load = async (name: string): Promise<Network> => parseSafetensors(await readFile(new URL(`${name}.safetensors`, models)));
@@ -20,10 +20,11 @@ let browser: Browser;
 let close: () => Promise<void>;
 let server: Server;
 let address: string;
+let isolated: string;
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "deldot-site-"));
-  ({ server, address } = await serveSite(folder));
+  ({ server, address, isolated } = await serveSite(folder));
   if (hasBrowser) ({ browser, close } = await openBrowser());
 });
 afterAll(async () => {
@@ -36,13 +37,26 @@ afterAll(async () => {
 const PLAIN: Partial<State> = { contour: false, arrows: false };
 const SIZE = { width: 900, height: 700 };
 
-async function open(state: Partial<State> | null, options: { init?: () => void } = {}): Promise<{ page: Page; faults: string[] }> {
+interface Options {
+  /** What the page is told to compute by; null: nothing, so that it chooses. */
+  readonly engine?: EngineName | null;
+  readonly site?: string;
+  readonly init?: () => void;
+  /** Before the page is gone to. */
+  readonly prepare?: (page: Page) => Promise<void>;
+}
+
+async function open(state: Partial<State> | null, options: Options = {}): Promise<{ page: Page; faults: string[]; requests: string[] }> {
+  const { engine = "webgpu", site = address } = options;
   const context = await browser.newContext({ viewport: SIZE, acceptDownloads: true });
   const page = await context.newPage();
-  const faults = watch(page, address);
+  const faults = watch(page, site);
+  const requests: string[] = [];
+  page.on("request", (request) => requests.push(request.url()));
   if (options.init) await page.addInitScript(options.init);
-  await page.goto(state ? `${address}#${toHash({ ...initialState, ...state })}` : address);
-  return { page, faults };
+  await options.prepare?.(page);
+  await page.goto(`${site}${engine ? `?engine=${engine}` : ""}${state ? `#${toHash({ ...initialState, ...state })}` : ""}`);
+  return { page, faults, requests };
 }
 
 /** The state that a shipped field starts with. */
@@ -108,15 +122,16 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const { page, faults } = await open(null);
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
     await painted(page);
-    expect(await page.getAttribute("#canvas", "data-engine")).toBe("webgpu");
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
-  test.for(Object.keys(shippedFields))("%s: colours are those of the float64 divergence", async (field) => {
-    const { page, faults } = await open(stateOf(field));
-    await painted(page);
+  const engines = ["webgpu", "onnxruntime"] as const;
+  const everyField = Object.keys(shippedFields).flatMap((field) => engines.map((engine) => [field, engine] as const));
+  test.for(everyField)("%s by %s: colours are those of the float64 divergence", async ([field, engine]) => {
+    const { page, faults } = await open(stateOf(field), { engine });
+    await painted(page, engine);
     await expectColours(page, await load(field), shippedFields[field]!.context);
     expect(faults).toEqual([]);
     await page.context().close();
@@ -176,10 +191,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("the probe's numbers are the field's, and a pinned point has its float64 value beside it", async () => {
+  test.for(engines)("the probe's numbers by %s are the field's, and a pinned point has its float64 value beside it", async (engine) => {
     const network = await load("lorenz");
-    const { page } = await open({ ...stateOf("lorenz"), pin: [0.5, 1.5] });
-    await painted(page);
+    const { page } = await open({ ...stateOf("lorenz"), pin: [0.5, 1.5] }, { engine });
+    await painted(page, engine);
     const read = (key: string): Promise<string | null> => page.textContent(`[data-probe="${key}"]`);
     await page.waitForSelector('[data-probe="exact"]');
     const { divergence, value, jacobian } = evaluateReference(network, [0.5, 0, 1.5], { outputs: ["divergence", "value", "jacobian"] });
@@ -267,9 +282,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("the comparison's exact methods are right and the mistake is not", async () => {
-    const { page } = await open({ ...PLAIN, field: "van-der-pol", context: [], view: { a: 0, b: 0, width: 6 } });
-    await painted(page);
+  test.for(engines)("the comparison's exact methods by %s are right and the mistake is not", async (engine) => {
+    const { page } = await open({ ...PLAIN, field: "van-der-pol", context: [], view: { a: 0, b: 0, width: 6 } }, { engine });
+    await painted(page, engine);
     await page.click("#compare");
     await page.locator("#comparison[data-state=done]").waitFor({ timeout: 60_000 });
     const rows = await page.$$eval("#comparison tbody tr", (all) =>
@@ -342,15 +357,80 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     }
   });
 
-  test("works without WebGPU, and says so", async () => {
-    const { page, faults } = await open(stateOf("two-moons-flow"), {
+  test("without WebGPU, onnxruntime-web computes, and the page says so", async () => {
+    const { page, faults, requests } = await open(stateOf("two-moons-flow"), {
+      engine: null,
       init: () => Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined }),
     });
-    await painted(page);
-    expect(await page.getAttribute("#canvas", "data-engine")).toBe("cpu");
-    expect(await page.textContent("#notice")).toMatch(/computes on the CPU/);
+    await painted(page, "onnxruntime");
+    expect(await page.textContent("#notice")).toMatch(/^Without a GPU \(this browser has no WebGPU\) this page computes on the CPU/);
+    expect(await page.textContent("#status")).toMatch(/ on the CPU, by onnxruntime-web on one thread$/);
+    expect(requests.filter((url) => url.endsWith(".wasm"))).toHaveLength(1);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("takes onnxruntime-web before an adapter in software, and as many threads as there are where a page may share memory", async () => {
+    const { page, faults } = await open(stateOf("two-moons-flow"), { engine: null, site: isolated });
+    await painted(page, "onnxruntime");
+    expect(await page.textContent("#notice")).toMatch(/in software: .*swiftshader/i);
+    const cores = await page.evaluate(() => navigator.hardwareConcurrency);
+    const threads = cores === 1 ? "one thread" : `${Math.min(8, cores)} threads`;
+    expect((await page.textContent("#status"))!.endsWith(` on the CPU, by onnxruntime-web on ${threads}`)).toBe(true);
     await expectColours(page, await load("two-moons-flow"), [0.9]);
     expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("takes an adapter in hardware, and then nothing of onnxruntime-web is asked for", async () => {
+    const { page, faults, requests } = await open(stateOf("two-moons-flow"), {
+      engine: null,
+      init: () =>
+        Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "gpu", description: "" }) }),
+    });
+    await painted(page, "webgpu");
+    expect(await page.textContent("#status")).toMatch(/ on acme gpu$/);
+    expect(await page.isVisible("#notice")).toBe(false);
+    expect(requests.filter((url) => /ort|onnx|wasm|cpuWorker/i.test(new URL(url).pathname))).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("float64 serves until onnxruntime-web is there", async () => {
+    let release = (): void => undefined;
+    const released = new Promise<void>((resolve) => (release = resolve));
+    const { page, faults } = await open(stateOf("lorenz"), {
+      engine: "onnxruntime",
+      prepare: async (page) => void (await page.route("**/*.wasm", async (route) => (await released, route.continue()))),
+    });
+    await painted(page, "reference");
+    await forget(page);
+    await page.selectOption("#field", "van-der-pol");
+    await painted(page, "reference");
+    const coarse = await readPainted(page);
+    await page.uncheck("#contour");
+    await page.uncheck("#arrows");
+    release();
+    await painted(page, "onnxruntime");
+    expect((await readPainted(page)).columns).toBeGreaterThan(coarse.columns);
+    await expectColours(page, await load("van-der-pol"), []);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("float64 serves where onnxruntime-web does not come", async () => {
+    const { page, faults } = await open(stateOf("two-moons-flow"), {
+      engine: "onnxruntime",
+      prepare: async (page) => void (await page.route("**/*.wasm", (route) => route.abort())),
+    });
+    await painted(page, "reference");
+    expect(await page.textContent("#status")).toMatch(/ on the CPU, in float64$/);
+    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    // Another field is float64's as well, and not waited for.
+    await forget(page);
+    await page.selectOption("#field", "van-der-pol");
+    await painted(page, "reference");
+    expect(faults.filter((fault) => !/ERR_FAILED|wasm|ArrayBuffer instantiation/.test(fault))).toEqual([]);
     await page.context().close();
   });
 
@@ -447,15 +527,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("plays a flow through time and carries particles", async () => {
-    const { page, faults } = await open({ ...stateOf("two-moons-flow"), particles: true, context: [0.8] });
-    await painted(page);
+  test.for(engines)("plays a flow through time and carries particles by %s", async (engine) => {
+    const { page, faults } = await open({ ...stateOf("two-moons-flow"), particles: true, context: [0.8] }, { engine });
+    await painted(page, engine);
     const shots = [await page.screenshot(), (await page.waitForTimeout(1500), await page.screenshot())];
     expect(shots[0]!.equals(shots[1]!)).toBe(false);
     await page.click("#particles");
     await page.click("#play");
     await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) === 1, null, { timeout: 30_000 });
-    await painted(page);
+    await painted(page, engine);
     expect(await page.textContent("#play")).toBe("Play");
     await expectColours(page, await load("two-moons-flow"), [1]);
     expect(faults).toEqual([]);

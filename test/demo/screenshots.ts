@@ -32,7 +32,7 @@ const { browser, close } = await openBrowser();
 for (const { name, width, height, dark, state } of shots) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light" });
   const page = await context.newPage();
-  await page.goto(`${address}#${toHash({ ...initialState, ...state })}`);
+  await page.goto(`${address}?engine=webgpu#${toHash({ ...initialState, ...state })}`);
   await painted(page);
   await page.locator('[data-probe="exact"]').waitFor();
   await page.screenshot({ path: join(images, `${name}.png`) });

@@ -8,21 +8,26 @@ import type { Page } from "playwright-core";
 import { build } from "vite";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" };
 
-/** Builds demo/ into a folder and serves it under /some/path/. */
-export async function serveSite(folder: string): Promise<{ server: Server; address: string }> {
+/** With which `npm start` serves the page, unlike most static hosts. */
+const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+
+/** Builds demo/ into a folder and serves it under /some/path/, and, isolated from other origins, under /isolated/. */
+export async function serveSite(folder: string): Promise<{ server: Server; address: string; isolated: string }> {
   await build({ configFile: join(root, "demo/vite.config.ts"), logLevel: "error", build: { outDir: folder, emptyOutDir: true } });
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url!, "http://localhost");
-    const path = pathname.replace(/^\/some\/path\//, "/").replace(/\/$/, "/index.html");
+    const path = pathname.replace(/^\/(some\/path|isolated)\//, "/").replace(/\/$/, "/index.html");
+    const type = { "content-type": TYPES[extname(path)] ?? "application/octet-stream" };
     readFile(join(folder, path)).then(
-      (file) => response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(file),
+      (file) => response.writeHead(200, pathname.startsWith("/isolated/") ? { ...type, ...ISOLATION } : type).end(file),
       () => response.writeHead(404).end(),
     );
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { server, address: `http://127.0.0.1:${(server.address() as AddressInfo).port}/some/path/` };
+  const host = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return { server, address: `${host}/some/path/`, isolated: `${host}/isolated/` };
 }
 
 /** What a page must not do: errors on its console, requests to other hosts. */
@@ -39,9 +44,15 @@ export function watch(page: Page, address: string): string[] {
   return faults;
 }
 
+export type EngineName = "webgpu" | "onnxruntime" | "reference";
+
 /** Waits for the finest picture. */
-export async function painted(page: Page): Promise<void> {
-  await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["state"] === "done", null, { timeout: 60_000 });
+export async function painted(page: Page, engine: EngineName = "webgpu"): Promise<void> {
+  const isDone = (engine: string): boolean => {
+    const data = document.querySelector<HTMLElement>("#canvas")?.dataset;
+    return data?.["engine"] === engine && data["state"] === "done";
+  };
+  await page.waitForFunction(isDone, engine, { timeout: 60_000 });
 }
 
 /** Has the next painted() wait for a picture that is not the one there is now. */
