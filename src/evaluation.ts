@@ -58,7 +58,7 @@ interface Gradients<A> {
 export type Evaluation<O extends Output = Output, A = Float32Array> = {
   /** The method that ran; "value" where only f was asked for. */
   readonly method: Method | "value";
-  /** The kernels that ran, by the name that {@link VectorFieldOptions.kernels} takes; "reference" in float64 on the CPU. */
+  /** The kernels that ran, by the name that {@link VectorFieldOptions.kernels} takes; "onnxruntime" of `OnnxField`, "reference" of {@link ReferenceField}. */
   readonly kernels: string;
   /** The leading batch shape of the points: [B] for a flat array. */
   readonly shape: readonly number[];
@@ -78,8 +78,8 @@ export interface Jvp<A = Float32Array> {
 }
 
 /**
- * A network that can be evaluated, wherever that is done: {@link VectorField} on a GPU, in float32; {@link ReferenceField} on
- * the CPU, in float64. What a call is given is copied when it is called: what is done to those arrays later is not seen.
+ * A network that can be evaluated, wherever that is done: {@link VectorField} on a GPU and `OnnxField` of deldot/onnx by
+ * onnxruntime, in float32; {@link ReferenceField} on the CPU, in float64. What a call is given is copied when it is called: what is done to those arrays later is not seen.
  *
  * Every method that returns a promise rejects with a DeldotError: InputError or PlanError for a bad argument (before any work).
  */

@@ -239,7 +239,7 @@ export class VectorField implements Field<Float32Array> {
     const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
     const results = new Results(plan, count);
     const tangent = allocate("the result", count, d);
-    const job = { plan, parameters: runParametersOf({}), variant: this.tuner.plain };
+    const job = { plan, parameters: runParametersOf({}), variant: this.tuner.untuned };
     const take: Take = (read, first, rows, data) => {
       if (read.what === "tangent") tangent.set(data, first * d);
       else results.take(read, first, rows, data);

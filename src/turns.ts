@@ -1,4 +1,4 @@
-/** Lets the chunks of concurrent calls take turns: they share memory, and a chunk may take several submissions. */
+/** Lets the chunks of concurrent calls take turns: they share memory. */
 export class Turns {
   private last: Promise<void> = Promise.resolve();
 

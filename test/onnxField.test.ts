@@ -299,11 +299,32 @@ test("sessions that are not asked for any more are released, the others with the
   };
   const { network } = randomMlp({ seed: 1, widths: [2, 5, 5, 2], activation: "tanh" });
   const field = await OnnxField.create(counting, network);
-  for (let probes = 1; probes <= 40; probes++) await field.divergence([1, 2], { method: "hutchinson", probes });
+  const estimate = (probes: number): Promise<Float32Array> => field.divergence([1, 2], { method: "hutchinson", probes });
+  for (let probes = 1; probes <= 40; probes++) await estimate(probes);
   expect(made - released).toBeLessThan(20);
+  // One call of many chunks, while so many others begin that its session is the one asked for least recently.
+  const long = field.divergence(randomPoints(1, 60_000, 2), { method: "hutchinson", probes: 41 });
+  await Promise.all(Array.from({ length: 40 }, (_, i) => estimate(i + 42)));
+  expect(await long).toHaveLength(60_000);
+  expect(made - released).toBeLessThan(20);
+  const last = estimate(99);
   field.destroy();
+  await expect(last).rejects.toThrow("the field was destroyed");
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(made).toBe(released);
+});
+
+test("one way to compute has one session, however it is asked for", async () => {
+  let made = 0;
+  const counting: OnnxRuntime = {
+    ...runtime,
+    InferenceSession: { create: (model, options) => (made++, runtime.InferenceSession.create(model, options)) },
+  };
+  const field = await OnnxField.create(counting, mlp({ layers: [{ weight: [[1]] }] }));
+  await field.evaluate([1]);
+  await field.evaluate([1], { outputs: ["divergence", "value"], seed: 3, chunkSize: 2 });
+  expect(made).toBe(1);
+  field.destroy();
 });
 
 describe("refused are", () => {

@@ -26,7 +26,7 @@ import { tasks, type Task } from "./tasks.js";
 
 /** Seconds to find the adapter. */
 const CHOICE_LIMIT = 60;
-/** Seconds; deldot tries unrolled kernels too, which software adapters compile slowly. */
+/** Seconds. */
 const TUNE_LIMIT = 180;
 
 const { values: options } = parseArgs({

@@ -43,12 +43,11 @@ self.addEventListener("message", ({ data }: MessageEvent<Request>) => void answe
 
 async function answer(data: Request): Promise<void> {
   // Without onnxruntime-web float64 goes on.
-  if (data.kind === "load") return load().catch(() => undefined);
+  if (data.kind === "load") return load().catch((error: unknown) => console.warn("onnxruntime-web did not load:", error));
   if (data.kind === "use") return forget(data.id);
   const { id } = data;
   try {
-    if (data.kind === "evaluate")
-      return post({ kind: "numbers", id, numbers: await evaluate(held.get(data.of)!, data.points, data.options) });
+    if (data.kind === "evaluate") return post({ kind: "numbers", id, numbers: await evaluate(data.of, data.points, data.options) });
     held.set(id, { reference: new ReferenceField(data.network), onnx: null });
     await quicken(id);
     post({ kind: "network", id });
@@ -86,9 +85,14 @@ function forget(below: number): void {
   }
 }
 
-async function evaluate({ reference, onnx }: Fields, points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
-  // What onnxruntime-web fails at, float64 does, or says what is wrong with it.
-  return (await onnx?.evaluate(points, options).catch(() => null)) ?? reference.evaluate(points, options);
+async function evaluate(of: number, points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
+  const { reference, onnx } = held.get(of)!;
+  const numbers = await onnx?.evaluate(points, options).catch((error: unknown) => {
+    // What onnxruntime-web fails at, float64 does, or says what is wrong with it; not for a network that is done with.
+    if (!held.has(of)) throw error;
+    return null;
+  });
+  return numbers ?? reference.evaluate(points, options);
 }
 
 function post(given: Answer): void {

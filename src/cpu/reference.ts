@@ -47,7 +47,7 @@ interface Primal {
 }
 
 /**
- * f and its divergence in float64 on the CPU: the twin of the GPU kernels, and the way where there is no WebGPU.
+ * f and its divergence in float64 on the CPU: the twin of the GPU kernels.
  * tangent, jacobian and coordinate all push the basis vectors through the layers (forward mode); cyclic, difference and
  * hutchinson follow their plans. points is [B, d] or [..., d], and nothing is rounded to float32. A point with a NaN or an
  * infinity in it, or in its context, gives NaN throughout.

@@ -25,8 +25,8 @@ import { fileStore } from "./fileStore.js";
 /** What {@link createField} takes beside the network. */
 export interface CreateFieldOptions {
   /**
-   * "auto" (the default): a real GPU where there is one, or the driver that VK_DRIVER_FILES names; else "cpu", onnxruntime-node where it is
-   * installed; else "software", a software driver of WebGPU; else "reference", float64 on the CPU.
+   * "auto" (the default): the driver that VK_DRIVER_FILES or VK_ICD_FILENAMES names, where one is named; else a real GPU; else "cpu",
+   * onnxruntime-node where it is installed; else "software", a software driver of WebGPU; else "reference", float64 on the CPU.
    */
   readonly device?: Engine | "auto" | undefined;
   /** cpu: how many threads work on an operator. Default all that the process may use. */
@@ -35,7 +35,7 @@ export interface CreateFieldOptions {
   readonly gpu?: VectorFieldOptions | undefined;
 }
 
-/** A field, and what computes it. */
+/** A field, and what computes it: of a GPU too no more than all fields have; for more, {@link requestDevice} and {@link VectorField}. */
 export class NodeField implements Field {
   /** Which engine was found. */
   readonly engine: Engine;
@@ -107,7 +107,7 @@ export class NodeField implements Field {
     void this.close();
   }
 
-  /** The same, and waits until the device is gone. */
+  /** The same, and waits until a device is gone. */
   async close(): Promise<void> {
     this.inner.destroy();
     await this.opened.dispose();
@@ -115,14 +115,16 @@ export class NodeField implements Field {
 }
 
 /**
- * A network on whatever computes the fastest here, ready to be evaluated; see {@link CreateFieldOptions.device}. Flows run on it too:
+ * A network on what is there to compute it, ready to be evaluated; see {@link CreateFieldOptions.device}. Flows run on it too:
  * `new FieldFlow(field)`.
  *
  * @throws InputError for a bad option; ModelError where it is no network; AdapterError where the engine asked for is not there; what
  * {@link VectorField.create} and {@link OnnxField.create} throw.
  */
 export async function createField(network: Network, options: CreateFieldOptions = {}): Promise<NodeField> {
+  if (typeof options !== "object" || options === null) throw new InputError(`options is ${quote(options)}; expected an object`);
   const { device = "auto", threads, gpu = {} } = options;
+  if (typeof gpu !== "object" || gpu === null) throw new InputError(`gpu is ${quote(gpu)}; expected an object`);
   if (device !== "auto" && !engines.includes(device))
     throw new InputError(`device is ${quote(device)}; expected "auto" or one of ${engines.map((engine) => quote(engine)).join(", ")}`);
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1))

@@ -1,6 +1,6 @@
 /**
  * Software Vulkan drivers: where they lie on this machine, and how one is unpacked from an npm package. Nothing here
- * talks to WebGPU; index.ts tries the drivers in the order given here.
+ * talks to WebGPU; adapters.ts tries the drivers in the order given here.
  */
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { existsSync, readdirSync } from "node:fs";

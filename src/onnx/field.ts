@@ -76,6 +76,10 @@ interface Job<P extends Plan> {
   readonly model: () => Uint8Array;
   /** Made when it is first needed. */
   session: Promise<OnnxSession> | null;
+  /** Calls that run it. */
+  running: number;
+  /** Whether it was asked for least recently, of too many: then it ends with the last of these. */
+  forgotten: boolean;
 }
 
 type EvaluationJob = Job<TracePlan | ValuePlan> | Job<DifferencePlan>;
@@ -98,7 +102,7 @@ export class OnnxField implements Field<Float32Array> {
   private destroyed = false;
   private readonly turns = new Turns();
   /** By what changes a plan: not the seed, nor the step. */
-  private readonly jobs = new Recent<string, Job<Plan>>(MOST_SESSIONS, release);
+  private readonly jobs = new Recent<string, Job<Plan>>(MOST_SESSIONS, forget);
 
   private constructor(
     private readonly runtime: OnnxRuntime,
@@ -271,15 +275,15 @@ export class OnnxField implements Field<Float32Array> {
 
   private evaluationJob(options: PlanOptions, shares: boolean): EvaluationJob {
     const { outputs, method } = readPlanOptions(options);
-    const { probes = DEFAULT_PROBES, probesPer = "point" } = options;
+    const { probes = DEFAULT_PROBES, probesPer = "point" } = method === "hutchinson" ? options : {};
     return this.job(JSON.stringify([outputs, method, probes, probesPer, shares]), () => {
       const plan = makePlan(this.network, { outputs, method, probes, probesPer, contextPer: shares ? "batch" : "point" });
       return { plan, model: plan.kind === "difference" ? unneeded : () => evaluationModel(plan, shares) };
     }) as EvaluationJob;
   }
 
-  private job<P extends Plan>(key: string, make: () => Omit<Job<P>, "session">): Job<P> {
-    return this.jobs.get(key, () => ({ ...make(), session: null })) as Job<P>;
+  private job<P extends Plan>(key: string, make: () => Pick<Job<P>, "plan" | "model">): Job<P> {
+    return this.jobs.get(key, () => ({ ...make(), session: null, running: 0, forgotten: false })) as Job<P>;
   }
 
   private sessionOf(job: Job<Plan>): Promise<OnnxSession> {
@@ -349,6 +353,16 @@ export class OnnxField implements Field<Float32Array> {
 
   /** All points, chunk after chunk; between two of them others have their turn. @throws as evaluate. */
   private async run(job: Job<Plan>, inputs: Inputs, options: RunOptions, feeds: Feeds, take: Take): Promise<void> {
+    job.running++;
+    try {
+      await this.runChunks(job, inputs, options, feeds, take);
+    } finally {
+      job.running--;
+      if (job.forgotten) forget(job);
+    }
+  }
+
+  private async runChunks(job: Job<Plan>, inputs: Inputs, options: RunOptions, feeds: Feeds, take: Take): Promise<void> {
     const { count: total, stateSize: d, contextSize: c, points, context } = inputs;
     const atOnce = Math.max(1, Math.floor(NUMBERS_AT_ONCE / widestOf(job.plan)));
     const starts = context?.runs ?? [0];
@@ -414,8 +428,12 @@ function isDifference(job: EvaluationJob): job is Job<DifferencePlan> {
   return job.plan.kind === "difference";
 }
 
-function release({ session }: Job<Plan>): void {
-  void session?.then((made) => made.release()).catch(() => undefined);
+/** Releases the session once no call runs it. */
+function forget(job: Job<Plan>): void {
+  job.forgotten = true;
+  if (job.running > 0) return;
+  void job.session?.then((made) => made.release()).catch(() => undefined);
+  job.session = null;
 }
 
 function sharesContext({ context }: Inputs): boolean {

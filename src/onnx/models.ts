@@ -95,7 +95,7 @@ export function sumPort(index: number): string {
 }
 
 /**
- * Of a gradient: value_cotangent, [batch, d], and divergence_cotangent, [batch, 1], as far as they are read, to points, [batch, d], context,
+ * Of a gradient: value_cotangent, [batch, d], and divergence_cotangent, [batch, 1], to points, [batch, d], context,
  * [batch, c] or [1, c], sums over the points, and the plan's own outputs.
  */
 export function gradientModel(

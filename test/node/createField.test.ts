@@ -18,7 +18,6 @@ import { runDeldot } from "./command.js";
 import { onnxruntimeFolder } from "./onnxruntimeNode.js";
 
 const before = process.cwd();
-const driver = process.env["VK_DRIVER_FILES"];
 const moons = resolve("demo/models/two-moons-flow.safetensors");
 const { network, truth } = loadModel("two-moons-flow");
 /** Where onnxruntime-node is, and where it is not. */
@@ -36,11 +35,13 @@ afterAll(async () => {
 
 /** As on a machine whose user names no driver. */
 async function withoutDriver<T>(work: () => Promise<T>): Promise<T> {
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = process.env;
   delete process.env["VK_DRIVER_FILES"];
+  delete process.env["VK_ICD_FILENAMES"];
   try {
     return await work();
   } finally {
-    process.env["VK_DRIVER_FILES"] = driver;
+    Object.assign(process.env, { VK_DRIVER_FILES, ...(VK_ICD_FILENAMES !== undefined && { VK_ICD_FILENAMES }) });
   }
 }
 
@@ -131,6 +132,9 @@ describe("createField", () => {
     await expect(createField(network, { device: "gpu" })).rejects.toThrow(
       /it is a software driver .*; expected the manifest of a Vulkan driver of a real GPU/,
     );
+    await expect(createField(network, null as never)).rejects.toThrow("options is null; expected an object");
+    await expect(createField(network, { gpu: 3 as never })).rejects.toThrow(InputError);
+    await expect(createField(network, { device: "software", gpu: { kernels: "nonsense" } })).rejects.toThrow('kernels is "nonsense"');
     await expect(createField({} as never, { device: "cpu" })).rejects.toThrow(DeldotError);
   });
 });

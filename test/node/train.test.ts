@@ -216,7 +216,7 @@ const out = ["--out", "none.safetensors"];
 
 test.each<[why: string, parameters: string[]]>([
   ["argument 'nope' is invalid. Allowed choices are regression, flow-matching,", ["--loss", "nope", ...out]],
-  ["argument 'cpu' is invalid", ["--adapter", "reference", ...out]],
+  ["argument 'cpu' is invalid", ["--adapter", "cpu", ...out]],
   ["argument '8,0' is invalid. Expected whole numbers from 1 to 65536", ["--hidden", "8,0", ...out]],
   ["argument '1,0.1' is invalid", ["--loss", "score-matching", "--noise", "1,0.1", ...out]],
   ["--noise is 1,1, an option of --loss denoising-score-matching, score-matching,", ["--noise", "1", ...out]],

@@ -19,6 +19,7 @@ const named: readonly Family[] = [
   { kernels: "layers 4x4 in groups of 16x16", weight: 2 },
   { kernels: "fused storage x2", weight: 4, fused: true },
   { kernels: "layers 4x4 in float16", weight: 1, half: true },
+  { kernels: "layers 8x16 in float16", weight: 1, half: true },
   { kernels: "layers 4x16 by 8 lanes in float16", weight: 1, half: true },
   { kernels: "layers 4x4 in groups of 16x16 in float16", weight: 0.4, half: true },
   { kernels: "fused storage x2 in float16", weight: 1, fused: true, half: true },

@@ -309,7 +309,6 @@ describe("weights in float16", () => {
   });
 
   test("are refused where a name says otherwise, or a weight is too large", async () => {
-    await expect(VectorField.create(device, larger, { kernels: "fused uniform x2 in float16" })).rejects.toThrow(InputError);
     await expect(VectorField.create(device, larger, { weights: "float8" as "float16" })).rejects.toThrow(
       /"float8"; expected "float32" or "float16"/,
     );

@@ -12,7 +12,7 @@ import {
   type Samples,
   type SolveOptions,
 } from "../../index.js";
-import { fieldOn } from "../createField.js";
+import { createField, fieldOn } from "../createField.js";
 import { openEngine, type Engine, type OpenEngine } from "../engines.js";
 import { fileStore } from "../fileStore.js";
 import { withQuietStderr } from "./nativeStderr.js";
@@ -35,11 +35,8 @@ export interface Evaluator {
 }
 
 export async function createEvaluator(network: Network, adapter: AdapterChoice): Promise<Evaluator> {
-  const { description, made, dispose } = await onEngine(adapter, async (opened) => {
-    const field = await fieldOn(opened, network);
-    return { made: field, owner: field };
-  });
-  return { description, field: made, dispose };
+  const field = await withQuietStderr(() => createField(network, { device: adapter }));
+  return { description: field.description, field, dispose: () => field.close() };
 }
 
 export interface FlowRunner {
@@ -54,35 +51,22 @@ export interface FlowRunner {
 
 /** What integrates paths: on a GPU there, elsewhere step by step on the host. */
 export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
-  const { description, made, dispose } = await onEngine<FlowRunner["flow"]>(adapter, async (opened) => {
+  const opened = await withQuietStderr(() => openEngine(adapter));
+  const { description } = opened;
+  try {
     if ("device" in opened) {
       const flow = await Flow.create(opened.device, network, { ...times, store: fileStore() });
-      return { made: flow, owner: flow };
+      return { description, flow, dispose: () => ending(flow, opened) };
     }
     const field = await fieldOn(opened, network);
-    return { made: new FieldFlow(field, times), owner: field };
-  });
-  return { description, flow: made, dispose };
-}
-
-/** Something that an engine of its own runs, which goes with it and with what owns its memory. */
-async function onEngine<Made>(
-  adapter: AdapterChoice,
-  make: (opened: OpenEngine) => Promise<{ readonly made: Made; readonly owner: { destroy(): void } }>,
-): Promise<{ description: string; made: Made; dispose: () => Promise<void> }> {
-  const opened = await withQuietStderr(() => openEngine(adapter));
-  try {
-    const { made, owner } = await make(opened);
-    return {
-      description: opened.description,
-      made,
-      async dispose() {
-        owner.destroy();
-        await opened.dispose();
-      },
-    };
+    return { description, flow: new FieldFlow(field, times), dispose: () => ending(field, opened) };
   } catch (error) {
     await opened.dispose();
     throw error;
   }
+}
+
+async function ending(made: { destroy(): void }, opened: OpenEngine): Promise<void> {
+  made.destroy();
+  await opened.dispose();
 }

@@ -13,7 +13,7 @@ interface FusedText {
 export const POINTS = 2;
 
 /** Results of a product that are summed side by side in loops. */
-const LOOPED_RESULTS = 8;
+const BLOCK = 8;
 
 type Load = Extract<Statement, { kind: "load" }>;
 type Sum = Extract<Statement, { kind: "sum" }>;
@@ -370,7 +370,7 @@ function each(of: (point: number) => string): string[] {
 
 /** How many results of a vector are summed side by side. */
 function blockOf(width: number): number {
-  return Math.min(width, LOOPED_RESULTS);
+  return Math.min(width, BLOCK);
 }
 
 function numberOf(matrix: PlannedMatrix, row: number, column: number): number {
