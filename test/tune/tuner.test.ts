@@ -69,6 +69,20 @@ describe("tune", () => {
     field.destroy();
   });
 
+  test("tries on a software adapter what pays there", async () => {
+    const own = await openDevice();
+    const { isFallback, lanes } = capabilitiesOf(own.device);
+    const field = await VectorField.create(own.device, network);
+    const names = (await field.tune(COUNT)).map(({ kernels }) => kernels);
+    const tiles = lanes >= 8 ? ["layers 4x16 by 8 lanes", "layers 4x4", "layers 8x16"] : ["layers 4x4", "layers 8x16"];
+    expect(names.toSorted()).toEqual(isFallback ? tiles : [FUSED, "layers 4x4", "layers 4x4 in groups of 16x16", "layers 8x16"]);
+    const result = await field.evaluate(points);
+    expect(result.kernels).toBe(names[0]);
+    expectClose(result.divergence, plain, plain.map(Math.abs));
+    field.destroy();
+    await own.close();
+  });
+
   test("drops what gives other numbers than the plain kernels, and remembers that", async ({ onTestFinished }) => {
     const store = memoryStore();
     const createShaderModule = device.createShaderModule.bind(device);
