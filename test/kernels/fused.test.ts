@@ -102,7 +102,8 @@ describe("widths and contexts", () => {
 
 describe("architectures", () => {
   const folder = new URL("../architectures/", import.meta.url);
-  const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx"));
+  // Mesa unrolls the loops of time-embedding, and compiles them for minutes; of what it has, fourier-features has the most.
+  const files = readdirSync(folder).filter((file) => file.endsWith(".dynamo.onnx") && !file.startsWith("time-embedding"));
 
   test.for(files)("%s", async (file) => {
     const network = parseOnnx(readFileSync(new URL(file, folder)));
