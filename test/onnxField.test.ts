@@ -5,6 +5,7 @@ import {
   DeldotError,
   evaluateReference,
   InputError,
+  LimitError,
   mlp,
   ModelError,
   PlanError,
@@ -218,6 +219,53 @@ describe("what is not finite", () => {
     expectMarked(other.context!, one.context, "context");
     for (const { data } of Object.values(other.parameters!)) expect(data.every(Number.isNaN)).toBe(true);
   });
+});
+
+describe("activations", () => {
+  test.each([
+    ["sigmoid", 1, [-4, -8, -12, -15, -17.85, -18.5, -30, -80]],
+    ["silu", -1, [-4, -8, -12, -16, -20, -60]],
+    ["gelu", -1, [-3, -4, -5, -5.5, -8, -12]],
+    ["gelu_tanh", -1, [-3, -4, -5, -6, -8]],
+    ["softplus", 1, [-4, -12, -20, -60]],
+    ["mish", -1, [-4, -12, -20, -60]],
+  ] as const)("%s is right in its tail, which a logarithm shows", async (activation, sign, points) => {
+    const network = mlp({ layers: [{ weight: [[1]] }, { weight: [[sign]] }, { weight: [[1]] }], activation: [activation, "log"] });
+    const field = await OnnxField.create(runtime, network);
+    const { value, divergence } = await field.evaluate(points);
+    const expected = evaluateReference(network, points);
+    expectClose(value, expected.value!, expected.value!.map(Math.abs), { relative: 2e-5, absolute: 0 });
+    expectClose(divergence, expected.divergence!, expected.divergence!.map(Math.abs), { relative: 5e-5, absolute: 0 });
+    field.destroy();
+  });
+
+  test.each(["relu", "leaky_relu", "relu6", "hardsigmoid", "hardswish", "hardtanh", "clip(-1, 1)", "tanh", "silu", "gelu", "floor"])(
+    "%s of what is no number any more gives none",
+    async (activation) => {
+      // z = 2 x² - x², of which float32 makes ∞ - ∞.
+      const layers = [{ weight: [[1], [1]] }, { weight: [[2, -1]] }, { weight: [[1]] }];
+      const network = mlp({ layers, activation: ["square", activation] });
+      const field = await OnnxField.create(runtime, network);
+      for (const method of ["tangent", "cyclic", "jacobian"] as const) {
+        const { value, divergence } = await field.evaluate([2e19, 0.5], { method });
+        expect([value[0], divergence[0]], method).toEqual([NaN, NaN]);
+        expect(value[1], method).toBeCloseTo(evaluateReference(network, [0.5]).value![0]!, 5);
+      }
+      expect(await field.jvp([2e19], [1])).toEqual(Float32Array.of(NaN));
+      field.destroy();
+    },
+  );
+});
+
+test("merged matrices beyond float32 make no network unusable", async () => {
+  const layers = [{ weight: [[1e30]] }, { weight: [[1]] }, { weight: [[1e30]] }];
+  const network = mlp({ layers, activation: "tanh" });
+  const field = await OnnxField.create(runtime, network);
+  const { value, divergence } = await field.evaluate([0.5]);
+  expectClose(value, evaluateReference(network, [0.5]).value!, [1e30]);
+  expect(Number.isFinite(divergence[0]) && divergence[0] !== 0).toBe(false);
+  await expect(field.divergence([1], { method: "hutchinson", probes: 2 ** 30 })).rejects.toThrow(LimitError);
+  field.destroy();
 });
 
 describe("a call", () => {

@@ -33,7 +33,10 @@ class Formulas {
   readonly reciprocal = (a: string): string => this.nodes.op("Reciprocal", [a]);
   /** Within bounds, of which Clip takes any, and NaN through it. */
   readonly clip = (a: string, least: number, most: number): string => this.nodes.op("Clip", [a, least, most]);
-  /** 0 in the shape of a tensor. */
+  /** A constant where z > 0 and another elsewhere, NaN where z is: comparisons do not tell that from any number. */
+  readonly stepAbove = (z: string, above: number, elsewhere: number): string =>
+    this.where(this.greater(z, 0), above, elsewhere === 0 ? this.zero(z) : this.add(this.zero(z), elsewhere));
+  /** 0 in the shape of a tensor, NaN where that is not finite. */
   readonly zero = (z: string): string => this.mul(z, 0);
 
   /** e^-|z|, which never overflows. */
@@ -41,7 +44,8 @@ class Formulas {
 
   /** 1 / (1 + e^-z), whose tail an operator may cut off. Where e^-z overflows, it is 0. */
   logistic(z: string): string {
-    return this.reciprocal(this.add(this.exp(this.neg(z)), 1));
+    // Of the exponential that slopes are made of.
+    return this.reciprocal(this.add(this.reciprocal(this.exp(z)), 1));
   }
 
   /** 1 / (e^z + e^-z + 2): sums of what is positive, so that nothing cancels; 0 where one of them overflows. */
@@ -113,13 +117,13 @@ const far = 1e9;
 
 const rows: Readonly<Record<string, Row>> = {
   identity: { value: (of, z) => of.nodes.op("Identity", [z]), slope: (of, z) => of.add(of.zero(z), 1), curvature: straight },
-  relu: { value: operator("Relu"), slope: (of, z) => of.nodes.toFloat(of.greater(z, 0)), curvature: straight },
+  relu: { value: operator("Relu"), slope: (of, z) => of.stepAbove(z, 1, 0), curvature: straight },
   leaky_relu: {
     value: (of, z, alpha) => of.byOperator("LeakyRelu", z, { alpha }),
-    slope: (of, z, alpha) => of.where(of.greater(z, 0), 1, alpha),
+    slope: (of, z, alpha) => of.stepAbove(z, 1, alpha),
     curvature: straight,
   },
-  relu6: { value: (of, z) => of.clip(z, 0, 6), slope: (of, z) => of.nodes.toFloat(of.isWithin(z, 0, 6)), curvature: straight },
+  relu6: { value: (of, z) => of.clip(z, 0, 6), slope: (of, z) => of.where(of.isWithin(z, 0, 6), 1, of.zero(z)), curvature: straight },
   elu: {
     value: (of, z, alpha) => of.byOperator("Elu", z, { alpha }),
     slope: (of, z, alpha) => of.where(of.greater(z, 0), 1, of.mul(of.decay(z), alpha)),
@@ -186,15 +190,15 @@ const rows: Readonly<Record<string, Row>> = {
   },
   hardsigmoid: {
     value: (of, z) => of.byOperator("HardSigmoid", z, { alpha: 1 / 6, beta: 0.5 }),
-    slope: (of, z) => of.where(of.isWithin(z, -3, 3), 1 / 6, 0),
+    slope: (of, z) => of.where(of.isWithin(z, -3, 3), 1 / 6, of.zero(z)),
     curvature: straight,
   },
   hardswish: {
     value: (of, z) => of.mul(z, of.byOperator("HardSigmoid", z, { alpha: 1 / 6, beta: 0.5 })),
-    slope: (of, z) => of.where(of.isWithin(z, -3, 3), of.add(of.mul(z, 1 / 3), 0.5), of.nodes.toFloat(of.greater(z, 0))),
+    slope: (of, z) => of.where(of.isWithin(z, -3, 3), of.add(of.mul(z, 1 / 3), 0.5), of.stepAbove(z, 1, 0)),
     curvature: (of, z) => of.where(of.isWithin(z, -3, 3), 1 / 3, 0),
   },
-  hardtanh: { value: (of, z) => of.clip(z, -1, 1), slope: (of, z) => of.nodes.toFloat(of.isWithin(z, -1, 1)), curvature: straight },
+  hardtanh: { value: (of, z) => of.clip(z, -1, 1), slope: (of, z) => of.where(of.isWithin(z, -1, 1), 1, of.zero(z)), curvature: straight },
   tanh: {
     value: operator("Tanh"),
     // 4 / (e^z + e^-z)²
@@ -322,7 +326,7 @@ const rows: Readonly<Record<string, Row>> = {
       ];
       const [first, second] = bounds;
       if (first === undefined) return of.add(of.zero(z), 1);
-      return of.nodes.toFloat(second === undefined ? first : of.nodes.op("And", [first, second]));
+      return of.where(second === undefined ? first : of.nodes.op("And", [first, second]), 1, of.zero(z));
     },
     curvature: straight,
   },
@@ -407,8 +411,43 @@ function undefinedWhere(of: Formulas, condition: string, value: string): string 
   return of.where(condition, NaN, value);
 }
 
+/** The tail of the normal distribution beyond |z|, and e^(-z²/2), as in shaders/lib/special.wgsl: relative error 5e-7. */
+function normalTail(of: Formulas, z: string): Record<"size" | "density" | "tail", string> {
+  const size = of.abs(z);
+  const density = of.exp(of.mul(of.square(of.clip(size, 0, geluLimit)), -0.5));
+  const r = of.reciprocal(of.add(of.mul(of.clip(size, 0, 13.2), 0.3), 1));
+  const s = of.sub(1, of.add(r, r));
+  const [first, second, ...others] = normalTailCoefficients;
+  const polynomial = others.reduce((sum, coefficient) => of.add(of.mul(sum, s), coefficient), of.add(of.mul(s, first), second));
+  return { size, density, tail: of.mul(of.mul(density, r), polynomial) };
+}
+
+/** From s⁸ to 1. */
+const normalTailCoefficients = [
+  0.00000295742377, -0.000282676415, -0.000515624375, 0.00243745668, 0.00180305849, -0.027763705, 0.0865507879, -0.164579316, 0.221970598,
+] as const;
+
+/** Where ONNX's operators lose a tail, or runtimes do: those of onnxruntime end at 6e-8. */
+const exactRows: Readonly<Record<string, Partial<Row>>> = {
+  gelu: {
+    value: (of, z) => {
+      const { size, tail } = normalTail(of, z);
+      return of.sub(of.byOperator("Relu", z), of.mul(size, tail));
+    },
+    slope: (of, z) => {
+      const { density, tail } = normalTail(of, z);
+      const factor = of.mul(of.clip(z, -geluLimit, geluLimit), 1 / Math.sqrt(2 * Math.PI));
+      return of.add(of.where(of.greater(z, 0), of.sub(1, tail), tail), of.mul(factor, density));
+    },
+  },
+  gelu_tanh: { value: (of, z) => of.mul(z, of.logistic(geluTanhParts(of, z).u)) },
+  silu: { value: (of, z) => of.mul(z, of.logistic(z)) },
+  sigmoid: { value: (of, z) => of.logistic(z) },
+};
+
 /** σ, σ' and σ'' of a tensor, out of standard operators, in the forms that the shaders use. */
 export function activationNodes(nodes: Nodes, activation: Activation, what: keyof Row, z: string): string {
   const [p = NaN, q = NaN] = activation.parameters;
-  return rows[activation.name]![what](new Formulas(nodes), z, p, q);
+  const formula = (nodes.isOwn ? exactRows[activation.name]?.[what] : undefined) ?? rows[activation.name]![what];
+  return formula(new Formulas(nodes), z, p, q);
 }

@@ -1,5 +1,5 @@
 import { rademacher } from "../cpu/probes.js";
-import { DeldotError, InputError, quote } from "../errors.js";
+import { DeldotError, InputError, LimitError, quote } from "../errors.js";
 import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
 import { Gradients } from "../gradients.js";
 import {
@@ -69,6 +69,9 @@ const MOST_SESSIONS = 16;
 
 /** Numbers of the widest tensor of a chunk: some tensors of a MiB, which stay in a processor's caches from operator to operator. */
 const NUMBERS_AT_ONCE = 2 ** 18;
+
+/** Those of one point, at most: a GiB. */
+const MOST_NUMBERS = 2 ** 28;
 
 /** A plan, and the model that runs it. */
 interface Job<P extends Plan> {
@@ -364,7 +367,10 @@ export class OnnxField implements Field<Float32Array> {
 
   private async runChunks(job: Job<Plan>, inputs: Inputs, options: RunOptions, feeds: Feeds, take: Take): Promise<void> {
     const { count: total, stateSize: d, contextSize: c, points, context } = inputs;
-    const atOnce = Math.max(1, Math.floor(NUMBERS_AT_ONCE / widestOf(job.plan)));
+    const widest = widestOf(job.plan);
+    if (widest > MOST_NUMBERS)
+      throw new LimitError(`one point has ${widest} numbers at once; expected at most ${MOST_NUMBERS}: fewer probes, or another method`);
+    const atOnce = Math.max(1, Math.floor(NUMBERS_AT_ONCE / widest));
     const starts = context?.runs ?? [0];
     let nextRun = 0;
     for (let first = 0; first < total;) {

@@ -15,17 +15,20 @@ const OPSET = 17;
 /** An output of the model, and the tensor that it is of. */
 export type OutputPort = Port & { readonly of: string };
 
-/** A model of a field as it begins: x, [batch, d], and where there is a context, context, [batch, c] or [1, c]. */
+/**
+ * A model of a field as it begins: x, [batch, d], and where there is a context, context, [batch, c] or [1, c].
+ * @param others what a field's own models are given besides; null for a file.
+ */
 export function openModel(
   graph: Graph,
   opset: number,
   sharesContext: boolean,
   outputs: readonly string[],
-  others: readonly Port[] = [],
+  others: readonly Port[] | null = null,
 ): Forward {
   const { stateSize: d, contextSize: c } = graph;
   const context = c > 0 ? [{ name: "context", shape: [sharesContext ? 1 : BATCH, c] }] : [];
-  const nodes = new Nodes(opset, [{ name: "x", shape: [BATCH, d] }, ...context, ...others], outputs);
+  const nodes = new Nodes(opset, others !== null, [{ name: "x", shape: [BATCH, d] }, ...context, ...(others ?? [])], outputs);
   return new Forward(nodes, graph, { x: "x", context: "context", sharesContext });
 }
 

@@ -51,6 +51,11 @@ export class Nodes {
 
   constructor(
     readonly opset: number,
+    /**
+     * Whether the model is run here and read by nobody: then activations are exact in their tails too, for which ONNX's operators do not
+     * care, and numbers beyond float32 are infinities, as on a GPU.
+     */
+    readonly isOwn: boolean,
     private readonly inputs: readonly Port[],
     outputs: readonly string[],
   ) {
@@ -81,7 +86,7 @@ export class Nodes {
   /** In float32. @throws ModelError where a tensor's numbers are beyond it. */
   floats(name: string, shape: readonly number[], numbers: Numbers | readonly number[]): string {
     const rounded = numbers instanceof Float32Array ? numbers : new Float32Array(numbers);
-    if (shape.length > 0 && !rounded.every(Number.isFinite)) throw new ModelError(`${name} has numbers beyond float32`);
+    if (!this.isOwn && shape.length > 0 && !rounded.every(Number.isFinite)) throw new ModelError(`${name} has numbers beyond float32`);
     return this.initializer(name, shape, FLOAT, bytesIn(rounded));
   }
 

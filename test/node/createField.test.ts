@@ -1,5 +1,5 @@
 /** Fields on whatever computes here, among it onnxruntime's native engine. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -44,6 +44,15 @@ async function withoutDriver<T>(work: () => Promise<T>): Promise<T> {
     Object.assign(process.env, { VK_DRIVER_FILES, ...(VK_ICD_FILENAMES !== undefined && { VK_ICD_FILENAMES }) });
   }
 }
+
+/** Runs the command in a folder, with no driver named. */
+const run = (where: string, ...parameters: string[]): ReturnType<typeof runDeldot> => {
+  // The built command lies beside the tests, not here.
+  process.chdir(before);
+  const done = runDeldot(where, parameters, { VK_DRIVER_FILES: "" });
+  process.chdir(folder);
+  return done;
+};
 
 /** Whose numbers come close to float64's. */
 async function expectRight(field: Awaited<ReturnType<typeof createField>>): Promise<void> {
@@ -106,6 +115,34 @@ describe("createField", () => {
     } finally {
       process.chdir(folder);
     }
+  });
+
+  test.each([
+    ["lacks what is needed", "exports.env = {};", "runtime has no InferenceSession and Tensor"],
+    [
+      "refuses",
+      "exports.Tensor = class {}; exports.InferenceSession = { create: async () => { throw new Error('illegal instruction'); } };",
+      "illegal instruction",
+    ],
+    ["does not load", "throw null;", "null"],
+  ])("with an onnxruntime that %s goes on to the next, and tells why where that one is asked for", async (_, source, reason) => {
+    const broken = await mkdtemp(join(empty, "broken-"));
+    const within = join(broken, "node_modules/onnxruntime-node");
+    await mkdir(within, { recursive: true });
+    await writeFile(join(within, "index.js"), source);
+    process.chdir(broken);
+    try {
+      const cpu = createField(network, { device: "cpu" });
+      await expect(cpu).rejects.toThrow(AdapterError);
+      await expect(cpu).rejects.toThrow(reason);
+      const field = await withoutDriver(() => createField(network));
+      expect(["gpu", "software"]).toContain(field.engine);
+      await field.close();
+    } finally {
+      process.chdir(folder);
+    }
+    const doctor = await run(broken, "doctor");
+    expect(doctor.stdout).toMatch(/cpu: not here: onnxruntime-node: .* does not work: /);
   });
 
   test("with as many threads as it is told gives the same numbers", async () => {
@@ -237,14 +274,6 @@ describe("the native engine", () => {
 });
 
 describe("the command", () => {
-  const run = (where: string, ...parameters: string[]): ReturnType<typeof runDeldot> => {
-    // The built command lies beside the tests, not here.
-    process.chdir(before);
-    const done = runDeldot(where, parameters, { VK_DRIVER_FILES: "" });
-    process.chdir(folder);
-    return done;
-  };
-
   test("computes on the processor where there is no GPU, and tells so", async () => {
     const doctor = await run(folder, "doctor");
     expect(doctor.status).toBe(0);

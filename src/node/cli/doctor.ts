@@ -48,7 +48,9 @@ async function describeEngines(report: AdapterReport | null): Promise<string[]> 
     reference: "",
   };
   return [
-    `engines, in the order in which --adapter auto takes them:\n`,
+    hasNamedDriver()
+      ? `engines, of which --adapter auto takes the driver that VK_DRIVER_FILES or VK_ICD_FILENAMES names:\n`
+      : `engines, in the order in which --adapter auto takes them:\n`,
     ...(Object.keys(outcomes) as Engine[]).map((engine) => {
       const mark = engine === taken ? "taken" : outcomes[engine] === null ? "not here" : "passed over";
       return `  ${engine}: ${mark}: ${outcomes[engine] ?? reasons[engine]}\n`;
