@@ -6,8 +6,8 @@ import { findOnnxruntime } from "../onnxruntime.js";
 import { withQuietStderr } from "./nativeStderr.js";
 import { formatTable, print } from "./output.js";
 
-/** What onnxruntime saves where there is no GPU: bench/RESULTS.md. */
-const GAIN = "it takes 0.1 to 0.8 of the time of a software GPU on the same processor";
+/** What onnxruntime saves where there is no GPU: docs/onnx.md. */
+const GAIN = "it takes 0.13 to 0.25 of the time of a software GPU on the same processor";
 
 export function addDoctor(program: Command): void {
   program
