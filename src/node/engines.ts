@@ -61,5 +61,5 @@ async function onProcessor(threads: number): Promise<OpenEngine> {
   };
 }
 
-/** What brings onnxruntime. */
-export const INSTALL = "`npm install onnxruntime-node`";
+/** What brings onnxruntime, but not what its own script fetches for NVIDIA's cards. */
+export const INSTALL = "`npm install --ignore-scripts onnxruntime-node`";

@@ -107,7 +107,7 @@ describe("createField", () => {
     try {
       await expect(createField(network, { device: "cpu" })).rejects.toThrow(AdapterError);
       await expect(createField(network, { device: "cpu" })).rejects.toThrow(
-        "it is not installed. Install it with `npm install onnxruntime-node`",
+        "it is not installed. Install it with `npm install --ignore-scripts onnxruntime-node`",
       );
       const field = await withoutDriver(() => createField(network));
       expect(["gpu", "software"]).toContain(field.engine);
@@ -294,7 +294,7 @@ describe("the command", () => {
   test("says what onnxruntime would bring where it is not installed", async () => {
     const doctor = await run(empty, "doctor");
     expect(doctor.stdout).toMatch(
-      /cpu: not here: onnxruntime-node: it is not installed; `npm install onnxruntime-node` brings it: it takes .* of a software GPU/,
+      /cpu: not here: onnxruntime-node: it is not installed; `npm install --ignore-scripts onnxruntime-node` brings it: it takes .* of a software GPU/,
     );
     const { status, stderr } = await run(empty, "verify", moons, "--adapter", "cpu");
     expect(stderr).toMatch(/^deldot: onnxruntime on the CPU needs the npm package onnxruntime-node: it is not installed/);
