@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { InputError, quote } from "../errors.js";
 import {
   ReferenceField,
@@ -35,7 +36,8 @@ export interface CreateFieldOptions {
   readonly gpu?: VectorFieldOptions | undefined;
 }
 
-const MOST_THREADS = 1024;
+/** More than there are processors only wait for one another. */
+const mostThreads = Math.max(64, availableParallelism());
 
 /** A field, and what computes it: of a GPU too no more than all fields have; for more, {@link requestDevice} and {@link VectorField}. */
 export class NodeField implements Field {
@@ -129,8 +131,8 @@ export async function createField(network: Network, options: CreateFieldOptions 
   if (typeof gpu !== "object" || gpu === null) throw new InputError(`gpu is ${quote(gpu)}; expected an object`);
   if (device !== "auto" && !engines.includes(device))
     throw new InputError(`device is ${quote(device)}; expected "auto" or one of ${engines.map((engine) => quote(engine)).join(", ")}`);
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
-    throw new InputError(`threads is ${quote(threads)}; expected a whole number from 1 to ${MOST_THREADS}`);
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= mostThreads))
+    throw new InputError(`threads is ${quote(threads)}; expected a whole number from 1 to ${mostThreads}`);
   const opened = await openEngine(device, threads);
   try {
     return new NodeField(await fieldOn(opened, network, gpu), opened);

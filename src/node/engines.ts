@@ -50,8 +50,7 @@ function onDevice({ device, description, software, dispose }: NodeDevice): OpenE
 
 async function onProcessor(threads: number): Promise<OpenEngine> {
   const found = await findOnnxruntime();
-  if ("missing" in found)
-    throw new AdapterError(`onnxruntime on the CPU needs the npm package onnxruntime-node: ${found.missing}. Install it with ${INSTALL}`);
+  if ("missing" in found) throw new AdapterError(`onnxruntime on the CPU needs the npm package onnxruntime-node: ${found.missing}`);
   return {
     engine: "cpu",
     description: `${found.name} on the CPU, ${threads} thread${threads > 1 ? "s" : ""}`,
@@ -60,6 +59,3 @@ async function onProcessor(threads: number): Promise<OpenEngine> {
     dispose: async () => {},
   };
 }
-
-/** What brings onnxruntime, but not what its own script fetches for NVIDIA's cards. */
-export const INSTALL = "`npm install --ignore-scripts onnxruntime-node`";

@@ -7,6 +7,9 @@ import { OnnxField, type OnnxRuntime } from "../onnx/index.js";
 
 const packageName = "onnxruntime-node";
 
+/** What brings it, but not what its own script fetches for NVIDIA's cards. */
+const INSTALL = "`npm install --ignore-scripts onnxruntime-node`";
+
 /** What computes on the processor, or why it does not. */
 export type FoundRuntime = { readonly runtime: OnnxRuntime; readonly name: string } | { readonly missing: string };
 
@@ -23,7 +26,7 @@ export async function findOnnxruntime(): Promise<FoundRuntime> {
       failures.push(`${path} does not work: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
-  return { missing: failures[0] ?? "it is not installed" };
+  return { missing: failures[0] ?? `it is not installed; ${INSTALL} brings it` };
 }
 
 /** Throws where it does not run a network. */

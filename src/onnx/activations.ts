@@ -294,7 +294,7 @@ const rows: Readonly<Record<string, Row>> = {
   },
   sqrt: {
     value: operator("Sqrt"),
-    slope: (of, z) => of.div(0.5, of.sqrt(z)),
+    slope: (of, z) => of.add(of.div(0.5, of.sqrt(z)), of.zero(z)),
     curvature: (of, z) => ofTail(of, of.div(-0.25, of.mul(z, of.sqrt(z)))),
   },
   reciprocal: {

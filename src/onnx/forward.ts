@@ -42,10 +42,21 @@ export class Forward {
     const { body } = this.graph.nodes[index]!;
     if (body.kind !== "norm") throw new TypeError(`node ${index} is no norm`);
     return this.once(`inverse deviation ${index}`, () => {
+      const { nodes } = this;
       const centred = this.centred(index);
-      const variance = this.nodes.mean(this.nodes.op("Mul", [centred.name, centred.name]), 1);
-      const deviation = this.nodes.op("Sqrt", [this.nodes.op("Add", [variance, body.epsilon])]);
-      return { ...centred, name: this.nodes.op("Reciprocal", [deviation]) };
+      const deviationOf = (x: string, epsilon: string | number): string => {
+        const variance = nodes.mean(nodes.op("Mul", [x, x]), 1);
+        return nodes.op("Sqrt", [nodes.op("Add", [variance, epsilon])]);
+      };
+      if (!nodes.isOwn) return { ...centred, name: nodes.op("Reciprocal", [deviationOf(centred.name, body.epsilon)]) };
+      // So that no square overflows, as in shaders/norm.wgsl: 1 / (s √(mean((x / s)²) + ε / s²)) with the largest |x| for s, or 1.
+      const size = nodes.op("Max", [
+        nodes.op("ReduceMax", [nodes.op("Abs", [centred.name])], { axes: { ints: [1] }, keepdims: { int: 1 } }),
+        1,
+      ]);
+      const epsilon = nodes.op("Div", [nodes.op("Div", [body.epsilon, size]), size]);
+      const scaled = deviationOf(nodes.op("Div", [centred.name, size]), epsilon);
+      return { ...centred, name: nodes.op("Reciprocal", [nodes.op("Mul", [scaled, size])]) };
     });
   }
 

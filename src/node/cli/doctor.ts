@@ -1,13 +1,13 @@
 import { Option, type Command } from "commander";
 import { AdapterError } from "../../errors.js";
 import { describeAdapter, hasNamedDriver, type AdapterReport } from "../adapters.js";
-import { INSTALL, type Engine } from "../engines.js";
+import type { Engine } from "../engines.js";
 import { findOnnxruntime } from "../onnxruntime.js";
 import { withQuietStderr } from "./nativeStderr.js";
 import { formatTable, print } from "./output.js";
 
 /** What onnxruntime saves where there is no GPU: docs/onnx.md. */
-const GAIN = "it takes 0.13 to 0.25 of the time of a software GPU on the same processor";
+const GAIN = "0.13 to 0.25 of the time of a software GPU on the same processor";
 
 export function addDoctor(program: Command): void {
   program
@@ -43,7 +43,7 @@ async function describeEngines(report: AdapterReport | null): Promise<string[]> 
   const taken = order.find((engine) => outcomes[engine] !== null);
   const reasons: Record<Engine, string> = {
     gpu: "there is none, or no driver of it",
-    cpu: "missing" in runtime ? `onnxruntime-node: ${runtime.missing}; ${INSTALL} brings it: ${GAIN}` : "",
+    cpu: "missing" in runtime ? `onnxruntime-node, which takes ${GAIN}: ${runtime.missing}` : "",
     software: report ? "not looked for" : "there is none",
     reference: "",
   };
