@@ -1,8 +1,21 @@
-import type { BatchInput, ContextInput, Cotangents, RunOptions, Wrt } from "./inputs.js";
+import {
+  checkObject,
+  ownOptions,
+  readInputs,
+  readWrt,
+  startRun,
+  type BatchInput,
+  type ContextInput,
+  type Cotangents,
+  type Inputs,
+  type RunOptions,
+  type Wrt,
+} from "./inputs.js";
 import type { Network } from "./model/network.js";
 import type { Parameter } from "./model/parameters.js";
 import type { ExplainOptions, PlanExplanation } from "./plan/explain.js";
-import type { PlanOptions } from "./plan/options.js";
+import type { WantedGradient } from "./plan/choose.js";
+import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
 
 /** What {@link Field.evaluate} is asked for, and how. */
@@ -106,4 +119,31 @@ export interface Field<A extends Float32Array | Float64Array = Float32Array | Fl
   explain(options?: ExplainOptions): PlanExplanation;
   /** Frees what the field holds; later calls reject. */
   destroy(): void;
+}
+
+/** What vjp is asked for, with copies of the numbers. @throws InputError, PlanError. */
+export function readVjpCall(
+  network: Network,
+  points: BatchInput,
+  cotangents: Cotangents,
+  given: VjpOptions,
+): { readonly options: Omit<VjpOptions, "outputs" | "wrt">; readonly inputs: Inputs; readonly wanted: WantedGradient } {
+  const { outputs: wantedOutputs, wrt: wantedWrt, ...options } = ownOptions(given);
+  const outputs = readVjpOutputs(wantedOutputs);
+  readRunOptions({ ...options, outputs: ["divergence"] });
+  checkObject("cotangents", cotangents);
+  const read = readInputs(network, points, options.context, null, cotangents);
+  const wrt = readWrt(wantedWrt, network.contextSize);
+  startRun(options);
+  // Contexts in runs have gradients of their own, point by point.
+  const isApart = wrt.includes("context") && !read.context?.shared;
+  const inputs = { ...read, context: read.context && { ...read.context, runs: isApart ? null : read.context.runs } };
+  const value = read.valueCotangent !== null;
+  const divergence = read.divergenceCotangent !== null;
+  return { options, inputs, wanted: { wrt, outputs, value, divergence, contextPer: contextPerOf(inputs) } };
+}
+
+/** "batch" where points that are evaluated together share a context, or have none. */
+export function contextPerOf({ context }: Inputs): "point" | "batch" {
+  return context === null || context.runs !== null ? "batch" : "point";
 }

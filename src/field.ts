@@ -1,4 +1,14 @@
-import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
+import {
+  contextPerOf,
+  readVjpCall,
+  type EvaluateOptions,
+  type Evaluation,
+  type Field,
+  type Jvp,
+  type JvpOptions,
+  type Vjp,
+  type VjpOptions,
+} from "./evaluation.js";
 import type { Cotangents, Wrt } from "./inputs.js";
 import { DeldotError, InputError, quote } from "./errors.js";
 import { Constants, Matrices, Scratch } from "./gpu/buffers.js";
@@ -23,23 +33,22 @@ import {
   type VectorFieldOptions,
 } from "./fieldOptions.js";
 import { Gradients } from "./gradients.js";
-import { checkCount, checkObject, ownOptions, readInputs, readWrt, startRun, type BatchInput } from "./inputs.js";
+import { checkCount, checkObject, ownOptions, readInputs, startRun, type BatchInput } from "./inputs.js";
 import { kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network, Numbers } from "./model/network.js";
 import { numbersOf, parameterLayout, readParameters, withNumbersOf, type ParameterInput } from "./model/parameters.js";
-import { makeGradientPlan, makeJvpPlan, makePlan, type GradientOptions } from "./plan/choose.js";
+import { makeGradientPlan, makeJvpPlan, makePlan, type WantedGradient } from "./plan/choose.js";
 import { workOf, type PlannedMatrix } from "./plan/matrices.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
-import { runParametersOf, readPlanOptions, readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
+import { runParametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
 import { Recent } from "./recent.js";
 import { Results } from "./results.js";
 import { sumName } from "./schedule/adjoint.js";
 import { scheduleParameterGradient } from "./schedule/parameters.js";
-import { allocate } from "./rows.js";
 import type { OuterName, ScheduleLimits, Variant } from "./schedule/steps.js";
 import { Tuner, type TunedKernels } from "./tune/tuner.js";
 import { Turns } from "./turns.js";
@@ -49,9 +58,6 @@ const MOST_PLANS = 64;
 
 /** Multiply-adds of a submission of a gradient: a second on a slow processor, tens of milliseconds on a small GPU. */
 const GRADIENT_WORK = 2 ** 29;
-
-/** What a gradient is asked for. */
-type WantedGradient = Pick<GradientOptions, "value" | "divergence" | "contextPer" | "outputs"> & { readonly wrt: readonly Wrt[] };
 
 /** What is recorded, and the caller's buffers. */
 export interface Recorded {
@@ -191,28 +197,21 @@ export class VectorField implements Field<Float32Array> {
     readRunOptions(options);
     const inputs = readInputs(this.network, points, options.context, null);
     startRun(options);
-    const { count, context } = inputs;
-    const sharedContext = context === null || context.runs !== null;
-    const plan = this.planFor({ ...options, contextPer: sharedContext ? "batch" : "point" });
+    const { count } = inputs;
+    const contextPer = contextPerOf(inputs);
+    const plan = this.planFor({ ...options, contextPer });
     const results = new Results(plan, count);
     let began = 0;
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     const variant = await this.gate.pass(async () => {
-      const picked = await this.watch.guard(this.tuner.pick(plan, count, sharedContext, this.shared(), options.signal));
+      const picked = await this.watch.guard(this.tuner.pick(plan, count, contextPer === "batch", this.shared(), options.signal));
       began = performance.now();
       await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared(), options, take);
       return picked;
     });
     results.spoil(inputs.nonFinite);
     this.tuner.spent(plan, count, performance.now() - began);
-    const { arrays, standardError } = results;
-    return {
-      method: plan.method,
-      kernels: variant.name,
-      shape: inputs.shape,
-      ...arrays,
-      ...(standardError && { standardError }),
-    } as Evaluation<O>;
+    return results.asEvaluation(variant.name, inputs.shape) as Evaluation<O>;
   }
 
   /** The divergence alone, [...batch shape of the points]. @throws as {@link VectorField.evaluate} does. */
@@ -235,20 +234,14 @@ export class VectorField implements Field<Float32Array> {
     const inputs = readInputs(this.network, points, options.context, tangents);
     startRun(options);
     const { value: wantsValue = false } = options;
-    const { count, stateSize: d, nonFinite } = inputs;
     const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
-    const results = new Results(plan, count);
-    const tangent = allocate("the result", count, d);
+    const results = new Results(plan, inputs.count);
     const job = { plan, parameters: runParametersOf({}), variant: this.tuner.untuned };
-    const take: Take = (read, first, rows, data) => {
-      if (read.what === "tangent") tangent.set(data, first * d);
-      else results.take(read, first, rows, data);
-    };
+    const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     await this.gate.pass(() => run(job, inputs, this.shared(), options, take));
-    results.spoil(nonFinite);
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
-      tangent.fill(NaN, point * d, (point + 1) * d);
-    return wantsValue ? { value: results.arrays.value!, tangent } : tangent;
+    results.spoil(inputs.nonFinite);
+    const { arrays, tangent } = results;
+    return wantsValue ? { value: arrays.value!, tangent: tangent! } : tangent!;
   }
 
   /**
@@ -276,46 +269,20 @@ export class VectorField implements Field<Float32Array> {
     given: VjpOptions<W, O> = {},
   ): Promise<Vjp<W, O>> {
     this.checkUsable();
-    const options = ownOptions(given);
-    const { outputs: wantedOutputs, wrt: wantedWrt, ...planOptions } = options;
-    const outputs = readVjpOutputs(wantedOutputs);
-    readRunOptions({ ...planOptions, outputs: ["divergence"] });
-    checkObject("cotangents", cotangents);
-    const inputs = readInputs(this.network, points, options.context, null, cotangents);
-    const wrt = readWrt(wantedWrt, this.network.contextSize);
-    startRun(options);
-    const { count } = inputs;
-    // Contexts in runs have gradients of their own, point by point.
-    const context = inputs.context && {
-      ...inputs.context,
-      runs: wrt.includes("context") && !inputs.context.shared ? null : inputs.context.runs,
-    };
-    const plan = this.gradientPlan(planOptions, {
-      outputs,
-      value: inputs.valueCotangent !== null,
-      divergence: inputs.divergenceCotangent !== null,
-      wrt,
-      contextPer: context === null || context.runs !== null ? "batch" : "point",
-    });
-    const results = new Gradients(plan, this.network, count, wrt, context?.shared === true);
+    const { options, inputs, wanted } = readVjpCall(this.network, points, cotangents, given);
+    const { wrt } = wanted;
+    const plan = this.gradientPlan(options, wanted);
+    const results = new Gradients(plan, this.network, inputs.count, wrt, inputs.context?.shared === true);
     const job = { plan, parameters: runParametersOf(options), variant: this.tuner.untuned };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
     const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
     const parameters = await this.gate.pass(async () => {
-      await run(job, { ...inputs, context }, this.shared(), runOptions, take);
+      await run(job, inputs, this.shared(), runOptions, take);
       results.finish(inputs.nonFinite);
       return wrt.includes("parameters") ? results.parameters(this.own, (gradient, sums) => this.combine(plan, gradient, sums)) : null;
     });
-    return {
-      method: plan.method,
-      shape: inputs.shape,
-      ...(results.points && { points: results.points }),
-      ...(results.context && { context: results.context }),
-      ...(parameters && { parameters }),
-      ...(results.value && { value: results.value }),
-      ...(results.divergence && { divergence: results.divergence }),
-    } as Vjp<W, O>;
+    return results.asVjp(inputs.shape, parameters) as Vjp<W, O>;
   }
 
   /** A parameters' gradient out of the sums over points: on the host, in float64, or where that is much work on the device. */
@@ -516,7 +483,7 @@ export class VectorField implements Field<Float32Array> {
   }
 
   private gradientPlan({ chunkSize, probes, probesPer, method }: PlanOptions, wanted: WantedGradient): GradientPlan {
-    const { outputs, value, divergence, wrt, contextPer = "point" } = wanted;
+    const { outputs, value, divergence, wrt, contextPer } = wanted;
     const options = { outputs, value, divergence, contextPer, method, chunkSize, probes, probesPer };
     const key = [
       outputs,
@@ -529,16 +496,7 @@ export class VectorField implements Field<Float32Array> {
       probes ?? DEFAULT_PROBES,
       probesPer ?? "point",
     ];
-    return this.plans.get(`gradient ${JSON.stringify(key)}`, () =>
-      makeGradientPlan(this.own, {
-        ...options,
-        wrt: {
-          points: wrt.includes("points"),
-          context: wrt.includes("context"),
-          parameters: wrt.includes("parameters"),
-        },
-      }),
-    ) as GradientPlan;
+    return this.plans.get(`gradient ${JSON.stringify(key)}`, () => makeGradientPlan(this.own, { ...options, wrt })) as GradientPlan;
   }
 
   private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {

@@ -1,23 +1,9 @@
+import { AnyFlow } from "./anyFlow.js";
 import { InputError, quote } from "./errors.js";
 import type { Field } from "./evaluation.js";
-import {
-  readFlowTimes,
-  type FlowInputs,
-  type FlowSettings,
-  type FlowTimes,
-  type LogProb,
-  type SampleOptions,
-  type Samples,
-  type Score,
-  type SolveOptions,
-  type SolveSettings,
-  type Transport,
-  type TransportOptions,
-} from "./flowOptions.js";
-import { logProb, sample, score, transport, type Integrator } from "./flowVerbs.js";
-import { startRun, type BatchInput, type RunOptions } from "./inputs.js";
+import { readFlowTimes, type FlowInputs, type FlowTimes, type SolveSettings } from "./flowOptions.js";
+import { startRun, type RunOptions } from "./inputs.js";
 import { mixBits, unmixBits } from "./mixBits.js";
-import type { Network } from "./model/network.js";
 import type { Integrated } from "./ode/integrate.js";
 import { floatsOf, Paths } from "./ode/paths.js";
 import { readRunOptions } from "./plan/options.js";
@@ -29,72 +15,26 @@ const BLOCK_BYTES = 256 * 2 ** 20;
 /**
  * A flow of any {@link Field}, with the methods of {@link Flow}: the host makes the paths' steps in float64, and f and its divergence come
  * from the field, for all paths of a block that are on their way in one call. rtol and atol are 1e-5 where none is given, and 1e-9 of a
- * field in float64.
- *
- * Every method rejects with a DeldotError as the field's do. A point whose path ends early has NaN and a status that says so; the others go
- * on. No answer depends on the other points of a call, but for what the field's own rounding makes of a batch.
+ * field in float64. No answer depends on the other points of a call, but for what the field's own rounding makes of a batch.
  */
-export class FieldFlow {
-  private readonly integrator: Integrator<Float64Array>;
+export class FieldFlow extends AnyFlow<Float64Array> {
+  private readonly field: Field;
+  private readonly timeColumn: number | null;
 
   /**
    * @param field stays the caller's.
    * @throws InputError for a bad argument.
    */
-  constructor(
-    private readonly field: Field,
-    times: FlowTimes = {},
-  ) {
+  constructor(field: Field, times: FlowTimes = {}) {
     if (typeof field?.evaluate !== "function") throw new InputError(`field is ${quote(field)}; expected a Field`);
     const settings = readFlowTimes(field.network, times);
-    this.integrator = {
-      field,
-      times: settings,
-      type: Float64Array,
-      solve: (inputs, from, to, solve, options, ofNoise) => this.solve(settings, inputs, from, to, solve, options, ofNoise),
-    };
-  }
-
-  /** The network of the field. */
-  get network(): Network {
-    return this.field.network;
-  }
-
-  /**
-   * log p of points [..., d] at `dataAt`, in nats, as {@link Flow.logProb}.
-   * @throws InputError, PlanError for a bad argument; what the field rejects with; the signal's reason on abort.
-   */
-  async logProb(points: BatchInput, options: SolveOptions = {}): Promise<LogProb<Float64Array>> {
-    return await logProb(this.integrator, points, options);
-  }
-
-  /**
-   * Points of the flow's own distribution, [count, d] at `dataAt`, and log p of each, as {@link Flow.sample}, of the same noise.
-   * @throws as {@link FieldFlow.logProb} does.
-   */
-  async sample(count: number, options: SampleOptions = {}): Promise<Samples<Float64Array>> {
-    return await sample(this.integrator, count, options);
-  }
-
-  /**
-   * Where points [..., d] of one time get to at another, and ∫ ∇·f dt along their paths, as {@link Flow.transport}.
-   * @throws as {@link FieldFlow.logProb} does.
-   */
-  async transport(points: BatchInput, options: TransportOptions = {}): Promise<Transport<Float64Array>> {
-    return await transport(this.integrator, points, options);
-  }
-
-  /**
-   * ∇ log p of points [..., d] at `dataAt`, as {@link Flow.score}, by the field's vjp.
-   * @throws as {@link FieldFlow.logProb} does.
-   */
-  async score(points: BatchInput, options: SolveOptions = {}): Promise<Score<Float64Array>> {
-    return await score(this.integrator, points, options);
+    super(field, settings, Float64Array);
+    this.field = field;
+    this.timeColumn = settings.timeColumn;
   }
 
   /** Integrates all points, block by block. */
-  private async solve(
-    { timeColumn }: FlowSettings,
+  protected async solve(
     { count, points, context }: FlowInputs,
     from: number,
     to: number,
@@ -103,7 +43,8 @@ export class FieldFlow {
     carried: Float64Array | null,
   ): Promise<Integrated<Float64Array>> {
     startRun({ onProgress, signal });
-    const { stateSize: d } = this.field.network;
+    const { timeColumn } = this;
+    const { stateSize: d } = this.network;
     const { divergence } = stepping;
     const estimate = divergence === "exact" ? null : divergence;
     if (estimate) readRunOptions(estimate);

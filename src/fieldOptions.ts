@@ -3,6 +3,7 @@ import type { Store } from "./gpu/store.js";
 import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, type BufferRows, type Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { parameterLayout } from "./model/parameters.js";
+import type { WantedGradient } from "./plan/choose.js";
 import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
@@ -169,13 +170,7 @@ function readEncodeInputs(network: Network, options: Pick<EncodeOptions, "points
 
 /** What a gradient is asked for in buffers. */
 interface GradientBuffers extends Omit<EncodeBuffers, "outputs"> {
-  readonly wanted: {
-    readonly wrt: readonly Wrt[];
-    readonly value: boolean;
-    readonly divergence: boolean;
-    readonly outputs: readonly ("value" | "divergence")[];
-    readonly contextPer: "point" | "batch";
-  };
+  readonly wanted: WantedGradient;
 }
 
 /** @throws InputError where a buffer is missing, of the wrong usage or too small; PlanError. */

@@ -1,3 +1,4 @@
+import { AnyFlow } from "./anyFlow.js";
 import { internalsOf, VectorField } from "./field.js";
 import { InputError } from "./errors.js";
 import { checkTarget, Encoder } from "./gpu/encoder.js";
@@ -10,18 +11,11 @@ import {
   type FlowOptions,
   readPathBuffers,
   type EncodePathOptions,
-  type LogProb,
-  type SampleOptions,
-  type Samples,
-  type Score,
-  type Transport,
-  type TransportOptions,
   type FlowSettings,
   type SolveOptions,
   type SolveSettings,
 } from "./flowOptions.js";
-import { logProb, sample, score, transport, type Integrator } from "./flowVerbs.js";
-import { checkObject, startRun, type BatchInput, type BufferRows, type RunOptions } from "./inputs.js";
+import { checkObject, startRun, type BufferRows, type RunOptions } from "./inputs.js";
 import type { Network } from "./model/network.js";
 import { integrate, type Integrated } from "./ode/integrate.js";
 import { bytesPerPoint, scheduleFixed, sharesContext, type Integration } from "./ode/steps.js";
@@ -73,23 +67,19 @@ const EXPECTED_EVALUATIONS = 64;
 /**
  * A field as a flow: its paths carry noise to data, and by ∇·f the density along (the instantaneous change of variables, Chen et al.,
  * Neural Ordinary Differential Equations, 2018): log p(x) = log p_noise(z) - ∫ ∇·f dt along the path from z to x, exact but for the
- * solver's tolerance and float32, since the divergence is.
- *
- * Every method rejects with a DeldotError as VectorField's do. A point whose path ends early (out of steps, out of float32) has NaN and a
- * status that says so; the others go on. No answer depends on the other points of a call.
+ * solver's tolerance and float32, since the divergence is. No answer depends on the other points of a call.
  */
-export class Flow {
+export class Flow extends AnyFlow<Float32Array> {
   private readonly turns = new Turns();
   /** Mean evaluations of a point in the last call, by what decides its steps. */
   private readonly evaluated = new Map<string, number>();
   private readonly encoder: Encoder;
-  private readonly integrator: Integrator<Float32Array>;
 
   private constructor(
     private readonly field: VectorField,
     private readonly settings: FlowSettings,
   ) {
-    this.integrator = { field, times: settings, type: Float32Array, solve: (...job) => this.solve(...job) };
+    super(field, settings, Float32Array);
     const { device, label } = internalsOf(field).shared();
     this.encoder = new Encoder(device, label);
   }
@@ -101,44 +91,6 @@ export class Flow {
   static async create(device: GPUDevice, network: Network, options: FlowOptions = {}): Promise<Flow> {
     const settings = readFlowTimes(network, options);
     return new Flow(await VectorField.create(device, network, options), settings);
-  }
-
-  /** The network as it was given. */
-  get network(): Network {
-    return this.field.network;
-  }
-
-  /**
-   * log p of points [..., d] at `dataAt`, in nats: integrates back to `noiseAt`.
-   * @throws InputError, PlanError for a bad argument; LimitError, GpuError, DeviceLostError; the signal's reason on abort.
-   */
-  async logProb(points: BatchInput, options: SolveOptions = {}): Promise<LogProb> {
-    return await logProb(this.integrator, points, options);
-  }
-
-  /**
-   * Points of the flow's own distribution, [count, d] at `dataAt`, and log p of each out of the same pass.
-   * @throws as {@link Flow.logProb} does.
-   */
-  async sample(count: number, options: SampleOptions = {}): Promise<Samples> {
-    return await sample(this.integrator, count, options);
-  }
-
-  /**
-   * Where points [..., d] of one time get to at another, and ∫ ∇·f dt along their paths, for any field.
-   * @throws as {@link Flow.logProb} does.
-   */
-  async transport(points: BatchInput, options: TransportOptions = {}): Promise<Transport> {
-    return await transport(this.integrator, points, options);
-  }
-
-  /**
-   * ∇ log p of points [..., d] at `dataAt`: integrates back to `noiseAt`, and from there x and s together by ṡ = -Jᵀ s - ∇(∇·f), whose right
-   * side is a gradient of f and its divergence. Only for the base "normal", whose own score is -z.
-   * @throws as {@link Flow.logProb} does.
-   */
-  async score(points: BatchInput, options: SolveOptions = {}): Promise<Score> {
-    return await score(this.integrator, points, options);
   }
 
   /**
@@ -205,7 +157,7 @@ export class Flow {
   }
 
   /** One call after another: they share scratch from first step to last. */
-  private async solve(
+  protected async solve(
     inputs: FlowInputs,
     from: number,
     to: number,

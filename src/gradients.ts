@@ -5,15 +5,15 @@ import { planned, type PlannedMatrix } from "./plan/matrices.js";
 import { parameterGradient } from "./plan/parameters.js";
 import type { GradientPlan } from "./plan/plan.js";
 import { sumRowsInto } from "./plan/reduce.js";
-import { allocate, copyRows } from "./rows.js";
+import { allocate, copyRows, spoilRows } from "./rows.js";
 import type { Read } from "./schedule/steps.js";
 
 /** The arrays that a gradient gives back, filled piece by piece; sums over the points of a chunk are added up in float64. */
 export class Gradients {
-  readonly value: Float32Array | null;
-  readonly divergence: Float32Array | null;
-  readonly points: Float32Array | null;
-  readonly context: Float32Array | null;
+  private readonly value: Float32Array | null;
+  private readonly divergence: Float32Array | null;
+  private readonly points: Float32Array | null;
+  private readonly context: Float32Array | null;
   private readonly contextSum: Float64Array | null;
   private isSpoilt = false;
   /** By index of the plan's sums. */
@@ -70,17 +70,27 @@ export class Gradients {
   finish(marked: Uint8Array): void {
     const { stateSize: d, contextSize: c } = this.network;
     if (this.contextSum) this.context!.set(this.contextSum);
-    const arrays = [
+    this.isSpoilt = spoilRows(marked, [
       [this.value, d],
       [this.divergence, 1],
       [this.points, d],
       [this.contextSum ? null : this.context, c],
-    ] as const;
-    for (let point = marked.indexOf(1); point >= 0; point = marked.indexOf(1, point + 1)) {
-      for (const [array, width] of arrays) array?.fill(NaN, point * width, (point + 1) * width);
-      if (this.contextSum) this.context!.fill(NaN);
-      this.isSpoilt = true;
-    }
+    ]);
+    if (this.isSpoilt && this.contextSum) this.context!.fill(NaN);
+  }
+
+  /** All of them, as a vjp gives them back. */
+  asVjp(shape: readonly number[], parameters: Readonly<Record<string, Parameter>> | null): object {
+    const { plan, points, context, value, divergence } = this;
+    return {
+      method: plan.method,
+      shape,
+      ...(points && { points }),
+      ...(context && { context }),
+      ...(parameters && { parameters }),
+      ...(value && { value }),
+      ...(divergence && { divergence }),
+    };
   }
 
   /**

@@ -18,6 +18,7 @@ export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, Limit
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";
 export type { Cotangents, Wrt } from "./inputs.js";
 export { VectorField } from "./field.js";
+export { AnyFlow } from "./anyFlow.js";
 export { FieldFlow } from "./fieldFlow.js";
 export { Flow, type EncodeLogProbOptions, type EncodeTransportOptions, type FlowExplanation } from "./flow.js";
 export {

@@ -1,12 +1,14 @@
 import { OUTPUTS, sizeOf, type Output } from "./plan/outputs.js";
 import type { Plan } from "./plan/plan.js";
 import { meanRows, sumRowsInto } from "./plan/reduce.js";
-import { allocate } from "./rows.js";
+import { allocate, spoilRows } from "./rows.js";
 import type { Read } from "./schedule/steps.js";
 
 /** The arrays that an evaluation gives back, filled piece by piece from what comes back. */
 export class Results {
   readonly arrays: Partial<Record<Output, Float32Array>>;
+  /** J t of jvp, [count, d]; else null. */
+  readonly tangent: Float32Array | null;
   /** Of an estimate, [count]; else null. */
   readonly standardError: Float32Array | null;
   private readonly d: number;
@@ -14,15 +16,17 @@ export class Results {
   /** @throws LimitError where an array would be too large. */
   constructor(
     private readonly plan: Plan,
-    private readonly count: number,
+    count: number,
   ) {
     this.d = plan.graph.stateSize;
     this.arrays = Object.fromEntries(plan.outputs.map((output) => [output, allocate(output, count, sizeOf(output, this.d))]));
+    this.tangent = plan.method === "jvp" ? allocate("the result", count, this.d) : null;
     this.standardError = plan.kind === "trace" && plan.probesPer !== null ? new Float32Array(count) : null;
   }
 
   /** Takes the numbers of `rows` points from `first`: [rows, read.width]. */
   take(read: Read, first: number, rows: number, data: Float32Array): void {
+    if (read.what === "tangent") this.tangent!.set(data, first * this.d);
     for (const output of this.plan.outputs) {
       const { from, by } = OUTPUTS[output];
       const array = this.arrays[output]!;
@@ -40,13 +44,15 @@ export class Results {
 
   /** Everything of the points that are marked becomes NaN. */
   spoil(marked: Uint8Array): void {
-    for (let point = marked.indexOf(1); point >= 0 && point < this.count; point = marked.indexOf(1, point + 1)) {
-      for (const [output, array] of Object.entries(this.arrays) as [Output, Float32Array][]) {
-        const size = sizeOf(output, this.d);
-        array.fill(NaN, point * size, (point + 1) * size);
-      }
-      this.standardError?.fill(NaN, point, point + 1);
-    }
+    const outputs = Object.entries(this.arrays) as [Output, Float32Array][];
+    const arrays = outputs.map(([output, array]) => [array, sizeOf(output, this.d)] as const);
+    spoilRows(marked, [...arrays, [this.standardError, 1], [this.tangent, this.d]]);
+  }
+
+  /** All of them, as an evaluation gives them back. */
+  asEvaluation(kernels: string, shape: readonly number[]): object {
+    const { plan, arrays, standardError } = this;
+    return { method: plan.method, kernels, shape, ...arrays, ...(standardError && { standardError }) };
   }
 }
 

@@ -41,3 +41,14 @@ export function markNonFinite(marks: Uint8Array, width: number, { data, at, stri
     if (sum !== 0) marks[row] = 1;
   }
 }
+
+/** NaN into the rows that are marked, of arrays [marks.length, width]. @returns whether any is. */
+export function spoilRows(marks: Uint8Array, arrays: Iterable<readonly [data: Numbers | null, width: number]>): boolean {
+  const all = [...arrays];
+  let isAny = false;
+  for (let row = marks.indexOf(1); row >= 0; row = marks.indexOf(1, row + 1)) {
+    for (const [data, width] of all) data?.fill(NaN, row * width, (row + 1) * width);
+    isAny = true;
+  }
+  return isAny;
+}

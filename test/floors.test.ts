@@ -19,7 +19,7 @@ const floors: readonly (readonly string[])[] = [
   ["evaluation.ts", "fieldOptions.ts"],
   ["ode"],
   ["flowOptions.ts"],
-  ["flowVerbs.ts"],
+  ["anyFlow.ts"],
   ["cpu", "field.ts"],
   ["flow.ts", "fieldFlow.ts", "train", "onnx"],
   ["index.ts"],

@@ -62,6 +62,21 @@ export function expectGradient(actual: ArrayLike<number> | undefined, expected: 
   }
 }
 
+/** Expects gradients, value and divergence to be PyTorch's. */
+export function expectVector(
+  actual: AnyVjp & { readonly value?: ArrayLike<number>; readonly divergence?: ArrayLike<number> },
+  vector: GradientVector,
+  relative: number,
+): void {
+  expectGradient(actual.points, vector.ofPoints, relative, "points");
+  if (vector.ofContext) expectGradient(actual.context, vector.ofContext, relative, "context");
+  expect(Object.keys(actual.parameters!).toSorted()).toEqual(Object.keys(vector.ofParameters).toSorted());
+  for (const [tensor, expected] of Object.entries(vector.ofParameters))
+    expectGradient(actual.parameters![tensor]!.data, expected, relative, tensor);
+  expectGradient(actual.value, vector.value, relative, "value");
+  expectGradient(actual.divergence, vector.divergence, relative, "divergence");
+}
+
 /** What a vjp gives, whoever computed it. */
 interface AnyVjp {
   readonly points?: ArrayLike<number>;

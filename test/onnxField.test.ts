@@ -19,7 +19,7 @@ import {
 import { OnnxField, type OnnxRuntime } from "../src/onnx/index.js";
 import { expectClose } from "./close.js";
 import { loadModel, loadVector, modelNames, randomMlp, randomPoints, vectorNames } from "./fields.js";
-import { allOf, drawGradient, expectGradient, expectVjp, loadGradient } from "./gradients.js";
+import { allOf, drawGradient, expectGradient, expectVector, expectVjp, loadGradient } from "./gradients.js";
 import { check } from "./numbers/check.js";
 import { Draw } from "./numbers/draw.js";
 import { describeNetwork, wholePalette } from "./numbers/networks.js";
@@ -108,13 +108,7 @@ describe("gradients", () => {
     const tolerance = name.startsWith("sin30") ? 1e-4 : 1e-5;
     for (const method of exact) {
       const result = await field.vjp(points, cotangents, { context, method, wrt: allOf(network), outputs: ["value", "divergence"] });
-      expectGradient(result.points, vector.ofPoints, tolerance, "points");
-      if (vector.ofContext) expectGradient(result.context, vector.ofContext, tolerance, "context");
-      expect(Object.keys(result.parameters!).toSorted()).toEqual(Object.keys(vector.ofParameters).toSorted());
-      for (const [tensor, expected] of Object.entries(vector.ofParameters))
-        expectGradient(result.parameters![tensor]!.data, expected, tolerance, tensor);
-      expectGradient(result.value, vector.value, tolerance, "value");
-      expectGradient(result.divergence, vector.divergence, tolerance, "divergence");
+      expectVector(result, vector, tolerance);
     }
     field.destroy();
   });
@@ -255,6 +249,34 @@ describe("activations", () => {
       field.destroy();
     },
   );
+});
+
+test("a square root of what overflowed has no slope of 0", async () => {
+  const network = mlp({ layers: [{ weight: [[1], [1]] }, { weight: [[1, 1]] }, { weight: [[1]] }], activation: ["square", "sqrt"] });
+  const field = await OnnxField.create(runtime, network);
+  for (const method of ["tangent", "cyclic"] as const) expect(await field.divergence([1.5e19], { method })).toEqual(Float32Array.of(NaN));
+  field.destroy();
+});
+
+test.each([true, false])("norms (centred: %s) of large numbers and of small ones are right, or no numbers", async (centered) => {
+  const network: Network = { stateSize: 3, contextSize: 0, operations: [{ kind: "norm", operand: "state", epsilon: 1e-5, centered }] };
+  const field = await OnnxField.create(runtime, network);
+  for (const scale of [1e-25, 1e-3, 1, 1e5, 1e17, 1e19, 1e20, 1e37]) {
+    const points = [scale, -2 * scale, 0.5 * scale];
+    for (const method of ["tangent", "jacobian"] as const) {
+      const { value, divergence } = await field.evaluate(points, { method });
+      const expected = evaluateReference(network, points);
+      expectClose(
+        value,
+        expected.value!,
+        expected.value!.map(() => 1),
+        { relative: 1e-5, label: `${scale} by ${method}` },
+      );
+      const size = Math.abs(expected.divergence![0]!) + 1e-37;
+      expectClose(divergence, expected.divergence!, [size], { relative: 1e-4, absolute: 0, label: `${scale} by ${method}` });
+    }
+  }
+  field.destroy();
 });
 
 test("merged matrices beyond float32 make no network unusable", async () => {

@@ -14,17 +14,28 @@ export async function findPytorch(): Promise<{ readonly python: string; readonly
   return null;
 }
 
-export const pytorch: Peer = {
-  name: "PyTorch",
-  ways: [
-    { name: "d backward passes", points: "device" },
-    { name: "bilinear formula by hand", points: "device" },
-  ],
-  prepare(way, problem) {
-    const parameters = parametersOf(problem).map(({ data }) => data);
-    return openPytorch("divergence", way, problem, [...parameters, problem.points], [problem.count]);
-  },
-};
+export const NAME = "PyTorch";
+
+/** How it computes a divergence. */
+export const ways = [
+  { name: "d backward passes", points: "device" },
+  { name: "bilinear formula by hand", points: "device" },
+] as const;
+
+/** PyTorch by either way, which answers with tensors of these lengths. */
+export function pytorchOf(
+  task: "divergence" | "training",
+  lengthsOf: (problem: Problem, parameters: readonly Numbers[]) => number[],
+): Peer {
+  return {
+    name: NAME,
+    ways,
+    prepare(way, problem) {
+      const parameters = parametersOf(problem).map(({ data }) => data);
+      return openPytorch(task, way, problem, [...parameters, problem.points], lengthsOf(problem, parameters));
+    },
+  };
+}
 
 /**
  * PyTorch in the machine's own Python, where it has one; what is read back, tensors of these lengths, comes through

@@ -9,17 +9,16 @@ import { divergenceCases, makeProblem, stepCases, trainingCases, type Case, type
 import { onnxruntimeCpu, onnxruntimeWebgpu } from "./onnxruntime.js";
 import type { Kernels, Peer } from "./peer.js";
 import { plain } from "./plain.js";
-import { pytorch } from "./pytorch.js";
+import { pytorchOf } from "./pytorch.js";
 import { deldot as deldotSteps } from "./steps/deldot.js";
 import { jaxOf } from "./steps/jax.js";
 import { makeStepProblem, type StepLoss, type StepProblem } from "./steps/problem.js";
-import { pytorchOf } from "./steps/pytorch.js";
+import { pytorchStepsOf } from "./steps/pytorch.js";
 import { tensorflowOf } from "./steps/tensorflow.js";
 import { computeSteps } from "./steps/truth.js";
 import { tensorflow } from "./tensorflow.js";
 import { deldot as deldotTraining } from "./training/deldot.js";
 import { jax as jaxTraining } from "./training/jax.js";
-import { pytorch as pytorchTraining } from "./training/pytorch.js";
 import { tensorflow as tensorflowTraining } from "./training/tensorflow.js";
 import { computeTraining } from "./training/truth.js";
 import { computeDivergence, type Truth } from "./truth.js";
@@ -51,7 +50,7 @@ const divergence: Task = {
   cases: divergenceCases,
   makeProblem,
   computeTruth: computeDivergence,
-  peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, pytorch, plain],
+  peers: [deldot, jax, tensorflow, onnxruntimeWebgpu, onnxruntimeCpu, pytorchOf("divergence", ({ count }) => [count]), plain],
   baselines: ["encode", "evaluate", "evaluate by onnxruntime on the CPU"],
   tune: tuneDeldot,
   seconds: 60,
@@ -70,7 +69,12 @@ const training: Task = {
   cases: trainingCases,
   makeProblem,
   computeTruth: computeTraining,
-  peers: [deldotTraining, jaxTraining, tensorflowTraining, pytorchTraining],
+  peers: [
+    deldotTraining,
+    jaxTraining,
+    tensorflowTraining,
+    pytorchOf("training", (_, parameters) => [1, ...parameters.map(({ length }) => length)]),
+  ],
   baselines: ["step"],
   seconds: 120,
   legend:
@@ -89,7 +93,7 @@ const stepsOf = (loss: StepLoss, about: string): Task<StepProblem> => ({
   cases: stepCases,
   makeProblem: (chosen) => makeStepProblem(chosen, loss),
   computeTruth: computeSteps,
-  peers: [deldotSteps, jaxOf(loss), tensorflowOf(loss), pytorchOf(loss)],
+  peers: [deldotSteps, jaxOf(loss), tensorflowOf(loss), pytorchStepsOf(loss)],
   baselines: ["steps"],
   goesOn: true,
   seconds: 600,

@@ -1,12 +1,21 @@
 import { rademacher } from "../cpu/probes.js";
 import { DeldotError, InputError, LimitError, quote } from "../errors.js";
-import type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "../evaluation.js";
+import {
+  contextPerOf,
+  readVjpCall,
+  type EvaluateOptions,
+  type Evaluation,
+  type Field,
+  type Jvp,
+  type JvpOptions,
+  type Vjp,
+  type VjpOptions,
+} from "../evaluation.js";
 import { Gradients } from "../gradients.js";
 import {
   checkObject,
   ownOptions,
   readInputs,
-  readWrt,
   startRun,
   type BatchInput,
   type Cotangents,
@@ -19,7 +28,7 @@ import { makeGradientPlan, makeJvpPlan, makePlan } from "../plan/choose.js";
 import { DEFAULT_PROBES } from "../plan/estimators.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
-import { readPlanOptions, readRunOptions, readVjpOutputs, runParametersOf, type PlanOptions } from "../plan/options.js";
+import { readPlanOptions, readRunOptions, runParametersOf, type PlanOptions } from "../plan/options.js";
 import { sizeOf, type Output } from "../plan/outputs.js";
 import type { DifferencePlan, GradientPlan, Plan, TracePlan, ValuePlan } from "../plan/plan.js";
 import { Recent } from "../recent.js";
@@ -126,7 +135,7 @@ export class OnnxField implements Field<Float32Array> {
     checkObject("session", session);
     graphOf(network);
     const field = new OnnxField(runtime, network, { logSeverityLevel: 3, ...session });
-    await field.sessionOf(field.evaluationJob({}, true));
+    await field.sessionOf(field.evaluationJob({}, "batch"));
     return field;
   }
 
@@ -142,20 +151,13 @@ export class OnnxField implements Field<Float32Array> {
     readRunOptions(options);
     const inputs = readInputs(this.network, points, options.context, null);
     startRun(options);
-    const job = this.evaluationJob(options, sharesContext(inputs));
+    const job = this.evaluationJob(options, contextPerOf(inputs));
     const results = new Results(job.plan, inputs.count);
     const parameters = runParametersOf(options);
     if (isDifference(job)) await this.differences(job.plan, inputs, options, parameters.step, results);
     else await this.evaluateModel(job, inputs, options, parameters.seed, results);
     results.spoil(inputs.nonFinite);
-    const { arrays, standardError } = results;
-    return {
-      method: job.plan.method,
-      kernels: "onnxruntime",
-      shape: inputs.shape,
-      ...arrays,
-      ...(standardError && { standardError }),
-    } as Evaluation<O>;
+    return results.asEvaluation("onnxruntime", inputs.shape) as Evaluation<O>;
   }
 
   /** The divergence alone, [...batch shape of the points]. @throws as {@link OnnxField.evaluate} does. */
@@ -173,22 +175,21 @@ export class OnnxField implements Field<Float32Array> {
     const inputs = readInputs(this.network, points, options.context, tangents);
     startRun(options);
     const { value: wantsValue = false } = options;
-    const { count, stateSize: d, nonFinite } = inputs;
-    const shares = sharesContext(inputs);
-    const job = this.job(`jvp ${wantsValue} ${shares}`, () => {
+    const { stateSize: d } = inputs;
+    const contextPer = contextPerOf(inputs);
+    const job = this.job(`jvp ${wantsValue} ${contextPer}`, () => {
       const plan = makeJvpPlan(this.network, wantsValue);
-      return { plan, model: () => jvpModel(plan, shares) };
+      return { plan, model: () => jvpModel(plan, contextPer) };
     });
-    const tangent = allocate("the result", count, d);
-    const value = wantsValue ? allocate("value", count, d) : null;
+    const results = new Results(job.plan, inputs.count);
     const feeds: Feeds = (first, rows) => ({ tangents: this.tensor(inputs.tangents!, first, [rows, d]) });
-    await this.run(job, inputs, options, feeds, (results, first) => {
-      tangent.set(results["tangent"]!, first * d);
-      value?.set(results["value"]!, first * d);
+    await this.run(job, inputs, options, feeds, (found, first, rows) => {
+      for (const what of ["tangent", "value"] as const)
+        if (found[what]) results.take({ what, scratch: what, width: d, first: 0, columns: 0 }, first, rows, found[what]);
     });
-    for (let point = nonFinite.indexOf(1); point >= 0; point = nonFinite.indexOf(1, point + 1))
-      for (const array of [tangent, value]) array?.fill(NaN, point * d, (point + 1) * d);
-    return value ? { value, tangent } : tangent;
+    results.spoil(inputs.nonFinite);
+    const { arrays, tangent } = results;
+    return wantsValue ? { value: arrays.value!, tangent: tangent! } : tangent!;
   }
 
   /**
@@ -201,25 +202,13 @@ export class OnnxField implements Field<Float32Array> {
     given: VjpOptions<W, O> = {},
   ): Promise<Vjp<W, O>> {
     this.checkUsable();
-    const options = ownOptions(given);
-    const outputs = readVjpOutputs(options.outputs);
-    readRunOptions({ ...options, outputs: ["divergence"] });
-    checkObject("cotangents", cotangents);
-    const inputs = readInputs(this.network, points, options.context, null, cotangents);
-    const wrt = readWrt(options.wrt, this.network.contextSize);
-    startRun(options);
+    const { options, inputs, wanted } = readVjpCall(this.network, points, cotangents, given);
+    const { wrt } = wanted;
     const { count, stateSize: d, valueCotangent, divergenceCotangent } = inputs;
-    // Contexts in runs have gradients of their own, point by point.
-    const own = !wrt.includes("context") || inputs.context?.shared ? inputs : withoutRuns(inputs);
-    const shares = sharesContext(own);
     const { method, probes, probesPer } = options;
-    const wanted = { points: wrt.includes("points"), context: wrt.includes("context"), parameters: wrt.includes("parameters") };
-    const given_ = { value: valueCotangent !== null, divergence: divergenceCotangent !== null };
-    const key = JSON.stringify(["gradient", outputs, given_, wanted, shares, method, probes, probesPer]);
-    const job = this.job(key, () => {
-      const contextPer = shares ? "batch" : "point";
-      const plan = makeGradientPlan(this.network, { outputs, ...given_, wrt: wanted, contextPer, method, probes, probesPer });
-      return { plan, model: () => gradientModel(plan, wanted, shares) };
+    const job = this.job(JSON.stringify(["gradient", wanted, method, probes, probesPer]), () => {
+      const plan = makeGradientPlan(this.network, { ...wanted, method, probes, probesPer });
+      return { plan, model: () => gradientModel(plan, wrt, wanted.contextPer) };
     });
     const { plan } = job;
     const gradients = new Gradients(plan, this.network, count, wrt, inputs.context?.shared === true);
@@ -232,7 +221,7 @@ export class OnnxField implements Field<Float32Array> {
           : this.tensor(new Float32Array(rows).fill(divergenceCotangent?.data[0] ?? 0), 0, [rows, 1]),
       ...this.probes(plan, seed, first, rows),
     });
-    await this.run(job, own, options, feeds, (results, first, rows) => {
+    await this.run(job, inputs, options, feeds, (results, first, rows) => {
       const take = (what: "points" | "context" | "value" | "terms" | "sum", name: string, width: number, index = 0): void => {
         const data = results[name];
         if (data) gradients.take({ what, scratch: name, width, first: index, columns: 0 }, first, rows, data);
@@ -244,18 +233,10 @@ export class OnnxField implements Field<Float32Array> {
       for (const { index, matrix } of plan.adjoint.sums) take("sum", sumPort(index), matrix.columns, index);
     });
     gradients.finish(inputs.nonFinite);
-    const parameters = wanted.parameters
+    const parameters = wrt.includes("parameters")
       ? await gradients.parameters(this.network, (gradient) => Promise.resolve(gradient.build().data))
       : null;
-    return {
-      method: plan.method,
-      shape: inputs.shape,
-      ...(gradients.points && { points: gradients.points }),
-      ...(gradients.context && { context: gradients.context }),
-      ...(parameters && { parameters }),
-      ...(gradients.value && { value: gradients.value }),
-      ...(gradients.divergence && { divergence: gradients.divergence }),
-    } as Vjp<W, O>;
+    return gradients.asVjp(inputs.shape, parameters) as Vjp<W, O>;
   }
 
   /** What evaluate would choose for these options, and why. */
@@ -276,12 +257,12 @@ export class OnnxField implements Field<Float32Array> {
     if (this.destroyed) throw new DeldotError("the field was destroyed; make a new one with OnnxField.create");
   }
 
-  private evaluationJob(options: PlanOptions, shares: boolean): EvaluationJob {
+  private evaluationJob(options: PlanOptions, contextPer: "point" | "batch"): EvaluationJob {
     const { outputs, method } = readPlanOptions(options);
     const { probes = DEFAULT_PROBES, probesPer = "point" } = method === "hutchinson" ? options : {};
-    return this.job(JSON.stringify([outputs, method, probes, probesPer, shares]), () => {
-      const plan = makePlan(this.network, { outputs, method, probes, probesPer, contextPer: shares ? "batch" : "point" });
-      return { plan, model: plan.kind === "difference" ? unneeded : () => evaluationModel(plan, shares) };
+    return this.job(JSON.stringify([outputs, method, probes, probesPer, contextPer]), () => {
+      const plan = makePlan(this.network, { outputs, method, probes, probesPer, contextPer });
+      return { plan, model: plan.kind === "difference" ? unneeded : () => evaluationModel(plan, contextPer) };
     }) as EvaluationJob;
   }
 
@@ -318,7 +299,7 @@ export class OnnxField implements Field<Float32Array> {
   /** (f_i(x + h e_i) - f_i(x - h e_i)) / ((x_i + h) - (x_i - h)) with h = step max(1, |x_i|), component after component. */
   private async differences(plan: DifferencePlan, inputs: Inputs, options: RunOptions, step: number, results: Results): Promise<void> {
     const { count, stateSize: d, points } = inputs;
-    const value = this.evaluationJob({ outputs: ["value"] }, sharesContext(inputs)) as Job<ValuePlan>;
+    const value = this.evaluationJob({ outputs: ["value"] }, contextPerOf(inputs)) as Job<ValuePlan>;
     const passes = 2 * d + (plan.outputs.includes("value") ? 1 : 0);
     let pass = 0;
     const valueAt = async (at: Float32Array<ArrayBuffer>): Promise<Float32Array> => {
@@ -440,14 +421,6 @@ function forget(job: Job<Plan>): void {
   if (job.running > 0) return;
   void job.session?.then((made) => made.release()).catch(() => undefined);
   job.session = null;
-}
-
-function sharesContext({ context }: Inputs): boolean {
-  return context === null || context.runs !== null;
-}
-
-function withoutRuns(inputs: Inputs): Inputs {
-  return { ...inputs, context: inputs.context && { ...inputs.context, runs: null } };
 }
 
 function refusal(error: unknown): DeldotError {

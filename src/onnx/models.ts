@@ -1,4 +1,5 @@
 /** Plans as ONNX models: what goes into one and comes out of it. */
+import type { Wrt } from "../inputs.js";
 import type { Graph } from "../plan/graph.js";
 import { sizeOf, OUTPUTS, type Output } from "../plan/outputs.js";
 import type { GradientPlan, Plan, TracePlan, ValuePlan } from "../plan/plan.js";
@@ -22,14 +23,14 @@ export type OutputPort = Port & { readonly of: string };
 export function openModel(
   graph: Graph,
   opset: number,
-  sharesContext: boolean,
+  contextPer: "point" | "batch",
   outputs: readonly string[],
   others: readonly Port[] | null = null,
 ): Forward {
   const { stateSize: d, contextSize: c } = graph;
-  const context = c > 0 ? [{ name: "context", shape: [sharesContext ? 1 : BATCH, c] }] : [];
+  const context = c > 0 ? [{ name: "context", shape: [contextPer === "batch" ? 1 : BATCH, c] }] : [];
   const nodes = new Nodes(opset, others !== null, [{ name: "x", shape: [BATCH, d] }, ...context, ...(others ?? [])], outputs);
-  return new Forward(nodes, graph, { x: "x", context: "context", sharesContext });
+  return new Forward(nodes, graph, { x: "x", context: "context", sharesContext: contextPer === "batch" });
 }
 
 /** An output with a row for each point, [batch, ...shape], of a value whose rows have as many numbers. */
@@ -63,13 +64,13 @@ export function evaluated(
 }
 
 /** Of an evaluation, by any method but "difference": its outputs by their names; of an estimate "terms", [batch, K], in place of the divergence. */
-export function evaluationModel(plan: TracePlan | ValuePlan, sharesContext: boolean): Uint8Array {
+export function evaluationModel(plan: TracePlan | ValuePlan, contextPer: "point" | "batch"): Uint8Array {
   const { graph, outputs } = plan;
   const estimates = plan.kind === "trace" && plan.probesPer !== null;
   const wanted = outputs.map((output) => (estimates && output === "divergence" ? "diagonal" : output));
   const names = wanted.map((output) => (estimates && output === "diagonal" ? "terms" : output));
   const probes = probesPort(plan);
-  const forward = openModel(graph, OPSET, sharesContext, names, probes ? [probes] : []);
+  const forward = openModel(graph, OPSET, contextPer, names, probes ? [probes] : []);
   const found = evaluated(forward, plan, wanted, givenBy(probes));
   const shapeOf = (output: Output): readonly number[] =>
     estimates && output === "diagonal" ? [plan.tangents] : OUTPUTS[output].shape(graph.stateSize);
@@ -80,11 +81,11 @@ export function evaluationModel(plan: TracePlan | ValuePlan, sharesContext: bool
 }
 
 /** Of jvp: tangents, [batch, d], to tangent, J t, and value where the plan has it. */
-export function jvpModel(plan: TracePlan, sharesContext: boolean): Uint8Array {
+export function jvpModel(plan: TracePlan, contextPer: "point" | "batch"): Uint8Array {
   const { graph, outputs, instructions, tangents } = plan;
   const { stateSize: d } = graph;
   const port = { name: "tangents", shape: [BATCH, d] };
-  const forward = openModel(graph, OPSET, sharesContext, ["tangent", ...outputs], [port]);
+  const forward = openModel(graph, OPSET, contextPer, ["tangent", ...outputs], [port]);
   const program = new Program(forward, tangents, { tangents: ofPoints("tangents") });
   for (const instruction of tangentsOf(instructions)) program.run(instruction);
   const ports = [rowsPort(forward, "tangent", [d], program.tangent)];
@@ -101,11 +102,7 @@ export function sumPort(index: number): string {
  * Of a gradient: value_cotangent, [batch, d], and divergence_cotangent, [batch, 1], to points, [batch, d], context,
  * [batch, c] or [1, c], sums over the points, and the plan's own outputs.
  */
-export function gradientModel(
-  plan: GradientPlan,
-  wrt: { readonly points: boolean; readonly context: boolean },
-  sharesContext: boolean,
-): Uint8Array {
+export function gradientModel(plan: GradientPlan, wrt: readonly Wrt[], contextPer: "point" | "batch"): Uint8Array {
   const { graph, adjoint, outputs } = plan;
   const { stateSize: d, contextSize: c } = graph;
   const cotangents: Port[] = [
@@ -114,12 +111,12 @@ export function gradientModel(
   ];
   const probes = probesPort(plan);
   const names = [
-    ...(wrt.points ? ["points"] : []),
-    ...(wrt.context ? ["context_gradient"] : []),
+    ...(wrt.includes("points") ? ["points"] : []),
+    ...(wrt.includes("context") ? ["context_gradient"] : []),
     ...adjoint.sums.map(({ index }) => sumPort(index)),
     ...outputs,
   ];
-  const forward = openModel(graph, OPSET, sharesContext, names, [...cotangents, ...(probes ? [probes] : [])]);
+  const forward = openModel(graph, OPSET, contextPer, names, [...cotangents, ...(probes ? [probes] : [])]);
   const { nodes } = forward;
   const program = new Program(forward, plan.tangents, {
     ...givenBy(probes),
@@ -129,8 +126,9 @@ export function gradientModel(
   for (const instruction of [...adjoint.before, ...adjoint.tangents, ...adjoint.after]) program.run(instruction);
   const zeros = (like: string, isShared: boolean): Value => ({ name: nodes.op("Mul", [like, 0]), hasTangents: false, ofPoints: !isShared });
   const ports: OutputPort[] = [];
-  if (wrt.points) ports.push(rowsPort(forward, "points", [d], program.register(adjoint.points) ?? zeros("x", false)));
-  if (wrt.context) {
+  if (wrt.includes("points")) ports.push(rowsPort(forward, "points", [d], program.register(adjoint.points) ?? zeros("x", false)));
+  if (wrt.includes("context")) {
+    const sharesContext = contextPer === "batch";
     const value = program.register(adjoint.context) ?? zeros("context", sharesContext);
     ports.push(
       sharesContext ? { name: "context_gradient", shape: [1, c], of: value.name } : rowsPort(forward, "context_gradient", [c], value),

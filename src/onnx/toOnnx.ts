@@ -40,7 +40,7 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
   const { outputs, method, opset, contextPer } = readOptions(options);
   const graph = graphOf(network);
   const { stateSize: d, contextSize: c } = graph;
-  const forward = openModel(graph, opset, contextPer === "batch", outputs);
+  const forward = openModel(graph, opset, contextPer, outputs);
   const { nodes } = forward;
   const found = new Map<OnnxOutput, Value>();
   const used: string[] = [];
@@ -56,7 +56,7 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
       contextPer,
       value: false,
       divergence: true,
-      wrt: { points: true, context: false, parameters: false },
+      wrt: ["points"],
     });
     const { before, tangents, after, points } = plan.adjoint;
     const program = new Program(forward, plan.tangents);

@@ -45,8 +45,14 @@ export interface GradientOptions extends Omit<PlanOptions, "outputs"> {
   /** Which cotangents are given. */
   readonly value: boolean;
   readonly divergence: boolean;
-  readonly wrt: AdjointOptions["wrt"];
+  /** What it is for. */
+  readonly wrt: readonly (keyof AdjointOptions["wrt"])[];
 }
+
+/** What decides the plan of a gradient beside its method. */
+export type WantedGradient = Pick<GradientOptions, "outputs" | "value" | "divergence" | "wrt"> & {
+  readonly contextPer: "point" | "batch";
+};
 
 /**
  * The plan of field.vjp: the trace by the method named or the cheapest exact one, and back through it.
@@ -65,7 +71,7 @@ export function makeGradientPlan(network: Network, options: GradientOptions): Gr
   const share = plan?.probesPer ? 1 / plan.tangents : 1;
   const trace = plan && { instructions: tangentsOf(plan.instructions), tangents: plan.tangents, share };
   const adjoint = adjointOf(graph, {
-    wrt,
+    wrt: { points: wrt.includes("points"), context: wrt.includes("context"), parameters: wrt.includes("parameters") },
     value: options.value,
     divergence: options.divergence,
     trace,

@@ -97,9 +97,9 @@ export function explainPlan(network: Network, options: ExplainOptions = {}): Pla
 }
 
 function explainGradient(network: Network, graph: Graph, options: PlanOptions): ExplainedGradient {
-  const all = { points: true, context: graph.contextSize > 0, parameters: true };
+  const wrt = ["points", ...(graph.contextSize > 0 ? (["context"] as const) : []), "parameters"] as const;
   const of = (divergence: boolean): GradientPlan =>
-    makeGradientPlan(network, { ...options, outputs: divergence ? ["value", "divergence"] : ["value"], value: true, divergence, wrt: all });
+    makeGradientPlan(network, { ...options, outputs: divergence ? ["value", "divergence"] : ["value"], value: true, divergence, wrt });
   const plan = of(true);
   const { perPoint, perCall } = priceOfAdjoint(plan.adjoint, plan.tangents);
   return {

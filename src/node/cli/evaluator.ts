@@ -1,5 +1,6 @@
 /** One way to evaluate for all commands: a field, or a flow, on the engine that is asked for. */
 import {
+  type AnyFlow,
   FieldFlow,
   Flow,
   type Evaluation,
@@ -8,9 +9,7 @@ import {
   type LogProb,
   type Network,
   type Output,
-  type SampleOptions,
   type Samples,
-  type SolveOptions,
 } from "../../index.js";
 import { createField, fieldOn } from "../createField.js";
 import { openEngine, type Engine, type OpenEngine } from "../engines.js";
@@ -42,10 +41,7 @@ export async function createEvaluator(network: Network, adapter: AdapterChoice):
 export interface FlowRunner {
   /** What computes, for people. */
   readonly description: string;
-  readonly flow: {
-    logProb(points: Numbers, options: SolveOptions): Promise<LogProbs>;
-    sample(count: number, options: SampleOptions): Promise<SampledPoints>;
-  };
+  readonly flow: AnyFlow;
   dispose(): Promise<void>;
 }
 
