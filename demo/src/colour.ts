@@ -1,60 +1,92 @@
 /**
- * Colours of numbers. ColorBrewer's purple-orange scale (by way of d3-scale-chromatic) diverges from a near-white zero, and
- * stays readable with any of the common colour blindnesses; lengths, which have no sign, take cividis, made for the same.
+ * Colours of numbers. By day ColorBrewer's purple-orange scale (by way of d3-scale-chromatic), which diverges from a near-white zero and
+ * stays readable with any of the common colour blindnesses; by night the same hues away from black. What has no sign takes cividis.
  */
 import { interpolateCividis, interpolatePuOr } from "d3-scale-chromatic";
 
-export type Palette = "diverging" | "sequential";
+export type Palette = "diverging" | "diverging-dark" | "sequential";
+
+/** Which numbers the ends of a palette stand for. */
+export interface Domain {
+  readonly low: number;
+  readonly high: number;
+  readonly palette: Palette;
+}
 
 export type Colour = readonly [red: number, green: number, blue: number];
 
 /** Colours in a palette's table: the GPU and the CPU read the same. */
 export const TABLE_SIZE = 256;
 
+/** From purple by way of the page's dark to orange, evenly spaced. */
+const DARK: readonly Colour[] = [
+  [196, 171, 255],
+  [124, 84, 214],
+  [66, 44, 120],
+  [22, 20, 30],
+  [110, 58, 16],
+  [205, 110, 24],
+  [255, 190, 110],
+];
+
 const tables = new Map<Palette, readonly Colour[]>();
 
-/** From -scale to scale, or from 0 to scale; components 0 to 255. */
+/** From `low` to `high`; components 0 to 255. */
 export function tableOf(palette: Palette): readonly Colour[] {
   let table = tables.get(palette);
   if (!table) {
-    // Orange is where volume grows, purple where it shrinks.
-    const interpolate = palette === "diverging" ? interpolatePuOr : interpolateCividis;
-    table = Array.from({ length: TABLE_SIZE }, (_, index) => parse(interpolate(index / (TABLE_SIZE - 1))));
+    table = Array.from({ length: TABLE_SIZE }, (_, index) => colourAt(palette, index / (TABLE_SIZE - 1)));
     tables.set(palette, table);
   }
   return table;
 }
 
+/** Orange is where volume grows, purple where it shrinks. */
+function colourAt(palette: Palette, t: number): Colour {
+  if (palette !== "diverging-dark") return parse(palette === "diverging" ? interpolatePuOr(t) : interpolateCividis(t));
+  const at = t * (DARK.length - 1);
+  const low = Math.min(DARK.length - 2, Math.floor(at));
+  return [0, 1, 2].map((c) => DARK[low]![c]! + (at - low) * (DARK[low + 1]![c]! - DARK[low]![c]!)) as unknown as Colour;
+}
+
 /** The colour of a number; grey for none. */
-export function colourOf(value: number, scale: number, palette: Palette): Colour {
-  const [red, green, blue] = pixelsOf([value], scale, palette);
+export function colourOf(value: number, domain: Domain): Colour {
+  const [red, green, blue] = pixelsOf([value], domain);
   return [red!, green!, blue!];
 }
 
+/** How much of a colour is left where a picture fades. */
+export const FADED = 0.22;
+
 /** The colours of numbers as pixels: red, green, blue and an opaque alpha each. */
-export function pixelsOf(values: ArrayLike<number>, scale: number, palette: Palette): Uint8ClampedArray<ArrayBuffer> {
+export function pixelsOf(
+  values: ArrayLike<number>,
+  { low, high, palette }: Domain,
+  { emphasis, paper }: { readonly emphasis: -1 | 0 | 1; readonly paper: Colour } = { emphasis: 0, paper: [0, 0, 0] },
+): Uint8ClampedArray<ArrayBuffer> {
   const pixels = new Uint8ClampedArray(4 * values.length).fill(128);
   const table = tableOf(palette);
+  const middle = (low + high) / 2;
   for (let index = 0; index < values.length; index++) {
     pixels[4 * index + 3] = 255;
     const value = values[index]!;
     if (!Number.isFinite(value)) continue;
-    const t = palette === "diverging" ? 0.5 + (0.5 * value) / scale : value / scale;
-    const at = Math.min(1, Math.max(0, t)) * (TABLE_SIZE - 1);
-    const low = Math.floor(at);
-    const [below, above] = [table[low]!, table[Math.min(TABLE_SIZE - 1, low + 1)]!];
-    for (let c = 0; c < 3; c++) pixels[4 * index + c] = below[c]! + (at - low) * (above[c]! - below[c]!);
+    const at = Math.min(1, Math.max(0, (value - low) / (high - low))) * (TABLE_SIZE - 1);
+    const below = Math.floor(at);
+    const [from, to] = [table[below]!, table[Math.min(TABLE_SIZE - 1, below + 1)]!];
+    const share = (value - middle) * emphasis < 0 ? FADED : 1;
+    for (let c = 0; c < 3; c++) pixels[4 * index + c] = paper[c]! + share * (from[c]! + (at - below) * (to[c]! - from[c]!) - paper[c]!);
   }
   return pixels;
 }
 
-/** A round number that most of the values stay below: the end of the colour bar. */
-export function scaleFor(values: readonly number[]): number {
+/** A round number that most of the sizes stay below. */
+export function roundAbove(values: readonly number[], share = 0.98): number {
   const sizes = values
     .map(Math.abs)
     .filter((value) => Number.isFinite(value))
     .sort((a, b) => a - b);
-  const high = sizes[Math.floor(0.98 * (sizes.length - 1))] ?? 0;
+  const high = sizes[Math.floor(share * (sizes.length - 1))] ?? 0;
   if (!(high > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(high));
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => Number((step * power).toPrecision(2))).find((step) => step >= high)!;

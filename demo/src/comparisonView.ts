@@ -1,16 +1,17 @@
 /** The comparison as a table with small pictures, and as a plot of time against error. */
 import { scaleLog } from "d3-scale";
 import { paintPixels } from "./cpuEngine.js";
+import type { Domain } from "./colour.js";
 import type { Compared } from "./methods.js";
 import { milliseconds, short } from "./numbers.js";
 
-export function addRow(body: HTMLTableSectionElement, compared: Compared, columns: number, scale: number): void {
+export function addRow(body: HTMLTableSectionElement, compared: Compared, columns: number, domain: Domain): void {
   const { contender, picture, predicted, worst, mean } = compared;
   const row = body.insertRow();
   row.dataset["method"] = contender.name;
   const cell = row.insertCell();
   if (picture) {
-    const image = paintPixels(picture, { width: columns, height: columns }, { scale, palette: "diverging" });
+    const image = paintPixels(picture, { width: columns, height: columns }, domain);
     image.setAttribute("role", "img");
     image.setAttribute("aria-label", `the picture by ${contender.name}`);
     cell.append(image);

@@ -1,37 +1,66 @@
-/** The form beside the picture. */
-import type { Activation, Network } from "deldot";
-import type { App, Loaded } from "./app.js";
+/** Chips, panels and the settings behind them. */
+import type { Activation } from "deldot";
 import { drawDigit } from "./digits.js";
-import { shippedFields } from "./fields.js";
-import { element, option, save, slider } from "./page.js";
+import { shelf, viewOf } from "./fields.js";
+import { element, option, slider } from "./page.js";
 import { subscript } from "./plane.js";
 import { nameOf, quantitiesOf, type Quantity } from "./quantity.js";
-import type { State } from "./state.js";
+import type { Stage } from "./stage.js";
+import { layers, type Layer } from "./state.js";
 
 type Attempt = (work: Promise<unknown>) => void;
 
-/** A play of the first context from 0 to 1 takes this long. */
-const PLAY_MILLISECONDS = 6000;
 const MOST_SLIDERS = 64;
+const panels = { settings: "settings-toggle", "comparison-panel": "compare-toggle", share: "share-toggle" } as const;
+const chipNames: Readonly<Record<Layer, string>> = {
+  div: "∇·f",
+  density: "Density",
+  samples: "Samples",
+  paths: "Paths",
+  arrows: "Arrows",
+  error: "Error",
+};
 
-export function bindControls(app: App, attempt: Attempt, activations: readonly Activation["name"][]): void {
-  const select = (id: string): HTMLSelectElement => element(id, HTMLSelectElement);
-  const input = (id: string): HTMLInputElement => element(id, HTMLInputElement);
+const select = (id: string): HTMLSelectElement => element(id, HTMLSelectElement);
+const input = (id: string): HTMLInputElement => element(id, HTMLInputElement);
+
+export function bindChips(stage: Stage, attempt: Attempt): void {
+  element("layers", HTMLElement).append(
+    ...layers.map((layer, index) => {
+      const chip = document.createElement("button");
+      chip.type = "button";
+      chip.id = `layer-${layer}`;
+      chip.setAttribute("aria-keyshortcuts", String(index + 1));
+      const key = document.createElement("kbd");
+      key.textContent = String(index + 1);
+      key.setAttribute("aria-hidden", "true");
+      chip.append(document.createElement("span"), key);
+      chip.addEventListener("click", () => attempt(stage.toggle(layer)));
+      return chip;
+    }),
+  );
+  for (const [panel, toggle] of Object.entries(panels))
+    element(toggle, HTMLButtonElement).addEventListener("click", () => openPanel(element(panel, HTMLElement).hidden ? panel : null));
+}
+
+/** One panel at a time. */
+export function openPanel(id: string | null): void {
+  for (const [panel, toggle] of Object.entries(panels)) {
+    element(panel, HTMLElement).hidden = panel !== id;
+    element(toggle, HTMLButtonElement).setAttribute("aria-expanded", String(panel === id));
+  }
+}
+
+export function bindControls(stage: Stage, attempt: Attempt, activations: readonly Activation["name"][]): void {
   const onChange = (id: string, listener: () => void): void => element(id, HTMLElement).addEventListener("change", listener);
   const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
-
-  select("field").append(
-    ...Object.entries(shippedFields).map(([name, { title }]) => option(name, title)),
-    option("random", "A random network"),
-  );
+  element("controls", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
   select("activation").append(...activations.map((name) => option(name, name)));
-  onChange("field", () => attempt(app.choose(select("field").value)));
   for (const id of ["seed", "dimensions", "width", "depth", "gain", "activation"])
     onChange(id, () => {
       const number = (name: "seed" | "dimensions" | "width" | "depth" | "gain"): number => {
         const { value, min, max } = input(name);
-        const given = Number(value) || 0;
-        const bounded = Math.min(Number(max || Infinity), Math.max(Number(min), given));
+        const bounded = Math.min(Number(max || Infinity), Math.max(Number(min), Number(value) || 0));
         return name === "gain" ? bounded : Math.round(bounded);
       };
       const random = {
@@ -39,152 +68,100 @@ export function bindControls(app: App, attempt: Attempt, activations: readonly A
         dimensions: number("dimensions"),
         width: number("width"),
         depth: number("depth"),
+        activation: select("activation").value as Activation["name"],
         gain: number("gain"),
-        activation: select("activation").value,
       };
-      attempt(app.change({ random }));
+      attempt(stage.change({ random }));
     });
-
-  onChange("quantity", () => attempt(app.change({ quantity: select("quantity").value as Quantity, scale: null })));
-  onChange("panels", () => attempt(app.change({ panels: select("panels").value as State["panels"], scale: null })));
-  for (const id of ["contour", "arrows", "particles"] as const) onChange(id, () => attempt(app.change({ [id]: input(id).checked })));
-  onChange("lock", () => attempt(app.change({ scale: input("lock").checked ? app.scale : null })));
-  onClick("reset", () => {
-    const view = shippedFields[app.state.field]?.view ?? { a: 0, b: 0, width: 6 };
-    attempt(app.change({ view }));
+  onChange("quantity", () => attempt(stage.change({ quantity: select("quantity").value as Quantity, scale: null })));
+  onChange("contour", () => attempt(stage.change({ contour: input("contour").checked })));
+  onChange("lock", () => {
+    const { low, high, palette } = stage.domain;
+    attempt(stage.change({ scale: input("lock").checked ? (palette === "sequential" ? high : (high - low) / 2) : null }));
   });
+  onChange("truth", () => attempt(stage.change({ truth: input("truth").value || null })));
+  onClick("reset", () => attempt(resetView(stage)));
 
   onChange("plane-kind", () => {
     const kind = select("plane-kind").value;
     const plane = kind === "axes" ? ({ kind, i: 0, j: 1, rest: [] } as const) : ({ kind: kind as "random" | "digits", seed: 1 } as const);
-    attempt(app.change({ plane, pin: null, scale: null }));
+    attempt(stage.change({ plane, pin: null, scale: null }));
   });
   for (const id of ["axis-i", "axis-j"])
     onChange(id, () => {
-      const { plane } = app.state;
+      const { plane } = stage.state;
       if (plane.kind !== "axes") return;
       let [i, j] = [Number(select("axis-i").value), Number(select("axis-j").value)];
       // The same for both: the other one takes what this one had.
       if (i === j) [i, j] = id === "axis-i" ? [i, plane.i] : [plane.j, j];
-      attempt(app.change({ plane: { ...plane, i, j }, pin: null }));
+      attempt(stage.change({ plane: { ...plane, i, j }, pin: null }));
     });
   onClick("redraw", () => {
-    const { plane } = app.state;
-    if (plane.kind !== "axes") attempt(app.change({ plane: { ...plane, seed: plane.seed + 1 }, pin: null, scale: null }));
-  });
-
-  const setTime = (t: number): void => attempt(app.change({ context: [t, ...app.state.context.slice(1)] }));
-  input("t").addEventListener("input", () => setTime(Number(input("t").value)));
-  let playing: number | null = null;
-  const stop = (): void => {
-    if (playing !== null) cancelAnimationFrame(playing);
-    playing = null;
-    const play = element("play", HTMLButtonElement);
-    play.textContent = "Play";
-    play.setAttribute("aria-pressed", "false");
-  };
-  onClick("play", () => {
-    if (playing !== null) return stop();
-    const play = element("play", HTMLButtonElement);
-    play.textContent = "Stop";
-    play.setAttribute("aria-pressed", "true");
-    const { network } = app.loaded!;
-    const from = app.state.context[0]! >= 0.999 ? 0 : app.state.context[0]!;
-    const begun = performance.now() - from * PLAY_MILLISECONDS;
-    const frame = async (): Promise<void> => {
-      if (app.loaded?.network !== network) return stop();
-      const t = Math.min(1, (performance.now() - begun) / PLAY_MILLISECONDS);
-      await app.showContext([t, ...app.state.context.slice(1)], t < 1).catch((error: unknown) => {
-        stop();
-        throw error;
-      });
-      if (t >= 1) return stop();
-      if (playing !== null) playing = requestAnimationFrame(() => attempt(frame()));
-    };
-    playing = requestAnimationFrame(() => attempt(frame()));
-  });
-
-  onClick("save-png", () => attempt(app.toPng().then((blob) => save(blob, "divergence.png"))));
-  onClick("save-csv", () => attempt(app.toCsv().then((blob) => save(blob, "divergence.csv"))));
-  onClick("save-npy", () => attempt(app.toNpy().then((blob) => save(blob, "divergence.npy"))));
-  onClick("copy-link", () => {
-    const button = element("copy-link", HTMLButtonElement);
-    history.replaceState(null, "", app.link());
-    // Without the right to the clipboard the link is still in the address bar.
-    attempt(
-      navigator.clipboard.writeText(app.link()).then(
-        () => void (button.textContent = "Copied"),
-        () => void (button.textContent = "It is in the address bar"),
-      ),
-    );
-    setTimeout(() => (button.textContent = "Copy link"), 2000);
+    const { plane } = stage.state;
+    if (plane.kind !== "axes") attempt(stage.change({ plane: { ...plane, seed: plane.seed + 1 }, pin: null, scale: null }));
   });
 }
 
-/** Its name, and how it was read; the reader's options are questions here. */
-function describeFile({ file, network: { notes = [] } }: Loaded): string {
-  return [file ?? "", ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
+export async function resetView(stage: Stage): Promise<void> {
+  const extent = shelf[stage.state.field]?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
+  await stage.change({ view: viewOf(extent, stage.size, stage.margins()) });
 }
 
 /** What the controls were built for: they are built anew only where that changes, so that a slider keeps its focus. */
 let builtFor = "";
-let builtNetwork: Network | null = null;
 
-/** Brings the form in line with the state. */
-export function showState(app: App, attempt: Attempt): void {
-  const { state, loaded } = app;
+/** Brings chips and settings in line with the state. */
+export function showControls(stage: Stage, attempt: Attempt): void {
+  const { state, loaded } = stage;
+  for (const layer of layers) {
+    const chip = element(`layer-${layer}`, HTMLButtonElement);
+    chip.querySelector("span")!.textContent = layer === "div" ? nameOf(state.quantity) : chipNames[layer];
+    chip.setAttribute("aria-pressed", String(state.layers.includes(layer)));
+    chip.disabled = !stage.can(layer);
+    chip.title = layer === "error" && chip.disabled ? "For fields whose truth is known: type it in the settings" : "";
+  }
   if (!loaded) return;
   const { network } = loaded;
   const d = network.stateSize;
-  const shipped = shippedFields[state.field];
-  const select = (id: string): HTMLSelectElement => element(id, HTMLSelectElement);
-  const input = (id: string): HTMLInputElement => element(id, HTMLInputElement);
+  const known = shelf[state.field];
   const hide = (id: string, hidden: boolean): void => void (element(id, HTMLElement).hidden = hidden);
-  const text = (id: string, words: string): void => void (element(id, HTMLElement).textContent = words);
-
-  if (state.field === "file" && !select("field").querySelector("[value=file]")) select("field").append(option("file", "Your file"));
-  select("field").value = state.field;
-  text(
-    "about",
-    shipped?.about ??
-      (state.field === "random" ? "Weights uniform in ±gain/√inputs, as PyTorch draws them for a gain of 1." : describeFile(loaded)),
-  );
+  element("about", HTMLElement).textContent =
+    known?.about ??
+    (state.field === "random"
+      ? "Weights uniform in ±gain/√inputs, as PyTorch draws them for a gain of 1."
+      : state.field === "formula"
+        ? `f = (${state.formula})`
+        : describeFile(loaded));
   hide("random", state.field !== "random");
   for (const id of ["seed", "dimensions", "width", "depth", "gain"] as const) input(id).value = String(state.random[id]);
   select("activation").value = state.random.activation;
-
-  const built = `${state.field} ${d} ${network.contextSize} ${JSON.stringify(state.plane.kind === "axes" ? [state.plane.i, state.plane.j] : state.plane)}`;
-  if (built !== builtFor || network !== builtNetwork) {
+  const { plane } = state;
+  const built = `${stage.fieldCount} ${JSON.stringify(plane.kind === "axes" ? [plane.i, plane.j] : plane)}`;
+  if (built !== builtFor) {
     builtFor = built;
-    builtNetwork = network;
     select("quantity").replaceChildren(...quantitiesOf(d).map((quantity) => option(quantity, nameOf(quantity))));
-    buildPlane(app, attempt);
-    buildContexts(app, attempt);
+    buildPlane(stage, attempt);
+    buildContexts(stage, attempt);
   }
   select("quantity").value = state.quantity;
-  select("panels").value = state.panels;
-  hide("panels-row", app.truth === null);
-  text("truth", app.truth ? `The truth is ${app.truth.text}.` : "");
   input("contour").checked = state.contour;
-  input("arrows").checked = state.arrows;
-  input("particles").checked = state.particles;
   input("lock").checked = state.scale !== null;
-
+  if (document.activeElement !== input("truth")) input("truth").value = state.truth ?? known?.truth ?? "";
   element("copy-link", HTMLButtonElement).disabled = state.field === "file";
-  hide("time", network.contextSize === 0);
-  if (network.contextSize > 0) {
-    input("t").value = String(state.context[0]);
-    text("t-value", state.context[0]!.toFixed(2));
-  }
+  element("lens-toggle", HTMLButtonElement).disabled = d !== 2;
 }
 
-function buildPlane(app: App, attempt: Attempt): void {
-  const { state, loaded } = app;
+/** Its name, and how it was read; the reader's options are questions here. */
+function describeFile({ file, network: { notes = [] } }: NonNullable<Stage["loaded"]>): string {
+  return [file ?? "", ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
+}
+
+function buildPlane(stage: Stage, attempt: Attempt): void {
+  const { state, loaded } = stage;
   const { stateSize: d, contextSize } = loaded!.network;
   const { plane } = state;
-  const kinds = element("plane-kind", HTMLSelectElement);
-  kinds.value = plane.kind;
-  kinds.querySelector<HTMLOptionElement>("[value=digits]")!.hidden = d !== 64 || contextSize !== 1;
+  select("plane-kind").value = plane.kind;
+  select("plane-kind").querySelector<HTMLOptionElement>("[value=digits]")!.hidden = d !== 64 || contextSize !== 1;
   element("plane", HTMLElement).hidden = d <= 2;
   element("axes", HTMLElement).hidden = plane.kind !== "axes";
   element("redraw", HTMLElement).hidden = plane.kind === "axes";
@@ -192,12 +169,11 @@ function buildPlane(app: App, attempt: Attempt): void {
     ["axis-i", plane.kind === "axes" ? plane.i : 0],
     ["axis-j", plane.kind === "axes" ? plane.j : 1],
   ] as const) {
-    const select = element(id, HTMLSelectElement);
-    select.replaceChildren(...Array.from({ length: d }, (_, k) => option(String(k), `x${subscript(k)}`)));
-    select.value = String(axis);
+    select(id).replaceChildren(...Array.from({ length: d }, (_, k) => option(String(k), `x${subscript(k)}`)));
+    select(id).value = String(axis);
   }
   element("digits", HTMLElement).replaceChildren(
-    ...app.digits().map((pixels, index) => {
+    ...stage.digits().map((pixels, index) => {
       const canvas = document.createElement("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `the ${["first", "second", "third"][index]} digit`);
@@ -211,21 +187,21 @@ function buildPlane(app: App, attempt: Attempt): void {
   for (let k = 0; k < Math.min(d, MOST_SLIDERS); k++) {
     if (k === plane.i || k === plane.j) continue;
     slider(rest, { id: `x-${k}`, name: `x${subscript(k)}`, value: plane.rest[k] ?? 0, low: -5, high: 5 }, (value) => {
-      const now = app.state.plane;
+      const now = stage.state.plane;
       if (now.kind !== "axes") return;
       const numbers = Array.from({ length: d }, (_, index) => (index === k ? value : (now.rest[index] ?? 0)));
-      attempt(app.change({ plane: { ...now, rest: numbers } }));
+      attempt(stage.change({ plane: { ...now, rest: numbers } }));
     });
   }
 }
 
-/** Sliders for what a context has beyond its first number, which has the large one. */
-function buildContexts(app: App, attempt: Attempt): void {
+/** Sliders for what a context has beyond its first number, which is the clock's. */
+function buildContexts(stage: Stage, attempt: Attempt): void {
   const contexts = element("contexts", HTMLElement);
   contexts.replaceChildren();
-  const { contextSize } = app.loaded!.network;
+  const { contextSize } = stage.loaded!.network;
   for (let k = 1; k < Math.min(contextSize, MOST_SLIDERS); k++)
-    slider(contexts, { id: `c-${k}`, name: `c${subscript(k)}`, value: app.state.context[k]!, low: -2, high: 2 }, (value) => {
-      attempt(app.change({ context: app.state.context.map((number, index) => (index === k ? value : number)) }));
+    slider(contexts, { id: `c-${k}`, name: `c${subscript(k)}`, value: stage.state.context[k]!, low: -2, high: 2 }, (value) => {
+      attempt(stage.change({ context: stage.state.context.map((number, index) => (index === k ? value : number)) }));
     });
 }

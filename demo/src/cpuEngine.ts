@@ -1,12 +1,10 @@
 /** Computes in a worker, by onnxruntime-web or the float64 reference, and paints pixel by pixel. */
 import type { EvaluateOptions, Network } from "deldot";
-import { pixelsOf } from "./colour.js";
-import { CpuParticles } from "./cpuParticles.js";
+import { pixelsOf, type Domain } from "./colour.js";
 import type { Answer, CpuEvaluation, Request } from "./cpuWorker.js";
-import { nextLevel, type Engine, type Painted, type Shot } from "./engine.js";
-import { gridPoints, pointOn, type Size } from "./plane.js";
-import { withContext } from "./probe.js";
-import { pick, sourceOf } from "./quantity.js";
+import { densitySteps, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Painted, type Shot } from "./engine.js";
+import { gridPoints, toPixel, type Size, type View } from "./plane.js";
+import { pick, sourceOf, withContext, type Source } from "./quantity.js";
 
 const MOVING_MILLISECONDS = 60;
 const RESTING_MILLISECONDS = 3000;
@@ -15,6 +13,14 @@ const BATCH_MILLISECONDS = 100;
 /** Until a picture has told more. */
 const FIRST_MILLISECONDS_PER_POINT = 0.02;
 
+/** The numbers of a picture, and where they are of. */
+interface Shown {
+  readonly values: Float64Array;
+  readonly columns: number;
+  readonly rows: number;
+  readonly shot: Shot;
+}
+
 export class CpuEngine implements Engine {
   /** What the last picture was computed by. */
   kind: "onnxruntime" | "reference" = "reference";
@@ -22,16 +28,18 @@ export class CpuEngine implements Engine {
   private readonly worker = new Worker(new URL("./cpuWorker.ts", import.meta.url), { type: "module" });
   private readonly waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
   private readonly surface: CanvasRenderingContext2D;
-  /** The last picture without particles. */
-  private readonly picture = document.createElement("canvas");
-  private readonly particles: CpuParticles;
   private network: Network | null = null;
-  /** The numbers of the network that is evaluated, and of the last that was given. */
-  private used = 0;
+  private shown: Shown | null = null;
+  /** The numbers as an image, by the look they have in it. */
+  private image: { readonly of: Shown; readonly look: Look; readonly pixels: HTMLCanvasElement } | null = null;
+  private view: View = { a: 0, b: 0, width: 1 };
+  private look: Look | null = null;
+  /** The numbers of the network and the truth that are evaluated, and of the last that were given. */
+  private used = { field: 0, truth: 0 };
   private newest = 0;
   private asked = 0;
   private token = 0;
-  /** By output. */
+  /** By kind of work. */
   private readonly millisecondsPerPoint = new Map<string, number>();
 
   /**
@@ -44,10 +52,6 @@ export class CpuEngine implements Engine {
     onLoaded: () => void,
   ) {
     this.surface = canvas.getContext("2d", { willReadFrequently: true })!;
-    this.particles = new CpuParticles(
-      (points, context) => this.evaluate(points, withContext(context)),
-      () => this.show(),
-    );
     this.worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => {
       if (data.kind === "loaded") {
         this.threads = data.threads;
@@ -73,52 +77,73 @@ export class CpuEngine implements Engine {
     return `the CPU, by onnxruntime-web on ${this.threads === 1 ? "one thread" : `${this.threads} threads`}`;
   }
 
-  async setNetwork(network: Network): Promise<void> {
+  async setNetwork(network: Network, truth: Network | null): Promise<void> {
     const id = ++this.asked;
+    const truthId = truth ? ++this.asked : id;
     this.newest = id;
-    await this.ask({ kind: "network", id, network });
+    await Promise.all([
+      this.ask({ kind: "network", id, network }),
+      truth && this.ask({ kind: "network", id: truthId, network: truth }),
+    ]);
     // Another was asked for meanwhile.
     if (id !== this.newest) return;
     this.token++;
     this.network = network;
-    this.used = id;
+    this.shown = null;
+    this.used = { field: id, truth: truthId };
     this.millisecondsPerPoint.clear();
-    this.particles.forget();
     this.post({ kind: "use", id });
   }
 
-  async evaluate(points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
-    const answer = await this.ask({ kind: "evaluate", id: ++this.asked, of: this.used, points, options });
-    return (answer as Extract<Answer, { kind: "numbers" }>).numbers;
+  evaluate(points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
+    return this.evaluateOf(this.used.field, points, options);
   }
 
-  setParticles(on: boolean): void {
-    this.particles.setRunning(on);
+  private async evaluateOf(of: number, points: Float32Array, options: EvaluateOptions): Promise<CpuEvaluation> {
+    const answer = await this.ask({ kind: "evaluate", id: ++this.asked, of, points, options });
+    const { numbers } = answer as Extract<Answer, { kind: "numbers" }>;
+    if (of === this.used.field) this.kind = numbers.kernels === "reference" ? "reference" : "onnxruntime";
+    return numbers;
+  }
+
+  async transport(points: Float32Array, options: Parameters<Engine["transport"]>[1]): Promise<Moved> {
+    const answer = await this.ask({ kind: "transport", id: ++this.asked, of: this.used.field, points, options });
+    const { moved, by } = answer as Extract<Answer, { kind: "moved" }>;
+    this.kind = by;
+    return moved;
   }
 
   async paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void> {
     const token = ++this.token;
-    this.particles.moveTo(shot);
-    const { width, height } = shot.panels[0]!;
-    const { output } = sourceOf(shot.quantity, this.network!.stateSize);
-    if (!this.millisecondsPerPoint.has(output)) {
+    const { width, height } = shot.size;
+    this.show(shot.view, shot);
+    if (!shot.ground) {
+      this.shown = null;
+      this.redraw();
+      return onPainted({ columns: 0, rows: 0, milliseconds: 0, done: !moving });
+    }
+    const work = workOf(shot.ground);
+    if (!this.millisecondsPerPoint.has(work)) {
       // The first evaluation of an output makes a session for it, which says nothing of the time that others take.
       if (!(await this.compute(shot, { columns: 1, rows: 1 }, token))) return;
-      this.millisecondsPerPoint.set(output, FIRST_MILLISECONDS_PER_POINT);
+      const begun = performance.now();
+      if (!(await this.compute(shot, { columns: 32, rows: 24 }, token))) return;
+      this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
     }
     let level: number | null = Infinity;
     for (;;) {
       const limit = moving || level === Infinity ? MOVING_MILLISECONDS : RESTING_MILLISECONDS;
-      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(output)!, limit);
+      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(work)!, limit);
       if (level === null) return;
       const grid = { columns: Math.max(2, Math.ceil(width / level)), rows: Math.max(2, Math.ceil(height / level)) };
       const begun = performance.now();
-      const numbers = await this.compute(shot, grid, token);
-      if (!numbers) return;
-      this.draw(shot, grid, numbers);
+      const values = await this.compute(shot, grid, token);
+      if (!values) return;
+      this.shown = { values, ...grid, shot };
+      this.redraw();
       const milliseconds = performance.now() - begun;
       const perPoint = milliseconds / (grid.columns * grid.rows);
-      this.millisecondsPerPoint.set(output, perPoint);
+      if (grid.columns * grid.rows >= 1024) this.millisecondsPerPoint.set(work, perPoint);
       const next = moving ? null : nextLevel(level, width * height, perPoint, RESTING_MILLISECONDS);
       onPainted({ ...grid, milliseconds, done: !moving && next === null });
       if (next === null) return;
@@ -126,55 +151,70 @@ export class CpuEngine implements Engine {
   }
 
   private async compute(shot: Shot, grid: { columns: number; rows: number }, token: number): Promise<Float64Array | null> {
-    const { width, height } = shot.panels[0]!;
     const d = this.network!.stateSize;
-    const source = sourceOf(shot.quantity, d);
-    const points = gridPoints(shot.plane, shot.view, grid, height / width);
-    const options = { outputs: [source.output], ...withContext(shot.context) };
-    const numbers = new Float64Array(grid.columns * grid.rows);
-    const perPoint = this.millisecondsPerPoint.get(source.output) ?? FIRST_MILLISECONDS_PER_POINT;
+    const points = gridPoints(shot.plane, shot.view, grid, shot.size.height / shot.size.width);
+    const values = new Float64Array(grid.columns * grid.rows);
+    const perPoint = this.millisecondsPerPoint.get(workOf(shot.ground!)) ?? FIRST_MILLISECONDS_PER_POINT;
     const batch = Math.max(64, Math.floor(BATCH_MILLISECONDS / perPoint));
-    for (let first = 0; first < numbers.length; first += batch) {
-      const count = Math.min(batch, numbers.length - first);
+    for (let first = 0; first < values.length; first += batch) {
+      const rows = points.slice(first * d, Math.min(values.length, first + batch) * d);
       // What fails for a picture that is no longer wanted, or a network that is gone, is no error.
-      const answer = await this.evaluate(points.slice(first * d, (first + count) * d), options).catch((error: unknown) => {
+      const numbers = await this.valuesOf(shot, rows).catch((error: unknown) => {
         if (token === this.token) throw error;
       });
-      if (!answer || token !== this.token) return null;
-      this.kind = answer.kernels === "reference" ? "reference" : "onnxruntime";
-      for (let index = 0; index < count; index++) numbers[first + index] = pick(answer[source.output]!, source, index);
+      if (!numbers || token !== this.token) return null;
+      values.set(numbers, first);
     }
-    return numbers;
+    return values;
   }
 
-  private draw(shot: Shot, { columns, rows }: { columns: number; rows: number }, numbers: Float64Array): void {
-    const { plane, view, truth, panels } = shot;
-    const tall = (view.width * panels[0]!.height) / panels[0]!.width;
-    // As large as what it is shown on, and empty.
-    [this.picture.width, this.picture.height] = [this.canvas.width, this.canvas.height];
-    const surface = this.picture.getContext("2d", { willReadFrequently: true })!;
-    for (const { panel, left, top, width, height } of panels) {
-      const values = numbers.map((value, index) => {
-        if (!truth || panel === "field") return value;
-        const across = ((index % columns) + 0.5) / columns - 0.5;
-        const down = (Math.floor(index / columns) + 0.5) / rows - 0.5;
-        const x = pointOn(plane, view.a + across * view.width, view.b - down * tall)[0]!;
-        const true_ = truth.constant + truth.square * x * x;
-        return panel === "truth" ? true_ : value - true_;
-      });
-      const image = paintPixels(values, { width: columns, height: rows }, shot);
-      surface.imageSmoothingEnabled = true;
-      surface.drawImage(image, left, top, width, height);
-      if (shot.contour) drawContour(surface, values, { columns, rows }, shot, { left, top, width, height });
+  /** What a picture shows at points [B, d]. */
+  private async valuesOf({ ground, context }: Shot, points: Float32Array): Promise<ArrayLike<number>> {
+    const d = this.network!.stateSize;
+    const evaluated = async (of: number, source: Source, given: readonly number[]): Promise<Float64Array> => {
+      const answer = await this.evaluateOf(of, points, { outputs: [source.output], ...withContext(given) });
+      return Float64Array.from({ length: points.length / d }, (_, index) => pick(answer[source.output]!, source, index));
+    };
+    if (ground!.kind === "quantity") return evaluated(this.used.field, sourceOf(ground!.quantity, d), context);
+    if (ground!.kind === "error") {
+      const source = sourceOf("divergence", d);
+      const [values, truths] = await Promise.all([evaluated(this.used.field, source, context), evaluated(this.used.truth, source, [])]);
+      return values.map((value, index) => value - truths[index]!);
     }
-    this.show();
+    const t = context[0] ?? 1;
+    const { points: ends, divergenceIntegral } = await this.transport(points, {
+      solver: "rk4",
+      steps: densitySteps(t),
+      from: Math.max(LEAST_TIME, t),
+      to: 0,
+      condition: context.length > 1 ? context.slice(1) : undefined,
+    });
+    return divergenceIntegral.map((integral, index) => Math.exp(logNormal(ends.subarray(index * d, (index + 1) * d)) + integral));
   }
 
-  /** The last picture, with the particles where they are now. */
-  private show(): void {
-    this.surface.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    this.surface.drawImage(this.picture, 0, 0);
-    this.particles.draw(this.surface);
+  show(view: View, look: Look | null = this.look): void {
+    const isOther = view !== this.view || look !== this.look;
+    this.view = view;
+    this.look = look;
+    if (isOther) this.redraw();
+  }
+
+  /** The numbers there are, under the view that is shown. */
+  private redraw(): void {
+    const { shown, look, surface, view } = this;
+    const { width, height } = this.canvas;
+    if (!look) return;
+    surface.fillStyle = `rgb(${look.paper.join(" ")})`;
+    surface.fillRect(0, 0, width, height);
+    if (!shown) return;
+    if (this.image?.of !== shown || this.image.look !== look) this.image = { of: shown, look, pixels: imageOf(shown, look) };
+    const { shot } = shown;
+    // Where the view the numbers are of lies in the one that is shown.
+    const perPixel = view.width / width;
+    const [across, tall] = [shot.view.width / perPixel, (shot.view.width * shot.size.height) / shot.size.width / perPixel];
+    const [x, y] = toPixel(view, { width, height }, shot.view.a, shot.view.b);
+    surface.imageSmoothingEnabled = true;
+    surface.drawImage(this.image.pixels, x - across / 2, y - tall / 2, across, tall);
   }
 
   snapshot(): HTMLCanvasElement {
@@ -193,21 +233,39 @@ export class CpuEngine implements Engine {
 
   destroy(): void {
     this.token++;
-    this.particles.setRunning(false);
     this.worker.terminate();
   }
+}
+
+/** log p of a standard normal. */
+export function logNormal(x: ArrayLike<number>): number {
+  return -0.5 * Array.from(x).reduce((sum, value) => sum + value * value + Math.log(2 * Math.PI), 0);
+}
+
+/** The numbers of a picture in their colours, as large as it, with the contour of the scale's middle. */
+function imageOf({ values, columns, rows, shot: { size } }: Shown, look: Look): HTMLCanvasElement {
+  const small = paintPixels(values, { width: columns, height: rows }, look.domain, look);
+  if (!look.contour) return small;
+  const large = Object.assign(document.createElement("canvas"), size);
+  const surface = large.getContext("2d", { willReadFrequently: true })!;
+  surface.drawImage(small, 0, 0, size.width, size.height);
+  const { low, high } = look.domain;
+  const less = values.map((value) => value - (low + high) / 2);
+  drawContour(surface, less, { columns, rows }, look, size);
+  return large;
 }
 
 /** Numbers as a small image, a pixel each. */
 export function paintPixels(
   values: ArrayLike<number>,
   { width, height }: Size,
-  { scale, palette }: Pick<Shot, "scale" | "palette">,
+  domain: Domain,
+  look?: Pick<Look, "emphasis" | "paper">,
 ): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  canvas.getContext("2d")!.putImageData(new ImageData(pixelsOf(values, scale, palette), width, height), 0, 0);
+  canvas.getContext("2d")!.putImageData(new ImageData(pixelsOf(values, domain, look), width, height), 0, 0);
   return canvas;
 }
 
@@ -216,13 +274,14 @@ function drawContour(
   surface: CanvasRenderingContext2D,
   values: Float64Array,
   { columns, rows }: { columns: number; rows: number },
-  { ratio }: Shot,
-  place: { left: number; top: number } & Size,
+  { ratio, paper }: Look,
+  size: Size,
 ): void {
-  surface.strokeStyle = "#1a1a1a";
+  const isDark = paper[0] + paper[1] + paper[2] < 1.5 * 255;
+  surface.strokeStyle = isDark ? "rgb(235 235 235 / 0.8)" : "rgb(26 26 26 / 0.8)";
   surface.lineWidth = 1.5 * ratio;
   surface.beginPath();
-  const [dx, dy] = [place.width / columns, place.height / rows];
+  const [dx, dy] = [size.width / columns, size.height / rows];
   for (let row = 0; row + 1 < rows; row++)
     for (let column = 0; column + 1 < columns; column++) {
       const corner = (c: number, r: number): number => values[(row + r) * columns + column + c]!;
@@ -238,7 +297,7 @@ function drawContour(
         const [from, to] = [corner(c0, r0), corner(c1, r1)];
         if (from > 0 === to > 0) return [];
         const t = from / (from - to);
-        return [[place.left + (column + 0.5 + c0 + t * (c1 - c0)) * dx, place.top + (row + 0.5 + r0 + t * (r1 - r0)) * dy] as const];
+        return [[(column + 0.5 + c0 + t * (c1 - c0)) * dx, (row + 0.5 + r0 + t * (r1 - r0)) * dy] as const];
       });
       for (let index = 0; index + 1 < crossings.length; index += 2) {
         surface.moveTo(...crossings[index]!);

@@ -1,5 +1,5 @@
 /** Fields on the CPU: by onnxruntime-web once that is loaded; by the float64 reference until then, and where it fails. */
-import { mlp, ReferenceField, type EvaluateOptions, type Evaluation, type Network, type Output } from "deldot";
+import { FieldFlow, mlp, ReferenceField, type EvaluateOptions, type Evaluation, type Network, type Output, type TransportOptions } from "deldot";
 import { OnnxField } from "deldot/onnx";
 import mjs from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs?url";
 import wasm from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm?url";
@@ -17,7 +17,16 @@ export type Request =
       readonly of: number;
       readonly points: Float32Array;
       readonly options: EvaluateOptions;
-    };
+    }
+  /** Along the field, whose context starts with time. */
+  | { readonly kind: "transport"; readonly id: number; readonly of: number; readonly points: Float32Array; readonly options: TransportOptions };
+
+/** Where points got to, [B, d] and [T, B, d], and ∫ ∇·f dt on the way, [B]. */
+export interface CpuTransport {
+  readonly points: Float64Array;
+  readonly divergenceIntegral: Float64Array;
+  readonly path?: Float64Array;
+}
 
 /** Its kernels tell what it is of. */
 export type CpuEvaluation = Evaluation<Output, Float32Array | Float64Array>;
@@ -26,6 +35,7 @@ export type Answer =
   | { readonly kind: "loaded"; readonly threads: number }
   | { readonly kind: "network"; readonly id: number }
   | { readonly kind: "numbers"; readonly id: number; readonly numbers: CpuEvaluation }
+  | { readonly kind: "moved"; readonly id: number; readonly moved: CpuTransport; readonly by: "onnxruntime" | "reference" }
   | { readonly kind: "error"; readonly id: number; readonly error: string };
 
 /** What a network is evaluated by; null where onnxruntime-web has not come, or does not take it. */
@@ -48,6 +58,7 @@ async function answer(data: Request): Promise<void> {
   const { id } = data;
   try {
     if (data.kind === "evaluate") return post({ kind: "numbers", id, numbers: await evaluate(data.of, data.points, data.options) });
+    if (data.kind === "transport") return await transport(data);
     held.set(id, { reference: new ReferenceField(data.network), onnx: null });
     await quicken(id);
     post({ kind: "network", id });
@@ -93,6 +104,22 @@ async function evaluate(of: number, points: Float32Array, options: EvaluateOptio
     return null;
   });
   return numbers ?? reference.evaluate(points, options);
+}
+
+async function transport({ id, of, points, options }: Extract<Request, { kind: "transport" }>): Promise<void> {
+  const { reference, onnx } = held.get(of)!;
+  const times = { timeColumn: reference.network.contextSize > 0 ? 0 : null };
+  const by = async (field: OnnxField | ReferenceField): Promise<CpuTransport> => {
+    const { points: ends, divergenceIntegral, path } = await new FieldFlow(field, times).transport(points, options);
+    return { points: ends, divergenceIntegral, ...(path && { path }) };
+  };
+  const moved =
+    onnx &&
+    (await by(onnx).catch((error: unknown) => {
+      if (!held.has(of)) throw error;
+      return null;
+    }));
+  post({ kind: "moved", id, moved: moved ?? (await by(reference)), by: moved ? "onnxruntime" : "reference" });
 }
 
 function post(given: Answer): void {

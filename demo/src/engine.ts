@@ -1,28 +1,33 @@
-/** What computes and paints: a GPU by way of WebGPU; or the CPU in a worker, by onnxruntime-web or the float64 reference. */
-import type { EvaluateOptions, Network, Output } from "deldot";
-import type { Palette } from "./colour.js";
-import type { Truth } from "./fields.js";
-import type { PanelPlace } from "./layout.js";
-import type { Plane, View } from "./plane.js";
+/** What computes and paints: a GPU by way of WebGPU; or the CPU in a worker, by onnxruntime or the float64 reference. */
+import type { EvaluateOptions, Network, Output, TransportOptions } from "deldot";
+import type { Domain } from "./colour.js";
+import type { Plane, Size, View } from "./plane.js";
 import type { Quantity } from "./quantity.js";
 
-/** One picture to paint. */
+/** What colours a picture: a quantity; the divergence less the truth's; or p, the density of a flow at the time of the context. */
+export type Ground = { readonly kind: "quantity"; readonly quantity: Quantity } | { readonly kind: "error" } | { readonly kind: "density" };
+
+/** One picture to compute and paint. */
 export interface Shot {
   readonly plane: Plane;
   readonly view: View;
   readonly context: readonly number[];
-  readonly quantity: Quantity;
-  /** In device pixels of the canvas. */
-  readonly panels: readonly PanelPlace[];
-  readonly truth: Truth | null;
+  /** null: none, paper alone. */
+  readonly ground: Ground | null;
+  /** Of the canvas, in device pixels. */
+  readonly size: Size;
   readonly contour: boolean;
-  readonly scale: number;
-  /** A typical |f|, which particles take their steps from. */
-  readonly speed: number;
-  readonly palette: Palette;
+  readonly domain: Domain;
+  /** Of the page behind the picture, where there are no numbers. */
+  readonly paper: readonly [number, number, number];
+  /** 1: what is below the middle of the scale fades; -1: what is above; 0: nothing does. */
+  readonly emphasis: -1 | 0 | 1;
   /** Device pixels per CSS pixel. */
   readonly ratio: number;
 }
+
+/** How a picture is coloured: what may change without its numbers being computed anew. */
+export type Look = Pick<Shot, "contour" | "domain" | "paper" | "emphasis" | "ratio">;
 
 /** A level of detail of a picture that has been painted. */
 export interface Painted {
@@ -35,24 +40,44 @@ export interface Painted {
 
 export type Numbers = Partial<Record<Output, Float32Array | Float64Array>> & { readonly standardError?: Float32Array | Float64Array };
 
+export interface Moved {
+  /** [B, d] */
+  readonly points: Float32Array | Float64Array;
+  /** ∫ ∇·f dt along each path, [B]. */
+  readonly divergenceIntegral: Float64Array;
+  /** With `times`, the points at each of them, [T, B, d]. */
+  readonly path?: Float32Array | Float64Array;
+}
+
 export interface Engine {
   readonly kind: "webgpu" | "onnxruntime" | "reference";
   /** Which adapter, or what on the CPU, in words. */
   readonly name: string;
-  setNetwork(network: Network): Promise<void>;
+  /** @param truth the field as it should be, for pictures of the error. */
+  setNetwork(network: Network, truth: Network | null): Promise<void>;
   /** At points [B, d]. */
   evaluate(points: Float32Array, options: EvaluateOptions): Promise<Numbers>;
+  /** Where the field carries points [B, d], by steps of one size; time is the first number of a context. */
+  transport(points: Float32Array, options: Pick<TransportOptions, "from" | "to" | "times" | "steps" | "solver" | "condition">): Promise<Moved>;
   /**
    * Paints coarse first, then finer and finer, until the next call; while things move, coarse alone.
    * @throws what the field throws: DeviceLostError, LimitError, GpuError.
    */
   paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void>;
-  /** Starts or ends particles that the field carries; a paint decides where. */
-  setParticles(on: boolean): void;
+  /** Shows the numbers there are under another view, at once: the picture never lags behind what is drawn over it. */
+  show(view: View, look?: Look): void;
   /** The canvas with the last picture on it, until the browser shows the next frame. */
   snapshot(): HTMLCanvasElement;
   destroy(): void;
 }
+
+/** Steps of rk4 for a density at time t: 16 from noise to data err by some 1e-4 in log p. */
+export function densitySteps(t: number): number {
+  return Math.max(2, Math.ceil(16 * Math.abs(t)));
+}
+
+/** Earlier than this a flow's density is the noise's. */
+export const LEAST_TIME = 1e-3;
 
 /** Cells of a picture's grid are this many pixels wide, from the coarsest level to the finest. */
 export const LEVELS = [16, 8, 4, 2, 1] as const;
@@ -63,4 +88,9 @@ export function nextLevel(last: number, pixels: number, millisecondsPerPoint: nu
   const within = left.filter((level) => (pixels / level ** 2) * millisecondsPerPoint <= limit);
   if (last === Infinity) return within.at(-1) ?? LEVELS[0];
   return within.at(-1) ?? null;
+}
+
+/** What is timed under one name: a level of it costs a point as much as another. */
+export function workOf(ground: Ground): string {
+  return ground.kind === "quantity" && ground.quantity !== "divergence" ? ground.quantity[0]! : ground.kind;
 }

@@ -1,4 +1,4 @@
-/** The fields that the page knows: six trained ones, a random network, and whatever is dropped onto it. */
+/** The fields of the page's shelf: formulas, trained networks, a random one. */
 import { mlp, parseSafetensors, type Network } from "deldot";
 import checkerboard from "../models/checkerboard-flow.safetensors?url";
 import digits from "../models/digits-flow.safetensors?url";
@@ -6,102 +6,185 @@ import lorenz from "../models/lorenz.safetensors?url";
 import taylorGreen from "../models/taylor-green.safetensors?url";
 import twoMoons from "../models/two-moons-flow.safetensors?url";
 import vanDerPol from "../models/van-der-pol.safetensors?url";
+import { parseFormula } from "./formula.js";
 import { uniforms, type View } from "./plane.js";
-import type { PlaneChoice, RandomNetwork } from "./state.js";
+import type { Layer, PlaneChoice, RandomNetwork } from "./state.js";
 
-/** The divergence as it should be: constant + square x_0². */
-export interface Truth {
-  readonly constant: number;
-  readonly square: number;
-  readonly text: string;
-}
+export const groups = ["Basics", "Flows", "Physics"] as const;
 
-export interface ShippedField {
+/** A piece of a headline; those that grow or shrink show, when pointed at, where. */
+export type Phrase = string | { readonly text: string; readonly sign: 1 | -1 };
+
+export interface ShelfField {
   readonly title: string;
+  readonly group: (typeof groups)[number];
+  /** What is to be seen, in a line. */
+  readonly headline: readonly Phrase[];
   readonly about: string;
-  readonly url: string;
-  readonly file: string;
-  readonly truth: Truth | null;
+  /** A trained network's file, or a formula. */
+  readonly source: { readonly kind: "file"; readonly url: string; readonly file: string } | { readonly kind: "formula"; readonly text: string };
+  /** The field as it should be, as a formula. */
+  readonly truth: string | null;
   readonly context: readonly number[];
-  readonly view: View;
   readonly plane: PlaneChoice;
+  /** What has to be in the picture: its middle, and how far it reaches to the sides, up and down. */
+  readonly extent: { readonly a: number; readonly b: number; readonly across: number; readonly up: number };
+  readonly layers: readonly Layer[];
 }
 
 const axes = (i: number, j: number, rest: readonly number[] = []): PlaneChoice => ({ kind: "axes", i, j, rest });
-const about = (width: number, a = 0, b = 0): View => ({ a, b, width });
+const around = (across: number, up: number, a = 0, b = 0): ShelfField["extent"] => ({ a, b, across, up });
+const grows = (text: string): Phrase => ({ text, sign: 1 });
+const shrinks = (text: string): Phrase => ({ text, sign: -1 });
 
-export const shippedFields: Readonly<Record<string, ShippedField>> = {
-  "two-moons-flow": {
-    title: "Two moons, a flow",
+const GROUND: readonly Layer[] = ["div", "samples", "arrows"];
+const basic = (title: string, text: string, headline: readonly Phrase[], about: string): ShelfField => ({
+  title,
+  group: "Basics",
+  headline,
+  about,
+  source: { kind: "formula", text },
+  truth: null,
+  context: [],
+  plane: axes(0, 1),
+  extent: around(2, 2),
+  layers: GROUND,
+});
+
+export const shelf: Readonly<Record<string, ShelfField>> = {
+  source: basic("Source", "x, y", [grows("A source makes room"), " everywhere alike: ∇·f = 2."], "f = (x, y)"),
+  sink: basic("Sink", "-x, -y", [shrinks("A sink squeezes"), " everywhere alike: ∇·f = -2."], "f = (-x, -y)"),
+  rotation: basic("Rotation", "-y, x", ["A rotation only turns: it neither makes room nor squeezes, ∇·f = 0."], "f = (-y, x)"),
+  shear: basic("Shear", "y, 0", ["A shear slants what it carries and keeps its area: ∇·f = 0."], "f = (y, 0)"),
+  saddle: basic(
+    "Saddle",
+    "x, -y",
+    ["A saddle stretches one way as much as it squeezes the other: ∇·f = 1 - 1 = 0."],
+    "f = (x, -y)",
+  ),
+  "two-moons": {
+    title: "Two moons",
+    group: "Flows",
+    headline: ["This network turns noise into two moons. ", grows("Orange makes room"), ", ", shrinks("purple squeezes"), "."],
     about:
-      "A velocity that carries a normal distribution (t = 0) into two moons (t = 1), by flow matching. Orange spreads the samples, purple gathers them; the integral of the divergence along a path is the change of the log-density.",
-    url: twoMoons,
-    file: "two-moons-flow.safetensors",
+      "A velocity that carries a normal distribution (t = 0) into two moons (t = 1), learned by flow matching: 64-64, SiLU. The integral of its divergence along a path is the change of the log-density.",
+    source: { kind: "file", url: twoMoons, file: "two-moons-flow.safetensors" },
     truth: null,
-    context: [0.9],
-    view: about(6),
+    context: [0],
     plane: axes(0, 1),
+    extent: around(2.6, 2.2),
+    layers: ["div", "samples"],
   },
-  "checkerboard-flow": {
-    title: "Checkerboard, a flow",
-    about: "The same towards a checkerboard, by three hidden layers of 128 with GELU. The fields of the board appear as t nears 1.",
-    url: checkerboard,
-    file: "checkerboard-flow.safetensors",
+  checkerboard: {
+    title: "Checkerboard",
+    group: "Flows",
+    headline: [
+      "This network sorts noise into a checkerboard: ",
+      shrinks("purple gathers"),
+      " samples on its squares, ",
+      grows("orange clears"),
+      " the gaps.",
+    ],
+    about: "Flow matching towards a checkerboard, by three hidden layers of 128 with GELU.",
+    source: { kind: "file", url: checkerboard, file: "checkerboard-flow.safetensors" },
     truth: null,
-    context: [0.9],
-    view: about(9),
+    context: [0],
     plane: axes(0, 1),
+    extent: around(4.3, 4.3),
+    layers: ["div", "samples"],
   },
-  "digits-flow": {
-    title: "Digits, a flow in 64 dimensions",
+  digits: {
+    title: "Digits, 64-d",
+    group: "Flows",
+    headline: [
+      "This network draws digits from noise in 64 dimensions; here is a plane through three of them. ",
+      grows("Orange makes room"),
+      ", ",
+      shrinks("purple squeezes"),
+      ".",
+    ],
     about:
-      "The same towards images of 8 x 8 handwritten digits (UCI). The plane goes through three digits that the flow itself draws from noise; every point on it is an image.",
-    url: digits,
-    file: "digits-flow.safetensors",
+      "Flow matching towards images of 8 x 8 handwritten digits (UCI). The plane goes through three digits that the flow itself draws; every point on it is an image.",
+    source: { kind: "file", url: digits, file: "digits-flow.safetensors" },
     truth: null,
     context: [0.9],
-    view: about(14, 2, 2),
     plane: { kind: "digits", seed: 4 },
+    extent: around(6, 5, 2, 2),
+    layers: ["div", "samples"],
   },
   lorenz: {
-    title: "The Lorenz system, learned",
+    title: "Lorenz",
+    group: "Physics",
+    headline: [
+      "The Lorenz system squeezes alike everywhere, -13.667; this network, which learned it, errs: ",
+      grows("orange too little"),
+      ", ",
+      shrinks("purple too much"),
+      ".",
+    ],
     about:
       "Regression of the Lorenz system (σ = 10, ρ = 28, β = 8/3; coordinates divided by 10). The true divergence is -(10 + 1 + 8/3) = -13.667 everywhere: all that varies is the network's error.",
-    url: lorenz,
-    file: "lorenz.safetensors",
-    truth: { constant: -(10 + 1 + 8 / 3), square: 0, text: "-(10 + 1 + 8/3) = -13.667" },
+    source: { kind: "file", url: lorenz, file: "lorenz.safetensors" },
+    truth: "10*(y - x), x*(28 - 10*z) - y, 10*x*y - 8/3*z",
     context: [],
-    view: about(5, 0, 2.5),
     plane: axes(0, 2, [0, 0, 0]),
+    extent: around(2.5, 2.4, 0, 2.4),
+    layers: ["samples", "error"],
   },
   "van-der-pol": {
-    title: "The van der Pol oscillator, learned",
+    title: "Van der Pol",
+    group: "Physics",
+    headline: ["An oscillator: ", grows("the middle pushes outwards"), ", ", shrinks("the flanks squeeze"), ", and a cycle is what remains."],
     about:
-      "Regression of the oscillator with μ = 1. The true divergence is 1 - x₀²: volume grows in the middle and shrinks outside, which makes the limit cycle.",
-    url: vanDerPol,
-    file: "van-der-pol.safetensors",
-    truth: { constant: 1, square: -1, text: "1 - x₀²" },
+      "Regression of the van der Pol oscillator with μ = 1. The true divergence is 1 - x₀²: volume grows in the middle and shrinks outside, which makes the limit cycle.",
+    source: { kind: "file", url: vanDerPol, file: "van-der-pol.safetensors" },
+    truth: "y, (1 - x*x)*y - x",
     context: [],
-    view: about(7),
     plane: axes(0, 1),
+    extent: around(3, 3),
+    layers: ["div", "samples"],
   },
   "taylor-green": {
-    title: "The Taylor-Green vortex, learned",
-    about: "Regression of an incompressible flow, with sine activations. The true divergence is 0, so any colour is the error of the fit.",
-    url: taylorGreen,
-    file: "taylor-green.safetensors",
-    truth: { constant: 0, square: 0, text: "0" },
+    title: "Taylor-Green",
+    group: "Physics",
+    headline: [
+      "Vortices of a fluid that cannot be compressed: ∇·f should be 0, so all colour is the network's error, ",
+      grows("too much"),
+      " or ",
+      shrinks("too little"),
+      ".",
+    ],
+    about: "Regression of the Taylor-Green vortex with sine activations, by three hidden layers of 64. The true divergence is 0.",
+    source: { kind: "file", url: taylorGreen, file: "taylor-green.safetensors" },
+    truth: "sin(x)*cos(y), -cos(x)*sin(y)",
     context: [],
-    view: about(6.4),
     plane: axes(0, 1),
+    extent: around(3.2, 3.2),
+    layers: ["samples", "error"],
   },
 };
 
 /** @throws Error where the server does not have the file, ModelError where it is damaged. */
-export async function loadShipped({ url, file }: ShippedField): Promise<Network> {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${file} could not be loaded: ${response.status} ${response.statusText}`);
+export async function loadShelf({ source }: ShelfField): Promise<Network> {
+  if (source.kind === "formula") return parseFormula(source.text);
+  const response = await fetch(source.url);
+  if (!response.ok) throw new Error(`${source.file} could not be loaded: ${response.status} ${response.statusText}`);
   return parseSafetensors(new Uint8Array(await response.arrayBuffer()));
+}
+
+/** The part of the plane that shows all of `extent` in what is free of a window, in CSS pixels. */
+export function viewOf(
+  { a, b, across, up }: ShelfField["extent"],
+  window: { width: number; height: number },
+  free: { left: number; top: number; right: number; bottom: number },
+): View {
+  const [width, height] = [Math.max(80, window.width - free.left - free.right), Math.max(80, window.height - free.top - free.bottom)];
+  const perPixel = Math.max((2 * across) / width, (2 * up) / height);
+  return {
+    a: a - ((free.left - free.right) / 2) * perPixel,
+    b: b + ((free.top - free.bottom) / 2) * perPixel,
+    width: window.width * perPixel,
+  };
 }
 
 /** Weights and biases uniform in ±gain/√inputs. */

@@ -1,6 +1,6 @@
 /** Fields out of files that are dropped onto the page or picked: read here, sent nowhere. */
 import { ModelError, parseOnnx, parseSafetensors, type Activation, type Network } from "deldot";
-import type { App } from "./app.js";
+import type { Stage } from "./stage.js";
 import { element, option } from "./page.js";
 
 type Attempt = (work: Promise<unknown>) => void;
@@ -8,7 +8,7 @@ type Attempt = (work: Promise<unknown>) => void;
 /** What most fields of the kind are trained with. */
 const LIKELY: Activation["name"] = "tanh";
 
-export function bindFiles(app: App, attempt: Attempt, activations: readonly Activation["name"][]): void {
+export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly Activation["name"][]): void {
   const question = element("question", HTMLElement);
   const activation = element("file-activation", HTMLSelectElement);
   const columns = element("file-columns", HTMLSelectElement);
@@ -19,7 +19,7 @@ export function bindFiles(app: App, attempt: Attempt, activations: readonly Acti
   const use = (network: Network, name: string): Promise<void> => {
     question.hidden = true;
     waiting = null;
-    return app.useFile({ network, truth: null, file: name, isOnnx: isOnnx(name) });
+    return stage.useFile({ network, truth: null, file: name, isOnnx: isOnnx(name) });
   };
   /** A model, and whatever lies beside it: an .onnx file may have its weights in others. */
   const read = async (files: readonly File[]): Promise<void> => {

@@ -1,22 +1,20 @@
 /** Computes and paints on a GPUDevice: the numbers of a picture go from `encode` to the render pass and never leave the GPU. */
-import { VectorField, type EvaluateOptions, type Network, type Store } from "deldot";
+import { Flow, VectorField, type EvaluateOptions, type Network, type Store } from "deldot";
 import gridShader from "../shaders/grid.wgsl?raw";
 import pictureShader from "../shaders/picture.wgsl?raw";
 import { tableOf } from "./colour.js";
-import { nextLevel, type Engine, type Numbers, type Painted, type Shot } from "./engine.js";
-import { Particles } from "./particles.js";
-import { sourceOf } from "./quantity.js";
+import { densitySteps, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
+import type { View } from "./plane.js";
+import { sourceOf, type Source } from "./quantity.js";
 
 /** While things move, a picture may take this long; at rest, its finest level. */
 const MOVING_MILLISECONDS = 30;
 const RESTING_MILLISECONDS = 3500;
 /** A submission is kept this short, so that other work has its turn. */
 const SUBMISSION_MILLISECONDS = 120;
-const PANELS = ["field", "truth", "difference"] as const;
 /** The numbers of a picture, of which two are kept, take no more. */
 const MOST_BYTES = 2 ** 28;
-const PICTURE_BYTES = 72;
-const PICTURE_STRIDE = 256;
+const PICTURE_BYTES = 80;
 
 /** What is remembered between visits: work per submission, and which kernels are the fastest here. */
 const store: Store = {
@@ -53,6 +51,28 @@ function isSoftware(info: GPUAdapterInfo): boolean {
   );
 }
 
+/** A network with what it computes by. */
+interface Held {
+  readonly network: Network;
+  readonly field: VectorField;
+  /** Made when it is first asked for. */
+  flow: Promise<Flow> | null;
+}
+
+/** The buffers of a picture: of numbers, and of what they are combined with. */
+interface Buffers {
+  numbers: GPUBuffer;
+  others: GPUBuffer;
+}
+
+/** What is on the canvas. */
+interface Shown {
+  readonly buffers: Buffers;
+  readonly shot: Shot;
+  readonly columns: number;
+  readonly rows: number;
+}
+
 export class GpuEngine implements Engine {
   readonly kind = "webgpu";
   private readonly surface: GPUCanvasContext;
@@ -61,21 +81,22 @@ export class GpuEngine implements Engine {
   private readonly gridUniform: GPUBuffer;
   private readonly pictureUniform: GPUBuffer;
   private readonly table: GPUBuffer;
+  private tableOf: string = "";
   private context: GPUBuffer;
   private planeBuffer: GPUBuffer;
   private points: GPUBuffer | null = null;
   /** What is drawn, and what the next level is computed into. */
-  private numbers: GPUBuffer | null = null;
-  private nextNumbers: GPUBuffer | null = null;
-  private field: VectorField | null = null;
-  private network: Network | null = null;
-  private readonly particles: Particles;
-  /** What is on the canvas: redrawn as particles move. */
-  private shown: { shot: Shot; columns: number; rows: number } | null = null;
+  private shown: Shown | null = null;
+  private next: Buffers | null = null;
+  private held: Held | null = null;
+  private truth: VectorField | null = null;
+  private view: View = { a: 0, b: 0, width: 1 };
+  private look: Look | null = null;
   private token = 0;
   private asked = 0;
-  /** Of f and the quantity, at the last level that took long enough to tell. */
+  /** By kind of work, at the last level that took long enough to tell. */
   private millisecondsPerPoint = new Map<string, number>();
+  private warm = new Set<string>();
   private tuned = new Set<string>();
 
   constructor(
@@ -100,122 +121,182 @@ export class GpuEngine implements Engine {
     const { COPY_DST, STORAGE, UNIFORM } = GPUBufferUsage;
     const buffer = (label: string, size: number, usage: number): GPUBuffer => device.createBuffer({ label, size, usage: usage | COPY_DST });
     this.gridUniform = buffer("grid", 48, UNIFORM);
-    this.pictureUniform = buffer("picture", PICTURE_STRIDE * PANELS.length, UNIFORM);
+    this.pictureUniform = buffer("picture", PICTURE_BYTES, UNIFORM);
     this.table = buffer("colours", 256 * 16, STORAGE);
     this.context = buffer("context", 16, STORAGE);
     this.planeBuffer = buffer("plane", 12, STORAGE);
-    this.particles = new Particles(device, format);
   }
 
-  async setNetwork(network: Network): Promise<void> {
+  async setNetwork(network: Network, truth: Network | null): Promise<void> {
     const asked = ++this.asked;
-    const field = await VectorField.create(this.device, network, { store, label: "the page's field" });
+    const made = await Promise.allSettled([
+      VectorField.create(this.device, network, { store, label: "the page's field" }),
+      truth && VectorField.create(this.device, truth, { store, label: "the page's truth" }),
+    ]);
+    const [field, truthField] = made.map((each) => (each.status === "fulfilled" ? each.value : null));
+    const failed = made.find((each) => each.status === "rejected");
     // Another was asked for meanwhile, and may even be there.
-    if (asked !== this.asked) return field.destroy();
+    if (asked !== this.asked || failed) {
+      field?.destroy();
+      truthField?.destroy();
+      if (failed && asked === this.asked) throw failed.reason;
+      return;
+    }
     this.token++;
-    this.shown = null;
-    this.field?.destroy();
-    this.field = field;
-    this.network = network;
+    this.forget();
+    this.held = { network, field: field!, flow: null };
+    this.truth = truthField ?? null;
     this.planeBuffer.destroy();
     this.context.destroy();
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     this.planeBuffer = this.device.createBuffer({ label: "plane", size: 12 * network.stateSize, usage });
     this.context = this.device.createBuffer({ label: "context", size: 4 * Math.max(4, network.contextSize), usage });
     this.millisecondsPerPoint = new Map();
+    this.warm = new Set();
     this.tuned = new Set();
-    this.particles.setField(field, this.planeBuffer, this.context);
+  }
+
+  /** Frees the field that was. */
+  private forget(): void {
+    this.shown = null;
+    this.held?.field.destroy();
+    void this.held?.flow?.then(
+      (flow) => flow.destroy(),
+      () => undefined,
+    );
+    this.truth?.destroy();
+    this.held = this.truth = null;
   }
 
   evaluate(points: Float32Array, options: EvaluateOptions): Promise<Numbers> {
-    return this.field!.evaluate(points, options);
+    return this.held!.field.evaluate(points, options);
   }
 
-  setParticles(on: boolean): void {
-    this.particles.setRunning(on, () => this.redraw());
+  async transport(points: Float32Array, options: Parameters<Engine["transport"]>[1]): Promise<Moved> {
+    return (await this.flow()).transport(points, options);
+  }
+
+  /** The first number of a context is time. */
+  private flow(): Promise<Flow> {
+    const { network } = this.held!;
+    const options = { store, label: "the page's flow", timeColumn: network.contextSize > 0 ? 0 : null };
+    return (this.held!.flow ??= Flow.create(this.device, network, options));
   }
 
   async paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void> {
     const token = ++this.token;
     const { device } = this;
-    this.device.queue.writeBuffer(this.context, 0, Float32Array.from(shot.context));
-    this.device.queue.writeBuffer(this.planeBuffer, 0, Float32Array.from([...shot.plane.origin, ...shot.plane.u, ...shot.plane.v]));
-    this.device.queue.writeBuffer(
-      this.table,
-      0,
-      Float32Array.from(tableOf(shot.palette).flatMap(([r, g, b]) => [r / 255, g / 255, b / 255, 1])),
-    );
-    this.particles.moveTo(shot);
-    const { width, height } = shot.panels[0]!;
-    const kind = sourceOf(shot.quantity, this.network!.stateSize).output;
+    const { width, height } = shot.size;
+    this.show(shot.view, shot);
+    const { ground } = shot;
+    if (!ground) {
+      this.shown = null;
+      this.redraw();
+      return onPainted({ columns: 0, rows: 0, milliseconds: 0, done: !moving });
+    }
+    const work = workOf(ground);
+    // A first evaluation compiles, which says nothing of the time that others take.
+    if (!this.warm.has(work)) {
+      if (!(await this.compute(shot, 8, 8, token, false))) return;
+      const begun = performance.now();
+      if (!(await this.compute(shot, 32, 24, token, false))) return;
+      this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
+      this.warm.add(work);
+    }
     let level: number | null = Infinity;
     let last: Painted | null = null;
     for (;;) {
       const limit = moving ? MOVING_MILLISECONDS : level === Infinity ? MOVING_MILLISECONDS * 4 : RESTING_MILLISECONDS;
-      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(kind) ?? 0.02, limit);
+      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(work)!, limit);
       if (level === null) return;
       const [columns, rows] = [Math.max(2, Math.ceil(width / level)), Math.max(2, Math.ceil(height / level))];
       // A finer level in many dimensions may be more than a buffer holds: the coarser one stays.
-      const stride = sourceOf(shot.quantity, this.network!.stateSize).stride;
+      const { stride, beside } = this.sourceFor(shot);
       const most = Math.min(device.limits.maxStorageBufferBindingSize, MOST_BYTES);
-      if (last && 4 * stride * columns * rows > most) return onPainted({ ...last, done: !moving });
+      if (last && 4 * Math.max(stride, beside) * columns * rows > most) return onPainted({ ...last, done: !moving });
       const begun = performance.now();
-      if (!(await this.compute(shot, columns, rows, token))) return;
+      if (!(await this.compute(shot, columns, rows, token, true))) return;
       const milliseconds = performance.now() - begun;
-      if (columns * rows >= 1024) this.millisecondsPerPoint.set(kind, milliseconds / (columns * rows));
+      if (columns * rows >= 1024) this.millisecondsPerPoint.set(work, milliseconds / (columns * rows));
       const next = moving ? null : nextLevel(level, width * height, milliseconds / (columns * rows), RESTING_MILLISECONDS);
       last = { columns, rows, milliseconds, done: !moving && next === null };
       onPainted(last);
       if (moving) return;
       if (next === null) {
         // A trial that fails is no error of the picture.
-        void this.tune(kind, columns * rows).catch(() => undefined);
+        if (ground.kind === "quantity") void this.tune(this.sourceFor(shot).output, columns * rows).catch(() => undefined);
         return;
       }
     }
   }
 
-  /** A buffer that was refused would be refused for ever. */
-  private forgetBuffers(): void {
-    for (const buffer of [this.points, this.numbers, this.nextNumbers]) buffer?.destroy();
-    this.points = this.numbers = this.nextNumbers = null;
-    this.shown = null;
+  /** Which output a picture is of, numbers of a point in it, and in what it is combined with. */
+  private sourceFor({ ground }: Shot): Source & { readonly beside: number } {
+    const d = this.held!.network.stateSize;
+    if (ground!.kind === "quantity") return { ...sourceOf(ground!.quantity, d), beside: 0 };
+    return { output: "divergence", stride: 1, component: 0, beside: ground!.kind === "error" ? 1 : d };
   }
 
   /** Once for each output of a field: the next pictures run what is the fastest here, and the next visit does from the start. */
-  private async tune(output: "value" | "divergence" | "diagonal", count: number): Promise<void> {
+  private async tune(output: Source["output"], count: number): Promise<void> {
     if (!this.tunes || this.tuned.has(output)) return;
     this.tuned.add(output);
-    const { field } = this;
-    await field!.tune(count, { outputs: [output] });
-    if (field === this.field) this.millisecondsPerPoint.delete(output);
+    await this.held!.field.tune(count, { outputs: [output] });
   }
 
   /** Computes the grid in submissions of bounded length; the last one draws it. Gives false where another picture is wanted. */
-  private async compute(shot: Shot, columns: number, rows: number, token: number): Promise<boolean> {
+  private async compute(shot: Shot, columns: number, rows: number, token: number, draws: boolean): Promise<boolean> {
     const { device } = this;
-    const d = this.network!.stateSize;
-    const { output, stride } = sourceOf(shot.quantity, d);
+    const { network, field } = this.held!;
+    const d = network.stateSize;
+    const ground = shot.ground!;
+    const { output, stride, beside } = this.sourceFor(shot);
     const total = columns * rows;
-    const perPoint = this.millisecondsPerPoint.get(output) ?? 0.02;
+    const perPoint = this.millisecondsPerPoint.get(workOf(ground)) ?? 0.02;
     const most = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * d));
     const band = Math.max(64, Math.min(total, most, Math.floor(SUBMISSION_MILLISECONDS / perPoint)));
+    const flow = ground.kind === "density" ? await this.flow() : null;
+    if (token !== this.token) return false;
+    device.queue.writeBuffer(this.context, 0, Float32Array.from(shot.context));
+    device.queue.writeBuffer(this.planeBuffer, 0, Float32Array.from([...shot.plane.origin, ...shot.plane.u, ...shot.plane.v]));
     for (let first = 0; first < total; first += band) {
       const count = Math.min(band, total - first);
       const errors = this.scoped(() => {
         const points = (this.points = this.room(this.points, "points", 4 * d * band));
-        const numbers = (this.nextNumbers = this.room(this.nextNumbers, "numbers", 4 * stride * total));
+        const { numbers, others } = (this.next = {
+          numbers: this.room(this.next?.numbers ?? null, "numbers", 4 * stride * total),
+          others: this.room(this.next?.others ?? null, "others", Math.max(16, 4 * beside * total)),
+        });
         const encoder = device.createCommandEncoder({ label: "picture" });
         this.encodeGrid(encoder, points, { columns, rows, first, count, d }, shot);
-        this.field!.encode(encoder, {
-          points: { buffer: points },
-          count,
-          context: this.network!.contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined,
-          [output]: { buffer: numbers, offset: 4 * stride * first, stride },
-        });
-        if (first + count >= total) {
-          [this.numbers, this.nextNumbers] = [numbers, this.numbers];
-          this.shown = { shot, columns, rows };
+        if (flow) {
+          const t = shot.context[0] ?? 1;
+          flow.encodeTransport(encoder, {
+            points: { buffer: points },
+            count,
+            solver: "rk4",
+            steps: densitySteps(t),
+            from: Math.max(LEAST_TIME, t),
+            to: 0,
+            condition: shot.context.length > 1 ? shot.context.slice(1) : undefined,
+            end: { buffer: others, offset: 4 * d * first },
+            divergenceIntegral: { buffer: numbers, offset: 4 * first },
+          });
+        } else {
+          const context = network.contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined;
+          const divergenceOf = (to: GPUBuffer) => ({ points: { buffer: points }, count, divergence: { buffer: to, offset: 4 * first } });
+          field.encode(encoder, {
+            points: { buffer: points },
+            count,
+            context,
+            [output]: { buffer: numbers, offset: 4 * stride * first, stride },
+          });
+          if (ground.kind === "error") this.truth!.encode(encoder, divergenceOf(others));
+        }
+        if (draws && first + count >= total) {
+          const buffers = this.next;
+          this.next = this.shown?.buffers ?? null;
+          this.shown = { buffers, shot, columns, rows };
           this.encodePicture(encoder);
         }
         device.queue.submit([encoder.finish()]);
@@ -229,6 +310,13 @@ export class GpuEngine implements Engine {
       if (token !== this.token) return false;
     }
     return true;
+  }
+
+  /** A buffer that was refused would be refused for ever. */
+  private forgetBuffers(): void {
+    const all = [this.points, ...Object.values(this.next ?? {}), ...Object.values(this.shown?.buffers ?? {})] as (GPUBuffer | null)[];
+    for (const buffer of all) buffer?.destroy();
+    this.points = this.next = this.shown = null;
   }
 
   /** Does the work, and tells what the GPU refuses of it. */
@@ -250,13 +338,13 @@ export class GpuEngine implements Engine {
     encoder: GPUCommandEncoder,
     points: GPUBuffer,
     cells: { columns: number; rows: number; first: number; count: number; d: number },
-    { view, panels }: Shot,
+    { view, size }: Shot,
   ): void {
     const data = new DataView(new ArrayBuffer(48));
     const { columns, rows, first, count, d } = cells;
     [columns, rows, first, count, d].forEach((value, index) => data.setUint32(4 * index, value, true));
-    const { width, height } = panels[0]!;
-    [view.a, view.b, view.width, (view.width * height) / width].forEach((value, index) => data.setFloat32(20 + 4 * index, value, true));
+    const tall = (view.width * size.height) / size.width;
+    [view.a, view.b, view.width, tall].forEach((value, index) => data.setFloat32(20 + 4 * index, value, true));
     this.device.queue.writeBuffer(this.gridUniform, 0, data);
     const pass = encoder.beginComputePass({ label: "grid" });
     pass.setPipeline(this.gridPipeline);
@@ -268,60 +356,62 @@ export class GpuEngine implements Engine {
   }
 
   private encodePicture(encoder: GPUCommandEncoder): void {
-    const { shot, columns, rows } = this.shown!;
-    const { stride, component } = sourceOf(shot.quantity, this.network!.stateSize);
-    const { plane, view, truth, panels } = shot;
-    shot.panels.forEach((place, index) => {
+    const { shown, look, view } = this;
+    const { width, height } = this.canvas;
+    const target = this.surface.getCurrentTexture().createView();
+    const [red, green, blue] = (look?.paper ?? [0, 0, 0]).map((c) => c / 255) as [number, number, number];
+    const pass = encoder.beginRenderPass({
+      label: "picture",
+      colorAttachments: [{ view: target, loadOp: "clear", storeOp: "store", clearValue: [red, green, blue, 1] }],
+    });
+    if (shown && look) {
+      const { shot, columns, rows, buffers } = shown;
+      const { component, stride } = this.sourceFor(shot);
+      const { palette, low, high } = look.domain;
+      if (palette !== this.tableOf) {
+        this.tableOf = palette;
+        const colours = tableOf(palette).flatMap((colour) => [...colour.map((c) => c / 255), 1]);
+        this.device.queue.writeBuffer(this.table, 0, Float32Array.from(colours));
+      }
       const data = new DataView(new ArrayBuffer(PICTURE_BYTES));
       const floats = (at: number, values: number[]): void => values.forEach((value, i) => data.setFloat32(at + 4 * i, value, true));
-      const tall = (view.width * panels[0]!.height) / panels[0]!.width;
       floats(0, [columns, rows]);
       data.setUint32(8, stride, true);
       data.setInt32(12, component, true);
-      floats(16, [shot.scale]);
-      data.setUint32(20, shot.palette === "diverging" ? 1 : 0, true);
-      data.setUint32(24, shot.contour ? 1 : 0, true);
-      data.setUint32(28, PANELS.indexOf(place.panel), true);
-      const left = plane.origin[0]! + (view.a - view.width / 2) * plane.u[0]! + (view.b + tall / 2) * plane.v[0]!;
-      floats(32, [truth?.constant ?? 0, truth?.square ?? 0, left, view.width * plane.u[0]!, -tall * plane.v[0]!]);
-      floats(52, [place.left, place.top, place.width, place.height, 1.5 * shot.ratio]);
-      this.device.queue.writeBuffer(this.pictureUniform, index * PICTURE_STRIDE, data);
-    });
-    const pass = encoder.beginRenderPass({
-      label: "picture",
-      colorAttachments: [
-        { view: this.surface.getCurrentTexture().createView(), loadOp: "clear", storeOp: "store", clearValue: [0, 0, 0, 0] },
-      ],
-    });
-    shot.panels.forEach(({ left, top, width, height }, index) => {
-      const right = Math.min(left + width, this.canvas.width);
-      const bottom = Math.min(top + height, this.canvas.height);
-      // A canvas that has just become smaller.
-      if (right <= left || bottom <= top) return;
+      floats(16, [low, high]);
+      data.setUint32(24, look.contour ? 1 : 0, true);
+      data.setUint32(28, ["quantity", "error", "density"].indexOf(shot.ground!.kind), true);
+      data.setUint32(32, shot.plane.origin.length, true);
+      floats(36, [look.emphasis, width, height, 1.5 * look.ratio]);
+      // Where the view that is shown lies in the one the numbers are of.
+      const [tall, was] = [(view.width * height) / width, (shot.view.width * shot.size.height) / shot.size.width];
+      const startX = 0.5 + (view.a - shot.view.a - view.width / 2) / shot.view.width;
+      const startY = 0.5 - (view.b - shot.view.b + tall / 2) / was;
+      floats(52, [startX, startY, view.width / shot.view.width, tall / was, red, green, blue]);
+      this.device.queue.writeBuffer(this.pictureUniform, 0, data);
       pass.setPipeline(this.picturePipeline);
-      pass.setViewport(left, top, right - left, bottom - top, 0, 1);
-      pass.setScissorRect(left, top, right - left, bottom - top);
-      const uniform = { buffer: this.pictureUniform, offset: index * PICTURE_STRIDE, size: PICTURE_BYTES };
-      pass.setBindGroup(0, this.bind(this.picturePipeline, [uniform, { buffer: this.numbers! }, { buffer: this.table }]));
+      const resources = [this.pictureUniform, buffers.numbers, buffers.others, this.table].map((buffer) => ({ buffer }));
+      pass.setBindGroup(0, this.bind(this.picturePipeline, resources));
       pass.draw(3);
-      if (shot.panels[index]!.panel === "field") this.particles.draw(pass);
-    });
+    }
     pass.end();
   }
 
-  /** The picture as it is, with the particles where they are now. */
+  show(view: View, look: Look | null = this.look): void {
+    const isOther = view !== this.view || look !== this.look;
+    this.view = view;
+    this.look = look;
+    if (isOther) this.redraw();
+  }
+
   private redraw(): void {
-    if (!this.shown || !this.field) return;
-    const encoder = this.device.createCommandEncoder({ label: "particles" });
-    this.particles.step(encoder);
+    const encoder = this.device.createCommandEncoder({ label: "picture" });
     this.encodePicture(encoder);
     this.device.queue.submit([encoder.finish()]);
   }
 
   snapshot(): HTMLCanvasElement {
-    const encoder = this.device.createCommandEncoder({ label: "snapshot" });
-    if (this.shown) this.encodePicture(encoder);
-    this.device.queue.submit([encoder.finish()]);
+    this.redraw();
     return this.canvas;
   }
 
@@ -338,8 +428,7 @@ export class GpuEngine implements Engine {
 
   destroy(): void {
     this.token++;
-    this.particles.setRunning(false, () => undefined);
-    this.field?.destroy();
+    this.forget();
     this.device.destroy();
   }
 }

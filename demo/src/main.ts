@@ -1,22 +1,36 @@
-/** Starts the page: an engine, the controls, and what happens when the GPU is lost. */
+/** Starts the page: an engine, the stage and what is around it, and what happens when the GPU is lost. */
 import { activationNames, DeviceLostError, explainPlan, type Network } from "deldot";
-import { App } from "./app.js";
+import { bindClock, drawTrack, showTime } from "./clock.js";
+import { codeFor } from "./code.js";
 import { addRow, plotComparison } from "./comparisonView.js";
-import { bindControls, showState } from "./controls.js";
+import { bindChips, bindControls, openPanel, resetView, showControls } from "./controls.js";
 import { CpuEngine } from "./cpuEngine.js";
 import { bindFiles } from "./files.js";
 import { listen } from "./gestures.js";
 import { openGpu } from "./gpuEngine.js";
+import { showHeadline } from "./headline.js";
+import { createInk } from "./ink.js";
+import { createLens } from "./lens.js";
 import { compare, type Compared } from "./methods.js";
-import { element } from "./page.js";
-import { fromHash, initialState } from "./state.js";
+import { milliseconds, short } from "./numbers.js";
+import type { Margins } from "./overlay.js";
+import { element, save } from "./page.js";
+import { createReader } from "./reader.js";
+import { nameFor, toCsv, toNpy, toPng, toWebm, toWeights } from "./share.js";
+import { bindShelf, drawCards, showShelf } from "./shelfView.js";
+import { createSplit } from "./split.js";
+import { bindSplit, showSplit } from "./splitView.js";
+import { Stage } from "./stage.js";
+import { fromHash, layers, type Link } from "./state.js";
 
 const COMPARED_COLUMNS = 48;
 /** A GPU that is lost more often than this is given up. */
 const MOST_LOSSES = 3;
+const START: Link = { field: "two-moons" };
 
 /** `?engine=webgpu` computes on any adapter; `onnxruntime` and `reference` (float64) on the CPU: for tests and comparisons. */
-const wanted = new URLSearchParams(location.search).get("engine");
+const query = new URLSearchParams(location.search);
+const wanted = query.get("engine");
 
 let losses = 0;
 let comparing: AbortController | null = null;
@@ -26,20 +40,45 @@ let canvas = element("canvas", HTMLCanvasElement);
 const overlay = element("overlay", HTMLCanvasElement);
 const problem = element("problem", HTMLElement);
 const notice = element("notice", HTMLElement);
+const root = document.documentElement;
+const shelfRoot = element("shelf", HTMLElement);
 
-const app = new App(
-  fromHash(location.hash) ?? initialState,
-  canvas,
-  overlay,
-  {
-    status: element("status", HTMLElement),
-    probe: element("probe", HTMLElement),
-    probeKind: element("probe-kind", HTMLElement),
-    digit: element("digit", HTMLCanvasElement),
-    code: element("code", HTMLElement),
+/** What the page's elements cover of the stage. */
+function margins(): Margins {
+  const { width, height } = overlay.getBoundingClientRect();
+  const bounds = (id: string): DOMRect => element(id, HTMLElement).getBoundingClientRect();
+  const [top, shelf, bottom] = [bounds("top"), bounds("shelf"), bounds("bottom")];
+  const isBeside = shelf.width > 0 && shelf.height > height / 2;
+  return { left: (isBeside ? shelf.right : 0) + 12, top: top.bottom + 8, right: Math.min(14, width), bottom: height - bottom.top + 8 };
+}
+
+const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motion", HTMLCanvasElement), overlay, margins, {
+  onError: report,
+  onChange: showAll,
+  onTime: () => {
+    showTime(stage);
+    showHeadline(stage);
+    split.update();
   },
-  { onError: report, onChange: showAll },
-);
+  onPainted: ({ columns, rows, milliseconds: time }, mass) => {
+    const parts = [
+      columns > 0 && `${stage.groundName} at ${columns} × ${rows} points in ${milliseconds(time)} on ${stage.engine!.name}`,
+      mass !== null && `mass in view ${short(mass, 4)}`,
+    ];
+    element("status", HTMLElement).textContent = parts.filter(Boolean).join("; ");
+    if (mass !== null) element("status", HTMLElement).dataset["mass"] = String(mass);
+  },
+  onCloud: () => drawTrack(stage),
+  draw: (context) => {
+    lens.draw(context);
+    ink.draw(context);
+  },
+  drawUnder: (context) => split.draw(context),
+});
+const reader = createReader(stage, report);
+const lens = createLens(stage, report);
+const ink = createInk(stage, report);
+const split = createSplit(stage, report, () => showSplit(stage, split));
 
 /** Shows what went wrong; a lost device mends itself. */
 function report(error: unknown): void {
@@ -72,27 +111,40 @@ function freshCanvas(): HTMLCanvasElement {
 
 /** Brings all that depends on the state in line with it; what was begun for another field ends. */
 function showAll(): void {
-  showState(app, attempt);
-  if (app.loaded?.network === seen) return;
-  seen = app.loaded?.network;
+  showControls(stage, attempt);
+  showShelf(shelfRoot, stage);
+  showTime(stage);
+  showHeadline(stage);
+  showCode();
+  showSplit(stage, split);
+  reader.showPin();
+  split.update();
+  if (stage.loaded?.network === seen) return;
+  seen = stage.loaded?.network;
   comparing?.abort();
   explain();
 }
 
+function showCode(): void {
+  const { loaded, state, plane } = stage;
+  const code = element("code", HTMLElement);
+  if (loaded && !element("share", HTMLElement).hidden) code.textContent = codeFor(state, plane, state.view, loaded.file, loaded.isOnnx);
+}
+
 function explain(): void {
   const text = element("explain", HTMLElement);
-  if (app.loaded && text.closest("details")!.open) text.textContent = String(explainPlan(app.loaded.network));
+  if (stage.loaded && text.closest("details")!.open) text.textContent = String(explainPlan(stage.loaded.network));
 }
 
 async function start(): Promise<void> {
   if (wanted === "onnxruntime" || wanted === "reference") return startCpu();
-  app.useCanvas(freshCanvas());
+  stage.useCanvas(freshCanvas());
   let isOpen = false;
   try {
     const engine = await openGpu(canvas, wanted === "webgpu", (reason) => void recover(reason).catch(report));
     isOpen = true;
     if (losses > 0) notice.textContent = "The GPU was lost and has been found again; the picture is as it was.";
-    await app.start(engine);
+    await stage.start(engine);
   } catch (error) {
     if (error instanceof DeviceLostError) return;
     if (isOpen) return report(error);
@@ -103,23 +155,23 @@ async function start(): Promise<void> {
 }
 
 async function startCpu(): Promise<void> {
-  app.useCanvas(freshCanvas());
-  await app.start(new CpuEngine(canvas, wanted !== "reference", () => void app.refresh().catch(report)));
+  stage.useCanvas(freshCanvas());
+  await stage.start(new CpuEngine(canvas, wanted !== "reference", () => void stage.refresh().catch(report)));
 }
 
 async function recover(reason: string): Promise<void> {
   losses++;
-  app.engine?.destroy();
+  stage.engine?.destroy();
   notice.hidden = false;
   notice.textContent = `The GPU was lost (${reason}); starting it again.`;
-  app.engine = null;
+  stage.engine = null;
   if (losses <= MOST_LOSSES) return start();
   notice.textContent = "The GPU was lost again and again; the page now computes on the CPU.";
   await startCpu();
 }
 
 async function runComparison(): Promise<void> {
-  if (!app.loaded || !app.engine) throw new Error("the field is still loading");
+  if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
   comparing?.abort();
   comparing = new AbortController();
   const { signal } = comparing;
@@ -129,12 +181,13 @@ async function runComparison(): Promise<void> {
   plot.hidden = true;
   table.tBodies[0]!.replaceChildren();
   table.dataset["state"] = "running";
-  const { network } = app.loaded;
-  const shot = { plane: app.plane, view: app.state.view, context: app.state.context };
+  const { network } = stage.loaded;
+  stage.play(false);
+  const shot = { plane: stage.plane, view: stage.state.view, context: stage.state.context };
   try {
-    await compare(app.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
+    await compare(stage.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
       all.push(compared);
-      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, app.scale);
+      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, stage.domain);
     });
   } catch (error) {
     if (signal.aborted) return;
@@ -142,34 +195,136 @@ async function runComparison(): Promise<void> {
     throw error;
   }
   plot.hidden = false;
-  plotComparison(plot, all, getComputedStyle(document.documentElement).getPropertyValue("--ink"));
+  plotComparison(plot, all, getComputedStyle(root).getPropertyValue("--ink"));
   table.dataset["state"] = "done";
 }
 
-bindControls(app, attempt, [...activationNames]);
-bindFiles(app, attempt, [...activationNames]);
-element("compare", HTMLButtonElement).addEventListener("click", () => attempt(runComparison()));
+function setTheme(theme: "dark" | "light"): void {
+  root.dataset["theme"] = theme;
+  stage.isDark = theme === "dark";
+  void drawCards(shelfRoot, stage.isDark);
+  drawTrack(stage);
+  void stage.refresh().catch(report);
+}
+
+function toggleLens(): void {
+  lens.isOn = !lens.isOn;
+  element("lens-toggle", HTMLButtonElement).setAttribute("aria-pressed", String(lens.isOn));
+  // For keys alone: in the middle of the stage.
+  if (lens.isOn) lens.point(stage.state.view.a, stage.state.view.b);
+  stage.drawMoving();
+}
+
+const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
+
+bindShelf(shelfRoot, stage, attempt);
+bindChips(stage, attempt);
+bindControls(stage, attempt, [...activationNames]);
+bindClock(stage, attempt);
+bindFiles(stage, attempt, [...activationNames]);
+bindSplit(stage, split);
+onClick("compare", () => attempt(runComparison()));
+onClick("lens-toggle", toggleLens);
+onClick("unpin", () => stage.setPin(null));
+onClick("share-toggle", showCode);
+onClick("theme", () => {
+  const theme = root.dataset["theme"] === "dark" ? "light" : "dark";
+  localStorage.setItem("deldot theme", theme);
+  setTheme(theme);
+});
+const saved: Readonly<Record<string, () => Promise<readonly [Blob, string]>>> = {
+  "save-png": async () => [await toPng(stage), "png"],
+  "save-webm": async () => [await toWebm(stage), "webm"],
+  "save-csv": async () => [await toCsv(stage), "csv"],
+  "save-npy": async () => [await toNpy(stage), "npy"],
+  "save-weights": async () => [toWeights(stage), "safetensors"],
+};
+for (const [id, make] of Object.entries(saved))
+  onClick(id, () => attempt(make().then(([blob, ending]) => save(blob, `${ending === "safetensors" ? stage.state.field : nameFor(stage)}.${ending}`))));
+for (const [id, text] of [
+  ["copy-link", () => stage.href()],
+  ["copy-code", () => element("code", HTMLElement).textContent],
+] as const)
+  onClick(id, () => {
+    const button = element(id, HTMLButtonElement);
+    const label = button.textContent;
+    attempt(
+      navigator.clipboard.writeText(text()).then(
+        () => void (button.textContent = "Copied"),
+        () => void (button.textContent = id === "copy-link" ? "It is in the address bar" : "Select it"),
+      ),
+    );
+    setTimeout(() => (button.textContent = label), 2000);
+  });
 element("explain", HTMLElement).closest("details")!.addEventListener("toggle", explain);
+
 listen(overlay, {
-  get panels() {
-    return app.layout.panels;
+  get size() {
+    return stage.size;
   },
   get view() {
-    return app.state.view;
+    return stage.state.view;
   },
-  onView: (view, moving) => void app.moveTo(view, moving).catch(report),
-  onPoint: (a, b) => app.point(a, b),
-  onPin: (a, b) => app.setPin([a, b]),
-  onUnpin: () => app.setPin(null),
-  onReset: () => element("reset", HTMLButtonElement).click(),
-});
-// These are nobody's doing: they leave the message of what was.
-new ResizeObserver(() => void app.refresh().catch(report)).observe(element("plot", HTMLElement));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => void app.refresh().catch(report));
-addEventListener("hashchange", () => {
-  const state = fromHash(location.hash);
-  if (!state) return;
-  attempt(app.choose(state.field, state));
+  onView: (view, moving) => void stage.moveTo(view, moving).catch(report),
+  onPoint: (a, b, x, y) => {
+    reader.point(a, b, x, y);
+    lens.point(a, b);
+  },
+  onLeave: () => reader.leave(),
+  onPin: (a, b) => stage.setPin([a, b]),
+  onUnpin: () => (stage.state.pin ? stage.setPin(null) : openPanel(null)),
+  onReset: () => attempt(resetView(stage)),
+  onHold: (a, b) => ink.hold(a, b),
+  onRelease: () => ink.release(),
 });
 
-attempt(Promise.all([app.choose(app.state.field, fromHash(location.hash) ?? undefined), start()]));
+addEventListener("keydown", (event) => {
+  const isTyping = event.target instanceof HTMLElement && event.target.closest("input:not([type=range]), select, textarea, button, summary");
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isTyping && event.key !== "Escape") return;
+  const layer = layers[Number(event.key) - 1];
+  if (layer && stage.can(layer)) return attempt(stage.toggle(layer));
+  const actions: Record<string, () => void> = {
+    " ": () => stage.play(!stage.isPlaying),
+    l: () => !element("lens-toggle", HTMLButtonElement).disabled && toggleLens(),
+    s: () => element("split-toggle", HTMLButtonElement).click(),
+    "[": () => lens.resize(0.8),
+    "]": () => lens.resize(1.25),
+    Escape: () => openPanel(null),
+  };
+  const action = actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+// These are nobody's doing: they leave the message of what was.
+let width = 0;
+new ResizeObserver(([entry]) => {
+  const now = entry!.contentRect.width;
+  const wasThere = width > 0;
+  width = now;
+  if (wasThere) {
+    drawTrack(stage);
+    void stage.refresh().catch(report);
+  }
+}).observe(element("plot", HTMLElement));
+addEventListener("hashchange", () => {
+  const link = fromHash(location.hash);
+  if (link) attempt(stage.choose(link));
+});
+
+const theme = query.get("theme") ?? localStorage.getItem("deldot theme");
+root.dataset["theme"] = theme === "light" ? "light" : "dark";
+stage.isDark = root.dataset["theme"] === "dark";
+if (query.has("embed")) root.dataset["embed"] = "";
+/** What the address names, or else the page's own beginning. */
+async function begin(): Promise<void> {
+  try {
+    await stage.choose(fromHash(location.hash) ?? START);
+  } catch (error) {
+    report(error);
+    await stage.choose(START);
+  }
+}
+attempt(Promise.all([begin(), start()]).then(() => drawCards(shelfRoot, stage.isDark)));

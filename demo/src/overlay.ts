@@ -1,20 +1,27 @@
 /** Axes, colour bar, arrows and marks over a picture, drawn alike on the page and into a PNG. */
 import { scaleLinear } from "d3-scale";
-import { colourOf, type Palette } from "./colour.js";
-import type { Layout, PanelPlace } from "./layout.js";
-import { atPixel, toPixel, type Plane, type View } from "./plane.js";
+import { colourOf, type Domain } from "./colour.js";
+import { atPixel, toPixel, type Plane, type Size, type View } from "./plane.js";
 
 /** Arrows of f on the plane: (a, b) and f's components along u and v. */
 export type Arrows = readonly (readonly [a: number, b: number, along: number, up: number])[];
 
+/** What the page's own elements leave of each side of the picture, in CSS pixels. */
+export interface Margins {
+  readonly left: number;
+  readonly top: number;
+  readonly right: number;
+  readonly bottom: number;
+}
+
 export interface OverlayOptions {
-  readonly layout: Layout;
+  /** Of the picture, in CSS pixels. */
+  readonly size: Size;
+  readonly margins: Margins;
   readonly plane: Plane;
   readonly view: View;
-  readonly scale: number;
-  readonly palette: Palette;
-  /** What the colours show, for the bar. */
-  readonly name: string;
+  /** What the colours show, and its name, for the bar; null: nothing is coloured. */
+  readonly bar: { readonly domain: Domain; readonly name: string } | null;
   readonly arrows: Arrows;
   readonly pin: readonly [number, number] | null;
   readonly ink: string;
@@ -22,146 +29,122 @@ export interface OverlayOptions {
 }
 
 const FONT = "12px system-ui, sans-serif";
-const TITLES = { field: "field", truth: "truth", difference: "difference" } as const;
+const BAR = { width: 168, height: 9 } as const;
 
 /** @param context scaled so that its units are CSS pixels. */
 export function drawOverlay(context: CanvasRenderingContext2D, options: OverlayOptions): void {
-  const { layout, ink } = options;
-  context.clearRect(0, 0, layout.size.width, layout.size.height);
+  const { size } = options;
+  context.clearRect(0, 0, size.width, size.height);
   context.font = FONT;
-  context.fillStyle = ink;
-  context.strokeStyle = ink;
-  layout.panels.forEach((place, index) => {
-    const below = layout.panels[index + 1];
-    const isLeft = index === 0 || place.left === layout.panels[0]!.left;
-    const isBottom = !below || below.left !== place.left;
-    if (layout.panels.length > 1) {
-      context.textAlign = "left";
-      context.textBaseline = "bottom";
-      context.fillText(TITLES[place.panel], place.left, place.top - 4);
-    }
-    if (place.panel === "field") drawArrows(context, place, options);
-    drawAxes(context, place, options, { isLeft, isBottom });
-    drawPin(context, place, options);
-  });
-  drawBar(context, options);
+  drawArrows(context, options);
+  drawAxes(context, options);
+  drawPin(context, options);
+  if (options.bar) drawBar(context, options, options.bar);
 }
 
-function drawAxes(
-  context: CanvasRenderingContext2D,
-  place: PanelPlace,
-  { view, plane, ink }: OverlayOptions,
-  { isLeft, isBottom }: { isLeft: boolean; isBottom: boolean },
-): void {
-  const { left, top, width, height } = place;
-  const [a0, b1] = atPixel(view, place, 0, 0);
-  const [a1, b0] = atPixel(view, place, width, height);
-  context.lineWidth = 1;
-  context.strokeStyle = ink;
+/** Words with an edge of paper: readable on any colour. */
+function write(context: CanvasRenderingContext2D, { ink, paper }: OverlayOptions, text: string, x: number, y: number): void {
+  context.lineJoin = "round";
+  context.lineWidth = 3.5;
+  context.strokeStyle = paper;
+  context.strokeText(text, x, y);
   context.fillStyle = ink;
-  context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
-  if (isBottom) {
-    const across = scaleLinear([a0, a1], [left, left + width]);
-    const count = Math.max(2, Math.floor(width / 70));
-    const format = across.tickFormat(count);
-    context.textAlign = "center";
-    context.textBaseline = "top";
-    for (const tick of across.ticks(count)) {
-      const x = Math.round(across(tick)) + 0.5;
-      line(context, x, top + height, x, top + height + 5);
-      context.fillText(format(tick), x, top + height + 8);
-    }
-    context.fillText(plane.names[0], left + width / 2, top + height + 26);
-  }
-  if (isLeft) {
-    drawTicksUp(context, [b0, b1], place, left, -1);
-    context.save();
-    context.translate(10, top + height / 2);
-    context.rotate(-Math.PI / 2);
-    context.textAlign = "center";
-    context.fillText(plane.names[1], 0, 0);
-    context.restore();
-  }
+  context.fillText(text, x, y);
 }
 
-function drawBar(context: CanvasRenderingContext2D, { layout, scale, palette, name, ink }: OverlayOptions): void {
-  const { left, top, width, height } = layout.bar;
-  const low = palette === "diverging" ? -scale : 0;
-  for (let row = 0; row < height; row++) {
-    const [r, g, b] = colourOf(scale - ((row + 0.5) / height) * (scale - low), scale, palette);
-    context.fillStyle = `rgb(${r} ${g} ${b})`;
-    context.fillRect(left, top + row, width, 1.5);
-  }
+/** Ticks along the lower and the left edge of what the page leaves free. */
+function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): void {
+  const { view, plane, ink, size, margins } = options;
+  const [left, bottom] = [margins.left, size.height - margins.bottom];
+  const [right, top] = [size.width - margins.right, margins.top];
+  // The bar stands in the corner.
+  const end = options.bar ? right - BAR.width - 40 : right;
+  const [a0, b0] = atPixel(view, size, left, bottom);
+  const [a1] = atPixel(view, size, end, top);
+  const [, b1] = atPixel(view, size, end, top);
   context.strokeStyle = ink;
-  context.fillStyle = ink;
-  context.lineWidth = 1;
-  context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
-  drawTicksUp(context, [low, scale], layout.bar, left + width, 1);
   context.textAlign = "center";
-  context.textBaseline = "top";
-  context.fillText(name, left + width / 2 + 8, top + height + 14);
-}
-
-/** Ticks and numbers along an upright line at x, to its left (-1) or right (1). */
-function drawTicksUp(
-  context: CanvasRenderingContext2D,
-  domain: readonly [number, number],
-  { top, height }: { readonly top: number; readonly height: number },
-  x: number,
-  side: -1 | 1,
-): void {
-  const up = scaleLinear(domain, [top + height, top]);
-  const count = Math.max(3, Math.floor(height / 50));
-  const format = up.tickFormat(count);
-  context.textAlign = side < 0 ? "right" : "left";
+  context.textBaseline = "bottom";
+  const across = scaleLinear([a0, a1], [left, end]);
+  const columns = Math.max(2, Math.floor((end - left) / 90));
+  for (const tick of across.ticks(columns)) {
+    const x = Math.round(across(tick)) + 0.5;
+    if (x < left + 24) continue;
+    line(context, x, bottom, x, bottom - 5);
+    write(context, options, across.tickFormat(columns)(tick), x, bottom - 7);
+  }
+  context.textAlign = "left";
+  write(context, options, `${plane.names[0]} →`, left + 30, bottom - 24);
+  const up = scaleLinear([b0, b1], [bottom, top]);
+  const rows = Math.max(2, Math.floor((bottom - top) / 80));
   context.textBaseline = "middle";
-  for (const tick of up.ticks(count)) {
+  for (const tick of up.ticks(rows)) {
     const y = Math.round(up(tick)) + 0.5;
-    line(context, x, y, x + 5 * side, y);
-    context.fillText(format(tick), x + 8 * side, y);
+    if (y > bottom - 40) continue;
+    line(context, left, y, left + 5, y);
+    write(context, options, up.tickFormat(rows)(tick), left + 8, y);
   }
+  write(context, options, `↑ ${plane.names[1]}`, left + 8, bottom - 46);
 }
 
-function drawArrows(context: CanvasRenderingContext2D, place: PanelPlace, { view, arrows: all }: OverlayOptions): void {
+function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { domain, name }: NonNullable<OverlayOptions["bar"]>): void {
+  const { size, margins } = options;
+  const left = size.width - margins.right - BAR.width;
+  const top = size.height - margins.bottom - BAR.height - 18;
+  for (let column = 0; column < BAR.width; column++) {
+    const value = domain.low + ((column + 0.5) / BAR.width) * (domain.high - domain.low);
+    context.fillStyle = `rgb(${colourOf(value, domain).join(" ")})`;
+    context.fillRect(left + column, top, 1.5, BAR.height);
+  }
+  context.strokeStyle = options.ink;
+  context.lineWidth = 1;
+  context.strokeRect(left - 0.5, top - 0.5, BAR.width + 1, BAR.height + 1);
+  const scale = scaleLinear([domain.low, domain.high], [left, left + BAR.width]);
+  context.textBaseline = "top";
+  context.textAlign = "center";
+  const format = scale.tickFormat(4);
+  for (const tick of scale.ticks(4)) write(context, options, format(tick), scale(tick), top + BAR.height + 4);
+  context.textAlign = "right";
+  context.textBaseline = "bottom";
+  write(context, options, name, left + BAR.width, top - 5);
+}
+
+function drawArrows(context: CanvasRenderingContext2D, { view, size, arrows: all, ink, paper }: OverlayOptions): void {
   const arrows = all.filter(([, , along, up]) => Number.isFinite(along) && Number.isFinite(up));
+  if (arrows.length === 0) return;
   const most = Math.max(...arrows.map(([, , along, up]) => Math.hypot(along, up)), 1e-30);
-  const longest = place.width / Math.max(6, Math.sqrt(arrows.length)) / 1.2;
-  context.save();
-  context.beginPath();
-  context.rect(place.left, place.top, place.width, place.height);
-  context.clip();
-  // Dark with a light edge: visible on any colour.
-  for (const [style, thickness] of [
-    ["rgb(255 255 255 / 0.6)", 3],
-    ["rgb(20 20 20 / 0.85)", 1.2],
-  ] as const) {
-    context.strokeStyle = style;
-    context.lineWidth = thickness;
-    context.beginPath();
-    for (const [a, b, along, up] of arrows) {
-      const [x, y] = toPixel(view, place, a, b);
-      // The square root: slow places keep a direction that can be seen.
-      const size = Math.hypot(along, up);
-      const length = size > 0 ? longest * Math.sqrt(size / most) : 0;
-      const [dx, dy] = size > 0 ? [(along / size) * length, (-up / size) * length] : [0, 0];
-      const [x0, y0, x1, y1] = [place.left + x - dx / 2, place.top + y - dy / 2, place.left + x + dx / 2, place.top + y + dy / 2];
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
-      for (const turn of [2.6, -2.6]) {
-        const angle = Math.atan2(dy, dx) + turn;
-        context.moveTo(x1, y1);
-        context.lineTo(x1 + 0.32 * length * Math.cos(angle), y1 + 0.32 * length * Math.sin(angle));
-      }
+  const longest = 34;
+  const lines = new Path2D();
+  for (const [a, b, along, up] of arrows) {
+    const [x, y] = toPixel(view, size, a, b);
+    // The square root: slow places keep a direction that can be seen.
+    const speed = Math.hypot(along, up);
+    const length = speed > 0 ? longest * Math.sqrt(speed / most) : 0;
+    const [dx, dy] = speed > 0 ? [(along / speed) * length, (-up / speed) * length] : [0, 0];
+    const [x1, y1] = [x + dx / 2, y + dy / 2];
+    lines.moveTo(x - dx / 2, y - dy / 2);
+    lines.lineTo(x1, y1);
+    for (const turn of [2.6, -2.6]) {
+      const angle = Math.atan2(dy, dx) + turn;
+      lines.moveTo(x1, y1);
+      lines.lineTo(x1 + 0.3 * length * Math.cos(angle), y1 + 0.3 * length * Math.sin(angle));
     }
-    context.stroke();
   }
-  context.restore();
+  context.lineCap = "round";
+  context.globalAlpha = 0.55;
+  context.strokeStyle = paper;
+  context.lineWidth = 3;
+  context.stroke(lines);
+  context.globalAlpha = 0.8;
+  context.strokeStyle = ink;
+  context.lineWidth = 1.2;
+  context.stroke(lines);
+  context.globalAlpha = 1;
 }
 
-function drawPin(context: CanvasRenderingContext2D, place: PanelPlace, { view, pin, ink, paper }: OverlayOptions): void {
+function drawPin(context: CanvasRenderingContext2D, { view, size, pin, ink, paper }: OverlayOptions): void {
   if (!pin) return;
-  const [x, y] = toPixel(view, place, pin[0], pin[1]);
-  if (x < 0 || y < 0 || x > place.width || y > place.height) return;
+  const [x, y] = toPixel(view, size, pin[0], pin[1]);
   for (const [style, thickness] of [
     [paper, 4],
     [ink, 2],
@@ -169,12 +152,13 @@ function drawPin(context: CanvasRenderingContext2D, place: PanelPlace, { view, p
     context.strokeStyle = style;
     context.lineWidth = thickness;
     context.beginPath();
-    context.arc(place.left + x, place.top + y, 6, 0, 2 * Math.PI);
+    context.arc(x, y, 6, 0, 2 * Math.PI);
     context.stroke();
   }
 }
 
 function line(context: CanvasRenderingContext2D, x0: number, y0: number, x1: number, y1: number): void {
+  context.lineWidth = 1;
   context.beginPath();
   context.moveTo(x0, y0);
   context.lineTo(x1, y1);

@@ -3,6 +3,7 @@ import { evaluateReference, type Network } from "deldot";
 import type { Numbers } from "./engine.js";
 import { short } from "./numbers.js";
 import { subscript } from "./plane.js";
+import { withContext } from "./quantity.js";
 
 /** Beyond this many dimensions a Jacobian is no longer read, and vectors are cut short. */
 const MOST_DIMENSIONS = 4;
@@ -12,14 +13,13 @@ export function outputsFor(network: Network): ("value" | "divergence" | "diagona
   return network.stateSize <= MOST_DIMENSIONS ? ["value", "divergence", "diagonal", "jacobian"] : ["value", "divergence", "diagonal"];
 }
 
-/** Fills `element` with the numbers at x; for a pinned point with their float64 values and the errors beside them. */
+/** Fills `element` with the numbers at x, their float64 values and the errors beside them. */
 export function showProbe(
   element: HTMLElement,
   network: Network,
   x: readonly number[],
   context: readonly number[],
   numbers: Numbers,
-  isPinned: boolean,
 ): void {
   const list = document.createElement("dl");
   const add = (name: string, text: string, key: string): void => {
@@ -30,18 +30,14 @@ export function showProbe(
     value.dataset["probe"] = key;
     list.append(term, value);
   };
-  const exact = isPinned
-    ? evaluateReference(network, Float32Array.from(x), { ...withContext(context), outputs: outputsFor(network) })
-    : null;
-  const scale = exact ? exact.diagonal!.reduce((sum, entry) => sum + Math.abs(entry), 0) : 1;
+  const exact = evaluateReference(network, Float32Array.from(x), { ...withContext(context), outputs: outputsFor(network) });
+  const scale = exact.diagonal!.reduce((sum, entry) => sum + Math.abs(entry), 0) || 1;
   add("x", vector(x), "x");
   add("f(x)", vector(numbers.value!), "value");
   add("∇·f", short(numbers.divergence![0]!, 7), "divergence");
-  if (exact) {
-    const error = Math.abs(numbers.divergence![0]! - exact.divergence![0]!);
-    add("∇·f in float64", short(exact.divergence![0]!, 10), "exact");
-    add("error", `${short(error, 2)}, ${short(error / scale, 2)} of Σ|∂fᵢ/∂xᵢ|`, "error");
-  }
+  const error = Math.abs(numbers.divergence![0]! - exact.divergence![0]!);
+  add("∇·f in float64", short(exact.divergence![0]!, 10), "exact");
+  add("error", `${short(error, 2)}, ${short(error / scale, 2)} of Σ|∂fᵢ/∂xᵢ|`, "error");
   add("∂fᵢ/∂xᵢ", vector(numbers.diagonal!), "diagonal");
   const d = network.stateSize;
   if (numbers.jacobian)
@@ -50,11 +46,7 @@ export function showProbe(
   element.replaceChildren(list);
 }
 
-export function withContext(context: readonly number[]): { context: readonly number[] | null } {
-  return { context: context.length > 0 ? context : null };
-}
-
-function vector(numbers: ArrayLike<number>): string {
+export function vector(numbers: ArrayLike<number>): string {
   const shown = Array.from({ length: Math.min(numbers.length, MOST_NUMBERS) }, (_, k) => short(numbers[k]!));
   return `(${shown.join(", ")}${numbers.length > MOST_NUMBERS ? `, … ${numbers.length} in all` : ""})`;
 }

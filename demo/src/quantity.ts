@@ -40,3 +40,7 @@ export function pick(numbers: ArrayLike<number>, { stride, component }: Source, 
   for (let k = 0; k < stride; k++) sum += numbers[index * stride + k]! ** 2;
   return Math.sqrt(sum);
 }
+
+export function withContext(context: readonly number[]): { context: readonly number[] | null } {
+  return { context: context.length > 0 ? context : null };
+}

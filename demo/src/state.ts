@@ -3,8 +3,6 @@ import { activationNames, type Activation } from "deldot";
 import type { View } from "./plane.js";
 import type { Quantity } from "./quantity.js";
 
-export type Panel = "field" | "truth" | "difference";
-
 /** A random network: PyTorch's initialisation times `gain`. */
 export interface RandomNetwork {
   readonly seed: number;
@@ -20,16 +18,24 @@ export type PlaneChoice =
   | { readonly kind: "random"; readonly seed: number }
   | { readonly kind: "digits"; readonly seed: number };
 
+/** What lies over one another on the stage, in the order of the keys 1 to 6. The grounds exclude each other: they colour all of it. */
+export const layers = ["div", "density", "samples", "paths", "arrows", "error"] as const;
+export type Layer = (typeof layers)[number];
+export const grounds: readonly Layer[] = ["div", "density", "error"];
+
 export interface State {
-  /** The name of a shipped model, "random", or "file" for one that was dropped. */
+  /** The name of a field of the shelf, "random", "formula", or "file" for one that was dropped. */
   readonly field: string;
   readonly random: RandomNetwork;
+  /** Of "formula": what was typed. */
+  readonly formula: string;
+  /** The truth that was typed, as a formula; null: the field's own, if it has one. */
+  readonly truth: string | null;
   readonly context: readonly number[];
+  readonly layers: readonly Layer[];
+  /** What the layer "div" shows. */
   readonly quantity: Quantity;
-  readonly panels: "field" | "truth" | "difference" | "all";
   readonly contour: boolean;
-  readonly arrows: boolean;
-  readonly particles: boolean;
   readonly plane: PlaneChoice;
   readonly view: View;
   /** The end of the colour bar; null: what fits. */
@@ -38,86 +44,155 @@ export interface State {
   readonly pin: readonly [number, number] | null;
 }
 
-/** The fields that a link may name; shippedFields in fields.ts has those of them that are trained. */
-const fieldNames: readonly string[] = [
-  "two-moons-flow",
-  "checkerboard-flow",
-  "digits-flow",
-  "lorenz",
-  "van-der-pol",
-  "taylor-green",
-  "random",
-];
+/** A link names a field and part of a state; the field has its own for the rest. */
+export type Link = Pick<State, "field"> & Partial<State>;
 
-export const initialState: State = {
-  field: "two-moons-flow",
-  random: { seed: 1, dimensions: 2, width: 64, depth: 2, activation: "tanh", gain: 2 },
-  context: [0.9],
-  quantity: "divergence",
-  panels: "field",
-  contour: true,
-  arrows: true,
-  particles: false,
-  plane: { kind: "axes", i: 0, j: 1, rest: [] },
-  view: { a: 0, b: 0, width: 6 },
-  scale: null,
-  pin: null,
-};
+export const initialRandom: RandomNetwork = { seed: 1, dimensions: 2, width: 64, depth: 2, activation: "tanh", gain: 2 };
+export const initialFormula = "y, (1 - x*x)*y - x";
 
-/** What follows the # of a link. A file that was dropped stays with whoever dropped it, so it is not in it. */
-export function toHash(state: State): string {
-  return encodeURIComponent(
-    JSON.stringify(state, (_, value: unknown) => (typeof value === "number" ? Number(value.toPrecision(6)) : value)),
-  );
+/** What follows the # of a link: the field, then what there is to say of it, such as `two-moons/t=0.9/x=0,0/w=6/layers=div,samples`. */
+export function toHash(link: Link): string {
+  const { field, random, formula, truth, context, layers, quantity, contour, plane, view, scale, pin } = link;
+  const list = (numbers: readonly (number | string)[]): string =>
+    numbers.map((x) => (typeof x === "number" ? Number(x.toPrecision(6)) : x)).join(",");
+  const parts: (string | false | undefined | null)[] = [
+    encodeURIComponent(field),
+    field === "random" && random && `net=${list(Object.values(random) as (number | string)[])}`,
+    field === "formula" && formula !== undefined && `f=${encodeURIComponent(formula)}`,
+    truth && `truth=${encodeURIComponent(truth)}`,
+    context && context.length > 0 && `t=${list(context)}`,
+    plane?.kind === "axes" && (plane.i !== 0 || plane.j !== 1) && `axes=${list([plane.i, plane.j])}`,
+    plane?.kind === "axes" && plane.rest.some((x) => x !== 0) && `at=${list(plane.rest)}`,
+    plane && plane.kind !== "axes" && `plane=${plane.kind},${plane.seed}`,
+    view && `x=${list([view.a, view.b])}`,
+    view && `w=${list([view.width])}`,
+    layers && `layers=${layers.join(",")}`,
+    quantity && quantity !== "divergence" && `show=${quantity}`,
+    contour === false && "contour=off",
+    scale !== null && scale !== undefined && `scale=${list([scale])}`,
+    pin && `pin=${list(pin)}`,
+  ];
+  return parts.filter((part) => typeof part === "string").join("/");
 }
 
-/** The state of a link; null where it is none. Unknown or damaged members keep their initial values. */
-export function fromHash(hash: string): State | null {
-  let given: unknown;
+/** What a link says; null where it is none. What is unknown or damaged in it is left out. */
+export function fromHash(hash: string): Link | null {
+  const text = hash.replace(/^#/, "");
+  if (text.startsWith("%7B") || text.startsWith("{")) return fromOldHash(text);
+  const [name, ...parts] = text.split("/");
+  const field = decoded(name!);
+  if (!field || !/^[a-z][a-z0-9-]*$/.test(field)) return null;
+  const given = new Map(
+    parts.map((part) => {
+      const at = part.indexOf("=");
+      return at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)];
+    }),
+  );
+  const numbersOf = (key: string, count?: number): number[] | null => {
+    const value = given.get(key);
+    if (!value) return null;
+    const numbers = value.split(",").map(Number);
+    return numbers.every((x) => Number.isFinite(x)) && (count === undefined || numbers.length === count) ? numbers : null;
+  };
+  const [middle, width, axes] = [numbersOf("x", 2), numbersOf("w", 1), numbersOf("axes", 2)];
+  const [pin, scale, context, rest] = [numbersOf("pin", 2), numbersOf("scale", 1), numbersOf("t"), numbersOf("at")];
+  const plane = planeOf(given.get("plane"), axes, rest);
+  const shown = given.get("layers");
+  const quantity = given.get("show");
+  const formula = given.has("f") ? decoded(given.get("f")!) : null;
+  const truth = given.has("truth") ? decoded(given.get("truth")!) : null;
+  const random = given.has("net") ? randomOf(given.get("net")!.split(",")) : null;
+  return {
+    field,
+    ...(random && { random }),
+    ...(formula && { formula }),
+    ...(truth && { truth }),
+    ...(context && { context }),
+    ...(plane && { plane }),
+    ...(middle && width && { view: viewOf(middle[0]!, middle[1]!, width[0]!) }),
+    ...(shown !== undefined && { layers: layersOf(shown.split(",")) }),
+    ...(quantity !== undefined && isQuantity(quantity) && { quantity }),
+    ...(given.get("contour") === "off" && { contour: false }),
+    ...(scale && scale[0]! > 0 && { scale: scale[0]! }),
+    ...(pin && { pin: [pin[0]!, pin[1]!] as const }),
+  };
+}
+
+/** Links of the page before this one held its state as JSON. */
+function fromOldHash(text: string): Link | null {
+  let given: Record<string, unknown>;
   try {
-    given = JSON.parse(decodeURIComponent(hash.replace(/^#/, "")));
+    given = JSON.parse(decodeURIComponent(text)) as Record<string, unknown>;
   } catch {
     return null;
   }
-  if (typeof given !== "object" || given === null) return null;
-  const isLike = (value: unknown, model: unknown): boolean => {
-    if (Array.isArray(model)) return Array.isArray(value) && value.every((number) => Number.isFinite(number));
-    if (typeof model !== "object" || model === null) return typeof value === typeof model;
-    if (typeof value !== "object" || value === null) return false;
-    return Object.entries(model).every(([key, inner]) => isLike((value as Record<string, unknown>)[key], inner));
-  };
-  const known = Object.entries(given).filter(([key, value]) => {
-    if (key === "scale") return value === null || (typeof value === "number" && value > 0);
-    if (key === "pin") return value === null || (isLike(value, [0]) && (value as unknown[]).length === 2);
-    if (key === "plane") return isPlane(value);
-    return key in initialState && isLike(value, initialState[key as keyof State]);
-  });
-  const read = { ...initialState, ...(Object.fromEntries(known) as Partial<State>) };
-  const within = (x: number, low: number, high: number): number => Math.min(high, Math.max(low, x));
-  const { random, view } = read;
-  const state: State = {
-    ...read,
-    random: {
-      seed: Math.round(within(random.seed, 0, 2 ** 32)),
-      dimensions: Math.round(within(random.dimensions, 2, 64)),
-      width: Math.round(within(random.width, 1, 512)),
-      depth: Math.round(within(random.depth, 1, 8)),
-      activation: activationNames.includes(random.activation) ? random.activation : initialState.random.activation,
-      gain: within(random.gain, 0.1, 10),
-    },
-    view: { a: within(view.a, -1e6, 1e6), b: within(view.b, -1e6, 1e6), width: within(view.width, 1e-5, 1e5) },
-  };
-  if (!fieldNames.includes(state.field) || !/^(divergence|magnitude|[fd]\d+)$/.test(state.quantity)) return null;
-  return ["field", "truth", "difference", "all"].includes(state.panels) ? state : null;
+  if (typeof given["field"] !== "string") return null;
+  const { context, view, plane, quantity, pin, scale, random, panels } = given as Record<string, never>;
+  const link: Partial<Record<string, string>> = {};
+  const list = (value: unknown): string | undefined => (Array.isArray(value) ? value.join(",") : undefined);
+  const { a, b, width } = (view ?? {}) as Record<string, unknown>;
+  const { kind, i, j, rest, seed } = (plane ?? {}) as Record<string, unknown>;
+  if (view) Object.assign(link, { x: `${String(a)},${String(b)}`, w: String(width) });
+  if (kind === "axes") Object.assign(link, { axes: `${String(i)},${String(j)}`, at: list(rest) });
+  else if (kind !== undefined) link["plane"] = `${String(kind)},${String(seed)}`;
+  if (random) link["net"] = Object.values(random as object).join(",");
+  Object.assign(link, { t: list(context), pin: list(pin), show: quantity });
+  if (scale) link["scale"] = String(scale);
+  link["layers"] = [
+    panels === "difference" ? "error" : "div",
+    given["arrows"] !== false && "arrows",
+    given["particles"] === true && "samples",
+  ]
+    .filter(Boolean)
+    .join(",");
+  if (given["contour"] === false) link["contour"] = "off";
+  const parts = Object.entries(link).flatMap(([key, value]) => (value ? [`${key}=${value}`] : []));
+  return fromHash([given["field"].replace(/-flow$/, ""), ...parts].join("/"));
 }
 
-function isPlane(value: unknown): boolean {
-  const { kind, i, j, rest, seed } = (value ?? {}) as Record<string, unknown>;
-  if (kind !== "axes") return (kind === "random" || kind === "digits") && Number.isInteger(seed);
-  return (
-    [i, j].every((axis) => Number.isInteger(axis) && (axis as number) >= 0) &&
-    i !== j &&
-    Array.isArray(rest) &&
-    rest.every((number) => Number.isFinite(number))
-  );
+function decoded(text: string): string | null {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
+}
+
+const within = (x: number, low: number, high: number): number => Math.min(high, Math.max(low, x));
+
+function viewOf(a: number, b: number, width: number): View {
+  return { a: within(a, -1e6, 1e6), b: within(b, -1e6, 1e6), width: within(width, 1e-5, 1e5) };
+}
+
+export function isQuantity(text: string): text is Quantity {
+  return /^(divergence|magnitude|[fd]\d{1,3})$/.test(text);
+}
+
+/** One ground at most, in the order of the keys. */
+export function layersOf(names: readonly string[]): readonly Layer[] {
+  const ground = names.find((name) => (grounds as readonly string[]).includes(name));
+  return layers.filter((layer) => names.includes(layer) && (!grounds.includes(layer) || layer === ground));
+}
+
+function planeOf(text: string | undefined, axes: readonly number[] | null, rest: readonly number[] | null): PlaneChoice | null {
+  const [kind, seed] = text?.split(",") ?? [];
+  if ((kind === "random" || kind === "digits") && /^\d{1,9}$/.test(seed ?? "")) return { kind, seed: Number(seed) };
+  if (!axes && !rest) return null;
+  const [i, j] = axes ?? [0, 1];
+  const isAxis = (axis: number): boolean => Number.isInteger(axis) && axis >= 0;
+  return isAxis(i!) && isAxis(j!) && i !== j ? { kind: "axes", i: i!, j: j!, rest: rest ?? [] } : null;
+}
+
+function randomOf(given: readonly string[]): RandomNetwork | null {
+  const [seed, dimensions, width, depth, activation, gain] = given;
+  const numbers = [seed, dimensions, width, depth, gain].map(Number);
+  if (!numbers.every((x) => Number.isFinite(x))) return null;
+  return {
+    seed: Math.round(within(numbers[0]!, 0, 2 ** 32)),
+    dimensions: Math.round(within(numbers[1]!, 2, 64)),
+    width: Math.round(within(numbers[2]!, 1, 512)),
+    depth: Math.round(within(numbers[3]!, 1, 8)),
+    activation: activationNames.find((name) => name === activation) ?? initialRandom.activation,
+    gain: within(numbers[4]!, 0.1, 10),
+  };
 }

@@ -6,6 +6,7 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
 import { build } from "vite";
+import type { Domain } from "../../demo/src/colour.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" };
@@ -61,23 +62,30 @@ export async function forget(page: Page): Promise<void> {
 }
 
 export interface Painted {
-  readonly scale: number;
-  readonly panels: readonly { panel: string; left: number; top: number; width: number; height: number }[];
+  readonly domain: Domain;
+  readonly ground: string;
   readonly columns: number;
   readonly rows: number;
   readonly plane: { readonly origin: number[]; readonly u: number[]; readonly v: number[] };
   readonly view: { readonly a: number; readonly b: number; readonly width: number };
+  readonly context: readonly number[];
 }
 
 /** What the page says that its pixels stand for. */
 export async function readPainted(page: Page): Promise<Painted> {
   const data = await page.evaluate(() => Object.fromEntries(Object.entries(document.querySelector<HTMLElement>("#canvas")!.dataset)));
   return {
-    scale: Number(data["scale"]),
-    panels: JSON.parse(data["panels"]!) as Painted["panels"],
+    domain: JSON.parse(data["domain"]!) as Domain,
+    ground: data["ground"]!,
     columns: Number(data["columns"]),
     rows: Number(data["rows"]),
     plane: JSON.parse(data["plane"]!) as Painted["plane"],
     view: JSON.parse(data["view"]!) as Painted["view"],
+    context: JSON.parse(data["context"]!) as number[],
   };
+}
+
+/** A link to the page as one engine shows it, with its whole window free of what moves. */
+export function addressOf(address: string, engine: EngineName | null, hash: string): string {
+  return `${address}${engine ? `?engine=${engine}` : ""}${hash ? `#${hash}` : ""}`;
 }

@@ -1,0 +1,64 @@
+/** The clock of a flow: play, loop, and a track whose height is the samples' mean ∇·f. */
+import { element } from "./page.js";
+import type { Stage } from "./stage.js";
+
+export function bindClock(stage: Stage, attempt: (work: Promise<unknown>) => void): void {
+  const [play, loop] = [element("play", HTMLButtonElement), element("loop", HTMLButtonElement)];
+  const slider = element("t", HTMLInputElement);
+  slider.addEventListener("input", () => {
+    stage.isPlaying = false;
+    attempt(stage.setTime(Number(slider.value), true));
+  });
+  slider.addEventListener("change", () => attempt(stage.setTime(Number(slider.value), false)));
+  play.addEventListener("click", () => stage.play(!stage.isPlaying));
+  loop.addEventListener("click", () => {
+    stage.loops = !stage.loops;
+    loop.setAttribute("aria-pressed", String(stage.loops));
+  });
+}
+
+/** Brings the clock in line with the time. */
+export function showTime(stage: Stage): void {
+  const clock = element("clock", HTMLElement);
+  clock.hidden = !stage.isFlow;
+  if (!stage.isFlow) return;
+  const t = stage.state.context[0]!;
+  const slider = element("t", HTMLInputElement);
+  if (document.activeElement !== slider || stage.isPlaying) slider.value = t.toFixed(2);
+  element("t-value", HTMLElement).textContent = `t ${t.toFixed(2)}`;
+  const play = element("play", HTMLButtonElement);
+  play.textContent = stage.isPlaying ? "❚❚" : "▶";
+  play.setAttribute("aria-label", stage.isPlaying ? "Pause" : "Play");
+  play.setAttribute("aria-pressed", String(stage.isPlaying));
+}
+
+/** Orange above the line where the samples' room grows on the average, purple below it where it shrinks. */
+export function drawTrack({ cloud, isDark }: Stage): void {
+  const canvas = element("track", HTMLCanvasElement);
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!cloud || cloud.kind !== "flow" || width === 0) return;
+  canvas.width = width * devicePixelRatio;
+  canvas.height = height * devicePixelRatio;
+  const context = canvas.getContext("2d")!;
+  context.scale(devicePixelRatio, devicePixelRatio);
+  const means = cloud.mean.filter((mean) => Number.isFinite(mean));
+  const [low, high] = [Math.min(0, ...means), Math.max(0, ...means)];
+  const y = (mean: number): number => 4 + ((high - mean) / (high - low || 1)) * (height - 8);
+  const shape = new Path2D();
+  shape.moveTo(0, y(0));
+  cloud.mean.forEach((mean, stop) => shape.lineTo((stop / (cloud.mean.length - 1)) * width, y(Number.isFinite(mean) ? mean : 0)));
+  shape.lineTo(width, y(0));
+  for (const [colour, top, bottom] of [
+    [isDark ? "#cd6e18" : "#e08214", 0, y(0)],
+    [isDark ? "#7c54d6" : "#8073ac", y(0), height],
+  ] as const) {
+    context.save();
+    context.beginPath();
+    context.rect(0, top, width, bottom - top);
+    context.clip();
+    context.globalAlpha = 0.75;
+    context.fillStyle = colour;
+    context.fill(shape);
+    context.restore();
+  }
+}

@@ -1,0 +1,39 @@
+/** What is to be seen, in a line, some of whose words show where when they are pointed at. */
+import { shelf, type Phrase } from "./fields.js";
+import { element } from "./page.js";
+import type { Stage } from "./stage.js";
+
+let shown: readonly Phrase[] | null = null;
+
+export function showHeadline(stage: Stage): void {
+  const phrases = phrasesOf(stage);
+  if (JSON.stringify(phrases) === JSON.stringify(shown)) return;
+  shown = phrases;
+  element("headline", HTMLElement).replaceChildren(
+    ...phrases.map((phrase) => {
+      if (typeof phrase === "string") return document.createTextNode(phrase);
+      const word = document.createElement("button");
+      word.type = "button";
+      word.textContent = phrase.text;
+      word.dataset["sign"] = String(phrase.sign);
+      const emphasise = (on: boolean) => () => stage.emphasise(on ? phrase.sign : 0);
+      for (const [event, on] of [
+        ["pointerenter", true],
+        ["focus", true],
+        ["pointerleave", false],
+        ["blur", false],
+      ] as const)
+        word.addEventListener(event, emphasise(on));
+      return word;
+    }),
+  );
+}
+
+function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
+  if (ground?.kind === "density") return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, exact at every point.`];
+  const known = shelf[state.field];
+  if (known) return known.headline;
+  const what =
+    state.field === "formula" ? `f = (${state.formula}). ` : state.field === "random" ? "A random network. " : `${loaded?.file ?? "Your field"}. `;
+  return [what, { text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
+}

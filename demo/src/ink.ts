@@ -1,0 +1,127 @@
+/** A drop of ink: a disc of points that the field carries; its area grows by the mean of exp ∫∇·f along their paths. */
+import type { Network } from "deldot";
+import { follow, isFlow } from "./cloud.js";
+import { quadrature } from "./disc.js";
+import type { Engine } from "./engine.js";
+import { short } from "./numbers.js";
+import { onPlane, pointOn, toPixel, type Plane } from "./plane.js";
+import type { Stage } from "./stage.js";
+
+const RIM = 160;
+const [RADII, ANGLES] = [6, 20];
+const STOPS = 49;
+const RADIUS_PIXELS = 34;
+const MILLISECONDS = 3200;
+
+export interface Drop {
+  /** Of the rim on the plane, [(a, b)] at each stop. */
+  readonly rims: readonly (readonly (readonly [number, number])[])[];
+  /** By what the area has grown, by the rim's polygon, at each stop. */
+  readonly measured: readonly number[];
+  /** The mean of exp ∫∇·f over the disc, at each stop. */
+  readonly said: readonly number[];
+}
+
+/** In two dimensions. @throws what the engine throws. */
+export async function traceDrop(
+  engine: Engine,
+  network: Network,
+  plane: Plane,
+  given: { at: readonly [number, number]; radius: number; from: number; to: number; context: readonly number[] },
+): Promise<Drop> {
+  const { at, radius } = given;
+  const disc = quadrature(RADII, ANGLES);
+  const rim = Array.from({ length: RIM }, (_, i) => [Math.cos((2 * Math.PI * i) / RIM), Math.sin((2 * Math.PI * i) / RIM)] as const);
+  const start = Float32Array.from([...rim, ...disc.map(({ x, y }) => [x, y] as const)].flatMap(([x, y]) => pointOn(plane, at[0] + radius * x, at[1] + radius * y)));
+  const way = await follow(engine, network, start, { ...given, stops: STOPS });
+  const rims = way.points.map((points) => rim.map((_, i) => onPlane(plane, Array.from(points.subarray(2 * i, 2 * i + 2)))));
+  const areas = rims.map(areaOf);
+  return {
+    rims,
+    measured: areas.map((area) => area / areas[0]!),
+    said: way.growth.map((growth) => disc.reduce((sum, { weight }, i) => sum + weight * Math.exp(growth[RIM + i]!), 0)),
+  };
+}
+
+/** Of a polygon. */
+function areaOf(corners: readonly (readonly [number, number])[]): number {
+  const twice = corners.reduce((sum, [a, b], i) => {
+    const [c, d] = corners[(i + 1) % corners.length]!;
+    return sum + a * d - c * b;
+  }, 0);
+  return Math.abs(twice) / 2;
+}
+
+export interface Ink {
+  hold(a: number, b: number): void;
+  release(): void;
+  draw(context: CanvasRenderingContext2D): void;
+  /** What the drop has grown by so far; null where there is none. */
+  readonly factors: { readonly measured: number; readonly said: number } | null;
+}
+
+export function createInk(stage: Stage, onError: (error: unknown) => void): Ink {
+  let held = 0;
+  let drop: (Drop & { readonly begun: number }) | null = null;
+  const stopAt = (): number => Math.min(STOPS - 1, Math.floor(((performance.now() - drop!.begun) / MILLISECONDS) * (STOPS - 1)));
+  return {
+    get factors() {
+      if (!drop) return null;
+      const stop = stopAt();
+      return { measured: drop.measured[stop]!, said: drop.said[stop]! };
+    },
+    hold(a, b) {
+      const { engine, loaded, plane, state, size, cloud } = stage;
+      if (!engine || loaded?.network.stateSize !== 2) return;
+      const id = ++held;
+      stage.isPlaying = false;
+      const radius = (RADIUS_PIXELS * state.view.width) / size.width;
+      const t = state.context[0] ?? 0;
+      // At the end of a flow there is only the way back.
+      const [from, to] = isFlow(loaded.network) ? [t, t > 0.9 ? 0 : 1] : [0, cloud?.times.at(-1) ?? 1];
+      traceDrop(engine, loaded.network, plane, { at: [a, b], radius, from, to, context: state.context })
+        .then((traced) => {
+          if (id !== held || stage.loaded !== loaded) return;
+          drop = { ...traced, begun: performance.now() };
+          stage.carried = true;
+          stage.animate();
+        })
+        .catch(onError);
+    },
+    release() {
+      held++;
+      drop = null;
+      stage.carried = false;
+      stage.drawMoving();
+      stage.hooks.onChange();
+    },
+    draw(context) {
+      if (!drop) return;
+      const { view } = stage.state;
+      const { size, isDark } = stage;
+      const stop = stopAt();
+      const shape = new Path2D();
+      drop.rims[stop]!.forEach(([a, b], i) => (i === 0 ? shape.moveTo(...toPixel(view, size, a, b)) : shape.lineTo(...toPixel(view, size, a, b))));
+      shape.closePath();
+      context.fillStyle = isDark ? "rgb(255 255 255 / 0.55)" : "rgb(20 18 30 / 0.5)";
+      context.fill(shape);
+      context.strokeStyle = isDark ? "#fff" : "#14121e";
+      context.lineWidth = 1.5;
+      context.stroke(shape);
+      const middle = drop.rims[stop]!.reduce(([a, b], [c, d]) => [a + c / RIM, b + d / RIM] as const, [0, 0] as const);
+      const [x, y] = toPixel(view, size, ...middle);
+      const text = `area × ${short(drop.measured[stop]!, 3)}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
+      context.font = "14px system-ui, sans-serif";
+      const width = context.measureText(text).width + 20;
+      const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
+      context.fillStyle = isDark ? "rgb(18 16 26 / 0.88)" : "rgb(253 252 250 / 0.92)";
+      context.beginPath();
+      context.roundRect(left, y + 58, width, 28, 8);
+      context.fill();
+      context.fillStyle = isDark ? "#fff" : "#14121e";
+      context.textBaseline = "middle";
+      context.textAlign = "left";
+      context.fillText(text, left + 10, y + 72);
+    },
+  };
+}

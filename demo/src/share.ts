@@ -1,0 +1,134 @@
+/** What is taken away from the stage: pictures, a film, numbers, a link. */
+import { toSafetensors } from "deldot";
+import { csv, npy } from "./numbers.js";
+import { drawOverlay } from "./overlay.js";
+import { gridPoints } from "./plane.js";
+import { pick, sourceOf, withContext } from "./quantity.js";
+import type { Stage } from "./stage.js";
+
+/** Exports have this many cells across. */
+const EXPORT_COLUMNS = 512;
+const FILM_MILLISECONDS = 4000;
+const TITLE_PIXELS = 44;
+
+/** Such as "two-moons divergence t=0.90". */
+export function nameFor({ state }: Stage): string {
+  const what = state.layers.includes("density") ? "density" : state.layers.includes("error") ? "error" : state.quantity;
+  return [state.field, what, ...(state.context.length > 0 ? [`t=${state.context[0]!.toFixed(2)}`] : [])].join(" ");
+}
+
+/** Points and numbers of the view, EXPORT_COLUMNS across. */
+async function exportNumbers(stage: Stage) {
+  const { loaded, engine, state, plane, size } = stage;
+  if (!loaded || !engine) throw new Error("the field is still loading");
+  const columns = engine.kind === "reference" ? 128 : EXPORT_COLUMNS;
+  const aspect = size.height / size.width;
+  const grid = { columns, rows: Math.max(2, Math.round(columns * aspect)) };
+  const source = sourceOf(state.quantity, loaded.network.stateSize);
+  const points = gridPoints(plane, state.view, grid, aspect);
+  const given = (await engine.evaluate(points, { outputs: [source.output], ...withContext(state.context) }))[source.output]!;
+  const numbers = Float32Array.from({ length: grid.columns * grid.rows }, (_, index) => pick(given, source, index));
+  return { points, numbers, ...grid };
+}
+
+export async function toCsv(stage: Stage): Promise<Blob> {
+  const { points, numbers } = await exportNumbers(stage);
+  const d = stage.loaded!.network.stateSize;
+  const header = [...Array.from({ length: d }, (_, k) => `x${k}`), stage.state.quantity];
+  const rows = Array.from(numbers, (number, index) => [...points.subarray(index * d, (index + 1) * d), number]);
+  // In pieces: a text of all rows in many dimensions may be longer than a string can be.
+  return new Blob(csv(header, rows), { type: "text/csv" });
+}
+
+export async function toNpy(stage: Stage): Promise<Blob> {
+  const { numbers, columns, rows } = await exportNumbers(stage);
+  return new Blob([npy(numbers, [rows, columns])], { type: "application/octet-stream" });
+}
+
+/** @throws ModelError where the network is more than a chain of layers. */
+export function toWeights({ loaded }: Stage): Blob {
+  if (!loaded) throw new Error("the field is still loading");
+  return new Blob([toSafetensors(loaded.network) as Uint8Array<ArrayBuffer>], { type: "application/octet-stream" });
+}
+
+/** The stage as it is, on a canvas of `width` by `height` device pixels, under a title where there is room for one. */
+function compose(stage: Stage, title: number): HTMLCanvasElement {
+  const { engine, size, ratio } = stage;
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [Math.round(size.width * ratio), Math.round((size.height + title) * ratio)];
+  const context = canvas.getContext("2d")!;
+  const options = stage.overlayOptions();
+  context.fillStyle = options.paper;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  const layer = (draw: (on: CanvasRenderingContext2D) => void): void => {
+    const over = document.createElement("canvas");
+    [over.width, over.height] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
+    draw(over.getContext("2d")!);
+    context.drawImage(over, 0, Math.round(title * ratio));
+  };
+  // A WebGPU canvas holds its picture until the browser shows the next frame, so it is painted once more for this.
+  context.drawImage(engine!.snapshot(), 0, Math.round(title * ratio));
+  layer((over) => stage.drawMoving(over));
+  layer((over) => {
+    over.setTransform(ratio, 0, 0, ratio, 0, 0);
+    drawOverlay(over, { ...options, margins: { left: 12, top: 12, right: 12, bottom: 12 } });
+  });
+  if (title > 0) {
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.textBaseline = "middle";
+    context.fillStyle = options.ink;
+    context.font = "600 15px system-ui, sans-serif";
+    context.fillText(`${nameFor(stage)}, ${stage.groundName}`, 14, title / 2 - 7);
+    context.font = "11px system-ui, sans-serif";
+    context.globalAlpha = 0.7;
+    context.fillText(stage.href(), 14, title / 2 + 11, size.width - 28);
+  }
+  return canvas;
+}
+
+/** The picture with its axes and bar at two pixels for each of the page's, under its name and link. */
+export async function toPng(stage: Stage): Promise<Blob> {
+  if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
+  stage.play(false);
+  try {
+    stage.ratio = Math.max(2, devicePixelRatio);
+    await stage.refresh();
+    const canvas = compose(stage, TITLE_PIXELS);
+    return await new Promise((resolve, reject) =>
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser made no PNG"))), "image/png"),
+    );
+  } finally {
+    stage.ratio = devicePixelRatio;
+    await stage.refresh();
+  }
+}
+
+/** Four seconds of the stage, from noise to data where there is time. @throws Error where the browser records no WebM. */
+export async function toWebm(stage: Stage): Promise<Blob> {
+  if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
+  const type = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"].find((each) => MediaRecorder.isTypeSupported(each));
+  if (!type) throw new Error("this browser records no WebM");
+  const canvas = document.createElement("canvas");
+  const first = compose(stage, 0);
+  [canvas.width, canvas.height] = [first.width, first.height];
+  const context = canvas.getContext("2d")!;
+  const recorder = new MediaRecorder(canvas.captureStream(30), { mimeType: type, videoBitsPerSecond: 6e6 });
+  const parts: Blob[] = [];
+  recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
+  const ended = new Promise((resolve) => recorder.addEventListener("stop", resolve));
+  const [wasPlaying, { context: before }] = [stage.isPlaying, stage.state];
+  stage.play(false);
+  recorder.start();
+  const begun = performance.now();
+  for (let passed = 0; passed < FILM_MILLISECONDS; passed = performance.now() - begun) {
+    if (stage.isFlow) await stage.setTime(Math.min(1, passed / (FILM_MILLISECONDS - 700)), true);
+    else stage.stepLoop(passed / FILM_MILLISECONDS);
+    context.drawImage(compose(stage, 0), 0, 0);
+    await new Promise((resolve) => requestAnimationFrame(resolve));
+  }
+  recorder.stop();
+  await ended;
+  if (stage.isFlow) await stage.setTime(before[0]!, false);
+  stage.play(wasPlaying);
+  return new Blob(parts, { type: "video/webm" });
+}

@@ -1,0 +1,108 @@
+/** The shelf: a card with a live picture for each field, and the place for one's own. */
+import { evaluateReference } from "deldot";
+import { pixelsOf } from "./colour.js";
+import { groups, loadShelf, shelf, viewOf, type ShelfField } from "./fields.js";
+import { axesPlane, gridPoints } from "./plane.js";
+import { withContext } from "./quantity.js";
+import type { Stage } from "./stage.js";
+
+const SIZE = { width: 48, height: 30 } as const;
+/** A picture of a flow is of a time when it has a shape. */
+const FLOW_TIME = 0.9;
+
+export function bindShelf(root: HTMLElement, stage: Stage, attempt: (work: Promise<unknown>) => void): void {
+  for (const group of groups) {
+    const title = document.createElement("h2");
+    title.textContent = group;
+    const cards = document.createElement("div");
+    cards.className = group === "Basics" ? "group" : "group large";
+    for (const [name, field] of Object.entries(shelf)) {
+      if (field.group !== group) continue;
+      const card = cardOf(name, field.title, () => attempt(stage.choose({ field: name })));
+      card.title = field.about;
+      cards.append(card);
+    }
+    root.append(title, cards);
+  }
+  const title = document.createElement("h2");
+  title.textContent = "Yours";
+  const own = document.createElement("div");
+  own.className = "group large";
+  own.innerHTML = `
+    <form id="formula-form">
+      <label class="unseen" for="formula">A field as a formula</label>
+      <input id="formula" type="text" spellcheck="false" autocomplete="off" />
+    </form>
+    <label class="file" for="file">Drop a .onnx or .safetensors, or pick one; nothing is uploaded
+      <input id="file" type="file" accept=".onnx,.safetensors,.data" multiple /></label>
+    <div id="question" role="group" aria-label="About the file" hidden>
+      <div id="file-activation-row"><label for="file-activation">Its hidden layers end with</label><select id="file-activation"></select></div>
+      <div id="file-columns-row"><label for="file-columns">Of its inputs, those beyond the outputs (time, say) stand</label>
+        <select id="file-columns"><option value="last">after the state</option><option value="first">before the state</option></select></div>
+      <button id="file-use" type="button">Use</button>
+    </div>`;
+  own.append(cardOf("random", "A random network", () => attempt(stage.choose({ field: "random" }))));
+  root.append(title, own);
+  const formula = own.querySelector<HTMLInputElement>("#formula")!;
+  own.querySelector("form")!.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(stage.choose({ field: "formula", formula: formula.value }));
+  });
+}
+
+function cardOf(name: string, title: string, onClick: () => void): HTMLButtonElement {
+  const card = document.createElement("button");
+  card.type = "button";
+  card.className = "card";
+  card.dataset["field"] = name;
+  card.setAttribute("aria-pressed", "false");
+  const label = document.createElement("span");
+  label.textContent = title;
+  if (name in shelf) card.append(Object.assign(document.createElement("canvas"), SIZE));
+  card.append(label);
+  card.addEventListener("click", onClick);
+  return card;
+}
+
+export function showShelf(root: HTMLElement, { state }: Stage): void {
+  for (const card of root.querySelectorAll<HTMLElement>(".card"))
+    card.setAttribute("aria-pressed", String(card.dataset["field"] === state.field));
+  const formula = root.querySelector<HTMLInputElement>("#formula")!;
+  if (document.activeElement !== formula) formula.value = state.formula;
+}
+
+/** Draws the cards' pictures in float64, when the browser has nothing else to do: a row of pixels at a time. */
+export async function drawCards(root: HTMLElement, isDark: boolean): Promise<void> {
+  for (const [name, field] of Object.entries(shelf)) {
+    const canvas = root.querySelector<HTMLCanvasElement>(`[data-field="${name}"] canvas`)!;
+    await drawCard(canvas, field, isDark).catch(() => undefined);
+  }
+}
+
+async function drawCard(canvas: HTMLCanvasElement, field: ShelfField, isDark: boolean): Promise<void> {
+  const network = await loadShelf(field);
+  const d = network.stateSize;
+  const { plane: choice, extent } = field;
+  const plane = choice.kind === "axes" ? axesPlane(d, choice.i, choice.j, choice.rest) : axesPlane(d, 27, 28, []);
+  const view = viewOf(extent, SIZE, { left: 0, top: 0, right: 0, bottom: 0 });
+  const context = network.contextSize > 0 ? [FLOW_TIME, ...field.context.slice(1)] : [];
+  const points = gridPoints(plane, view, { columns: SIZE.width, rows: SIZE.height }, SIZE.height / SIZE.width);
+  const values: number[] = [];
+  const step = SIZE.width * d;
+  for (let row = 0; row < SIZE.height; row++) {
+    await idle();
+    values.push(...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(context), outputs: ["divergence"] }).divergence!);
+  }
+  const mean = field.layers.includes("error") ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
+  const sizes = values.map((value) => Math.abs(value - mean)).toSorted((x, y) => x - y);
+  const half = 1.1 * sizes[Math.floor(0.96 * sizes.length)]! || 1;
+  const pixels = pixelsOf(values, { low: mean - half, high: mean + half, palette: isDark ? "diverging-dark" : "diverging" });
+  canvas.getContext("2d")!.putImageData(new ImageData(pixels, SIZE.width, SIZE.height), 0, 0);
+}
+
+function idle(): Promise<void> {
+  return new Promise((resolve) => {
+    if ("requestIdleCallback" in globalThis) requestIdleCallback(() => resolve(), { timeout: 500 });
+    else setTimeout(resolve, 10);
+  });
+}

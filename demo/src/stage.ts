@@ -1,0 +1,684 @@
+/** The stage: its state, what is asked of the engine when that changes, and what is drawn over the picture. */
+import { evaluateReference, type Network } from "deldot";
+import { isFlow, traceCloud, type Cloud } from "./cloud.js";
+import { roundAbove, type Domain } from "./colour.js";
+import { logNormal } from "./cpuEngine.js";
+import { drawSamples as drawDigitSamples } from "./digits.js";
+import { densitySteps, LEAST_TIME, type Engine, type Ground, type Painted, type Shot } from "./engine.js";
+import { loadShelf, randomNetwork, shelf, viewOf } from "./fields.js";
+import { parseFormula } from "./formula.js";
+import { drawImages, traceImages, type Image } from "./images.js";
+import { drawMotion } from "./motion.js";
+import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./overlay.js";
+import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
+import { nameOf, pick, quantitiesOf, sourceOf, withContext } from "./quantity.js";
+import { initialFormula, initialRandom, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
+
+/** A field that is on the stage. */
+export interface Loaded {
+  readonly network: Network;
+  /** The field as it should be. */
+  readonly truth: Network | null;
+  /** The file to fetch in code of one's own; null for a random network or a formula. */
+  readonly file: string | null;
+  readonly isOnnx: boolean;
+}
+
+export interface StageHooks {
+  onError(error: unknown): void;
+  /** Field, state or plane are others. */
+  onChange(): void;
+  /** Time went on, or stands. */
+  onTime(): void;
+  onPainted(painted: Painted, mass: number | null): void;
+  /** There is another cloud. */
+  onCloud(): void;
+  /** Under and over what moves, in CSS pixels. */
+  drawUnder(context: CanvasRenderingContext2D): void;
+  draw(context: CanvasRenderingContext2D): void;
+}
+
+const ARROW_PIXELS = 46;
+const SAMPLED = 18;
+/** Of a flow, at which the scale is measured. */
+const TIMES = [0.02, 0.3, 0.6, 0.85, 1] as const;
+const POINTS = { webgpu: 1600, onnxruntime: 1100, reference: 220 } as const;
+/** From noise to data, then a pause on the data. */
+const PLAY_MILLISECONDS = 5000;
+const PAUSE_MILLISECONDS = 1400;
+/** A steady cloud's loop. */
+const LOOP_MILLISECONDS = 5000;
+const MASS_COLUMNS = 96;
+const HASH_MILLISECONDS = 300;
+
+export class Stage {
+  state: State;
+  loaded: Loaded | null = null;
+  engine: Engine | null = null;
+  plane: Plane = axesPlane(2, 0, 1, []);
+  size: Size = { width: 600, height: 400 };
+  domain: Domain = { low: -1, high: 1, palette: "diverging-dark" };
+  cloud: Cloud | null = null;
+  isDark = true;
+  isPlaying = false;
+  loops = true;
+  /** Device pixels of the canvases for each CSS pixel. */
+  ratio = devicePixelRatio;
+  emphasis: -1 | 0 | 1 = 0;
+  /** Of a steady cloud, in loops. */
+  private loopTime = 0;
+  private lastFrame: number | null = null;
+  private pausedFor = 0;
+  private frame: number | null = null;
+  /** Three samples of a flow in 64 dimensions. */
+  private samples: { network: Network; seed: number; points: number[][] } | null = null;
+  private arrows: Arrows = [];
+  private images: readonly Image[] = [];
+  private cloudFor = "";
+  private measured = 0;
+  private chosen = 0;
+  /** How many fields there have been. */
+  fieldCount = 0;
+  private chasing: { again: boolean } | null = null;
+  private hashTimer: ReturnType<typeof setTimeout> | undefined;
+  private fileLoaded: Loaded | null = null;
+
+  constructor(
+    link: Link,
+    private canvas: HTMLCanvasElement,
+    private readonly motion: HTMLCanvasElement,
+    private readonly overlay: HTMLCanvasElement,
+    /** What the page's elements cover. */
+    readonly margins: () => Margins,
+    readonly hooks: StageHooks,
+  ) {
+    this.state = {
+      random: initialRandom,
+      formula: initialFormula,
+      truth: null,
+      context: [],
+      layers: ["div", "samples"],
+      quantity: "divergence",
+      contour: true,
+      plane: { kind: "axes", i: 0, j: 1, rest: [] },
+      view: { a: 0, b: 0, width: 6 },
+      scale: null,
+      pin: null,
+      ...link,
+    };
+  }
+
+  get ground(): Ground | null {
+    const { layers, quantity } = this.state;
+    if (layers.includes("error") && this.loaded?.truth) return { kind: "error" };
+    if (layers.includes("density") && this.isFlow) return { kind: "density" };
+    return layers.includes("div") ? { kind: "quantity", quantity } : null;
+  }
+
+  get groundName(): string {
+    const { ground } = this;
+    if (ground?.kind === "error") return "∇·f less the truth";
+    if (ground?.kind === "density") return `density at t = ${this.state.context[0]!.toFixed(2)}`;
+    return nameOf(this.state.quantity);
+  }
+
+  get isFlow(): boolean {
+    return this.loaded !== null && isFlow(this.loaded.network);
+  }
+
+  /** Which layers the field has something for. */
+  can(layer: Layer): boolean {
+    if (!this.loaded) return false;
+    const { network, truth } = this.loaded;
+    if (layer === "density") return isFlow(network) && network.stateSize === 2;
+    if (layer === "error") return truth !== null;
+    return layer !== "paths" || network.stateSize <= 3;
+  }
+
+  /** Of another engine: a canvas has one kind of context for good. */
+  useCanvas(canvas: HTMLCanvasElement): void {
+    this.canvas = canvas;
+  }
+
+  async start(engine: Engine): Promise<void> {
+    // Asked for its first picture only once it has the field; meanwhile another may have been chosen.
+    let network: Network | undefined;
+    while (this.loaded && network !== this.loaded.network)
+      await engine.setNetwork((network = this.loaded.network), this.loaded.truth);
+    this.engine = engine;
+    this.cloudFor = "";
+    await this.refresh();
+  }
+
+  /** Takes a field that was dropped. */
+  async useFile(loaded: Loaded): Promise<void> {
+    this.fileLoaded = loaded;
+    await this.choose({ field: "file" });
+  }
+
+  /** Loads a field and goes to the view that suits it, or to what a link says of it. */
+  async choose(link: Link): Promise<void> {
+    const chosen = ++this.chosen;
+    const { field } = link;
+    const known = shelf[field];
+    let loaded: Loaded;
+    try {
+      loaded = await this.load(link);
+      if (chosen !== this.chosen || !(await this.handOver(loaded, chosen))) return;
+    } catch (error) {
+      if (chosen !== this.chosen) return;
+      // What is shown is still the field before.
+      this.hooks.onChange();
+      throw error;
+    }
+    const { stateSize: d, contextSize } = loaded.network;
+    this.loaded = loaded;
+    this.fieldCount++;
+    this.measured++;
+    this.resize();
+    const extent = known?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
+    this.state = {
+      ...this.state,
+      truth: null,
+      context: known?.context ?? Array.from({ length: contextSize }, (_, k) => (k === 0 ? 0 : 0.5)),
+      layers: known?.layers ?? (loaded.truth ? ["samples", "error"] : ["div", "samples"]),
+      quantity: "divergence",
+      contour: true,
+      plane: known?.plane ?? { kind: "axes", i: 0, j: 1, rest: Array<number>(d).fill(0) },
+      view: viewOf(extent, this.size, this.margins()),
+      scale: null,
+      pin: null,
+      ...link,
+    };
+    this.mend();
+    this.emphasis = 0;
+    // A link that says when stands there.
+    this.isPlaying = link.context === undefined && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!this.isPlaying && link.context === undefined && isFlow(loaded.network))
+      this.state = { ...this.state, context: [1, ...this.state.context.slice(1)], layers: layersOf(this.can("density") ? ["density", "samples"] : this.state.layers) };
+    this.cloud = null;
+    this.images = [];
+    await this.refresh();
+  }
+
+  /** Gives the engine a network; false where another has been chosen meanwhile. */
+  private async handOver({ network, truth }: Loaded, chosen: number): Promise<boolean> {
+    for (;;) {
+      const { engine } = this;
+      try {
+        await engine?.setNetwork(network, truth);
+      } catch (error) {
+        // The device was lost meanwhile: the next engine gets the network.
+        if (engine === this.engine) throw error;
+      }
+      if (chosen !== this.chosen) return false;
+      if (engine === this.engine) return true;
+    }
+  }
+
+  private async load({ field, random = this.state.random, formula = this.state.formula, truth }: Link): Promise<Loaded> {
+    const known = shelf[field];
+    const own = { file: null, isOnnx: false };
+    const loaded: Omit<Loaded, "truth"> = known
+      ? { network: await loadShelf(known), file: known.source.kind === "file" ? known.source.file : null, isOnnx: false }
+      : field === "file" && this.fileLoaded
+        ? this.fileLoaded
+        : field === "formula"
+          ? { network: parseFormula(formula), ...own }
+          : field === "random"
+            ? { network: randomNetwork(random), ...own }
+            : unknown(field);
+    const text = truth ?? known?.truth ?? null;
+    const parsed = text === null ? null : parseFormula(text);
+    const { stateSize } = loaded.network;
+    if (parsed && parsed.stateSize !== stateSize)
+      throw new Error(`the truth has ${parsed.stateSize} components; expected ${stateSize}, as many as the field has`);
+    if (parsed && parsed.contextSize > 0) throw new Error("the truth depends on t, which an error cannot be shown against yet");
+    return { ...loaded, truth: parsed };
+  }
+
+  /** What a link may ask of a field that does not have it. */
+  private mend(): void {
+    const { stateSize: d, contextSize } = this.loaded!.network;
+    const { plane, quantity, context, layers } = this.state;
+    // With two dimensions there is one plane, and no control to leave another.
+    const isOutside = plane.kind === "axes" ? Math.max(plane.i, plane.j) >= Math.max(2, d) : d <= 2;
+    const hasDigits = d === 64 && contextSize === 1;
+    this.state = {
+      ...this.state,
+      layers: layers.filter((layer) => this.can(layer)),
+      plane: isOutside || (plane.kind === "digits" && !hasDigits) ? { kind: "axes", i: 0, j: 1, rest: [] } : plane,
+      quantity: quantitiesOf(d).includes(quantity) ? quantity : "divergence",
+      context: Array.from({ length: contextSize }, (_, index) => context[index] ?? 0.5),
+    };
+  }
+
+  /** Changes part of the state and all that follows from it. */
+  async change(part: Partial<State>): Promise<void> {
+    if ((part.random && this.state.field === "random") || (part.formula && this.state.field === "formula") || part.truth !== undefined)
+      return this.choose({ ...this.link(), ...part });
+    this.state = { ...this.state, ...part };
+    await this.refresh();
+  }
+
+  async toggle(layer: Layer): Promise<void> {
+    const { layers } = this.state;
+    const without = layers.filter((each) => each !== layer);
+    await this.change({ layers: layers.includes(layer) ? without : layersOf([layer, ...without]), scale: null });
+  }
+
+  /** The plane, the scale, then the picture and what moves over it. */
+  async refresh(): Promise<void> {
+    if (!this.loaded) return;
+    this.plane = this.makePlane();
+    this.resize();
+    this.hooks.onChange();
+    this.noteHash();
+    if (!this.engine) return;
+    const measured = ++this.measured;
+    try {
+      await this.measure();
+      if (measured !== this.measured) return;
+      await this.trace();
+      if (measured !== this.measured) return;
+      this.drawOver();
+      this.animate();
+      if (this.isMoving) return await this.chase();
+      await this.paint(false);
+      await this.weigh(measured);
+    } catch (error) {
+      // What failed for a field, a state or a device that is gone is nobody's error.
+      if (measured === this.measured) throw error;
+    }
+  }
+
+  /** Whether the picture itself changes from frame to frame. */
+  private get isMoving(): boolean {
+    return this.isPlaying && this.isFlow;
+  }
+
+  /** A view on its way: what there is under it at once, new numbers as they come, all else when it rests. */
+  async moveTo(view: View, moving: boolean): Promise<void> {
+    this.state = { ...this.state, view };
+    this.engine?.show(view);
+    this.drawOver();
+    this.drawMoving();
+    if (!moving) return this.refresh();
+    await this.chase();
+  }
+
+  /** The time of a flow. */
+  async setTime(t: number, moving: boolean): Promise<void> {
+    this.state = { ...this.state, context: [t, ...this.state.context.slice(1)] };
+    this.hooks.onTime();
+    if (!moving) return this.refresh();
+    this.drawMoving();
+    await this.chase();
+  }
+
+  /** One picture at a time: moves come faster than slow adapters paint. */
+  private async chase(): Promise<void> {
+    if (!this.engine || !this.loaded) return;
+    if (this.chasing) {
+      this.chasing.again = true;
+      return;
+    }
+    const chasing: { again: boolean } = (this.chasing = { again: true });
+    try {
+      while (chasing.again) {
+        chasing.again = false;
+        await this.paint(true);
+        await this.measureArrows();
+        if (this.isMoving) await this.traceImages();
+        this.drawOver();
+      }
+    } finally {
+      this.chasing = null;
+    }
+  }
+
+  play(on: boolean): void {
+    if (on && this.isFlow && this.state.context[0]! >= 0.999) this.state = { ...this.state, context: [0, ...this.state.context.slice(1)] };
+    this.isPlaying = on;
+    this.pausedFor = 0;
+    this.hooks.onTime();
+    if (on) this.animate();
+    else void this.refresh().catch(this.hooks.onError);
+  }
+
+  /** Frames go on as long as something moves. */
+  animate(): void {
+    if (this.frame !== null) return;
+    this.lastFrame = null;
+    const next = (now: number): void => {
+      this.frame = null;
+      const passed = this.lastFrame === null ? 0 : Math.min(100, now - this.lastFrame);
+      this.lastFrame = now;
+      this.advance(passed);
+      if (this.needsFrames) this.frame = requestAnimationFrame(next);
+    };
+    this.frame = requestAnimationFrame(next);
+  }
+
+  /** What is held or carried needs frames as well. */
+  carried = false;
+
+  private get needsFrames(): boolean {
+    if (this.carried) return true;
+    const moves = this.state.layers.includes("samples") && this.cloud !== null;
+    return this.isPlaying && this.engine !== null && (this.isFlow || moves);
+  }
+
+  private advance(milliseconds: number): void {
+    if (this.isPlaying && this.isFlow && this.engine) {
+      const t = this.state.context[0]!;
+      if (t < 1) {
+        this.pausedFor = 0;
+        void this.setTime(Math.min(1, t + milliseconds / PLAY_MILLISECONDS), true).catch(this.hooks.onError);
+      } else if ((this.pausedFor += milliseconds) > PAUSE_MILLISECONDS) {
+        if (!this.loops) return this.play(false);
+        void this.setTime(0, true).catch(this.hooks.onError);
+      }
+    } else if (this.isPlaying) this.loopTime = (this.loopTime + milliseconds / LOOP_MILLISECONDS) % 1;
+    this.drawMoving();
+  }
+
+  /** A steady cloud at a share of its loop. */
+  stepLoop(time: number): void {
+    this.loopTime = time % 1;
+    this.drawMoving();
+  }
+
+  setPin(pin: readonly [number, number] | null): void {
+    if (!this.loaded) return;
+    this.state = { ...this.state, pin };
+    this.noteHash();
+    this.drawOver();
+    this.hooks.onChange();
+  }
+
+  /** Fades what shrinks (1) or what grows (-1). */
+  emphasise(sign: -1 | 0 | 1): void {
+    if (this.emphasis === sign) return;
+    this.emphasis = sign;
+    if (this.engine && this.loaded) this.engine.show(this.state.view, this.shot());
+  }
+
+  private makePlane(): Plane {
+    const { network } = this.loaded!;
+    const { plane } = this.state;
+    const d = network.stateSize;
+    if (plane.kind === "axes") return axesPlane(d, plane.i, plane.j, plane.rest);
+    if (plane.kind === "random") return randomPlane(Array<number>(d).fill(0), plane.seed);
+    return planeThrough(this.digits(), ["towards the second digit", "towards the third digit"]);
+  }
+
+  /** The three digits of the plane through them; empty on another plane. */
+  digits(): readonly (readonly number[])[] {
+    const { plane } = this.state;
+    if (plane.kind !== "digits") return [];
+    const { network } = this.loaded!;
+    const { seed } = plane;
+    if (this.samples?.network !== network || this.samples.seed !== seed)
+      this.samples = { network, seed, points: drawDigitSamples(network, 3, seed) };
+    return this.samples.points;
+  }
+
+  resize(): void {
+    const { clientWidth: width, clientHeight: height } = this.overlay;
+    if (width === 0 || height === 0) return;
+    this.size = { width, height };
+    for (const canvas of [this.canvas, this.motion, this.overlay]) {
+      const [w, h] = [Math.round(width * this.ratio), Math.round(height * this.ratio)];
+      if (canvas.width !== w) canvas.width = w;
+      if (canvas.height !== h) canvas.height = h;
+    }
+  }
+
+  /** The colours' scale, the same at all times of a flow, and the arrows. */
+  private async measure(): Promise<void> {
+    const { ground } = this;
+    const { network, truth } = this.loaded!;
+    const d = network.stateSize;
+    const { view, context, scale } = this.state;
+    const aspect = this.size.height / this.size.width;
+    const grid = { columns: SAMPLED, rows: Math.max(2, Math.round(SAMPLED * aspect)) };
+    const points = gridPoints(this.plane, view, grid, aspect);
+    await this.measureArrows();
+    if (!ground) return;
+    const diverging = this.isDark ? "diverging-dark" : "diverging";
+    const times: readonly (readonly number[])[] = this.isFlow ? TIMES.map((t) => [t, ...context.slice(1)]) : [context];
+    if (ground.kind === "density") {
+      const all = await Promise.all(times.map(([t]) => this.densityAt(points, t!)));
+      this.domain = { low: 0, high: scale ?? roundAbove(all.flat(), 0.99), palette: "sequential" };
+      return;
+    }
+    const source = sourceOf(ground.kind === "quantity" ? ground.quantity : "divergence", d);
+    const values: number[] = [];
+    for (const at of times) {
+      const numbers = await this.engine!.evaluate(points, { outputs: [source.output], ...withContext(at) });
+      for (let index = 0; index < grid.columns * grid.rows; index++) values.push(pick(numbers[source.output]!, source, index));
+    }
+    const truths = truth && evaluateReference(truth, points, { outputs: ["divergence"] }).divergence!;
+    if (ground.kind === "error") {
+      const high = scale ?? roundAbove(values.map((value, index) => value - truths![index]!));
+      this.domain = { low: -high, high, palette: diverging };
+    } else if (ground.quantity === "magnitude") this.domain = { low: 0, high: scale ?? roundAbove(values), palette: "sequential" };
+    else this.domain = domainOf(values, ground.quantity === "divergence" ? truths : null, scale, diverging);
+  }
+
+  /** p at points [B, d] and time t. */
+  private async densityAt(points: Float32Array, t: number): Promise<number[]> {
+    const d = this.loaded!.network.stateSize;
+    const { context } = this.state;
+    const { points: ends, divergenceIntegral } = await this.engine!.transport(points, {
+      solver: "rk4",
+      steps: densitySteps(t),
+      from: Math.max(LEAST_TIME, t),
+      to: 0,
+      condition: context.length > 1 ? context.slice(1) : undefined,
+    });
+    return Array.from(divergenceIntegral, (integral, index) => Math.exp(logNormal(ends.subarray(index * d, (index + 1) * d)) + integral));
+  }
+
+  private async measureArrows(): Promise<void> {
+    if (!this.state.layers.includes("arrows")) {
+      this.arrows = [];
+      return;
+    }
+    const { network } = this.loaded!;
+    const d = network.stateSize;
+    const { view, context } = this.state;
+    const { width, height } = this.size;
+    const grid = { columns: Math.max(4, Math.round(width / ARROW_PIXELS)), rows: Math.max(3, Math.round(height / ARROW_PIXELS)) };
+    const points = gridPoints(this.plane, view, grid, height / width);
+    const { value } = await this.engine!.evaluate(points, { outputs: ["value"], ...withContext(context) });
+    const { plane } = this;
+    this.arrows = Array.from({ length: grid.columns * grid.rows }, (_, index) => {
+      const x = Array.from(points.subarray(index * d, (index + 1) * d));
+      const [a, b] = onPlane(plane, x);
+      const sum = (axis: readonly number[]): number => axis.reduce((all, part, k) => all + part * value![index * d + k]!, 0);
+      return [a, b, sum(plane.u), sum(plane.v)] as const;
+    });
+  }
+
+  /** The cloud, where something shows it, and it is not there yet. */
+  private async trace(): Promise<void> {
+    const { network } = this.loaded!;
+    const { layers, view, context } = this.state;
+    await this.traceImages();
+    const wants = isFlow(network) || layers.includes("samples") || layers.includes("paths");
+    const setting = isFlow(network) ? [context.slice(1)] : [view, this.size];
+    const key = JSON.stringify([this.chosen, this.engine!.kind === "reference", this.plane.origin, this.plane.u, setting]);
+    if (!wants || (key === this.cloudFor && this.cloud)) return;
+    const { plane, size } = this;
+    const count = Math.min(POINTS[this.engine!.kind], network.stateSize > 8 ? 200 : Infinity);
+    const { chosen } = this;
+    const cloud = await traceCloud(this.engine!, network, { plane, view, size, context }, count);
+    if (chosen !== this.chosen) return;
+    this.cloud = cloud;
+    this.cloudFor = key;
+    this.hooks.onCloud();
+  }
+
+  /** In 64 dimensions a sample is an image. */
+  private async traceImages(): Promise<void> {
+    const { network } = this.loaded!;
+    const isImages = network.stateSize === 64 && network.contextSize === 1;
+    if (!isImages || !this.state.layers.includes("samples")) {
+      this.images = [];
+      return;
+    }
+    this.images = await traceImages(this.engine!, this.plane, this.state.view, this.size, this.margins(), this.state.context[0]!);
+  }
+
+  private async paint(moving: boolean): Promise<void> {
+    if (!this.engine || !this.loaded) return;
+    this.resize();
+    const shot = this.shot();
+    const { engine } = this;
+    await engine.paint(shot, moving, (painted) => engine === this.engine && this.tell(painted, shot));
+  }
+
+  /** Of a density at rest, how much of it is in view. */
+  private async weigh(measured: number): Promise<void> {
+    if (this.ground?.kind !== "density") return;
+    const { view, context } = this.state;
+    const aspect = this.size.height / this.size.width;
+    const grid = { columns: MASS_COLUMNS, rows: Math.round(MASS_COLUMNS * aspect) };
+    const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
+    const density = await this.densityAt(gridPoints(this.plane, view, grid, aspect), context[0]!);
+    if (measured === this.measured && this.last) this.hooks.onPainted(this.last, density.reduce((sum, p) => sum + p * cell, 0));
+  }
+
+  private last: Painted | null = null;
+
+  shot(): Shot {
+    const { view, context, contour } = this.state;
+    const paper = paperOf();
+    return {
+      plane: this.plane,
+      view,
+      context,
+      ground: this.ground,
+      size: { width: this.canvas.width, height: this.canvas.height },
+      contour: contour && this.domain.palette !== "sequential",
+      domain: this.domain,
+      paper,
+      emphasis: this.emphasis,
+      ratio: this.ratio,
+    };
+  }
+
+  private tell(painted: Painted, shot: Shot): void {
+    if (!this.engine) return;
+    this.last = painted;
+    this.hooks.onPainted(painted, null);
+    const { columns, rows, done } = painted;
+    // For whoever reads pixels: what they stand for, and whether finer ones follow.
+    Object.assign(this.canvas.dataset, {
+      state: done ? "done" : "coarse",
+      engine: this.engine.kind,
+      domain: JSON.stringify(this.domain),
+      ground: shot.ground?.kind ?? "none",
+      columns: String(columns),
+      rows: String(rows),
+      plane: JSON.stringify(this.plane),
+      view: JSON.stringify(shot.view),
+      context: JSON.stringify(shot.context),
+    });
+    const { view } = shot;
+    this.overlay.setAttribute(
+      "aria-label",
+      `Picture of ${this.groundName} from ${this.domain.low} to ${this.domain.high}, ${this.plane.names[0]} around ${view.a.toPrecision(3)}, ${this.plane.names[1]} around ${view.b.toPrecision(3)}, ${view.width.toPrecision(3)} wide`,
+    );
+  }
+
+  drawOver(): void {
+    const context = this.overlay.getContext("2d")!;
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    drawOverlay(context, this.overlayOptions());
+  }
+
+  overlayOptions(): OverlayOptions {
+    const style = getComputedStyle(document.documentElement);
+    return {
+      size: this.size,
+      margins: this.margins(),
+      plane: this.plane,
+      view: this.state.view,
+      bar: this.ground && { domain: this.domain, name: this.groundName },
+      arrows: this.arrows,
+      pin: this.state.pin,
+      ink: style.getPropertyValue("--ink"),
+      paper: style.getPropertyValue("--paper"),
+    };
+  }
+
+  /** What moves, where it is now. */
+  drawMoving(context: CanvasRenderingContext2D = this.motion.getContext("2d")!): void {
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    if (context.canvas === this.motion) context.clearRect(0, 0, this.size.width, this.size.height);
+    const { layers, view } = this.state;
+    const { cloud, size, isDark } = this;
+    this.hooks.drawUnder(context);
+    const [samples, paths] = [layers.includes("samples"), layers.includes("paths")];
+    if (samples && this.images.length > 0) drawImages(context, this.images, view, size);
+    else if (cloud && (samples || paths))
+      drawMotion(context, { cloud, time: this.isFlow ? this.state.context[0]! : this.loopTime, view, size, samples, paths, isDark });
+    this.hooks.draw(context);
+  }
+
+  /** What a link to the stage says. */
+  link(): Link {
+    const { state } = this;
+    return { ...state, random: state.random, context: state.context };
+  }
+
+  href(): string {
+    return `${location.origin}${location.pathname}#${toHash(this.link())}`;
+  }
+
+  private noteHash(): void {
+    clearTimeout(this.hashTimer);
+    const hash = this.state.field === "file" ? "" : `#${toHash(this.link())}`;
+    const note = (): void => history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
+    // A file stays with whoever dropped it: the address names no other field meanwhile.
+    if (this.state.field === "file") note();
+    else this.hashTimer = setTimeout(note, HASH_MILLISECONDS);
+  }
+}
+
+function unknown(field: string): never {
+  throw new Error(field === "file" ? "a file stays with whoever dropped it: drop it again" : `there is no field "${field}"`);
+}
+
+/** The page's background, in which what has no numbers is painted. */
+function paperOf(): readonly [number, number, number] {
+  const hex = getComputedStyle(document.documentElement).getPropertyValue("--paper").trim();
+  const [r, g, b] = hex.slice(1).match(/../g)!.map((part) => Number.parseInt(part, 16));
+  return [r!, g!, b!];
+}
+
+/** Around the truth where that is one number; from the least to the largest where all have one sign and differ; else around 0. */
+export function domainOf(
+  values: readonly number[],
+  truths: ArrayLike<number> | null,
+  scale: number | null,
+  diverging: Domain["palette"],
+): Domain {
+  const finite = values.filter((value) => Number.isFinite(value)).toSorted((a, b) => a - b);
+  const truth = truths?.[0];
+  const isConstant = truth !== undefined && Array.from(truths!).every((each) => Math.abs(each - truth) <= 1e-6 * Math.abs(truth));
+  if (isConstant) {
+    const half = scale ?? roundAbove(values.map((value) => value - truth));
+    return { low: truth - half, high: truth + half, palette: diverging };
+  }
+  const [low, high] = [finite[Math.floor(0.02 * finite.length)] ?? -1, finite[Math.floor(0.98 * (finite.length - 1))] ?? 1];
+  const largest = Math.max(Math.abs(low), Math.abs(high));
+  const isOneSigned = finite.length > 0 && finite[0]! * finite.at(-1)! > 0 && high - low > 0.02 * largest && high - low < 0.75 * largest;
+  if (isOneSigned && scale === null) return { low, high, palette: "sequential" };
+  // A flat field keeps away from the end of the scale.
+  const half = scale ?? roundAbove(high - low < 0.02 * largest ? values.map((value) => 1.5 * value) : values);
+  return { low: -half, high: half, palette: diverging };
+}

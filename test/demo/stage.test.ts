@@ -1,0 +1,256 @@
+/** The stage's numbers, without a browser: by the float64 reference in place of an engine. */
+import { readFile } from "node:fs/promises";
+import { expect, test } from "vitest";
+import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/cloud.js";
+import { colourOf } from "../../demo/src/colour.js";
+import { quadrature } from "../../demo/src/disc.js";
+import { nextLevel, type Engine } from "../../demo/src/engine.js";
+import { shelf, viewOf } from "../../demo/src/fields.js";
+import { parseFormula } from "../../demo/src/formula.js";
+import { traceDrop } from "../../demo/src/ink.js";
+import { balanceOf } from "../../demo/src/lens.js";
+import { axesPlane, randomPlane, toPixel } from "../../demo/src/plane.js";
+import { domainOf } from "../../demo/src/stage.js";
+import { fromHash, initialRandom, layersOf, toHash, type Link } from "../../demo/src/state.js";
+import {
+  evaluateReference,
+  FieldFlow,
+  logProbReference,
+  parseSafetensors,
+  ReferenceField,
+  transportReference,
+  type Network,
+} from "../../src/index.js";
+
+const load = async (name: string): Promise<Network> =>
+  parseSafetensors(await readFile(new URL(`../../demo/models/${name}.safetensors`, import.meta.url)));
+
+/** What the stage asks of an engine, in float64. */
+function referenceEngine(network: Network): Engine {
+  const field = new ReferenceField(network);
+  const flow = new FieldFlow(field, { timeColumn: isFlow(network) ? 0 : null });
+  return {
+    evaluate: (points: Float32Array, options: Parameters<Engine["evaluate"]>[1]) => field.evaluate(points, options),
+    transport: (points: Float32Array, options: Parameters<Engine["transport"]>[1]) => flow.transport(points, options),
+  } as unknown as Engine;
+}
+
+const PLANE = axesPlane(2, 0, 1, []);
+
+test("a link holds a state, is readable, and a damaged one is none or less", () => {
+  const link: Link = {
+    field: "lorenz",
+    context: [],
+    layers: ["samples", "error"],
+    quantity: "d2",
+    pin: [1, -0.5],
+    scale: 3,
+    plane: { kind: "random", seed: 4 },
+    view: { a: 0.5, b: -0.25, width: 4 },
+    contour: false,
+    truth: "10*(y - x), x, z^2",
+  };
+  const { context: _, ...others } = link;
+  expect(fromHash(`#${toHash(link)}`)).toEqual(others);
+  expect(toHash({ field: "two-moons", context: [0.9], view: { a: 0, b: 0, width: 6 }, layers: ["div", "samples"] })).toBe(
+    "two-moons/t=0.9/x=0,0/w=6/layers=div,samples",
+  );
+  const formula: Link = { field: "formula", formula: "y/2, (1 - x*x)*y # x=1/w=3", random: initialRandom };
+  expect(fromHash(toHash(formula))).toEqual({ field: "formula", formula: formula.formula });
+  expect(fromHash(toHash({ field: "random", random: { ...initialRandom, gain: 1.5 } }))?.random?.gain).toBe(1.5);
+  for (const hash of ["", "#", "#%", "#{", "#%7B%22quantity%22%3A%22x%22%7D", "#12", "#/x=0,0"]) expect(fromHash(hash)).toBeNull();
+  expect(fromHash("#two-moons/x=a,0/w=6/layers=nonsense,div,density/show=q/t=0.5,x/pin=1/scale=-1/plane=random,-4/axes=1,1")).toEqual({
+    field: "two-moons",
+    layers: ["div"],
+  });
+  expect(fromHash("#random/net=1e99,1e9,1e9,-3,x,1e300")?.random).toEqual({
+    seed: 2 ** 32,
+    dimensions: 64,
+    width: 512,
+    depth: 1,
+    activation: "tanh",
+    gain: 10,
+  });
+  expect(fromHash("#two-moons/x=1e300,0/w=-1")?.view).toEqual({ a: 1e6, b: 0, width: 1e-5 });
+});
+
+test("links of the page as it was still open", () => {
+  const old = {
+    field: "lorenz",
+    random: initialRandom,
+    context: [],
+    quantity: "divergence",
+    panels: "difference",
+    contour: false,
+    arrows: true,
+    particles: true,
+    plane: { kind: "axes", i: 0, j: 2, rest: [0, 1, 0] },
+    view: { a: 1, b: 2, width: 4 },
+    scale: null,
+    pin: [1, 2],
+  };
+  expect(fromHash(`#${encodeURIComponent(JSON.stringify(old))}`)).toEqual({
+    field: "lorenz",
+    random: initialRandom,
+    layers: ["samples", "arrows", "error"],
+    quantity: "divergence",
+    contour: false,
+    plane: { kind: "axes", i: 0, j: 2, rest: [0, 1, 0] },
+    view: { a: 1, b: 2, width: 4 },
+    pin: [1, 2],
+  });
+  expect(fromHash(`#${encodeURIComponent(JSON.stringify({ field: "two-moons-flow", context: [0.9] }))}`)).toMatchObject({
+    field: "two-moons",
+    context: [0.9],
+  });
+  for (const damaged of [{ view: "x" }, { field: 3 }, { field: "../x" }, {}])
+    expect(fromHash(`#${encodeURIComponent(JSON.stringify(damaged))}`)).toBeNull();
+});
+
+test("of the grounds one is shown, in the order of the keys", () => {
+  expect(layersOf(["arrows", "density", "div", "samples"])).toEqual(["density", "samples", "arrows"]);
+  expect(layersOf([])).toEqual([]);
+});
+
+test("a field's extent fits into what is free of any window", () => {
+  for (const [width, height, left] of [
+    [1280, 800, 144],
+    [420, 850, 12],
+    [1600, 1000, 144],
+  ] as const)
+    for (const { extent } of Object.values(shelf)) {
+      const free = { left, top: 100, right: 14, bottom: 90 };
+      const view = viewOf(extent, { width, height }, free);
+      for (const [da, db] of [
+        [-1, -1],
+        [1, 1],
+      ] as const) {
+        const [x, y] = toPixel(view, { width, height }, extent.a + da * extent.across, extent.b + db * extent.up);
+        expect(x).toBeGreaterThanOrEqual(left - 1e-6);
+        expect(x).toBeLessThanOrEqual(width - 14 + 1e-6);
+        expect(y).toBeGreaterThanOrEqual(100 - 1e-6);
+        expect(y).toBeLessThanOrEqual(height - 90 + 1e-6);
+      }
+    }
+});
+
+test("scales: around the truth, from one end to the other of one sign, around 0", () => {
+  const spread = Array.from({ length: 101 }, (_, i) => i / 100);
+  expect(domainOf(spread.map((x) => -13.7 + 0.1 * x), spread.map(() => -13.667), null, "diverging")).toMatchObject({ palette: "diverging" });
+  const { low, high } = domainOf(spread.map((x) => -13.7 + 0.1 * x), spread.map(() => -13.667), null, "diverging");
+  expect((low + high) / 2).toBeCloseTo(-13.667, 9);
+  expect(high - low).toBeLessThan(0.3);
+  const oneSigned = domainOf(spread.map((x) => 5 + 5 * x), null, null, "diverging");
+  expect(oneSigned.palette).toBe("sequential");
+  expect(oneSigned.low).toBeCloseTo(5.1, 1);
+  expect(domainOf(spread.map((x) => x - 0.5), null, null, "diverging")).toEqual({ low: -0.5, high: 0.5, palette: "diverging" });
+  // Nowhere at the end of the scale: a flat 2 of a source is orange, and not white.
+  expect(domainOf(spread.map(() => 2), null, null, "diverging").high).toBe(3);
+  expect(domainOf([0, 0], null, null, "diverging")).toEqual({ low: -1, high: 1, palette: "diverging" });
+  expect(domainOf(spread, null, 7, "diverging")).toEqual({ low: -7, high: 7, palette: "diverging" });
+});
+
+test("colours: orange where room is made, purple where it shrinks, grey for none, by day and night", () => {
+  for (const palette of ["diverging", "diverging-dark"] as const) {
+    const [more, less] = [colourOf(0.7, { low: -1, high: 1, palette }), colourOf(-0.7, { low: -1, high: 1, palette })];
+    expect(more[0]).toBeGreaterThan(more[2] + 60);
+    expect(less[2]).toBeGreaterThan(less[1] + 40);
+    expect(colourOf(NaN, { low: -1, high: 1, palette })).toEqual([128, 128, 128]);
+  }
+});
+
+test("the next level is the finest that there is time for", () => {
+  expect(nextLevel(Infinity, 1e6, 1e-3, 30)).toBe(8);
+  expect(nextLevel(Infinity, 1e6, 10, 30)).toBe(16);
+  expect(nextLevel(8, 1e6, 1e-3, 300)).toBe(2);
+  expect(nextLevel(1, 1e6, 1e-9, 300)).toBeNull();
+});
+
+test("the mean over a disc of polynomials is exact", () => {
+  const disc = quadrature(6, 20);
+  const mean = (of: (x: number, y: number) => number): number => disc.reduce((sum, { x, y, weight }) => sum + weight * of(x, y), 0);
+  expect(mean(() => 1)).toBeCloseTo(1, 12);
+  expect(mean((x) => x * x)).toBeCloseTo(1 / 4, 12);
+  expect(mean((x, y) => x ** 4 * y ** 2)).toBeCloseTo(1 / 64, 12);
+  expect(mean((x, y) => x + y ** 3)).toBeCloseTo(0, 12);
+});
+
+test("the lens: what flows out through the rim is what is made inside, and over a small area the divergence", async () => {
+  for (const [name, context] of [
+    ["two-moons-flow", [0.9]],
+    ["van-der-pol", []],
+    ["taylor-green", []],
+  ] as const) {
+    const network = await load(name);
+    const engine = referenceEngine(network);
+    for (const [a, b] of [
+      [0.4, -0.2],
+      [-1, 0.7],
+    ] as const) {
+      const wide = await balanceOf(engine, PLANE, context, [a, b], 0.5);
+      expect(Math.abs(wide.flux - wide.made)).toBeLessThan(0.01 * Math.max(Math.abs(wide.made), 0.01 * wide.area));
+      const small = await balanceOf(engine, PLANE, context, [a, b], 0.02);
+      const options = { context: context.length > 0 ? context : null, outputs: ["divergence", "diagonal"] as const };
+      const { divergence, diagonal } = evaluateReference(network, [a, b], options);
+      const scale = Math.abs(diagonal![0]!) + Math.abs(diagonal![1]!);
+      expect(Math.abs(small.flux / small.area - divergence![0]!)).toBeLessThan(0.02 * scale);
+      expect(Math.abs(small.made / small.area - divergence![0]!)).toBeLessThan(0.02 * scale);
+    }
+  }
+  // On a plane that is turned, and by a field whose numbers are known: a source makes 2 in each unit of area.
+  const turned = randomPlane([0, 0], 5);
+  const { flux, made, area } = await balanceOf(referenceEngine(parseFormula("x, y")), turned, [], [0.3, 1], 0.7);
+  expect(flux).toBeCloseTo(2 * area, 5);
+  expect(made).toBeCloseTo(2 * area, 5);
+});
+
+test("ink: its area grows by the mean of exp ∫∇·f", async () => {
+  const flow = await load("two-moons-flow");
+  const drop = await traceDrop(referenceEngine(flow), flow, PLANE, { at: [0.3, 0.4], radius: 0.2, from: 0, to: 1, context: [0] });
+  expect(Math.abs(drop.measured.at(-1)! / drop.said.at(-1)! - 1)).toBeLessThan(0.01);
+  expect(drop.measured[0]).toBe(1);
+  expect(Math.abs(drop.measured.at(-1)! - 1)).toBeGreaterThan(0.05);
+  const saddle = parseFormula("x, -y");
+  const kept = await traceDrop(referenceEngine(saddle), saddle, PLANE, { at: [1, 1], radius: 0.3, from: 0, to: 0.7, context: [] });
+  expect(kept.measured.at(-1)).toBeCloseTo(1, 4);
+  expect(kept.said.at(-1)).toBeCloseTo(1, 9);
+  const source = parseFormula("x, y");
+  const grown = await traceDrop(referenceEngine(source), source, PLANE, { at: [0, 0], radius: 0.3, from: 0, to: 0.5, context: [] });
+  expect(grown.measured.at(-1)).toBeCloseTo(Math.E, 4);
+  expect(grown.said.at(-1)).toBeCloseTo(Math.E, 6);
+});
+
+test("the cloud goes where the flow goes, and grows as it says", async () => {
+  const network = await load("two-moons-flow");
+  const engine = referenceEngine(network);
+  const setting = { plane: PLANE, view: { a: 0, b: 0, width: 6 }, size: { width: 600, height: 400 }, context: [0] };
+  const cloud = await traceCloud(engine, network, setting, 40);
+  const starts = Float32Array.from(cloud.places.subarray(0, 80));
+  const truth = transportReference(network, starts, { from: 0, to: 1 });
+  for (let i = 0; i < 40; i++) {
+    const [a, b, growth] = placeAt(cloud, i, 1);
+    expect(Math.abs(a - truth.points[2 * i]!) + Math.abs(b - truth.points[2 * i + 1]!)).toBeLessThan(2e-3);
+    expect(Math.abs(growth - truth.divergenceIntegral[i]!)).toBeLessThan(0.05);
+    expect(placeAt(cloud, i, 0).slice(0, 2)).toEqual([starts[2 * i], starts[2 * i + 1]]);
+  }
+  expect(cloud.mean.every((mean) => Number.isFinite(mean))).toBe(true);
+
+  const rotation = parseFormula("-y, x");
+  const turning = await traceCloud(referenceEngine(rotation), rotation, { ...setting, context: [] }, 30);
+  for (let i = 0; i < 30; i++) {
+    const [a0, b0] = placeAt(turning, i, 0);
+    const [a1, b1, growth] = placeAt(turning, i, 1);
+    expect(Math.hypot(a1, b1)).toBeCloseTo(Math.hypot(a0, b0), 4);
+    expect(growth).toBe(0);
+  }
+});
+
+test("a path's area under ∇·f is what log p loses on it", async () => {
+  const network = await load("two-moons-flow");
+  const x = Float32Array.of(0.8, 0.3);
+  const way = await follow(referenceEngine(network), network, x, { from: 1, to: 0, stops: 41, context: [1] });
+  const z = way.points.at(-1)!;
+  const logNoise = -0.5 * (z[0]! ** 2 + z[1]! ** 2) - Math.log(2 * Math.PI);
+  const { logProb } = logProbReference(network, x);
+  expect(Math.abs(logNoise + way.growth.at(-1)![0]! - logProb[0]!)).toBeLessThan(0.02);
+});
