@@ -1,6 +1,6 @@
 /** The page: its state, what is asked of the engine when that changes, and what is drawn around the picture. */
 import type { Network } from "deldot";
-import { codeFor } from "./code.js";
+import { codeFor, type FieldSource } from "./code.js";
 import { scaleFor, type Palette } from "./colour.js";
 import { drawDigit, drawSamples } from "./digits.js";
 import type { Engine, Painted, Shot } from "./engine.js";
@@ -17,9 +17,9 @@ import { toHash, type State } from "./state.js";
 export interface Loaded {
   readonly network: Network;
   readonly truth: Truth | null;
-  /** The file to fetch in code of one's own; null for a random network. */
+  /** The name of its file; null for a random network. */
   readonly file: string | null;
-  readonly isOnnx: boolean;
+  readonly source: FieldSource;
 }
 
 const ARROWS_ACROSS = 22;
@@ -147,9 +147,12 @@ export class App {
 
   private async load(field: string, random: State["random"]): Promise<Loaded> {
     const shipped = shippedFields[field];
-    if (shipped) return { network: await loadShipped(shipped), truth: shipped.truth, file: shipped.file, isOnnx: false };
+    if (shipped) {
+      const { truth, file } = shipped;
+      return { network: await loadShipped(shipped), truth, file, source: { kind: "safetensors", file, options: {} } };
+    }
     if (field === "file" && this.fileNetwork) return this.fileNetwork;
-    return { network: randomNetwork(random), truth: null, file: null, isOnnx: false };
+    return { network: randomNetwork(random), truth: null, file: null, source: { kind: "random", random } };
   }
 
   /** What a link may ask of a field that does not have it. */
@@ -464,8 +467,7 @@ export class App {
   }
 
   private noteHash(): void {
-    const { file, isOnnx } = this.loaded!;
-    this.elements.code.textContent = codeFor(this.state, this.plane, this.state.view, file, isOnnx);
+    this.elements.code.textContent = codeFor(this.loaded!.source, this.state, this.plane).browser;
     clearTimeout(this.hashTimer);
     if (this.state.field !== "file")
       this.hashTimer = setTimeout(() => history.replaceState(null, "", `#${toHash(this.state)}`), HASH_MILLISECONDS);
