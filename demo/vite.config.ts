@@ -1,16 +1,23 @@
 import { fileURLToPath } from "node:url";
-import { defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
 /** A page that is isolated so may share memory among threads, which onnxruntime-web then uses. */
 const isolated = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
+/** The API reference takes longer to write than all else, so only the published site has it, and a link to it. */
+const withoutApi: Plugin = {
+  name: "without-api",
+  transformIndexHtml: (html) => html.replace(/<a href="\.\/api\/[^>]*>.*?<\/a>/s, ""),
+};
+
 /** The page imports the package by its name, as any app would; here that is this repository's source. */
-export default defineConfig({
+export default defineConfig(({ mode }) => ({
   root: here("."),
   // Relative addresses: the site works from any sub-path.
   base: "./",
+  plugins: mode === "site" ? [] : [withoutApi],
   resolve: { alias: { "deldot/onnx": here("../src/onnx/index.ts"), deldot: here("../src/index.ts") } },
   build: {
     outDir: here("../dist-demo"),
@@ -33,4 +40,4 @@ export default defineConfig({
   optimizeDeps: { exclude: ["onnxruntime-web"] },
   server: { headers: isolated },
   preview: { port: 4173, headers: isolated },
-});
+}));

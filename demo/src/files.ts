@@ -1,7 +1,8 @@
 /** Fields out of files that are dropped onto the page or picked: read here, sent nowhere. */
 import { ModelError, parseOnnx, parseSafetensors, type Activation, type Network } from "deldot";
-import type { Stage } from "./stage.js";
+import type { FieldSource, SafetensorsAnswers } from "./code.js";
 import { element, option } from "./page.js";
+import type { Stage } from "./stage.js";
 
 type Attempt = (work: Promise<unknown>) => void;
 
@@ -14,12 +15,12 @@ export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly 
   const columns = element("file-columns", HTMLSelectElement);
   const input = element("file", HTMLInputElement);
   activation.append(...activations.map((name) => option(name, name)));
-  let waiting: { bytes: Uint8Array; name: string; asksActivation: boolean } | null = null;
+  let waiting: { bytes: Uint8Array; name: string; asksActivation: boolean; asksColumns: boolean } | null = null;
 
-  const use = (network: Network, name: string): Promise<void> => {
+  const use = (network: Network, source: FieldSource): Promise<void> => {
     question.hidden = true;
     waiting = null;
-    return stage.useFile({ network, truth: null, file: name, isOnnx: isOnnx(name) });
+    return stage.useFile({ network, truth: null, source });
   };
   /** A model, and whatever lies beside it: an .onnx file may have its weights in others. */
   const read = async (files: readonly File[]): Promise<void> => {
@@ -35,13 +36,13 @@ export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly 
       );
       return use(
         named(name, () => parseOnnx(bytes, { externalData })),
-        name,
+        { kind: "onnx", file: name, beside: [...externalData.keys()] },
       );
     }
     const { network, asksActivation } = named(name, () => readTensors(bytes));
     const asksColumns = network.contextSize > 0 && metadataOf(bytes)["contextColumns"] === undefined;
-    if (!asksActivation && !asksColumns) return use(network, name);
-    waiting = { bytes, name, asksActivation };
+    if (!asksActivation && !asksColumns) return use(network, { kind: "safetensors", file: name, options: {} });
+    waiting = { bytes, name, asksActivation, asksColumns };
     activation.value = LIKELY;
     columns.value = "last";
     element("file-activation-row", HTMLElement).hidden = !asksActivation;
@@ -57,16 +58,16 @@ export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly 
   });
   element("file-use", HTMLButtonElement).addEventListener("click", () => {
     if (!waiting) return;
-    const { bytes, name, asksActivation } = waiting;
-    const options = {
-      contextColumns: columns.value === "first" ? ("first" as const) : ("last" as const),
-      ...(asksActivation ? { activation: activation.value } : {}),
+    const { bytes, name, asksActivation, asksColumns } = waiting;
+    const options: SafetensorsAnswers = {
+      ...(asksActivation && { activation: activation.value }),
+      ...(asksColumns && { contextColumns: columns.value === "first" ? "first" : "last" }),
     };
     attempt(
       (async () =>
         use(
           named(name, () => parseSafetensors(bytes, options)),
-          name,
+          { kind: "safetensors", file: name, options },
         ))(),
     );
   });

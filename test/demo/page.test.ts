@@ -241,6 +241,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await drop("apart.onnx", model!, ["model.onnx.data", weights!]);
     await painted(page);
     expect(await page.textContent("#about")).toMatch(/^apart\.onnx; the state is the input "x" \[batch, 3\], the only input; /);
+    // Whoever takes the code away has what the page was told.
+    const code = (): Promise<string | null> => page.textContent("#code");
+    expect(await code()).toContain('externalData: new Map([["model.onnx.data", ');
 
     await drop("cut.onnx", good.subarray(0, 400));
     await problem.waitFor({ state: "visible" });
@@ -263,6 +266,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#about")).toMatch(
       /^quiet\.safetensors; read as a chain of 2 layers: 0 -> 2; a state_dict does not show skips/,
     );
+    expect(await code()).toContain(', { activation: "softplus" })');
     // Three inputs, two outputs: which of them is the context?
     const timed = tensors({ "0.weight": [8, 3], "2.weight": [2, 8] }, { activation: "tanh" });
     await drop("timed.safetensors", timed);
@@ -278,6 +282,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#reset");
     await painted(page);
     await expectColours(page, parseSafetensors(timed, { contextColumns: "first" }), [0.5]);
+    expect(await code()).toContain(', { contextColumns: "first" })');
     expect(faults).toEqual([]);
     await page.context().close();
   });
