@@ -1,5 +1,5 @@
 // The picture of a grid of numbers, under the view they were computed for or another: each pixel interpolates between the four cells
-// around it, takes its colour from a table, and draws the contour of the scale's middle where the number crosses it within a pixel or so.
+// around it, takes its colour from a table, and draws a contour where the number crosses the scale's middle within a pixel or so.
 // numbers [rows * columns, stride]; others [rows * columns, d or 1]; table [256] colours.
 
 struct Picture {
@@ -29,6 +29,8 @@ struct Picture {
   paper_red: f32,
   paper_green: f32,
   paper_blue: f32,
+  // Where the contour is, and what is below or above fades.
+  middle: f32,
 }
 
 const LOG_2_PI = 1.8378770664093453;
@@ -90,8 +92,7 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   let place = clamp((value - picture.low) / (picture.high - picture.low), 0.0, 1.0) * 255.0;
   let low = u32(place);
   var shade = mix(table[low], table[min(low + 1u, 255u)], place - f32(low)).rgb;
-  let middle = 0.5 * (picture.low + picture.high);
-  if ((value - middle) * picture.emphasis < 0.0) { shade = mix(paper, shade, FADED); }
+  if ((value - picture.middle) * picture.emphasis < 0.0) { shade = mix(paper, shade, FADED); }
   if (picture.contour == 1u) {
     // |value| over its change per pixel: the distance to the contour.
     let slope = vec2f(
@@ -100,7 +101,7 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
     ) * 0.5;
     let steepness = length(slope);
     if (steepness > 0.0) {
-      let distance = abs(value - middle) / steepness;
+      let distance = abs(value - picture.middle) / steepness;
       let cover = 1.0 - smoothstep(0.5 * picture.line - 0.5, 0.5 * picture.line + 0.5, distance);
       shade = mix(shade, select(vec3f(0.1), vec3f(0.92), dot(paper, vec3f(1.0)) < 1.5), 0.8 * cover);
     }

@@ -1,5 +1,6 @@
 /** What computes the picture on the page: for a browser, for Node, and on the command line. */
 import { toSafetensors, type Network } from "deldot";
+import { toOnnx } from "deldot/onnx";
 import type { Plane } from "./plane.js";
 import { nameOf, sourceOf } from "./quantity.js";
 import type { RandomNetwork, State } from "./state.js";
@@ -10,7 +11,8 @@ export type FieldSource =
   | { readonly kind: "safetensors"; readonly file: string; readonly options: SafetensorsAnswers }
   /** `beside` are the files that were dropped with it, which may hold its weights. */
   | { readonly kind: "onnx"; readonly file: string; readonly beside: readonly string[] }
-  | { readonly kind: "random"; readonly random: RandomNetwork };
+  | { readonly kind: "random"; readonly random: RandomNetwork }
+  | { readonly kind: "formula"; readonly text: string };
 
 export interface SafetensorsAnswers {
   readonly activation?: string;
@@ -29,12 +31,13 @@ export const GRID = 256;
 
 /** The file that the code reads. */
 export function fileOf(source: FieldSource): string {
+  if (source.kind === "formula") return "formula.onnx";
   return source.kind === "random" ? `random-${source.random.seed}.safetensors` : source.file;
 }
 
-/** That file's bytes, for a network that has none, such as a random one. @throws ModelError where the network is no chain of layers. */
-export function weightsOf(network: Network): Uint8Array {
-  return toSafetensors(network);
+/** That file's bytes, for a network that has none, such as a random one. @throws ModelError where a network of layers is no chain of them. */
+export function weightsOf(source: FieldSource, network: Network): Uint8Array {
+  return source.kind === "formula" ? toOnnx(network, { outputs: ["value"] }) : toSafetensors(network);
 }
 
 export function codeFor(source: FieldSource, state: State, plane: Plane): Code {
@@ -76,6 +79,8 @@ function readingOf(source: FieldSource): Reading {
         ],
       };
     }
+    case "formula":
+      return { reader: "parseOnnx", network: (bytes) => `parseOnnx(${bytes(file)})`, words: [word] };
     case "onnx": {
       const { beside } = source;
       return {
@@ -172,11 +177,11 @@ npx deldot eval ${model} --points points.json${output === "diagonal" ? " --diago
 `;
 }
 
-function heatmapCode(model: string, { view, plane, scale, arrows, contour }: State, { origin }: Plane): string {
+function heatmapCode(model: string, { view, plane, scale, layers, contour }: State, { origin }: Plane): string {
   const { i, j } = plane as Extract<State["plane"], { kind: "axes" }>;
   const range = (middle: number): string => `${number(middle - view.width / 2)}:${number(middle + view.width / 2)}`;
   const place = origin.length > 2 ? ` --axes ${i},${j} --at ${origin.map(number).join(",")}` : ` --axes ${i},${j}`;
-  const looks = `${scale === null ? "" : ` --limit ${number(scale)}`}${arrows ? " --arrows" : ""}${contour ? " --contour" : ""}`;
+  const looks = `${scale === null ? "" : ` --limit ${number(scale)}`}${layers.includes("arrows") ? " --arrows" : ""}${contour ? " --contour" : ""}`;
   return `npx deldot heatmap ${model}${place} \\
   --x ${range(view.a)} --y ${range(view.b)} --size ${GRID}${looks} --out heatmap.png
 `;

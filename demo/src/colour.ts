@@ -4,7 +4,8 @@
  */
 import { interpolateCividis, interpolatePuOr } from "d3-scale-chromatic";
 
-export type Palette = "diverging" | "diverging-dark" | "sequential";
+/** Those that grow or shrink are the halves of the diverging ones. */
+export type Palette = `${"diverging" | "grows" | "shrinks"}${"" | "-dark"}` | "sequential";
 
 /** Which numbers the ends of a palette stand for. */
 export interface Domain {
@@ -41,9 +42,14 @@ export function tableOf(palette: Palette): readonly Colour[] {
   return table;
 }
 
+/** A weak colour is left to the end of a half that is next to 0. */
+const HALF = 0.42;
+
 /** Orange is where volume grows, purple where it shrinks. */
-function colourAt(palette: Palette, t: number): Colour {
-  if (palette !== "diverging-dark") return parse(palette === "diverging" ? interpolatePuOr(t) : interpolateCividis(t));
+function colourAt(palette: Palette, share: number): Colour {
+  if (palette === "sequential") return parse(interpolateCividis(share));
+  const t = palette.startsWith("diverging") ? share : palette.startsWith("grows") ? 1 - HALF * (1 - share) : HALF * share;
+  if (!palette.endsWith("dark")) return parse(interpolatePuOr(t));
   const at = t * (DARK.length - 1);
   const low = Math.min(DARK.length - 2, Math.floor(at));
   return [0, 1, 2].map((c) => DARK[low]![c]! + (at - low) * (DARK[low + 1]![c]! - DARK[low]![c]!)) as unknown as Colour;
@@ -53,6 +59,11 @@ function colourAt(palette: Palette, t: number): Colour {
 export function colourOf(value: number, domain: Domain): Colour {
   const [red, green, blue] = pixelsOf([value], domain);
   return [red!, green!, blue!];
+}
+
+/** What is above it has grown, what is below has shrunk. */
+export function middleOf({ low, high, palette }: Domain): number {
+  return palette.startsWith("diverging") ? (low + high) / 2 : 0;
 }
 
 /** How much of a colour is left where a picture fades. */
@@ -66,7 +77,7 @@ export function pixelsOf(
 ): Uint8ClampedArray<ArrayBuffer> {
   const pixels = new Uint8ClampedArray(4 * values.length).fill(128);
   const table = tableOf(palette);
-  const middle = (low + high) / 2;
+  const middle = middleOf({ low, high, palette });
   for (let index = 0; index < values.length; index++) {
     pixels[4 * index + 3] = 255;
     const value = values[index]!;

@@ -1,5 +1,6 @@
 /** Chips, panels and the settings behind them. */
 import type { Activation } from "deldot";
+import { fileOf } from "./code.js";
 import { drawDigit } from "./digits.js";
 import { shelf, viewOf } from "./fields.js";
 import { element, option, slider } from "./page.js";
@@ -77,7 +78,7 @@ export function bindControls(stage: Stage, attempt: Attempt, activations: readon
   onChange("contour", () => attempt(stage.change({ contour: input("contour").checked })));
   onChange("lock", () => {
     const { low, high, palette } = stage.domain;
-    attempt(stage.change({ scale: input("lock").checked ? (palette === "sequential" ? high : (high - low) / 2) : null }));
+    attempt(stage.change({ scale: input("lock").checked ? (palette.startsWith("diverging") ? (high - low) / 2 : Math.max(Math.abs(low), Math.abs(high))) : null }));
   });
   onChange("truth", () => attempt(stage.change({ truth: input("truth").value || null })));
   onClick("reset", () => attempt(resetView(stage)));
@@ -148,12 +149,13 @@ export function showControls(stage: Stage, attempt: Attempt): void {
   input("lock").checked = state.scale !== null;
   if (document.activeElement !== input("truth")) input("truth").value = state.truth ?? known?.truth ?? "";
   element("copy-link", HTMLButtonElement).disabled = state.field === "file";
+  element("save-weights", HTMLButtonElement).disabled = state.field === "file";
   element("lens-toggle", HTMLButtonElement).disabled = d !== 2;
 }
 
 /** Its name, and how it was read; the reader's options are questions here. */
-function describeFile({ file, network: { notes = [] } }: NonNullable<Stage["loaded"]>): string {
-  return [file ?? "", ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
+function describeFile({ source, network: { notes = [] } }: NonNullable<Stage["loaded"]>): string {
+  return [fileOf(source), ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
 }
 
 function buildPlane(stage: Stage, attempt: Attempt): void {

@@ -1,8 +1,8 @@
 /** Computes in a worker, by onnxruntime-web or the float64 reference, and paints pixel by pixel. */
 import type { EvaluateOptions, Network } from "deldot";
-import { pixelsOf, type Domain } from "./colour.js";
+import { middleOf, pixelsOf, type Domain } from "./colour.js";
 import type { Answer, CpuEvaluation, Request } from "./cpuWorker.js";
-import { densitySteps, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Painted, type Shot } from "./engine.js";
+import { densitySteps, isSameLook, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Painted, type Shot } from "./engine.js";
 import { gridPoints, toPixel, type Size, type View } from "./plane.js";
 import { pick, sourceOf, withContext, type Source } from "./quantity.js";
 
@@ -75,6 +75,10 @@ export class CpuEngine implements Engine {
   get name(): string {
     if (this.kind === "reference") return "the CPU, in float64";
     return `the CPU, by onnxruntime-web on ${this.threads === 1 ? "one thread" : `${this.threads} threads`}`;
+  }
+
+  get cloudSize(): number {
+    return this.kind === "reference" ? 220 : 1100;
   }
 
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
@@ -193,7 +197,7 @@ export class CpuEngine implements Engine {
   }
 
   show(view: View, look: Look | null = this.look): void {
-    const isOther = view !== this.view || look !== this.look;
+    const isOther = view !== this.view || look === null || this.look === null || !isSameLook(look, this.look);
     this.view = view;
     this.look = look;
     if (isOther) this.redraw();
@@ -207,7 +211,7 @@ export class CpuEngine implements Engine {
     surface.fillStyle = `rgb(${look.paper.join(" ")})`;
     surface.fillRect(0, 0, width, height);
     if (!shown) return;
-    if (this.image?.of !== shown || this.image.look !== look) this.image = { of: shown, look, pixels: imageOf(shown, look) };
+    if (this.image?.of !== shown || !isSameLook(this.image.look, look)) this.image = { of: shown, look, pixels: imageOf(shown, look) };
     const { shot } = shown;
     // Where the view the numbers are of lies in the one that is shown.
     const perPixel = view.width / width;
@@ -249,8 +253,8 @@ function imageOf({ values, columns, rows, shot: { size } }: Shown, look: Look): 
   const large = Object.assign(document.createElement("canvas"), size);
   const surface = large.getContext("2d", { willReadFrequently: true })!;
   surface.drawImage(small, 0, 0, size.width, size.height);
-  const { low, high } = look.domain;
-  const less = values.map((value) => value - (low + high) / 2);
+  const middle = middleOf(look.domain);
+  const less = values.map((value) => value - middle);
   drawContour(surface, less, { columns, rows }, look, size);
   return large;
 }

@@ -29,6 +29,11 @@ export interface Shot {
 /** How a picture is coloured: what may change without its numbers being computed anew. */
 export type Look = Pick<Shot, "contour" | "domain" | "paper" | "emphasis" | "ratio">;
 
+export function isSameLook(one: Look, other: Look): boolean {
+  const keyOf = ({ contour, domain, paper, emphasis, ratio }: Look): string => JSON.stringify([contour, domain, paper, emphasis, ratio]);
+  return keyOf(one) === keyOf(other);
+}
+
 /** A level of detail of a picture that has been painted. */
 export interface Painted {
   readonly columns: number;
@@ -53,6 +58,8 @@ export interface Engine {
   readonly kind: "webgpu" | "onnxruntime" | "reference";
   /** Which adapter, or what on the CPU, in words. */
   readonly name: string;
+  /** How many points of a cloud it follows within a second or so. */
+  readonly cloudSize: number;
   /** @param truth the field as it should be, for pictures of the error. */
   setNetwork(network: Network, truth: Network | null): Promise<void>;
   /** At points [B, d]. */

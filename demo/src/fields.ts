@@ -62,6 +62,12 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
     ["A saddle stretches one way as much as it squeezes the other: ∇·f = 1 - 1 = 0."],
     "f = (x, -y)",
   ),
+  wells: basic(
+    "Two wells",
+    "x - x^3, -y/2",
+    ["Downhill into one of two wells: ", grows("the ridge spreads"), ", ", shrinks("the wells gather"), "; ∇·f = 1/2 - 3x²."],
+    "f = (x - x³, -y/2)",
+  ),
   "two-moons": {
     title: "Two moons",
     group: "Flows",
@@ -80,10 +86,10 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
     group: "Flows",
     headline: [
       "This network sorts noise into a checkerboard: ",
-      shrinks("purple gathers"),
-      " samples on its squares, ",
-      grows("orange clears"),
-      " the gaps.",
+      grows("orange opens gaps"),
+      " between its squares, ",
+      shrinks("purple presses"),
+      " samples together.",
     ],
     about: "Flow matching towards a checkerboard, by three hidden layers of 128 with GELU.",
     source: { kind: "file", url: checkerboard, file: "checkerboard-flow.safetensors" },
@@ -163,6 +169,14 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
     layers: ["samples", "error"],
   },
 };
+
+/** Every formula there is on the shelf, as a field or as a truth. */
+export const formulas: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(shelf).flatMap(([name, { source, truth }]) => {
+    const text = source.kind === "formula" ? source.text : truth;
+    return text === null ? [] : [[name, text]];
+  }),
+);
 
 /** @throws Error where the server does not have the file, ModelError where it is damaged. */
 export async function loadShelf({ source }: ShelfField): Promise<Network> {

@@ -2,8 +2,8 @@
 import { Flow, VectorField, type EvaluateOptions, type Network, type Store } from "deldot";
 import gridShader from "../shaders/grid.wgsl?raw";
 import pictureShader from "../shaders/picture.wgsl?raw";
-import { tableOf } from "./colour.js";
-import { densitySteps, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
+import { middleOf, tableOf } from "./colour.js";
+import { densitySteps, isSameLook, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
 import type { View } from "./plane.js";
 import { sourceOf, type Source } from "./quantity.js";
 
@@ -14,7 +14,7 @@ const RESTING_MILLISECONDS = 3500;
 const SUBMISSION_MILLISECONDS = 120;
 /** The numbers of a picture, of which two are kept, take no more. */
 const MOST_BYTES = 2 ** 28;
-const PICTURE_BYTES = 80;
+const PICTURE_BYTES = 96;
 
 /** What is remembered between visits: work per submission, and which kernels are the fastest here. */
 const store: Store = {
@@ -125,6 +125,10 @@ export class GpuEngine implements Engine {
     this.table = buffer("colours", 256 * 16, STORAGE);
     this.context = buffer("context", 16, STORAGE);
     this.planeBuffer = buffer("plane", 12, STORAGE);
+  }
+
+  get cloudSize(): number {
+    return this.tunes ? 1600 : 500;
   }
 
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
@@ -387,7 +391,7 @@ export class GpuEngine implements Engine {
       const [tall, was] = [(view.width * height) / width, (shot.view.width * shot.size.height) / shot.size.width];
       const startX = 0.5 + (view.a - shot.view.a - view.width / 2) / shot.view.width;
       const startY = 0.5 - (view.b - shot.view.b + tall / 2) / was;
-      floats(52, [startX, startY, view.width / shot.view.width, tall / was, red, green, blue]);
+      floats(52, [startX, startY, view.width / shot.view.width, tall / was, red, green, blue, middleOf(look.domain)]);
       this.device.queue.writeBuffer(this.pictureUniform, 0, data);
       pass.setPipeline(this.picturePipeline);
       const resources = [this.pictureUniform, buffers.numbers, buffers.others, this.table].map((buffer) => ({ buffer }));
@@ -398,7 +402,7 @@ export class GpuEngine implements Engine {
   }
 
   show(view: View, look: Look | null = this.look): void {
-    const isOther = view !== this.view || look !== this.look;
+    const isOther = view !== this.view || look === null || this.look === null || !isSameLook(look, this.look);
     this.view = view;
     this.look = look;
     if (isOther) this.redraw();

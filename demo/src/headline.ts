@@ -1,4 +1,5 @@
 /** What is to be seen, in a line, some of whose words show where when they are pointed at. */
+import { fileOf } from "./code.js";
 import { shelf, type Phrase } from "./fields.js";
 import { element } from "./page.js";
 import type { Stage } from "./stage.js";
@@ -34,6 +35,6 @@ function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   const known = shelf[state.field];
   if (known) return known.headline;
   const what =
-    state.field === "formula" ? `f = (${state.formula}). ` : state.field === "random" ? "A random network. " : `${loaded?.file ?? "Your field"}. `;
+    state.field === "formula" ? `f = (${state.formula}). ` : state.field === "random" ? "A random network. " : `${loaded ? fileOf(loaded.source) : "Your field"}. `;
   return [what, { text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
 }

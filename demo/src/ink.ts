@@ -56,8 +56,6 @@ export interface Ink {
   hold(a: number, b: number): void;
   release(): void;
   draw(context: CanvasRenderingContext2D): void;
-  /** What the drop has grown by so far; null where there is none. */
-  readonly factors: { readonly measured: number; readonly said: number } | null;
 }
 
 export function createInk(stage: Stage, onError: (error: unknown) => void): Ink {
@@ -65,11 +63,6 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
   let drop: (Drop & { readonly begun: number }) | null = null;
   const stopAt = (): number => Math.min(STOPS - 1, Math.floor(((performance.now() - drop!.begun) / MILLISECONDS) * (STOPS - 1)));
   return {
-    get factors() {
-      if (!drop) return null;
-      const stop = stopAt();
-      return { measured: drop.measured[stop]!, said: drop.said[stop]! };
-    },
     hold(a, b) {
       const { engine, loaded, plane, state, size, cloud } = stage;
       if (!engine || loaded?.network.stateSize !== 2) return;
@@ -96,10 +89,12 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       stage.hooks.onChange();
     },
     draw(context) {
+      delete context.canvas.dataset["ink"];
       if (!drop) return;
       const { view } = stage.state;
       const { size, isDark } = stage;
       const stop = stopAt();
+      context.canvas.dataset["ink"] = JSON.stringify({ measured: drop.measured[stop], said: drop.said[stop] });
       const shape = new Path2D();
       drop.rims[stop]!.forEach(([a, b], i) => (i === 0 ? shape.moveTo(...toPixel(view, size, a, b)) : shape.lineTo(...toPixel(view, size, a, b))));
       shape.closePath();

@@ -77,7 +77,10 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       if (lens.isOn) measure(undefined);
     },
     draw(context) {
+      delete context.canvas.dataset["lens"];
       if (!lens.isOn || !balance || stage.loaded?.network.stateSize !== 2) return;
+      // For whoever cannot read pixels.
+      context.canvas.dataset["lens"] = JSON.stringify(balance);
       const { size, state } = stage;
       const ink = stage.isDark ? "#fff" : "#14121e";
       const [x, y] = toPixel(state.view, size, ...balance.at);

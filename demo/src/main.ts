@@ -1,7 +1,7 @@
 /** Starts the page: an engine, the stage and what is around it, and what happens when the GPU is lost. */
 import { activationNames, DeviceLostError, explainPlan, type Network } from "deldot";
 import { bindClock, drawTrack, showTime } from "./clock.js";
-import { codeFor } from "./code.js";
+import { codeFor, fileOf, type Code } from "./code.js";
 import { addRow, plotComparison } from "./comparisonView.js";
 import { bindChips, bindControls, openPanel, resetView, showControls } from "./controls.js";
 import { CpuEngine } from "./cpuEngine.js";
@@ -125,10 +125,15 @@ function showAll(): void {
   explain();
 }
 
+const places: readonly (keyof Code)[] = ["browser", "node", "shell"];
+let place: keyof Code = "browser";
+
 function showCode(): void {
   const { loaded, state, plane } = stage;
-  const code = element("code", HTMLElement);
-  if (loaded && !element("share", HTMLElement).hidden) code.textContent = codeFor(state, plane, state.view, loaded.file, loaded.isOnnx);
+  for (const each of places) element(`code-${each}`, HTMLButtonElement).setAttribute("aria-pressed", String(each === place));
+  if (!loaded || element("share", HTMLElement).hidden) return;
+  element("code", HTMLElement).textContent = codeFor(loaded.source, state, plane)[place];
+  element("save-weights", HTMLButtonElement).textContent = fileOf(loaded.source);
 }
 
 function explain(): void {
@@ -227,20 +232,25 @@ onClick("compare", () => attempt(runComparison()));
 onClick("lens-toggle", toggleLens);
 onClick("unpin", () => stage.setPin(null));
 onClick("share-toggle", showCode);
+for (const each of places)
+  onClick(`code-${each}`, () => {
+    place = each;
+    showCode();
+  });
 onClick("theme", () => {
   const theme = root.dataset["theme"] === "dark" ? "light" : "dark";
   localStorage.setItem("deldot theme", theme);
   setTheme(theme);
 });
-const saved: Readonly<Record<string, () => Promise<readonly [Blob, string]>>> = {
+const saved: Readonly<Record<string, () => Promise<readonly [Blob, string | null]>>> = {
   "save-png": async () => [await toPng(stage), "png"],
   "save-webm": async () => [await toWebm(stage), "webm"],
   "save-csv": async () => [await toCsv(stage), "csv"],
   "save-npy": async () => [await toNpy(stage), "npy"],
-  "save-weights": async () => [toWeights(stage), "safetensors"],
+  "save-weights": async () => [toWeights(stage), null],
 };
 for (const [id, make] of Object.entries(saved))
-  onClick(id, () => attempt(make().then(([blob, ending]) => save(blob, `${ending === "safetensors" ? stage.state.field : nameFor(stage)}.${ending}`))));
+  onClick(id, () => attempt(make().then(([blob, ending]) => save(blob, ending === null ? fileOf(stage.loaded!.source) : `${nameFor(stage)}.${ending}`))));
 for (const [id, text] of [
   ["copy-link", () => stage.href()],
   ["copy-code", () => element("code", HTMLElement).textContent],
@@ -297,6 +307,8 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   action();
 });
+
+for (const event of ["pointerdown", "keydown", "wheel"]) addEventListener(event, () => (element("hint", HTMLElement).hidden = true), { once: true });
 
 // These are nobody's doing: they leave the message of what was.
 let width = 0;

@@ -1,5 +1,5 @@
 /** What is taken away from the stage: pictures, a film, numbers, a link. */
-import { toSafetensors } from "deldot";
+import { weightsOf } from "./code.js";
 import { csv, npy } from "./numbers.js";
 import { drawOverlay } from "./overlay.js";
 import { gridPoints } from "./plane.js";
@@ -45,10 +45,10 @@ export async function toNpy(stage: Stage): Promise<Blob> {
   return new Blob([npy(numbers, [rows, columns])], { type: "application/octet-stream" });
 }
 
-/** @throws ModelError where the network is more than a chain of layers. */
+/** The file that the code reads. */
 export function toWeights({ loaded }: Stage): Blob {
   if (!loaded) throw new Error("the field is still loading");
-  return new Blob([toSafetensors(loaded.network) as Uint8Array<ArrayBuffer>], { type: "application/octet-stream" });
+  return new Blob([weightsOf(loaded.source, loaded.network) as Uint8Array<ArrayBuffer>], { type: "application/octet-stream" });
 }
 
 /** The stage as it is, on a canvas of `width` by `height` device pixels, under a title where there is room for one. */

@@ -1,5 +1,6 @@
 /** The stage: its state, what is asked of the engine when that changes, and what is drawn over the picture. */
 import { evaluateReference, type Network } from "deldot";
+import type { FieldSource } from "./code.js";
 import { isFlow, traceCloud, type Cloud } from "./cloud.js";
 import { roundAbove, type Domain } from "./colour.js";
 import { logNormal } from "./cpuEngine.js";
@@ -12,16 +13,14 @@ import { drawMotion } from "./motion.js";
 import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./overlay.js";
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
 import { nameOf, pick, quantitiesOf, sourceOf, withContext } from "./quantity.js";
-import { initialFormula, initialRandom, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
+import { initialState, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
 
 /** A field that is on the stage. */
 export interface Loaded {
   readonly network: Network;
   /** The field as it should be. */
   readonly truth: Network | null;
-  /** The file to fetch in code of one's own; null for a random network or a formula. */
-  readonly file: string | null;
-  readonly isOnnx: boolean;
+  readonly source: FieldSource;
 }
 
 export interface StageHooks {
@@ -42,7 +41,8 @@ const ARROW_PIXELS = 46;
 const SAMPLED = 18;
 /** Of a flow, at which the scale is measured. */
 const TIMES = [0.02, 0.3, 0.6, 0.85, 1] as const;
-const POINTS = { webgpu: 1600, onnxruntime: 1100, reference: 220 } as const;
+/** What is longer was no frame: the page was hidden. */
+const LONGEST_FRAME = 500;
 /** From noise to data, then a pause on the data. */
 const PLAY_MILLISECONDS = 5000;
 const PAUSE_MILLISECONDS = 1400;
@@ -73,6 +73,8 @@ export class Stage {
   /** Three samples of a flow in 64 dimensions. */
   private samples: { network: Network; seed: number; points: number[][] } | null = null;
   private arrows: Arrows = [];
+  /** The context they are of. */
+  private arrowsAt: readonly number[] = [];
   private images: readonly Image[] = [];
   private cloudFor = "";
   private measured = 0;
@@ -92,20 +94,7 @@ export class Stage {
     readonly margins: () => Margins,
     readonly hooks: StageHooks,
   ) {
-    this.state = {
-      random: initialRandom,
-      formula: initialFormula,
-      truth: null,
-      context: [],
-      layers: ["div", "samples"],
-      quantity: "divergence",
-      contour: true,
-      plane: { kind: "axes", i: 0, j: 1, rest: [] },
-      view: { a: 0, b: 0, width: 6 },
-      scale: null,
-      pin: null,
-      ...link,
-    };
+    this.state = { ...initialState, ...link };
   }
 
   get ground(): Ground | null {
@@ -218,15 +207,14 @@ export class Stage {
 
   private async load({ field, random = this.state.random, formula = this.state.formula, truth }: Link): Promise<Loaded> {
     const known = shelf[field];
-    const own = { file: null, isOnnx: false };
-    const loaded: Omit<Loaded, "truth"> = known
-      ? { network: await loadShelf(known), file: known.source.kind === "file" ? known.source.file : null, isOnnx: false }
+    const loaded = known
+      ? { network: await loadShelf(known), source: known.source.kind === "file" ? ({ ...known.source, kind: "safetensors", options: {} } as const) : known.source }
       : field === "file" && this.fileLoaded
         ? this.fileLoaded
         : field === "formula"
-          ? { network: parseFormula(formula), ...own }
+          ? { network: parseFormula(formula), source: { kind: field, text: formula } as const }
           : field === "random"
-            ? { network: randomNetwork(random), ...own }
+            ? { network: randomNetwork(random), source: { kind: field, random } as const }
             : unknown(field);
     const text = truth ?? known?.truth ?? null;
     const parsed = text === null ? null : parseFormula(text);
@@ -279,9 +267,12 @@ export class Stage {
     try {
       await this.measure();
       if (measured !== this.measured) return;
+      this.drawOver();
+      // Something to see first: what moves over it takes longer.
+      if (!this.cloud) await this.paint(true);
+      if (measured !== this.measured) return;
       await this.trace();
       if (measured !== this.measured) return;
-      this.drawOver();
       this.animate();
       if (this.isMoving) return await this.chase();
       await this.paint(false);
@@ -352,7 +343,7 @@ export class Stage {
     this.lastFrame = null;
     const next = (now: number): void => {
       this.frame = null;
-      const passed = this.lastFrame === null ? 0 : Math.min(100, now - this.lastFrame);
+      const passed = this.lastFrame === null ? 0 : Math.min(LONGEST_FRAME, now - this.lastFrame);
       this.lastFrame = now;
       this.advance(passed);
       if (this.needsFrames) this.frame = requestAnimationFrame(next);
@@ -494,6 +485,7 @@ export class Stage {
     const points = gridPoints(this.plane, view, grid, height / width);
     const { value } = await this.engine!.evaluate(points, { outputs: ["value"], ...withContext(context) });
     const { plane } = this;
+    this.arrowsAt = context;
     this.arrows = Array.from({ length: grid.columns * grid.rows }, (_, index) => {
       const x = Array.from(points.subarray(index * d, (index + 1) * d));
       const [a, b] = onPlane(plane, x);
@@ -509,10 +501,10 @@ export class Stage {
     await this.traceImages();
     const wants = isFlow(network) || layers.includes("samples") || layers.includes("paths");
     const setting = isFlow(network) ? [context.slice(1)] : [view, this.size];
-    const key = JSON.stringify([this.chosen, this.engine!.kind === "reference", this.plane.origin, this.plane.u, setting]);
+    const key = JSON.stringify([this.chosen, this.engine!.cloudSize, this.plane.origin, this.plane.u, setting]);
     if (!wants || (key === this.cloudFor && this.cloud)) return;
     const { plane, size } = this;
-    const count = Math.min(POINTS[this.engine!.kind], network.stateSize > 8 ? 200 : Infinity);
+    const count = Math.min(this.engine!.cloudSize, network.stateSize > 8 ? 200 : Infinity);
     const { chosen } = this;
     const cloud = await traceCloud(this.engine!, network, { plane, view, size, context }, count);
     if (chosen !== this.chosen) return;
@@ -562,7 +554,7 @@ export class Stage {
       context,
       ground: this.ground,
       size: { width: this.canvas.width, height: this.canvas.height },
-      contour: contour && this.domain.palette !== "sequential",
+      contour: contour && this.domain.palette.startsWith("diverging"),
       domain: this.domain,
       paper,
       emphasis: this.emphasis,
@@ -595,8 +587,9 @@ export class Stage {
   }
 
   drawOver(): void {
-    const context = this.overlay.getContext("2d")!;
+    const context = surfaceOf(this.overlay);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    this.overlay.dataset["arrows"] = JSON.stringify(this.arrowsAt);
     drawOverlay(context, this.overlayOptions());
   }
 
@@ -616,7 +609,7 @@ export class Stage {
   }
 
   /** What moves, where it is now. */
-  drawMoving(context: CanvasRenderingContext2D = this.motion.getContext("2d")!): void {
+  drawMoving(context: CanvasRenderingContext2D = surfaceOf(this.motion)): void {
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     if (context.canvas === this.motion) context.clearRect(0, 0, this.size.width, this.size.height);
     const { layers, view } = this.state;
@@ -649,6 +642,11 @@ export class Stage {
   }
 }
 
+/** Drawn by the CPU: where there is no GPU, a browser that draws lines by one in software falls ever further behind. */
+function surfaceOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
+  return canvas.getContext("2d", { willReadFrequently: true })!;
+}
+
 function unknown(field: string): never {
   throw new Error(field === "file" ? "a file stays with whoever dropped it: drop it again" : `there is no field "${field}"`);
 }
@@ -677,7 +675,8 @@ export function domainOf(
   const [low, high] = [finite[Math.floor(0.02 * finite.length)] ?? -1, finite[Math.floor(0.98 * (finite.length - 1))] ?? 1];
   const largest = Math.max(Math.abs(low), Math.abs(high));
   const isOneSigned = finite.length > 0 && finite[0]! * finite.at(-1)! > 0 && high - low > 0.02 * largest && high - low < 0.75 * largest;
-  if (isOneSigned && scale === null) return { low, high, palette: "sequential" };
+  const night = diverging.endsWith("dark") ? "-dark" : "";
+  if (isOneSigned && scale === null) return { low, high, palette: `${low > 0 ? "grows" : "shrinks"}${night}` };
   // A flat field keeps away from the end of the scale.
   const half = scale ?? roundAbove(high - low < 0.02 * largest ? values.map((value) => 1.5 * value) : values);
   return { low: -half, high: half, palette: diverging };

@@ -47,8 +47,21 @@ export interface State {
 /** A link names a field and part of a state; the field has its own for the rest. */
 export type Link = Pick<State, "field"> & Partial<State>;
 
-export const initialRandom: RandomNetwork = { seed: 1, dimensions: 2, width: 64, depth: 2, activation: "tanh", gain: 2 };
-export const initialFormula = "y, (1 - x*x)*y - x";
+/** What a field and a link say nothing of. */
+export const initialState: State = {
+  field: "two-moons",
+  random: { seed: 1, dimensions: 2, width: 64, depth: 2, activation: "tanh", gain: 2 },
+  formula: "y, (1 - x*x)*y - x",
+  truth: null,
+  context: [],
+  layers: ["div", "samples"],
+  quantity: "divergence",
+  contour: true,
+  plane: { kind: "axes", i: 0, j: 1, rest: [] },
+  view: { a: 0, b: 0, width: 6 },
+  scale: null,
+  pin: null,
+};
 
 /** What follows the # of a link: the field, then what there is to say of it, such as `two-moons/t=0.9/x=0,0/w=6/layers=div,samples`. */
 export function toHash(link: Link): string {
@@ -192,7 +205,7 @@ function randomOf(given: readonly string[]): RandomNetwork | null {
     dimensions: Math.round(within(numbers[1]!, 2, 64)),
     width: Math.round(within(numbers[2]!, 1, 512)),
     depth: Math.round(within(numbers[3]!, 1, 8)),
-    activation: activationNames.find((name) => name === activation) ?? initialRandom.activation,
+    activation: activationNames.find((name) => name === activation) ?? initialState.random.activation,
     gain: within(numbers[4]!, 0.1, 10),
   };
 }

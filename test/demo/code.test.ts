@@ -13,6 +13,7 @@ import { codeFor, fileOf, GRID, weightsOf, type Code, type FieldSource } from ".
 import { randomNetwork } from "../../demo/src/fields.js";
 import { axesPlane, gridPoints, randomPlane, type Plane } from "../../demo/src/plane.js";
 import { pick, sourceOf } from "../../demo/src/quantity.js";
+import { parseFormula } from "../../demo/src/formula.js";
 import { initialState, type State } from "../../demo/src/state.js";
 import {
   activationNames,
@@ -66,7 +67,7 @@ function add(
   part: Partial<State>,
   plane = axesPlane(network.stateSize, 0, 1, []),
 ): void {
-  const state: State = { ...initialState, context: [], arrows: false, contour: false, scale: 3, ...part };
+  const state: State = { ...initialState, context: [], layers: ["div"], contour: false, scale: 3, ...part };
   cases.push({ name, source, network, files, state, plane });
 }
 
@@ -80,8 +81,13 @@ add("a flow at a time", ...(await shipped("two-moons-flow")), { context: [0.9], 
 const rest = [0, -0.5, 0];
 const [lorenz, xz] = [await shipped("lorenz"), { plane: { kind: "axes", i: 0, j: 2, rest }, view: { a: 0, b: 2.5, width: 5 } } as const];
 const lorenzPlane = axesPlane(3, 0, 2, rest);
-add("two of three coordinates, with arrows and contour", ...lorenz, { ...xz, scale: 20, arrows: true, contour: true }, lorenzPlane);
+add("two of three coordinates, with arrows and contour", ...lorenz, { ...xz, scale: 20, layers: ["div", "arrows"], contour: true }, lorenzPlane);
 add("|f| on two of three coordinates", ...lorenz, { ...xz, quantity: "magnitude" }, lorenzPlane);
+{
+  const source: FieldSource = { kind: "formula", text: "sin(x)*y, x - exp(-y*y)" };
+  const network = parseFormula(source.text);
+  add("a formula", source, network, { [fileOf(source)]: weightsOf(source, network) }, { view: { a: 0.5, b: 0, width: 3 } });
+}
 {
   const options = { activation: "softplus", contextColumns: "first" } as const;
   const file = "- what's mine & 100%.safetensors";
@@ -120,7 +126,7 @@ add("|f| on two of three coordinates", ...lorenz, { ...xz, quantity: "magnitude"
     "f_2 of a random network on a random plane",
     source,
     network,
-    { [fileOf(source)]: weightsOf(network) },
+    { [fileOf(source)]: weightsOf(source, network) },
     {
       quantity: "f2",
       plane: { kind: "random", seed: 3 },
@@ -187,8 +193,9 @@ afterAll(() => rm(folder, { recursive: true }));
 
 test("a random network's weights in a file are the network, whatever its activation", () => {
   for (const activation of activationNames) {
-    const network = randomNetwork({ ...initialState.random, width: 3, activation });
-    const read = parseSafetensors(weightsOf(network));
+    const random = { ...initialState.random, width: 3, activation };
+    const network = randomNetwork(random);
+    const read = parseSafetensors(weightsOf({ kind: "random", random }, network));
     expect(parametersOf(read)).toEqual(parametersOf(network));
     expect(read.operations).toEqual(network.operations);
   }
@@ -237,7 +244,8 @@ async function inShell(one: Case): Promise<string> {
 test.for(cases.filter(isDrawn))("drawn on the command line: $name", async (one) => {
   const stdout = await inShell(one);
   const { numbers } = expected(one);
-  const { view, scale, arrows } = one.state;
+  const { view, scale, layers } = one.state;
+  const arrows = layers.includes("arrows");
   const [minimum, maximum] = ["minimum", "maximum"].map((name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(stdout)![1]));
   expect(minimum).toBeLessThan(Math.min(...numbers) + 1e-3);
   expect(maximum).toBeGreaterThan(Math.max(...numbers) - 1e-3);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { formulaFields } from "../../demo/src/basics.js";
+import { formulas } from "../../demo/src/fields.js";
 import { FormulaError, parseFormula } from "../../demo/src/formula.js";
 import { evaluateReference, VectorField, type Network } from "../../src/index.js";
 import { toOnnx } from "../../src/onnx/index.js";
@@ -121,7 +121,7 @@ describe("networks are small", () => {
 });
 
 describe("divergences are exact", () => {
-  const truths: Readonly<Record<keyof typeof formulaFields, (x: number, y: number, z: number) => readonly number[]>> = {
+  const truths: Readonly<Record<string, (x: number, y: number, z: number) => readonly number[]>> = {
     source: () => [1, 1],
     sink: () => [-1, -1],
     rotation: () => [0, 0],
@@ -130,11 +130,11 @@ describe("divergences are exact", () => {
     "van-der-pol": (x) => [0, 1 - x * x],
     lorenz: () => [-10, -1, -8 / 3],
     "taylor-green": (x, y) => [Math.cos(x) * Math.cos(y), -Math.cos(x) * Math.cos(y)],
-    "double-well": (x) => [1 - 3 * x * x, -0.5],
+    wells: (x) => [1 - 3 * x * x, -0.5],
   };
 
-  test.for(Object.keys(formulaFields))("of %s", (name) => {
-    const network = parseFormula(formulaFields[name]!.formula);
+  test.for(Object.entries(formulas))("of %s", ([name, text]) => {
+    const network = parseFormula(text);
     const d = network.stateSize;
     const points = randomPoints(2, 9, d, 2);
     const { divergence, diagonal } = evaluateReference(network, points, { outputs: ["divergence", "diagonal"] });
@@ -606,7 +606,7 @@ describe("every engine computes them", () => {
   afterAll(() => close());
 
   const texts = {
-    ...Object.fromEntries(Object.entries(formulaFields).map(([name, { formula }]) => [name, formula])),
+    ...formulas,
     constants: "1, 0",
     line: "x*sin(x)",
     "all sorts": "max(x, y)*exp(-x^2/2) - 2^y, (1 + x^2)^1.5/(2 + cos(3*y)) + t*erf(y) + min(y, 1)",

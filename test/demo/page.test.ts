@@ -7,11 +7,12 @@ import { decode } from "fast-png";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { colourOf } from "../../demo/src/colour.js";
-import { shippedFields } from "../../demo/src/fields.js";
-import { fromHash, initialState, toHash, type State } from "../../demo/src/state.js";
-import { evaluateReference, parseSafetensors, type Network } from "../../src/index.js";
+import { shelf } from "../../demo/src/fields.js";
+import { parseFormula } from "../../demo/src/formula.js";
+import { fromHash } from "../../demo/src/state.js";
+import { evaluateReference, logProbReference, parseSafetensors, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
-import { forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
+import { addressOf, forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
 
 const models = new URL("../../demo/models/", import.meta.url);
 const load = async (name: string): Promise<Network> => parseSafetensors(await readFile(new URL(`${name}.safetensors`, models)));
@@ -33,9 +34,12 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** Nothing over the colours, and a small page: software GPUs paint it. */
-const PLAIN: Partial<State> = { contour: false, arrows: false };
+/** A small page: software GPUs paint it. */
 const SIZE = { width: 900, height: 700 };
+/** What no element of the page covers of it. */
+const FREE = { left: 190, top: 130, right: 230, bottom: 190 };
+/** Nothing over the colours. */
+const PLAIN = "layers=div/contour=off";
 
 interface Options {
   /** What the page is told to compute by; null: nothing, so that it chooses. */
@@ -46,7 +50,7 @@ interface Options {
   readonly prepare?: (page: Page) => Promise<void>;
 }
 
-async function open(state: Partial<State> | null, options: Options = {}): Promise<{ page: Page; faults: string[]; requests: string[] }> {
+async function open(hash: string, options: Options = {}): Promise<{ page: Page; faults: string[]; requests: string[] }> {
   const { engine = "webgpu", site = address } = options;
   const context = await browser.newContext({ viewport: SIZE, acceptDownloads: true });
   const page = await context.newPage();
@@ -55,45 +59,54 @@ async function open(state: Partial<State> | null, options: Options = {}): Promis
   page.on("request", (request) => requests.push(request.url()));
   if (options.init) await page.addInitScript(options.init);
   await options.prepare?.(page);
-  await page.goto(`${site}${engine ? `?engine=${engine}` : ""}${state ? `#${toHash({ ...initialState, ...state })}` : ""}`);
+  await page.goto(addressOf(site, engine, hash));
   return { page, faults, requests };
 }
 
-/** The state that a shipped field starts with. */
-function stateOf(field: string): Partial<State> {
-  const { context, view, plane } = shippedFields[field]!;
-  return { ...PLAIN, field, context, view, plane };
+/** A field of the shelf as a link, at rest and plain. */
+function plain(field: string, more = PLAIN): string {
+  const time = field === "two-moons" || field === "checkerboard" || field === "digits" ? "/t=0.9" : "";
+  return `${field}${time}/${more}`;
 }
 
-/** Compares pixels at the middles of the grid's cells with colours of the float64 divergence there. */
-async function expectColours(page: Page, network: Network, context: readonly number[]): Promise<void> {
-  const { scale, panels, columns, rows, plane, view } = await readPainted(page);
-  const [panel] = panels;
-  const box = (await page.locator("#overlay").boundingBox())!;
-  const png = decode(
-    await page.screenshot({ clip: { x: box.x + panel!.left, y: box.y + panel!.top, width: panel!.width, height: panel!.height } }),
-  );
-  const tall = (view.width * panel!.height) / panel!.width;
-  const cells = Array.from({ length: 120 }, (_, index) => ({
-    column: 1 + ((index * 37) % (columns - 2)),
-    row: 1 + ((index * 53) % (rows - 2)),
-  }));
-  // The pixel in whose middle a cell's middle lies the nearest.
-  const places = cells.map(({ column, row }) => ({
-    x: Math.floor(((column + 0.5) / columns) * panel!.width),
-    y: Math.floor(((row + 0.5) / rows) * panel!.height),
-  }));
+type NumbersAt = (points: Float32Array) => ArrayLike<number>;
+
+const divergenceOf =
+  (network: Network, context: readonly number[] = []): NumbersAt =>
+  (points) =>
+    evaluateReference(network, points, { context: context.length > 0 ? context : null, outputs: ["divergence"] }).divergence!;
+
+async function networkOf(field: string): Promise<Network> {
+  const { source } = shelf[field]!;
+  return source.kind === "formula" ? parseFormula(source.text) : load(source.file.replace(".safetensors", ""));
+}
+
+/** Compares pixels at the middles of the grid's cells with the colours of the float64 numbers there. */
+async function expectColours(page: Page, numbersAt: NumbersAt, count = 120): Promise<void> {
+  const { domain, columns, rows, plane, view } = await readPainted(page);
+  const { width, height } = page.viewportSize()!;
+  await page.mouse.move(0, 0);
+  const png = decode(await page.screenshot());
+  const tall = (view.width * height) / width;
+  // The pixels in whose middle a cell's middle lies the nearest, of those that nothing covers.
+  const places = Array.from({ length: count * 12 }, (_, index) => ({
+    x: Math.floor(((((index * 37) % columns) + 0.5) / columns) * width),
+    y: Math.floor(((((index * 53) % rows) + 0.5) / rows) * height),
+  }))
+    .filter(({ x, y }) => x > FREE.left && y > FREE.top && x < width - FREE.right && y < height - FREE.bottom)
+    .slice(0, count);
+  expect(places.length).toBe(count);
   const points = Float32Array.from(
     places.flatMap(({ x, y }) => {
-      const a = view.a + ((x + 0.5) / panel!.width - 0.5) * view.width;
-      const b = view.b - ((y + 0.5) / panel!.height - 0.5) * tall;
+      const a = view.a + ((x + 0.5) / width - 0.5) * view.width;
+      const b = view.b - ((y + 0.5) / height - 0.5) * tall;
       return plane.origin.map((origin, k) => origin + a * plane.u[k]! + b * plane.v[k]!);
     }),
   );
-  const { divergence } = evaluateReference(network, points, { context: context.length > 0 ? context : null, outputs: ["divergence"] });
+  const numbers = numbersAt(points);
   const differences = places.map(({ x, y }, index) => {
     const at = (y * png.width + x) * png.channels;
-    const expected = colourOf(divergence![index]!, scale, "diverging");
+    const expected = colourOf(numbers[index]!, domain);
     return Math.max(...[0, 1, 2].map((channel) => Math.abs(png.data[at + channel]! - expected[channel]!)));
   });
   // Between the cells' middles the picture interpolates, so steep places may be off by some shades.
@@ -101,49 +114,101 @@ async function expectColours(page: Page, network: Network, context: readonly num
   expect(sorted[Math.floor(sorted.length / 2)]).toBeLessThanOrEqual(2);
   expect(sorted[Math.floor(sorted.length * 0.95)]).toBeLessThanOrEqual(12);
   // Not one colour everywhere, unless the truth is.
-  expect(new Set(Array.from(divergence!, (value) => colourOf(value, scale, "diverging").join())).size).toBeGreaterThan(1);
+  const spread = Math.max(...Array.from(numbers)) - Math.min(...Array.from(numbers));
+  if (spread > 1e-3) expect(new Set(Array.from(numbers, (value) => colourOf(value, domain).join())).size).toBeGreaterThan(1);
 }
 
-test("a link holds the whole state, and a damaged one is none", () => {
-  const state: State = { ...initialState, field: "lorenz", quantity: "d2", pin: [1, -0.5], scale: 3, plane: { kind: "random", seed: 4 } };
-  expect(fromHash(`#${toHash(state)}`)).toEqual(state);
-  for (const hash of ["", "#nonsense", "#%", "#12", "#%7B%22quantity%22%3A%22x%22%7D"]) expect(fromHash(hash)).toBeNull();
-  const link = (state: unknown): string => `#${encodeURIComponent(JSON.stringify(state))}`;
-  expect(fromHash(link({ view: { a: "x" } }))).toEqual(initialState);
-  for (const field of ["file", "constructor", "nonsense"]) expect(fromHash(link({ field }))).toBeNull();
-  const hostile = { ...initialState.random, dimensions: 1e6, width: 1e9, depth: -3, gain: 1e300, activation: "x" };
-  expect(fromHash(link({ random: hostile }))?.random).toEqual({ ...initialState.random, dimensions: 64, width: 512, depth: 1, gain: 10 });
-  expect(fromHash(link({ view: { a: 1e300, b: 0, width: -1 } }))?.view).toEqual({ a: 1e6, b: 0, width: 1e-5 });
-  expect(Object.keys(shippedFields).every((field) => fromHash(link({ field }))?.field === field)).toBe(true);
-});
+/** The colour of a pixel of the picture alone, and not of what is drawn over it. */
+async function pixelOf(page: Page, x: number, y: number): Promise<readonly number[]> {
+  const png = decode(await page.screenshot({ clip: { x, y, width: 1, height: 1 } }));
+  return Array.from(png.data.subarray(0, 3));
+}
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
-  test("shows a complete heatmap soon after loading, without errors or requests elsewhere", async () => {
-    const { page, faults } = await open(null);
+  test("opens on two moons with samples that leave the noise, without errors or requests elsewhere", async () => {
+    const { page, faults } = await open("");
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
+    expect(await page.textContent("#headline")).toBe("This network turns noise into two moons. Orange makes room, purple squeezes.");
+    const time = (): Promise<number> => page.$eval("#t", (input) => Number((input as HTMLInputElement).value));
+    await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) > 0.2, null, { timeout: 30_000 });
+    // From noise to data, and again.
+    let [last, turned] = [await time(), false];
+    for (let look = 0; look < 200 && !turned; look++) {
+      await page.waitForTimeout(100);
+      const now = await time();
+      turned = now < last;
+      last = now;
+    }
+    expect(turned).toBe(true);
+    await page.click("#play");
     await painted(page);
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
+  test("with reduced motion nothing moves: samples on the density", async () => {
+    const context = await browser.newContext({ viewport: SIZE, reducedMotion: "reduce" });
+    const page = await context.newPage();
+    await page.goto(addressOf(address, "webgpu", ""));
+    await painted(page);
+    expect((await readPainted(page)).ground).toBe("density");
+    expect(await page.getAttribute("#layer-samples", "aria-pressed")).toBe("true");
+    const frames = await page.evaluate(async () => {
+      let asked = 0;
+      const real = requestAnimationFrame;
+      globalThis.requestAnimationFrame = (callback) => (asked++, real(callback));
+      await new Promise((resolve) => setTimeout(resolve, 600));
+      return asked;
+    });
+    // Idle costs nothing.
+    expect(frames).toBe(0);
+    await context.close();
+  });
+
   const engines = ["webgpu", "onnxruntime"] as const;
-  const everyField = Object.keys(shippedFields).flatMap((field) => engines.map((engine) => [field, engine] as const));
+  const everyField = Object.keys(shelf).flatMap((field) => engines.map((engine) => [field, engine] as const));
   test.for(everyField)("%s by %s: colours are those of the float64 divergence", async ([field, engine]) => {
-    const { page, faults } = await open(stateOf(field), { engine });
+    const { page, faults } = await open(plain(field), { engine });
     await painted(page, engine);
-    await expectColours(page, await load(field), shippedFields[field]!.context);
+    const network = await networkOf(field);
+    await expectColours(page, divergenceOf(network, network.contextSize > 0 ? [0.9] : []));
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
-  test("colours stay right after panning, zooming and a change of time", async () => {
+  test.for(["lorenz", "van-der-pol"].flatMap((field) => engines.map((engine) => [field, engine] as const)))(
+    "%s by %s: the layer Error shows the divergence less the truth's",
+    async ([field, engine]) => {
+      const { page, faults } = await open(plain(field, "layers=error/contour=off"), { engine });
+      await painted(page, engine);
+      const [network, truth] = [divergenceOf(await networkOf(field)), divergenceOf(parseFormula(shelf[field]!.truth!))];
+      await expectColours(page, (points) => {
+        const truths = truth(points);
+        return Float64Array.from(network(points), (value, index) => value - truths[index]!);
+      });
+      expect(faults).toEqual([]);
+      await page.context().close();
+    },
+  );
+
+  test.for(engines)("the density by %s is the flow's, and all of it is in view", async (engine) => {
+    const { page, faults } = await open("two-moons/t=1/x=0,0/w=10/layers=density", { engine });
+    await painted(page, engine);
     const network = await load("two-moons-flow");
-    const { page, faults } = await open(stateOf("two-moons-flow"));
+    await expectColours(page, (points) => logProbReference(network, points).logProb.map((log) => Math.exp(log)), 20);
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#status")!.dataset["mass"] !== undefined, null, { timeout: 30_000 });
+    expect(Math.abs(Number(await page.getAttribute("#status", "data-mass")) - 1)).toBeLessThan(0.01);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("colours stay right after panning, zooming and a change of time, whose scale is the same", async () => {
+    const network = await load("two-moons-flow");
+    const { page, faults } = await open(plain("two-moons"));
     await painted(page);
     const before = await readPainted(page);
-    const box = (await page.locator("#overlay").boundingBox())!;
-    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    const [x, y] = [500, 350];
     await forget(page);
     await page.mouse.move(x, y);
     await page.mouse.down();
@@ -155,23 +220,44 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     const after = await readPainted(page);
     expect(after.view.width).toBeLessThan(0.8 * before.view.width);
-    expect(after.view.a).toBeLessThan(before.view.a);
-    await expectColours(page, network, [0.9]);
+    expect(after.view.a).not.toBe(before.view.a);
+    await expectColours(page, divergenceOf(network, [0.9]));
     await forget(page);
     await page.locator("#t").fill("0.3");
     await painted(page);
-    await expectColours(page, network, [0.3]);
+    await expectColours(page, divergenceOf(network, [0.3]));
+    expect((await readPainted(page)).domain).toEqual(after.domain);
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
+  test.for(engines)("by %s the picture goes along at once when it is dragged, before there are new numbers", async (engine) => {
+    const { page } = await open(plain("van-der-pol"), { engine });
+    await painted(page, engine);
+    const [x, y] = [400, 300];
+    const under = await pixelOf(page, x, y);
+    // From now on no numbers come.
+    await page.evaluate(() => {
+      GPUQueue.prototype.onSubmittedWorkDone = () => new Promise(() => undefined);
+      Worker.prototype.postMessage = () => undefined;
+    });
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x + 120, y, { steps: 3 });
+    await page.mouse.move(x + 180, y);
+    await page.waitForTimeout(100);
+    const moved = await pixelOf(page, x + 180, y);
+    const elsewhere = await pixelOf(page, x, y);
+    under.forEach((channel, index) => expect(Math.abs(channel - moved[index]!)).toBeLessThanOrEqual(4));
+    expect(Math.max(...under.map((channel, index) => Math.abs(channel - elsewhere[index]!)))).toBeGreaterThan(12);
+    await page.context().close();
+  });
+
   test("two fingers zoom in around what is between them", async () => {
-    const { page, faults } = await open(stateOf("van-der-pol"));
+    const { page, faults } = await open(plain("van-der-pol"));
     await painted(page);
     const before = await readPainted(page);
-    const box = (await page.locator("#overlay").boundingBox())!;
-    const { left, top, width, height } = before.panels[0]!;
-    const [x, y] = [box.x + left + width / 2, box.y + top + height / 2];
+    const [x, y] = [SIZE.width / 2, SIZE.height / 2];
     const fingers = (apart: number): { x: number; y: number; id: number }[] => [
       { x: x - apart, y, id: 1 },
       { x: x + apart, y, id: 2 },
@@ -186,14 +272,14 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const after = await readPainted(page);
     expect(after.view.width / before.view.width).toBeCloseTo(0.5, 1);
     expect(Math.hypot(after.view.a - before.view.a, after.view.b - before.view.b)).toBeLessThan(0.1 * before.view.width);
-    await expectColours(page, await load("van-der-pol"), []);
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
-  test.for(engines)("the probe's numbers by %s are the field's, and a pinned point has its float64 value beside it", async (engine) => {
+  test.for(engines)("numbers by %s at the cursor and in the ledger are the field's, with float64 beside them", async (engine) => {
     const network = await load("lorenz");
-    const { page } = await open({ ...stateOf("lorenz"), pin: [0.5, 1.5] }, { engine });
+    const { page } = await open("lorenz/layers=div/pin=0.5,1.5", { engine });
     await painted(page, engine);
     const read = (key: string): Promise<string | null> => page.textContent(`[data-probe="${key}"]`);
     await page.waitForSelector('[data-probe="exact"]');
@@ -205,11 +291,127 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     numbers(await read("value")).forEach((number, k) => expect(number).toBeCloseTo(value![k]!, 2));
     numbers(await read("jacobian 1")).forEach((number, k) => expect(number).toBeCloseTo(jacobian![3 + k]!, 2));
     expect(Number.parseFloat((await read("error"))!)).toBeLessThan(1e-3);
+    await page.click("#unpin");
+    await page.locator("#ledger").waitFor({ state: "hidden" });
+    await page.mouse.move(420, 330);
+    await page.locator("#reader").waitFor({ state: "visible" });
+    const { view } = await readPainted(page);
+    const step = view.width / SIZE.width;
+    const at = [view.a + (420 - SIZE.width / 2) * step, 0, view.b - (330 - SIZE.height / 2) * step];
+    const there = evaluateReference(network, at, { outputs: ["divergence"] }).divergence![0]!;
+    await page.waitForFunction(
+      (expected) => Math.abs(Number(document.querySelector<HTMLElement>("#reader")!.dataset["divergence"]) - expected) < 1e-3,
+      there,
+    );
+    await page.context().close();
+  });
+
+  test("a pinned point of a flow has its density by the path there", async () => {
+    const { page } = await open("two-moons/t=1/layers=div/pin=0.8,0.3");
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#along-text")!.dataset["logProb"] !== undefined);
+    const said = Number(await page.getAttribute("#along-text", "data-log-prob"));
+    const { logProb } = logProbReference(await load("two-moons-flow"), Float32Array.of(0.8, 0.3));
+    expect(Math.abs(said - logProb[0]!)).toBeLessThan(0.02);
+    await page.context().close();
+  });
+
+  test("words of the headline show where: the rest of the picture fades", async () => {
+    const { page } = await open("van-der-pol/layers=div/contour=off");
+    await painted(page);
+    const { domain, view } = await readPainted(page);
+    const middle = Math.round(SIZE.width / 2 - (view.a * SIZE.width) / view.width);
+    const [grown, shrunk] = [await pixelOf(page, middle + 3, 330), await pixelOf(page, middle - 200, 330)];
+    await page.hover('#headline [data-sign="1"]');
+    await page.waitForTimeout(100);
+    expect(await pixelOf(page, middle + 3, 330)).toEqual(grown);
+    const faded = await pixelOf(page, middle - 200, 330);
+    expect(Math.max(...faded)).toBeLessThan(0.7 * Math.max(...shrunk));
+    expect(domain.palette).toBe("diverging-dark");
+    await page.context().close();
+  });
+
+  test.for(engines)("the lens by %s says what flows out of it, and ink how it grows", async (engine) => {
+    const { page, faults } = await open("source/x=0,0/w=6/layers=div", { engine });
+    await painted(page, engine);
+    await page.keyboard.press("l");
+    expect(await page.getAttribute("#lens-toggle", "aria-pressed")).toBe("true");
+    await page.mouse.move(500, 380);
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["lens"] !== undefined);
+    const { flux, made, area } = JSON.parse((await page.getAttribute("#motion", "data-lens"))!) as Record<string, number>;
+    // A source makes 2 in each unit of area.
+    expect(flux! / area!).toBeCloseTo(2, 3);
+    expect(made! / area!).toBeCloseTo(2, 3);
+    await page.keyboard.press("l");
+    await page.mouse.down();
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["ink"] !== undefined, null, { timeout: 20_000 });
+    await page.waitForTimeout(800);
+    const { measured, said } = JSON.parse((await page.getAttribute("#motion", "data-ink"))!) as Record<string, number>;
+    expect(measured).toBeGreaterThan(1.02);
+    expect(measured! / said!).toBeCloseTo(1, 2);
+    await page.mouse.up();
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test.for(engines)("the split by %s is exact on one side and an estimate on the other", async (engine) => {
+    const { page, faults } = await open("van-der-pol/layers=div/contour=off", { engine });
+    await painted(page, engine);
+    await page.click("#split-toggle");
+    await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("1 probe"));
+    const off = async (): Promise<number> => Number(/off by ([\d.e+-]+) %/.exec((await page.textContent("#estimate-price"))!)![1]);
+    const one = await off();
+    expect(one).toBeGreaterThan(1);
+    await page.locator("#probes").fill("64");
+    await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("64 probes"));
+    expect(await off()).toBeLessThan(0.5 * one);
+    await page.selectOption("#estimator", "ones");
+    await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("mistake"));
+    expect(await off()).toBeGreaterThan(20);
+    expect(await page.textContent("#exact-price")).toMatch(/^exact: [\d.]+ f$/);
+    const exact = await pixelOf(page, 300, 300);
+    await page.selectOption("#estimator", "difference");
+    await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("differences"));
+    expect(await off()).toBeLessThan(1);
+    expect(await pixelOf(page, 300, 300)).toEqual(exact);
+    await page.focus("#divider");
+    const before = (await page.locator("#divider").boundingBox())!.x;
+    await page.keyboard.press("ArrowLeft");
+    expect((await page.locator("#divider").boundingBox())!.x).toBeLessThan(before);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("a formula becomes a field, exact ones beside it a truth, and what is wrong with one is said", async () => {
+    const { page, faults } = await open("source/layers=div/contour=off");
+    await painted(page);
+    await forget(page);
+    await page.fill("#formula", "sin(x)*y, x*exp(-y*y)");
+    await page.press("#formula", "Enter");
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("sin(x)*y"));
+    await page.evaluate(() => (document.activeElement as HTMLElement).blur());
+    await page.keyboard.press("3");
+    await page.waitForFunction(() => document.querySelector("#layer-samples")!.getAttribute("aria-pressed") === "false");
+    await page.click("#settings-toggle");
+    await forget(page);
+    await page.uncheck("#contour");
+    await painted(page);
+    await page.click("#settings-toggle");
+    await expectColours(page, (points) =>
+      Float64Array.from({ length: points.length / 2 }, (_, i) => {
+        const [x, y] = [points[2 * i]!, points[2 * i + 1]!];
+        return Math.cos(x) * y - 2 * x * y * Math.exp(-y * y);
+      }),
+    );
+    await page.fill("#formula", "sin(x)*q, 1");
+    await page.press("#formula", "Enter");
+    await page.locator("#problem").waitFor({ state: "visible" });
+    expect(await page.textContent("#problem")).toContain('"q"');
+    expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test("takes dropped files, asks what they leave open, and says what is wrong with the others", async () => {
-    const { page, faults } = await open({ ...PLAIN });
+    const { page, faults } = await open(plain("two-moons"));
     await painted(page);
     const drop = async (name: string, bytes: Uint8Array, ...beside: [string, Uint8Array][]): Promise<void> => {
       const transfer = await page.evaluateHandle(
@@ -227,8 +429,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await forget(page);
     await drop("mine.onnx", good);
     await painted(page);
-    expect(await page.inputValue("#field")).toBe("file");
-    await expectColours(page, await load("van-der-pol"), []);
+    expect(await page.textContent("#headline")).toMatch(/^mine\.onnx\. /);
+    // Nothing in the address of the field before.
+    expect(new URL(page.url()).hash).toBe("");
+    await bare(page);
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
 
     // Weights in another file, which has to come along.
     const apart = new URL("../cases/external/", import.meta.url);
@@ -276,20 +481,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await forget(page);
     await page.click("#file-use");
     await painted(page);
-    await page.uncheck("#contour");
-    await page.uncheck("#arrows");
-    await forget(page);
-    await page.click("#reset");
-    await painted(page);
-    await expectColours(page, parseSafetensors(timed, { contextColumns: "first" }), [0.5]);
+    await bare(page);
+    const { context } = await readPainted(page);
+    await expectColours(page, divergenceOf(parseSafetensors(timed, { contextColumns: "first" }), context));
     expect(await code()).toContain(', { contextColumns: "first" })');
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test.for(engines)("the comparison's exact methods by %s are right and the mistake is not", async (engine) => {
-    const { page } = await open({ ...PLAIN, field: "van-der-pol", context: [], view: { a: 0, b: 0, width: 6 } }, { engine });
+    const { page } = await open("van-der-pol/x=0,0/w=6/layers=div/contour=off", { engine });
     await painted(page, engine);
+    await page.click("#compare-toggle");
     await page.click("#compare");
     await page.locator("#comparison[data-state=done]").waitFor({ timeout: 60_000 });
     const rows = await page.$$eval("#comparison tbody tr", (all) =>
@@ -306,17 +509,21 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("a link restores the page, and exports hold its numbers", async () => {
-    const state = { ...PLAIN, field: "van-der-pol", context: [], view: { a: 0.5, b: -0.25, width: 4 }, pin: [1, 1] as const };
-    const { page } = await open(state);
+  test("a link restores the page, and exports hold its numbers under names that say what they are", async () => {
+    const link = "van-der-pol/x=0.5,-0.25/w=4/layers=div/contour=off/pin=1,1";
+    const { page, faults } = await open(link);
     await painted(page);
+    await page.click("#share-toggle");
     await page.click("#copy-link");
-    expect(fromHash(new URL(page.url()).hash)).toEqual({ ...initialState, ...state });
-    const download = async (id: string): Promise<Buffer> => {
-      const [file] = await Promise.all([page.waitForEvent("download"), page.click(id)]);
-      return readFile(await file.path());
+    await page.waitForFunction(() => location.hash.length > 1);
+    expect(fromHash(new URL(page.url()).hash)).toMatchObject(fromHash(link)!);
+    const download = async (id: string): Promise<{ bytes: Buffer; name: string }> => {
+      const [file] = await Promise.all([page.waitForEvent("download", { timeout: 60_000 }), page.click(id)]);
+      return { bytes: await readFile(await file.path()), name: file.suggestedFilename() };
     };
-    const lines = (await download("#save-csv")).toString().split("\n");
+    const csv = await download("#save-csv");
+    expect(csv.name).toBe("van-der-pol divergence.csv");
+    const lines = csv.bytes.toString().split("\n");
     expect(lines[0]).toBe("x0,x1,divergence");
     const rows = lines.slice(1).map((line) => line.split(",").map(Number));
     const some = rows.filter((_, index) => index % 4099 === 0);
@@ -326,26 +533,50 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       { outputs: ["divergence"] },
     );
     some.forEach(([, , number], index) => expect(number).toBeCloseTo(divergence![index]!, 3));
-    const npy = await download("#save-npy");
+    const { bytes: npy } = await download("#save-npy");
     const header = npy.subarray(10, 10 + npy.readUInt16LE(8)).toString();
     expect(npy.subarray(0, 6).toString("latin1")).toBe("\u0093NUMPY");
     const shape = /\((\d+), (\d+)\)/.exec(header)!.slice(1).map(Number);
     expect(npy.length).toBe(10 + npy.readUInt16LE(8) + 4 * shape[0]! * shape[1]!);
     expect(npy.readFloatLE(10 + npy.readUInt16LE(8))).toBeCloseTo(rows[0]![2]!, 5);
-    const png = decode(await download("#save-png"));
-    const { panels } = await readPainted(page);
-    const at = 4 * ((panels[0]!.top + 5) * png.width + panels[0]!.left + 5);
-    expect(png.channels).toBe(4);
-    // Neither paper nor nothing: the corner of the picture.
-    expect([...png.data.subarray(at, at + 3)]).not.toEqual([0, 0, 0]);
-    expect([...png.data.subarray(at, at + 3)]).not.toEqual([...png.data.subarray(0, 3)]);
-    expect(await page.textContent("#code")).toContain('parseSafetensors(new Uint8Array(await (await fetch("van-der-pol.safetensors"))');
+    const weights = await download("#save-weights");
+    expect(weights.name).toBe("van-der-pol.safetensors");
+    expect(parseSafetensors(weights.bytes).stateSize).toBe(2);
+    const png = await download("#save-png");
+    expect(png.name).toBe("van-der-pol divergence.png");
+    const picture = decode(png.bytes);
+    // Two pixels for each of the page's, and a line with title and link over it.
+    expect([picture.width, picture.height]).toEqual([2 * SIZE.width, 2 * (SIZE.height + 44)]);
+    const { domain, view } = await readPainted(page);
+    const at = (x: number, y: number): number[] => {
+      const from = picture.channels * (2 * (y + 44) * picture.width + 2 * x);
+      return Array.from(picture.data.subarray(from, from + 3));
+    };
+    const [x, y] = [300, 300];
+    const step = view.width / SIZE.width;
+    const there = [view.a + (x + 0.25 - SIZE.width / 2) * step, view.b - (y + 0.25 - SIZE.height / 2) * step];
+    const expected = colourOf(divergenceOf(await load("van-der-pol"))(Float32Array.from(there))[0]!, domain);
+    at(x, y).forEach((channel, index) => expect(Math.abs(channel - expected[index]!)).toBeLessThanOrEqual(4));
+    const film = await download("#save-webm");
+    expect(film.name).toBe("van-der-pol divergence.webm");
+    // EBML's magic number.
+    expect(film.bytes.readUInt32BE(0)).toBe(0x1a45dfa3);
+    expect(film.bytes.length).toBeGreaterThan(10_000);
+    for (const [place, start] of [
+      ["node", 'import { readFile } from "node:fs/promises";'],
+      ["shell", "npx deldot heatmap van-der-pol.safetensors"],
+      ["browser", 'import { parseSafetensors, VectorField } from "deldot";'],
+    ] as const) {
+      await page.click(`#code-${place}`);
+      expect((await page.textContent("#code"))!.startsWith(start)).toBe(true);
+    }
+    expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test("does not move about while it loads", async () => {
-    for (const field of ["two-moons-flow", "lorenz"]) {
-      const { page } = await open(stateOf(field), {
+    for (const field of ["two-moons", "lorenz"]) {
+      const { page } = await open(plain(field), {
         init: () => {
           const shifts = ((globalThis as unknown as { shifts: number[] }).shifts = []) as number[];
           new PerformanceObserver((list) => {
@@ -363,7 +594,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   });
 
   test("without WebGPU, onnxruntime-web computes, and the page says so", async () => {
-    const { page, faults, requests } = await open(stateOf("two-moons-flow"), {
+    const { page, faults, requests } = await open(plain("two-moons"), {
       engine: null,
       init: () => Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined }),
     });
@@ -376,19 +607,19 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   });
 
   test("takes onnxruntime-web before an adapter in software, and as many threads as there are where a page may share memory", async () => {
-    const { page, faults } = await open(stateOf("two-moons-flow"), { engine: null, site: isolated });
+    const { page, faults } = await open(plain("two-moons"), { engine: null, site: isolated });
     await painted(page, "onnxruntime");
     expect(await page.textContent("#notice")).toMatch(/in software: .*swiftshader/i);
     const cores = await page.evaluate(() => navigator.hardwareConcurrency);
     const threads = cores === 1 ? "one thread" : `${Math.min(8, cores)} threads`;
     expect((await page.textContent("#status"))!.endsWith(` on the CPU, by onnxruntime-web on ${threads}`)).toBe(true);
-    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    await expectColours(page, divergenceOf(await load("two-moons-flow"), [0.9]));
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test("takes an adapter in hardware, and then nothing of onnxruntime-web is asked for", async () => {
-    const { page, faults, requests } = await open(stateOf("two-moons-flow"), {
+    const { page, faults, requests } = await open(plain("two-moons"), {
       engine: null,
       init: () =>
         Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "gpu", description: "" }) }),
@@ -404,43 +635,41 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   test("float64 serves until onnxruntime-web is there", async () => {
     let release = (): void => undefined;
     const released = new Promise<void>((resolve) => (release = resolve));
-    const { page, faults } = await open(stateOf("lorenz"), {
+    const { page, faults } = await open(plain("lorenz"), {
       engine: "onnxruntime",
       prepare: async (page) => void (await page.route("**/*.wasm", async (route) => (await released, route.continue()))),
     });
     await painted(page, "reference");
     await forget(page);
-    await page.selectOption("#field", "van-der-pol");
-    await painted(page, "reference");
+    await page.click('[data-field="van-der-pol"]');
+    await bare(page, "reference");
     const coarse = await readPainted(page);
-    await page.uncheck("#contour");
-    await page.uncheck("#arrows");
     release();
     await painted(page, "onnxruntime");
     expect((await readPainted(page)).columns).toBeGreaterThan(coarse.columns);
-    await expectColours(page, await load("van-der-pol"), []);
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test("float64 serves where onnxruntime-web does not come", async () => {
-    const { page, faults } = await open(stateOf("two-moons-flow"), {
+    const { page, faults } = await open(plain("two-moons"), {
       engine: "onnxruntime",
       prepare: async (page) => void (await page.route("**/*.wasm", (route) => route.abort())),
     });
     await painted(page, "reference");
     expect(await page.textContent("#status")).toMatch(/ on the CPU, in float64$/);
-    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    await expectColours(page, divergenceOf(await load("two-moons-flow"), [0.9]));
     // Another field is float64's as well, and not waited for.
     await forget(page);
-    await page.selectOption("#field", "van-der-pol");
-    await painted(page, "reference");
+    await page.click('[data-field="van-der-pol"]');
+    await bare(page, "reference");
     expect(faults.filter((fault) => !/ERR_FAILED|wasm|ArrayBuffer instantiation/.test(fault))).toEqual([]);
     await page.context().close();
   });
 
   test("says so where a field is too large for the device", async () => {
-    const { page } = await open(stateOf("two-moons-flow"), {
+    const { page } = await open(plain("two-moons"), {
       // A device whose buffers are so small that the largest matrix of the digits does not fit.
       init: () => {
         const limits = Object.getOwnPropertyDescriptor(GPUDevice.prototype, "limits")!;
@@ -455,14 +684,14 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       },
     });
     await painted(page);
-    await page.selectOption("#field", "digits-flow");
+    await page.click('[data-field="digits"]');
     await page.locator("#problem").waitFor({ state: "visible" });
     expect(await page.textContent("#problem")).toMatch(/the device allows 65536|bytes/);
     await page.context().close();
   });
 
   test("finds the GPU again after it was lost", async () => {
-    const { page, faults } = await open(stateOf("two-moons-flow"), {
+    const { page, faults } = await open(plain("two-moons"), {
       init: () => {
         const request: (this: GPUAdapter, given?: GPUDeviceDescriptor) => Promise<GPUDevice> = Reflect.get(
           GPUAdapter.prototype,
@@ -487,62 +716,113 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.evaluate(() => (globalThis as unknown as { loseDevice: () => void }).loseDevice());
     await painted(page);
     expect(await page.textContent("#notice")).toMatch(/found again/);
-    await expectColours(page, await load("two-moons-flow"), [0.9]);
+    await expectColours(page, divergenceOf(await load("two-moons-flow"), [0.9]));
     expect(faults.filter((fault) => !/lost|destroyed/i.test(fault))).toEqual([]);
     await page.context().close();
   });
 
   test("shows the field that was chosen last, however quickly, and in the midst of a film", async () => {
-    const { page, faults } = await open(stateOf("two-moons-flow"));
+    const { page, faults } = await open(plain("two-moons"));
     await painted(page);
     await page.click("#play");
-    for (const field of ["lorenz", "digits-flow", "checkerboard-flow", "two-moons-flow", "van-der-pol"]) {
+    for (const field of ["lorenz", "digits", "checkerboard", "two-moons", "source", "van-der-pol"]) {
       await forget(page);
-      await page.selectOption("#field", field);
+      await page.click(`[data-field="${field}"]`);
     }
-    await page.waitForFunction(() => document.querySelector("#about")!.textContent.includes("oscillator"));
-    await forget(page);
-    await page.click("#reset");
-    await painted(page);
-    await expectColours(page, await load("van-der-pol"), []);
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("oscillator"));
+    await bare(page);
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
     expect(await page.isVisible("#problem")).toBe(false);
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
-  test("shows other quantities, and says where a number has no truth", async () => {
-    const { page, faults } = await open({ ...stateOf("lorenz"), quantity: "magnitude" });
+  test("shows other quantities, and a scale around the truth where that is one number", async () => {
+    const { page, faults } = await open("lorenz/layers=div/show=magnitude");
     await painted(page);
-    const label = await page.getAttribute("#overlay", "aria-label");
-    expect(label).toMatch(/^Heatmap of \|f\|/);
-    expect(await page.locator("#panels-row").isVisible()).toBe(false);
+    expect(await page.getAttribute("#overlay", "aria-label")).toMatch(/^Picture of \|f\|/);
+    expect(await page.textContent("#layer-div span")).toBe("|f|");
+    expect((await readPainted(page)).domain.palette).toBe("sequential");
+    await page.click("#settings-toggle");
     await forget(page);
     await page.selectOption("#quantity", "d1");
     await painted(page);
-    // ∂f_1/∂x_1 = -1 of the Lorenz system; near it everywhere, so the scale is its size.
-    expect((await readPainted(page)).scale).toBeGreaterThanOrEqual(1);
-    expect((await readPainted(page)).scale).toBeLessThan(3);
+    // ∂f_1/∂x_1 = -1 of the Lorenz system, and near it everywhere.
+    const { low, high } = (await readPainted(page)).domain;
+    expect(low).toBeGreaterThan(-3);
+    expect(high).toBeLessThan(3);
     await forget(page);
     await page.selectOption("#quantity", "divergence");
-    await page.selectOption("#panels", "all");
     await painted(page);
-    expect((await readPainted(page)).panels.map(({ panel }) => panel)).toEqual(["field", "truth", "difference"]);
-    expect(await page.textContent("#truth")).toContain("-13.667");
+    const { domain } = await readPainted(page);
+    expect((domain.low + domain.high) / 2).toBeCloseTo(-13.667, 2);
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
-  test.for(engines)("plays a flow through time and carries particles by %s", async (engine) => {
-    const { page, faults } = await open({ ...stateOf("two-moons-flow"), particles: true, context: [0.8] }, { engine });
+  test.for(engines)("plays a flow through time by %s: picture, arrows and samples go along", async (engine) => {
+    const { page, faults } = await open("two-moons/t=0/layers=div,arrows", { engine });
     await painted(page, engine);
-    const shots = [await page.screenshot(), (await page.waitForTimeout(1500), await page.screenshot())];
-    expect(shots[0]!.equals(shots[1]!)).toBe(false);
-    await page.click("#particles");
+    const still = await page.screenshot();
+    await page.click("#loop");
     await page.click("#play");
-    await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) === 1, null, { timeout: 30_000 });
+    expect(await page.getAttribute("#play", "aria-label")).toBe("Pause");
+    await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) > 0.5, null, { timeout: 30_000 });
+    // Not those of the beginning: what is drawn in the midst of the film is of its time.
+    await page.waitForFunction(
+      () => Number(JSON.parse(document.querySelector<HTMLElement>("#overlay")!.dataset["arrows"]!)[0]) > 0.3,
+      null,
+      { timeout: 20_000 },
+    );
+    await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-label") === "Play", null, { timeout: 60_000 });
     await painted(page, engine);
-    expect(await page.textContent("#play")).toBe("Play");
-    await expectColours(page, await load("two-moons-flow"), [1]);
+    expect((await readPainted(page)).context).toEqual([1]);
+    expect((await page.screenshot()).equals(still)).toBe(false);
+    await page.keyboard.press("5");
+    await bare(page, engine);
+    await expectColours(page, divergenceOf(await load("two-moons-flow"), [1]));
+    // From its end it plays from the beginning.
+    await page.click("#play");
+    await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) < 0.5);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("keeps its memory through a hundred changes of the field", async () => {
+    const { page, faults } = await open("source/layers=div", {
+      init: () => {
+        const made = { buffers: 0 };
+        (globalThis as unknown as { made: typeof made }).made = made;
+        const create = GPUDevice.prototype.createBuffer;
+        GPUDevice.prototype.createBuffer = function (descriptor) {
+          made.buffers++;
+          const buffer = create.call(this, descriptor);
+          const destroy = buffer.destroy.bind(buffer);
+          let isDestroyed = false;
+          buffer.destroy = () => {
+            if (!isDestroyed) made.buffers--;
+            isDestroyed = true;
+            return destroy();
+          };
+          return buffer;
+        };
+      },
+    });
+    await painted(page);
+    const buffers = (): Promise<number> => page.evaluate(() => (globalThis as unknown as { made: { buffers: number } }).made.buffers);
+    const change = async (count: number): Promise<void> => {
+      for (let index = 0; index < count; index++) {
+        const name = ["sink", "rotation", "shear", "saddle"][index % 4]!;
+        await page.click(`[data-field="${name}"]`);
+        await page.waitForFunction((field) => document.querySelector(`[data-field="${field}"]`)!.getAttribute("aria-pressed") === "true", name);
+      }
+      await page.keyboard.press("Space");
+      await page.waitForTimeout(500);
+    };
+    await change(8);
+    const few = await buffers();
+    await change(100);
+    expect(await buffers()).toBeLessThanOrEqual(few + 8);
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -561,8 +841,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.close();
   });
 
-  test("can be used by keys alone, and has no serious fault for those who cannot see it", async () => {
-    const { page } = await open(stateOf("two-moons-flow"));
+  test("can be used by keys alone, and has no serious fault for those who cannot see it, by day and night, wide and narrow", async () => {
+    const { page } = await open(plain("two-moons"));
     await painted(page);
     for (let press = 0; press < 4 && (await page.evaluate(() => document.activeElement?.id)) !== "overlay"; press++)
       await page.keyboard.press("Tab");
@@ -578,14 +858,52 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(after.view.width).toBeCloseTo(0.8 * before.view.width, 6);
     await page.waitForSelector('[data-probe="exact"]');
     await page.keyboard.press("Escape");
-    expect(await page.textContent("#probe-kind")).toBe("under the cursor");
-    const { violations } = await new AxeBuilder({ page }).analyze();
-    expect(
-      violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`),
-    ).toEqual([]);
+    await page.locator("#ledger").waitFor({ state: "hidden" });
+    for (const [key, layer] of [
+      ["3", "samples"],
+      ["5", "arrows"],
+      ["2", "density"],
+    ] as const) {
+      await page.keyboard.press(key);
+      await page.waitForFunction((name) => document.querySelector(`#layer-${name}`)!.getAttribute("aria-pressed") === "true", layer);
+    }
+    // One ground at a time.
+    expect(await page.getAttribute("#layer-div", "aria-pressed")).toBe("false");
+    for (const size of [SIZE, { width: 420, height: 850 }])
+      for (const panel of ["#settings-toggle", "#share-toggle", "#compare-toggle"]) {
+        await page.setViewportSize(size);
+        await page.click("#theme");
+        await page.click(panel);
+        const { violations } = await new AxeBuilder({ page }).analyze();
+        expect(
+          violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`),
+          `${size.width} ${panel}`,
+        ).toEqual([]);
+        await page.click(panel);
+      }
     await page.context().close();
   });
 });
+
+/** The field that is there without anything over its colours. */
+async function bare(page: Page, engine: EngineName = "webgpu"): Promise<void> {
+  await page.evaluate(() => {
+    for (const layer of ["samples", "arrows", "paths"]) {
+      const chip = document.querySelector<HTMLButtonElement>(`#layer-${layer}`)!;
+      if (chip.getAttribute("aria-pressed") === "true") chip.click();
+    }
+    const ground = document.querySelector<HTMLButtonElement>("#layer-div")!;
+    if (ground.getAttribute("aria-pressed") === "false") ground.click();
+    const play = document.querySelector<HTMLButtonElement>("#play")!;
+    if (play.getAttribute("aria-pressed") === "true") play.click();
+    const contour = document.querySelector<HTMLInputElement>("#contour")!;
+    document.querySelector<HTMLElement>("#canvas")!.dataset["state"] = "";
+    if (contour.checked) contour.click();
+    else document.querySelector<HTMLButtonElement>("#reset")!.click();
+  });
+  await painted(page, engine);
+  await page.waitForTimeout(100);
+}
 
 /** A safetensors file of small made-up weights. */
 function tensors(shapes: Record<string, readonly number[]>, metadata: Record<string, string>): Uint8Array {

@@ -1,40 +1,28 @@
-/** Photographs the page for the README: `npm run screenshots`. */
+/** Photographs and films the page for the README: `npm run screenshots`. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { initialState, toHash, type State } from "../../demo/src/state.js";
 import { openBrowser } from "../browser.js";
-import { painted, serveSite } from "./site.js";
+import { addressOf, painted, serveSite } from "./site.js";
 
-const shots: readonly { name: string; width: number; height: number; dark: boolean; state: Partial<State> }[] = [
-  { name: "page-light", width: 1280, height: 960, dark: false, state: { pin: [0, 0] } },
-  {
-    name: "page-dark",
-    width: 1280,
-    height: 860,
-    dark: true,
-    state: { field: "van-der-pol", context: [], view: { a: 0, b: 0, width: 7 }, panels: "all", pin: [1, 1] },
-  },
-  {
-    name: "page-narrow",
-    width: 420,
-    height: 860,
-    dark: false,
-    state: { field: "taylor-green", context: [], view: { a: 0, b: 0, width: 6.4 }, pin: [1, 1] },
-  },
+const shots: readonly { name: string; width: number; height: number; theme: "dark" | "light"; hash: string }[] = [
+  { name: "page-dark", width: 1280, height: 800, theme: "dark", hash: "two-moons/t=0.8/layers=div,samples,paths/pin=0.8,0.4" },
+  { name: "page-light", width: 1280, height: 800, theme: "light", hash: "van-der-pol/t=0/layers=div,samples,arrows" },
+  { name: "page-narrow", width: 420, height: 850, theme: "dark", hash: "checkerboard/t=0.95/layers=density,samples" },
 ];
 
 const images = fileURLToPath(new URL("../../demo/images/", import.meta.url));
 const folder = await mkdtemp(join(tmpdir(), "deldot-site-"));
 const { server, address } = await serveSite(folder);
 const { browser, close } = await openBrowser();
-for (const { name, width, height, dark, state } of shots) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? "dark" : "light" });
+for (const { name, width, height, theme, hash } of shots) {
+  const context = await browser.newContext({ viewport: { width, height } });
   const page = await context.newPage();
-  await page.goto(`${address}?engine=webgpu#${toHash({ ...initialState, ...state })}`);
-  await painted(page);
-  await page.locator('[data-probe="exact"]').waitFor();
+  await page.goto(addressOf(`${address}?theme=${theme}&engine=onnxruntime`, null, hash));
+  await painted(page, "onnxruntime");
+  // The shelf's pictures are drawn when nothing else is to do.
+  await page.waitForTimeout(6000);
   await page.screenshot({ path: join(images, `${name}.png`) });
   await context.close();
 }

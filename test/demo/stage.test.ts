@@ -11,7 +11,7 @@ import { traceDrop } from "../../demo/src/ink.js";
 import { balanceOf } from "../../demo/src/lens.js";
 import { axesPlane, randomPlane, toPixel } from "../../demo/src/plane.js";
 import { domainOf } from "../../demo/src/stage.js";
-import { fromHash, initialRandom, layersOf, toHash, type Link } from "../../demo/src/state.js";
+import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/state.js";
 import {
   evaluateReference,
   FieldFlow,
@@ -55,9 +55,9 @@ test("a link holds a state, is readable, and a damaged one is none or less", () 
   expect(toHash({ field: "two-moons", context: [0.9], view: { a: 0, b: 0, width: 6 }, layers: ["div", "samples"] })).toBe(
     "two-moons/t=0.9/x=0,0/w=6/layers=div,samples",
   );
-  const formula: Link = { field: "formula", formula: "y/2, (1 - x*x)*y # x=1/w=3", random: initialRandom };
+  const formula: Link = { field: "formula", formula: "y/2, (1 - x*x)*y # x=1/w=3", random: initialState.random };
   expect(fromHash(toHash(formula))).toEqual({ field: "formula", formula: formula.formula });
-  expect(fromHash(toHash({ field: "random", random: { ...initialRandom, gain: 1.5 } }))?.random?.gain).toBe(1.5);
+  expect(fromHash(toHash({ field: "random", random: { ...initialState.random, gain: 1.5 } }))?.random?.gain).toBe(1.5);
   for (const hash of ["", "#", "#%", "#{", "#%7B%22quantity%22%3A%22x%22%7D", "#12", "#/x=0,0"]) expect(fromHash(hash)).toBeNull();
   expect(fromHash("#two-moons/x=a,0/w=6/layers=nonsense,div,density/show=q/t=0.5,x/pin=1/scale=-1/plane=random,-4/axes=1,1")).toEqual({
     field: "two-moons",
@@ -77,7 +77,7 @@ test("a link holds a state, is readable, and a damaged one is none or less", () 
 test("links of the page as it was still open", () => {
   const old = {
     field: "lorenz",
-    random: initialRandom,
+    random: initialState.random,
     context: [],
     quantity: "divergence",
     panels: "difference",
@@ -91,7 +91,7 @@ test("links of the page as it was still open", () => {
   };
   expect(fromHash(`#${encodeURIComponent(JSON.stringify(old))}`)).toEqual({
     field: "lorenz",
-    random: initialRandom,
+    random: initialState.random,
     layers: ["samples", "arrows", "error"],
     quantity: "divergence",
     contour: false,
@@ -141,7 +141,8 @@ test("scales: around the truth, from one end to the other of one sign, around 0"
   expect((low + high) / 2).toBeCloseTo(-13.667, 9);
   expect(high - low).toBeLessThan(0.3);
   const oneSigned = domainOf(spread.map((x) => 5 + 5 * x), null, null, "diverging");
-  expect(oneSigned.palette).toBe("sequential");
+  expect(oneSigned.palette).toBe("grows");
+  expect(domainOf(spread.map((x) => -5 - 5 * x), null, null, "diverging-dark").palette).toBe("shrinks-dark");
   expect(oneSigned.low).toBeCloseTo(5.1, 1);
   expect(domainOf(spread.map((x) => x - 0.5), null, null, "diverging")).toEqual({ low: -0.5, high: 0.5, palette: "diverging" });
   // Nowhere at the end of the scale: a flat 2 of a source is orange, and not white.
@@ -151,8 +152,12 @@ test("scales: around the truth, from one end to the other of one sign, around 0"
 });
 
 test("colours: orange where room is made, purple where it shrinks, grey for none, by day and night", () => {
-  for (const palette of ["diverging", "diverging-dark"] as const) {
+  for (const night of ["", "-dark"] as const) {
+    const palette = `diverging${night}` as const;
     const [more, less] = [colourOf(0.7, { low: -1, high: 1, palette }), colourOf(-0.7, { low: -1, high: 1, palette })];
+    // The ends of the halves are the ends of the whole.
+    expect(colourOf(9, { low: 5, high: 9, palette: `grows${night}` })).toEqual(colourOf(1, { low: -1, high: 1, palette }));
+    expect(colourOf(-9, { low: -9, high: -5, palette: `shrinks${night}` })).toEqual(colourOf(-1, { low: -1, high: 1, palette }));
     expect(more[0]).toBeGreaterThan(more[2] + 60);
     expect(less[2]).toBeGreaterThan(less[1] + 40);
     expect(colourOf(NaN, { low: -1, high: 1, palette })).toEqual([128, 128, 128]);
