@@ -11,7 +11,13 @@ export default defineConfig({
   root: here("."),
   // Relative addresses: the site works from any sub-path.
   base: "./",
-  resolve: { alias: { "deldot/onnx": here("../src/onnx/index.ts"), deldot: here("../src/index.ts") } },
+  resolve: {
+    alias: {
+      "deldot/onnx": here("../src/onnx/index.ts"),
+      "deldot/train": here("../src/train/index.ts"),
+      deldot: here("../src/index.ts"),
+    },
+  },
   build: {
     outDir: here("../dist-demo"),
     emptyOutDir: true,
