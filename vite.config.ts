@@ -65,7 +65,10 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     // The page's modules import the package by its name.
-    alias: { deldot: fileURLToPath(new URL("./src/index.ts", import.meta.url)) },
+    alias: {
+      "deldot/train": fileURLToPath(new URL("./src/train/index.ts", import.meta.url)),
+      deldot: fileURLToPath(new URL("./src/index.ts", import.meta.url)),
+    },
     globalSetup: "test/setup.ts",
     // One process per file and one file at a time: each owns a GPU device, and the software drivers use every core.
     pool: "forks",

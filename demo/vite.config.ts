@@ -18,7 +18,13 @@ export default defineConfig(({ mode }) => ({
   // Relative addresses: the site works from any sub-path.
   base: "./",
   plugins: mode === "site" ? [] : [withoutApi],
-  resolve: { alias: { "deldot/onnx": here("../src/onnx/index.ts"), deldot: here("../src/index.ts") } },
+  resolve: {
+    alias: {
+      "deldot/onnx": here("../src/onnx/index.ts"),
+      "deldot/train": here("../src/train/index.ts"),
+      deldot: here("../src/index.ts"),
+    },
+  },
   build: {
     outDir: here("../dist-demo"),
     emptyOutDir: true,
