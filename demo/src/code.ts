@@ -12,7 +12,9 @@ export type FieldSource =
   /** `beside` are the files that were dropped with it, which may hold its weights. */
   | { readonly kind: "onnx"; readonly file: string; readonly beside: readonly string[] }
   | { readonly kind: "random"; readonly random: RandomNetwork }
-  | { readonly kind: "formula"; readonly text: string };
+  | { readonly kind: "formula"; readonly text: string }
+  /** Learned on the page, from so many points if they are known. */
+  | { readonly kind: "drawn"; readonly points: number | null };
 
 export interface SafetensorsAnswers {
   readonly activation?: string;
@@ -32,6 +34,7 @@ export const GRID = 256;
 /** The file that the code reads. */
 export function fileOf(source: FieldSource): string {
   if (source.kind === "formula") return "formula.onnx";
+  if (source.kind === "drawn") return "drawn.safetensors";
   return source.kind === "random" ? `random-${source.random.seed}.safetensors` : source.file;
 }
 
@@ -63,6 +66,7 @@ function readingOf(source: FieldSource): Reading {
   const file = fileOf(source);
   const word = shellWord(file);
   switch (source.kind) {
+    case "drawn":
     case "random":
       return { reader: "parseSafetensors", network: (bytes) => `parseSafetensors(${bytes(file)})`, words: [word] };
     case "safetensors": {

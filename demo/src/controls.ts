@@ -12,7 +12,7 @@ import { layers, type Layer } from "./state.js";
 type Attempt = (work: Promise<unknown>) => void;
 
 const MOST_SLIDERS = 64;
-const panels = { settings: "settings-toggle", "comparison-panel": "compare-toggle", share: "share-toggle" } as const;
+const panels = { settings: "settings-toggle", "comparison-panel": "compare-toggle", share: "share-toggle", draw: "draw-toggle" } as const;
 const chipNames: Readonly<Record<Layer, string>> = {
   div: "∇·f",
   density: "Density",
@@ -78,7 +78,15 @@ export function bindControls(stage: Stage, attempt: Attempt, activations: readon
   onChange("contour", () => attempt(stage.change({ contour: input("contour").checked })));
   onChange("lock", () => {
     const { low, high, palette } = stage.domain;
-    attempt(stage.change({ scale: input("lock").checked ? (palette.startsWith("diverging") ? (high - low) / 2 : Math.max(Math.abs(low), Math.abs(high))) : null }));
+    attempt(
+      stage.change({
+        scale: input("lock").checked
+          ? palette.startsWith("diverging")
+            ? (high - low) / 2
+            : Math.max(Math.abs(low), Math.abs(high))
+          : null,
+      }),
+    );
   });
   onChange("truth", () => attempt(stage.change({ truth: input("truth").value || null })));
   onClick("reset", () => attempt(resetView(stage)));

@@ -2,7 +2,18 @@
 import type { EvaluateOptions, Network } from "deldot";
 import { middleOf, pixelsOf, type Domain } from "./colour.js";
 import type { Answer, CpuEvaluation, Request } from "./cpuWorker.js";
-import { densitySteps, isSameLook, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Painted, type Shot } from "./engine.js";
+import {
+  densitySteps,
+  isSameLook,
+  LEAST_TIME,
+  nextLevel,
+  workOf,
+  type Engine,
+  type Look,
+  type Moved,
+  type Painted,
+  type Shot,
+} from "./engine.js";
 import { gridPoints, toPixel, type Size, type View } from "./plane.js";
 import { pick, sourceOf, withContext, type Source } from "./quantity.js";
 
@@ -85,10 +96,7 @@ export class CpuEngine implements Engine {
     const id = ++this.asked;
     const truthId = truth ? ++this.asked : id;
     this.newest = id;
-    await Promise.all([
-      this.ask({ kind: "network", id, network }),
-      truth && this.ask({ kind: "network", id: truthId, network: truth }),
-    ]);
+    await Promise.all([this.ask({ kind: "network", id, network }), truth && this.ask({ kind: "network", id: truthId, network: truth })]);
     // Another was asked for meanwhile.
     if (id !== this.newest) return;
     this.token++;

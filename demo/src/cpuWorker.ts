@@ -1,5 +1,14 @@
 /** Fields on the CPU: by onnxruntime-web once that is loaded; by the float64 reference until then, and where it fails. */
-import { FieldFlow, mlp, ReferenceField, type EvaluateOptions, type Evaluation, type Network, type Output, type TransportOptions } from "deldot";
+import {
+  FieldFlow,
+  mlp,
+  ReferenceField,
+  type EvaluateOptions,
+  type Evaluation,
+  type Network,
+  type Output,
+  type TransportOptions,
+} from "deldot";
 import { OnnxField } from "deldot/onnx";
 import mjs from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs?url";
 import wasm from "../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm?url";
@@ -19,7 +28,13 @@ export type Request =
       readonly options: EvaluateOptions;
     }
   /** Along the field, whose context starts with time. */
-  | { readonly kind: "transport"; readonly id: number; readonly of: number; readonly points: Float32Array; readonly options: TransportOptions };
+  | {
+      readonly kind: "transport";
+      readonly id: number;
+      readonly of: number;
+      readonly points: Float32Array;
+      readonly options: TransportOptions;
+    };
 
 /** Where points got to, [B, d] and [T, B, d], and ∫ ∇·f dt on the way, [B]. */
 export interface CpuTransport {

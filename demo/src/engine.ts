@@ -65,7 +65,10 @@ export interface Engine {
   /** At points [B, d]. */
   evaluate(points: Float32Array, options: EvaluateOptions): Promise<Numbers>;
   /** Where the field carries points [B, d], by steps of one size; time is the first number of a context. */
-  transport(points: Float32Array, options: Pick<TransportOptions, "from" | "to" | "times" | "steps" | "solver" | "condition">): Promise<Moved>;
+  transport(
+    points: Float32Array,
+    options: Pick<TransportOptions, "from" | "to" | "times" | "steps" | "solver" | "condition">,
+  ): Promise<Moved>;
   /**
    * Paints coarse first, then finer and finer, until the next call; while things move, coarse alone.
    * @throws what the field throws: DeviceLostError, LimitError, GpuError.

@@ -22,7 +22,9 @@ export interface ShelfField {
   readonly headline: readonly Phrase[];
   readonly about: string;
   /** A trained network's file, or a formula. */
-  readonly source: { readonly kind: "file"; readonly url: string; readonly file: string } | { readonly kind: "formula"; readonly text: string };
+  readonly source:
+    | { readonly kind: "file"; readonly url: string; readonly file: string }
+    | { readonly kind: "formula"; readonly text: string };
   /** The field as it should be, as a formula. */
   readonly truth: string | null;
   readonly context: readonly number[];
@@ -56,12 +58,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   sink: basic("Sink", "-x, -y", [shrinks("A sink squeezes"), " everywhere alike: ∇·f = -2."], "f = (-x, -y)"),
   rotation: basic("Rotation", "-y, x", ["A rotation only turns: it neither makes room nor squeezes, ∇·f = 0."], "f = (-y, x)"),
   shear: basic("Shear", "y, 0", ["A shear slants what it carries and keeps its area: ∇·f = 0."], "f = (y, 0)"),
-  saddle: basic(
-    "Saddle",
-    "x, -y",
-    ["A saddle stretches one way as much as it squeezes the other: ∇·f = 1 - 1 = 0."],
-    "f = (x, -y)",
-  ),
+  saddle: basic("Saddle", "x, -y", ["A saddle stretches one way as much as it squeezes the other: ∇·f = 1 - 1 = 0."], "f = (x, -y)"),
   wells: basic(
     "Two wells",
     "x - x^3, -y/2",
@@ -140,7 +137,13 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   "van-der-pol": {
     title: "Van der Pol",
     group: "Physics",
-    headline: ["An oscillator: ", grows("the middle pushes outwards"), ", ", shrinks("the flanks squeeze"), ", and a cycle is what remains."],
+    headline: [
+      "An oscillator: ",
+      grows("the middle pushes outwards"),
+      ", ",
+      shrinks("the flanks squeeze"),
+      ", and a cycle is what remains.",
+    ],
     about:
       "Regression of the van der Pol oscillator with μ = 1. The true divergence is 1 - x₀²: volume grows in the middle and shrinks outside, which makes the limit cycle.",
     source: { kind: "file", url: vanDerPol, file: "van-der-pol.safetensors" },

@@ -9,7 +9,12 @@ type Attempt = (work: Promise<unknown>) => void;
 /** What most fields of the kind are trained with. */
 const LIKELY: Activation["name"] = "tanh";
 
-export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly Activation["name"][]): void {
+export function bindFiles(
+  stage: Stage,
+  takesPoints: (name: string, bytes: Uint8Array) => boolean,
+  attempt: Attempt,
+  activations: readonly Activation["name"][],
+): void {
   const question = element("question", HTMLElement);
   const activation = element("file-activation", HTMLSelectElement);
   const columns = element("file-columns", HTMLSelectElement);
@@ -27,6 +32,7 @@ export function bindFiles(stage: Stage, attempt: Attempt, activations: readonly 
     question.hidden = true;
     const file = files.find((each) => isModel(each.name)) ?? files[0]!;
     const { name } = file;
+    if (!isModel(name) && takesPoints(name, new Uint8Array(await file.arrayBuffer()))) return;
     if (!isModel(name)) throw new Error(`${name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
     const bytes = new Uint8Array(await file.arrayBuffer());
     if (isOnnx(name)) {

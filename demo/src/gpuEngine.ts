@@ -3,7 +3,19 @@ import { Flow, VectorField, type EvaluateOptions, type Network, type Store } fro
 import gridShader from "../shaders/grid.wgsl?raw";
 import pictureShader from "../shaders/picture.wgsl?raw";
 import { middleOf, tableOf } from "./colour.js";
-import { densitySteps, isSameLook, LEAST_TIME, nextLevel, workOf, type Engine, type Look, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
+import {
+  densitySteps,
+  isSameLook,
+  LEAST_TIME,
+  nextLevel,
+  workOf,
+  type Engine,
+  type Look,
+  type Moved,
+  type Numbers,
+  type Painted,
+  type Shot,
+} from "./engine.js";
 import type { View } from "./plane.js";
 import { sourceOf, type Source } from "./quantity.js";
 
@@ -103,8 +115,8 @@ export class GpuEngine implements Engine {
     readonly device: GPUDevice,
     private readonly canvas: HTMLCanvasElement,
     readonly name: string,
-    /** Whether a trial of kernels pays, once a picture is done. */
-    private readonly tunes: boolean,
+    /** Whether it computes in hardware, where a trial of kernels pays. */
+    readonly isHardware: boolean,
   ) {
     this.surface = canvas.getContext("webgpu")!;
     const format = navigator.gpu.getPreferredCanvasFormat();
@@ -128,7 +140,7 @@ export class GpuEngine implements Engine {
   }
 
   get cloudSize(): number {
-    return this.tunes ? 1600 : 500;
+    return this.isHardware ? 1600 : 500;
   }
 
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
@@ -243,7 +255,7 @@ export class GpuEngine implements Engine {
 
   /** Once for each output of a field: the next pictures run what is the fastest here, and the next visit does from the start. */
   private async tune(output: Source["output"], count: number): Promise<void> {
-    if (!this.tunes || this.tuned.has(output)) return;
+    if (!this.isHardware || this.tuned.has(output)) return;
     this.tuned.add(output);
     await this.held!.field.tune(count, { outputs: [output] });
   }

@@ -34,7 +34,21 @@ function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (ground?.kind === "density") return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, exact at every point.`];
   const known = shelf[state.field];
   if (known) return known.headline;
+  if (loaded?.source.kind === "drawn" && loaded.network.contextSize === 0)
+    return ["The score ∇ log p of your points: arrows lead to them, and ", { text: "purple gathers", sign: -1 }, " where they are."];
+  if (loaded?.source.kind === "drawn")
+    return [
+      `This network learned ${loaded.source.points === null ? "somebody's" : `your ${loaded.source.points}`} points. `,
+      { text: "Orange makes room", sign: 1 },
+      ", ",
+      { text: "purple squeezes", sign: -1 },
+      ".",
+    ];
   const what =
-    state.field === "formula" ? `f = (${state.formula}). ` : state.field === "random" ? "A random network. " : `${loaded ? fileOf(loaded.source) : "Your field"}. `;
+    state.field === "formula"
+      ? `f = (${state.formula}). `
+      : state.field === "random"
+        ? "A random network. "
+        : `${loaded ? fileOf(loaded.source) : "Your field"}. `;
   return [what, { text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
 }

@@ -32,7 +32,9 @@ export async function traceDrop(
   const { at, radius } = given;
   const disc = quadrature(RADII, ANGLES);
   const rim = Array.from({ length: RIM }, (_, i) => [Math.cos((2 * Math.PI * i) / RIM), Math.sin((2 * Math.PI * i) / RIM)] as const);
-  const start = Float32Array.from([...rim, ...disc.map(({ x, y }) => [x, y] as const)].flatMap(([x, y]) => pointOn(plane, at[0] + radius * x, at[1] + radius * y)));
+  const start = Float32Array.from(
+    [...rim, ...disc.map(({ x, y }) => [x, y] as const)].flatMap(([x, y]) => pointOn(plane, at[0] + radius * x, at[1] + radius * y)),
+  );
   const way = await follow(engine, network, start, { ...given, stops: STOPS });
   const rims = way.points.map((points) => rim.map((_, i) => onPlane(plane, Array.from(points.subarray(2 * i, 2 * i + 2)))));
   const areas = rims.map(areaOf);
@@ -96,7 +98,9 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const stop = stopAt();
       context.canvas.dataset["ink"] = JSON.stringify({ measured: drop.measured[stop], said: drop.said[stop] });
       const shape = new Path2D();
-      drop.rims[stop]!.forEach(([a, b], i) => (i === 0 ? shape.moveTo(...toPixel(view, size, a, b)) : shape.lineTo(...toPixel(view, size, a, b))));
+      drop.rims[stop]!.forEach(([a, b], i) =>
+        i === 0 ? shape.moveTo(...toPixel(view, size, a, b)) : shape.lineTo(...toPixel(view, size, a, b)),
+      );
       shape.closePath();
       context.fillStyle = isDark ? "rgb(255 255 255 / 0.55)" : "rgb(20 18 30 / 0.5)";
       context.fill(shape);

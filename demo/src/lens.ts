@@ -25,7 +25,13 @@ export interface Balance {
 }
 
 /** In two dimensions. @throws what the engine throws. */
-export async function balanceOf(engine: Engine, plane: Plane, context: readonly number[], [a, b]: readonly [number, number], radius: number): Promise<Balance> {
+export async function balanceOf(
+  engine: Engine,
+  plane: Plane,
+  context: readonly number[],
+  [a, b]: readonly [number, number],
+  radius: number,
+): Promise<Balance> {
   const rim = Array.from({ length: RIM }, (_, i) => (2 * Math.PI * i) / RIM);
   const disc = quadrature(RADII, ANGLES);
   const points = Float32Array.from([
@@ -55,16 +61,20 @@ export interface Lens {
 export function createLens(stage: Stage, onError: (error: unknown) => void): Lens {
   let at: readonly [number, number] | null = null;
   let balance: (Balance & { readonly at: readonly [number, number]; readonly radius: number }) | null = null;
-  const measure = latest(stage, async () => {
-    const { engine, loaded, plane, state, size } = stage;
-    if (!at || !engine || loaded?.network.stateSize !== 2) return;
-    const radius = (lens.radius * state.view.width) / size.width;
-    const here = at;
-    const found = await balanceOf(engine, plane, state.context, here, radius);
-    if (stage.loaded !== loaded) return;
-    balance = { ...found, at: here, radius };
-    stage.drawMoving();
-  }, onError);
+  const measure = latest(
+    stage,
+    async () => {
+      const { engine, loaded, plane, state, size } = stage;
+      if (!at || !engine || loaded?.network.stateSize !== 2) return;
+      const radius = (lens.radius * state.view.width) / size.width;
+      const here = at;
+      const found = await balanceOf(engine, plane, state.context, here, radius);
+      if (stage.loaded !== loaded) return;
+      balance = { ...found, at: here, radius };
+      stage.drawMoving();
+    },
+    onError,
+  );
   const lens: Lens = {
     isOn: false,
     radius: 70,
@@ -115,7 +125,11 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       }
       context.textAlign = "left";
       context.fillStyle = ink;
-      context.fillText(`over the area ${short(balance.flux / balance.area, 4)}, ${short(balance.made / balance.area, 4)} → ∇·f   [ smaller`, left + 10, top + 75);
+      context.fillText(
+        `over the area ${short(balance.flux / balance.area, 4)}, ${short(balance.made / balance.area, 4)} → ∇·f   [ smaller`,
+        left + 10,
+        top + 75,
+      );
     },
   };
   return lens;

@@ -14,6 +14,7 @@ import { createLens } from "./lens.js";
 import { compare, type Compared } from "./methods.js";
 import { milliseconds, short } from "./numbers.js";
 import type { Margins } from "./overlay.js";
+import { createDraw } from "./draw.js";
 import { element, save } from "./page.js";
 import { createReader } from "./reader.js";
 import { nameFor, toCsv, toNpy, toPng, toWebm, toWeights } from "./share.js";
@@ -70,14 +71,17 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
   },
   onCloud: () => drawTrack(stage),
   draw: (context) => {
+    draw.draw(context);
     lens.draw(context);
     ink.draw(context);
   },
   drawUnder: (context) => split.draw(context),
 });
+bindChips(stage, attempt);
 const reader = createReader(stage, report);
 const lens = createLens(stage, report);
 const ink = createInk(stage, report);
+const draw = createDraw(stage, overlay, attempt);
 const split = createSplit(stage, report, () => showSplit(stage, split));
 
 /** Shows what went wrong; a lost device mends itself. */
@@ -223,10 +227,18 @@ function toggleLens(): void {
 const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
 
 bindShelf(shelfRoot, stage, attempt);
-bindChips(stage, attempt);
 bindControls(stage, attempt, [...activationNames]);
 bindClock(stage, attempt);
-bindFiles(stage, attempt, [...activationNames]);
+bindFiles(
+  stage,
+  (name, bytes) => {
+    if (!draw.take(name, bytes)) return false;
+    if (!draw.isOn) element("draw-toggle", HTMLButtonElement).click();
+    return true;
+  },
+  attempt,
+  [...activationNames],
+);
 bindSplit(stage, split);
 onClick("compare", () => attempt(runComparison()));
 onClick("lens-toggle", toggleLens);
@@ -250,7 +262,9 @@ const saved: Readonly<Record<string, () => Promise<readonly [Blob, string | null
   "save-weights": async () => [toWeights(stage), null],
 };
 for (const [id, make] of Object.entries(saved))
-  onClick(id, () => attempt(make().then(([blob, ending]) => save(blob, ending === null ? fileOf(stage.loaded!.source) : `${nameFor(stage)}.${ending}`))));
+  onClick(id, () =>
+    attempt(make().then(([blob, ending]) => save(blob, ending === null ? fileOf(stage.loaded!.source) : `${nameFor(stage)}.${ending}`))),
+  );
 for (const [id, text] of [
   ["copy-link", () => stage.href()],
   ["copy-code", () => element("code", HTMLElement).textContent],
@@ -289,7 +303,8 @@ listen(overlay, {
 });
 
 addEventListener("keydown", (event) => {
-  const isTyping = event.target instanceof HTMLElement && event.target.closest("input:not([type=range]), select, textarea, button, summary");
+  const isTyping =
+    event.target instanceof HTMLElement && event.target.closest("input:not([type=range]), select, textarea, button, summary");
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (isTyping && event.key !== "Escape") return;
   const layer = layers[Number(event.key) - 1];
@@ -308,7 +323,8 @@ addEventListener("keydown", (event) => {
   action();
 });
 
-for (const event of ["pointerdown", "keydown", "wheel"]) addEventListener(event, () => (element("hint", HTMLElement).hidden = true), { once: true });
+for (const event of ["pointerdown", "keydown", "wheel"])
+  addEventListener(event, () => (element("hint", HTMLElement).hidden = true), { once: true });
 
 // These are nobody's doing: they leave the message of what was.
 let width = 0;

@@ -45,44 +45,52 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
   const reader = element("reader", HTMLElement);
   const ledger = element("ledger", HTMLElement);
   let isOver = false;
-  const read = latest(stage, async ([a, b]: readonly [number, number]) => {
-    const { loaded, engine, plane, state } = stage;
-    if (!loaded || !engine) return;
-    const x = Float32Array.from(pointOn(plane, a, b));
-    const { value, divergence } = await engine.evaluate(x, { outputs: ["value", "divergence"], ...withContext(state.context) });
-    if (!isOver || stage.loaded !== loaded) return;
-    reader.hidden = false;
-    reader.dataset["divergence"] = String(divergence![0]);
-    reader.textContent = `∇·f  ${short(divergence![0]!)}\n${loaded.network.stateSize <= 3 ? `x ${vector(x)}   f ${vector(value!)}` : `(${short(a, 3)}, ${short(b, 3)}) on the plane`}`;
-  }, onError);
+  const read = latest(
+    stage,
+    async ([a, b]: readonly [number, number]) => {
+      const { loaded, engine, plane, state } = stage;
+      if (!loaded || !engine) return;
+      const x = Float32Array.from(pointOn(plane, a, b));
+      const { value, divergence } = await engine.evaluate(x, { outputs: ["value", "divergence"], ...withContext(state.context) });
+      if (!isOver || stage.loaded !== loaded) return;
+      reader.hidden = false;
+      reader.dataset["divergence"] = String(divergence![0]);
+      reader.textContent = `∇·f  ${short(divergence![0]!)}\n${loaded.network.stateSize <= 3 ? `x ${vector(x)}   f ${vector(value!)}` : `(${short(a, 3)}, ${short(b, 3)}) on the plane`}`;
+    },
+    onError,
+  );
 
-  const fill = latest(stage, async () => {
-    const { loaded, engine, plane, state } = stage;
-    ledger.hidden = state.pin === null;
-    if (!loaded || !engine || !state.pin) return;
-    const { network } = loaded;
-    const { pin, context } = state;
-    const x = Float32Array.from(pointOn(plane, pin[0], pin[1]));
-    const numbers = await engine.evaluate(x, { outputs: outputsFor(network), ...withContext(context) });
-    if (stage.loaded !== loaded || stage.state.pin !== pin) return;
-    showProbe(element("probe", HTMLElement), network, Array.from(x), context, numbers);
-    const digit = element("digit", HTMLCanvasElement);
-    digit.hidden = network.stateSize !== 64;
-    if (!digit.hidden) drawDigit(digit, Array.from(x));
-    const isPath = stage.isFlow && context[0]! > 0.01;
-    const [along, text] = [element("along", HTMLCanvasElement), element("along-text", HTMLElement)];
-    along.hidden = text.hidden = !isPath;
-    if (!isPath) return;
-    const way = await follow(engine, network, x, { from: context[0]!, to: 0, stops: STOPS, context });
-    if (stage.loaded !== loaded || stage.state.pin !== pin) return;
-    // From the noise to the point: the way there, backwards.
-    const area = -way.growth.at(-1)![0]!;
-    const noise = logNormal(way.points.at(-1)!);
-    drawAlong(along, way.divergence.map((numbers) => numbers[0]!).toReversed(), stage.isDark);
-    along.setAttribute("aria-label", `∇·f along the path from noise to the point; its area is ${short(area, 4)}`);
-    text.dataset["logProb"] = String(noise - area);
-    text.textContent = `∇·f along its path from noise; its area ${short(area, 4)} is what log p loses: log p = ${short(noise, 4)} ${area < 0 ? "+" : "−"} ${short(Math.abs(area), 4)} = ${short(noise - area, 4)}`;
-  }, onError);
+  const fill = latest(
+    stage,
+    async () => {
+      const { loaded, engine, plane, state } = stage;
+      ledger.hidden = state.pin === null;
+      if (!loaded || !engine || !state.pin) return;
+      const { network } = loaded;
+      const { pin, context } = state;
+      const x = Float32Array.from(pointOn(plane, pin[0], pin[1]));
+      const numbers = await engine.evaluate(x, { outputs: outputsFor(network), ...withContext(context) });
+      if (stage.loaded !== loaded || stage.state.pin !== pin) return;
+      showProbe(element("probe", HTMLElement), network, Array.from(x), context, numbers);
+      const digit = element("digit", HTMLCanvasElement);
+      digit.hidden = network.stateSize !== 64;
+      if (!digit.hidden) drawDigit(digit, Array.from(x));
+      const isPath = stage.isFlow && context[0]! > 0.01;
+      const [along, text] = [element("along", HTMLCanvasElement), element("along-text", HTMLElement)];
+      along.hidden = text.hidden = !isPath;
+      if (!isPath) return;
+      const way = await follow(engine, network, x, { from: context[0]!, to: 0, stops: STOPS, context });
+      if (stage.loaded !== loaded || stage.state.pin !== pin) return;
+      // From the noise to the point: the way there, backwards.
+      const area = -way.growth.at(-1)![0]!;
+      const noise = logNormal(way.points.at(-1)!);
+      drawAlong(along, way.divergence.map((numbers) => numbers[0]!).toReversed(), stage.isDark);
+      along.setAttribute("aria-label", `∇·f along the path from noise to the point; its area is ${short(area, 4)}`);
+      text.dataset["logProb"] = String(noise - area);
+      text.textContent = `∇·f along its path from noise; its area ${short(area, 4)} is what log p loses: log p = ${short(noise, 4)} ${area < 0 ? "+" : "−"} ${short(Math.abs(area), 4)} = ${short(noise - area, 4)}`;
+    },
+    onError,
+  );
 
   return {
     point(a, b, x, y) {
@@ -124,4 +132,3 @@ function drawAlong(canvas: HTMLCanvasElement, values: readonly number[], isDark:
   context.lineTo(width, y(0));
   context.stroke();
 }
-

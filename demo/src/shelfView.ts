@@ -91,7 +91,10 @@ async function drawCard(canvas: HTMLCanvasElement, field: ShelfField, isDark: bo
   const step = SIZE.width * d;
   for (let row = 0; row < SIZE.height; row++) {
     await idle();
-    values.push(...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(context), outputs: ["divergence"] }).divergence!);
+    values.push(
+      ...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(context), outputs: ["divergence"] })
+        .divergence!,
+    );
   }
   const mean = field.layers.includes("error") ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
   const sizes = values.map((value) => Math.abs(value - mean)).toSorted((x, y) => x - y);

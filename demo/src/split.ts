@@ -29,45 +29,49 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
   let shown: { readonly image: HTMLCanvasElement; readonly view: View; readonly tall: number; readonly of: unknown } | null = null;
   let prices: readonly [string, string] = ["", ""];
   let seed = 0;
-  const compute = latest(stage, async () => {
-    const { engine, loaded, plane, state, size } = stage;
-    if (!split.isOn || !engine || !loaded) return;
-    const { network } = loaded;
-    const d = network.stateSize;
-    const { view, context } = state;
-    const cell = CELL_PIXELS[engine.kind];
-    const grid = { columns: Math.ceil(size.width / cell), rows: Math.ceil(size.height / cell) };
-    const points = gridPoints(plane, view, grid, size.height / size.width);
-    const { estimator, probes } = split;
-    const options =
-      estimator === "hutchinson" ? ({ method: "hutchinson", probes, seed: ++seed } as const) : ({ method: "difference" } as const);
-    const values =
-      estimator === "ones"
-        ? await onesAnswer(engine, points, context, d)
-        : (await engine.evaluate(points, { ...options, outputs: ["divergence"], ...withContext(context) })).divergence!;
-    const exact = (await engine.evaluate(points, { outputs: ["divergence", "diagonal"], ...withContext(context) }));
-    if (stage.loaded !== loaded) return;
-    // Relative to Σ|∂f_i/∂x_i|, in the middle of all points' errors.
-    const errors = Array.from(values, (value, i) => {
-      let sum = 0;
-      for (let k = 0; k < d; k++) sum += Math.abs(exact.diagonal![i * d + k]!);
-      return Math.abs(value - exact.divergence![i]!) / sum;
-    }).toSorted((x, y) => x - y);
-    const price = (given: Parameters<typeof explainPlan>[1]): string =>
-      `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
-    prices = [
-      `exact: ${price({})}`,
-      `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} %`,
-    ];
-    shown = {
-      image: paintPixels(values, { width: grid.columns, height: grid.rows }, stage.domain, stage.shot()),
-      view,
-      tall: (view.width * size.height) / size.width,
-      of: loaded,
-    };
-    onUpdate();
-    stage.drawMoving();
-  }, onError);
+  const compute = latest(
+    stage,
+    async () => {
+      const { engine, loaded, plane, state, size } = stage;
+      if (!split.isOn || !engine || !loaded) return;
+      const { network } = loaded;
+      const d = network.stateSize;
+      const { view, context } = state;
+      const cell = CELL_PIXELS[engine.kind];
+      const grid = { columns: Math.ceil(size.width / cell), rows: Math.ceil(size.height / cell) };
+      const points = gridPoints(plane, view, grid, size.height / size.width);
+      const { estimator, probes } = split;
+      const options =
+        estimator === "hutchinson" ? ({ method: "hutchinson", probes, seed: ++seed } as const) : ({ method: "difference" } as const);
+      const values =
+        estimator === "ones"
+          ? await onesAnswer(engine, points, context, d)
+          : (await engine.evaluate(points, { ...options, outputs: ["divergence"], ...withContext(context) })).divergence!;
+      const exact = await engine.evaluate(points, { outputs: ["divergence", "diagonal"], ...withContext(context) });
+      if (stage.loaded !== loaded) return;
+      // Relative to Σ|∂f_i/∂x_i|, in the middle of all points' errors.
+      const errors = Array.from(values, (value, i) => {
+        let sum = 0;
+        for (let k = 0; k < d; k++) sum += Math.abs(exact.diagonal![i * d + k]!);
+        return Math.abs(value - exact.divergence![i]!) / sum;
+      }).toSorted((x, y) => x - y);
+      const price = (given: Parameters<typeof explainPlan>[1]): string =>
+        `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
+      prices = [
+        `exact: ${price({})}`,
+        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} %`,
+      ];
+      shown = {
+        image: paintPixels(values, { width: grid.columns, height: grid.rows }, stage.domain, stage.shot()),
+        view,
+        tall: (view.width * size.height) / size.width,
+        of: loaded,
+      };
+      onUpdate();
+      stage.drawMoving();
+    },
+    onError,
+  );
   const split: Split = {
     isOn: false,
     place: 0.5,

@@ -13,6 +13,7 @@ import { drawMotion } from "./motion.js";
 import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./overlay.js";
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
 import { nameOf, pick, quantitiesOf, sourceOf, withContext } from "./quantity.js";
+import { fromFragment, toFragment } from "./training/weights.js";
 import { initialState, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
 
 /** A field that is on the stage. */
@@ -132,8 +133,7 @@ export class Stage {
   async start(engine: Engine): Promise<void> {
     // Asked for its first picture only once it has the field; meanwhile another may have been chosen.
     let network: Network | undefined;
-    while (this.loaded && network !== this.loaded.network)
-      await engine.setNetwork((network = this.loaded.network), this.loaded.truth);
+    while (this.loaded && network !== this.loaded.network) await engine.setNetwork((network = this.loaded.network), this.loaded.truth);
     this.engine = engine;
     this.cloudFor = "";
     await this.refresh();
@@ -148,6 +148,8 @@ export class Stage {
   /** Loads a field and goes to the view that suits it, or to what a link says of it. */
   async choose(link: Link): Promise<void> {
     const chosen = ++this.chosen;
+    // A link's weights are the field, and no part of the state.
+    const { weights: _, ...said } = link;
     const { field } = link;
     const known = shelf[field];
     let loaded: Loaded;
@@ -177,18 +179,43 @@ export class Stage {
       view: viewOf(extent, this.size, this.margins()),
       scale: null,
       pin: null,
-      ...link,
+      ...said,
     };
     this.mend();
     this.emphasis = 0;
     // A link that says when stands there.
     this.isPlaying = link.context === undefined && !matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (!this.isPlaying && link.context === undefined && isFlow(loaded.network))
-      this.state = { ...this.state, context: [1, ...this.state.context.slice(1)], layers: layersOf(this.can("density") ? ["density", "samples"] : this.state.layers) };
+      this.state = {
+        ...this.state,
+        context: [1, ...this.state.context.slice(1)],
+        layers: layersOf(this.can("density") ? ["density", "samples"] : this.state.layers),
+      };
     this.cloud = null;
     this.images = [];
     await this.refresh();
   }
+
+  /** A network that has learned on takes the place of the one before, with all else as it is. */
+  async replace(network: Network, points: number): Promise<void> {
+    const chosen = ++this.chosen;
+    const loaded: Loaded = { network, truth: null, source: { kind: "drawn", points } };
+    if (!(await this.handOver(loaded, chosen))) return;
+    const isFirst = this.state.field !== "drawn" || this.loaded?.network.contextSize !== network.contextSize;
+    this.loaded = loaded;
+    this.fieldCount++;
+    if (isFirst) {
+      const { view } = this.state;
+      this.state = { ...initialState, field: "drawn", context: isFlow(network) ? [1] : [], view, contour: false };
+      this.cloud = null;
+    }
+    this.mend();
+    this.cloudFor = "";
+    await this.refresh();
+  }
+
+  /** A network that changes is in no address. */
+  isTraining = false;
 
   /** Gives the engine a network; false where another has been chosen meanwhile. */
   private async handOver({ network, truth }: Loaded, chosen: number): Promise<boolean> {
@@ -205,17 +232,22 @@ export class Stage {
     }
   }
 
-  private async load({ field, random = this.state.random, formula = this.state.formula, truth }: Link): Promise<Loaded> {
+  private async load({ field, random = this.state.random, formula = this.state.formula, truth, weights }: Link): Promise<Loaded> {
     const known = shelf[field];
     const loaded = known
-      ? { network: await loadShelf(known), source: known.source.kind === "file" ? ({ ...known.source, kind: "safetensors", options: {} } as const) : known.source }
+      ? {
+          network: await loadShelf(known),
+          source: known.source.kind === "file" ? ({ ...known.source, kind: "safetensors", options: {} } as const) : known.source,
+        }
       : field === "file" && this.fileLoaded
         ? this.fileLoaded
         : field === "formula"
           ? { network: parseFormula(formula), source: { kind: field, text: formula } as const }
-          : field === "random"
-            ? { network: randomNetwork(random), source: { kind: field, random } as const }
-            : unknown(field);
+          : field === "drawn" && weights
+            ? { network: fromFragment(weights), source: { kind: field, points: null } as const }
+            : field === "random"
+              ? { network: randomNetwork(random), source: { kind: field, random } as const }
+              : unknown(field);
     const text = truth ?? known?.truth ?? null;
     const parsed = text === null ? null : parseFormula(text);
     const { stateSize } = loaded.network;
@@ -540,7 +572,11 @@ export class Stage {
     const grid = { columns: MASS_COLUMNS, rows: Math.round(MASS_COLUMNS * aspect) };
     const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
     const density = await this.densityAt(gridPoints(this.plane, view, grid, aspect), context[0]!);
-    if (measured === this.measured && this.last) this.hooks.onPainted(this.last, density.reduce((sum, p) => sum + p * cell, 0));
+    if (measured === this.measured && this.last)
+      this.hooks.onPainted(
+        this.last,
+        density.reduce((sum, p) => sum + p * cell, 0),
+      );
   }
 
   private last: Painted | null = null;
@@ -624,8 +660,7 @@ export class Stage {
 
   /** What a link to the stage says. */
   link(): Link {
-    const { state } = this;
-    return { ...state, random: state.random, context: state.context };
+    return this.state.field === "drawn" && this.loaded ? { ...this.state, weights: toFragment(this.loaded.network) } : this.state;
   }
 
   href(): string {
@@ -634,10 +669,11 @@ export class Stage {
 
   private noteHash(): void {
     clearTimeout(this.hashTimer);
-    const hash = this.state.field === "file" ? "" : `#${toHash(this.link())}`;
-    const note = (): void => history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
+    const isNone = this.state.field === "file" || this.isTraining;
+    const note = (): void =>
+      history.replaceState(null, "", `${location.pathname}${location.search}${isNone ? "" : `#${toHash(this.link())}`}`);
     // A file stays with whoever dropped it: the address names no other field meanwhile.
-    if (this.state.field === "file") note();
+    if (isNone) note();
     else this.hashTimer = setTimeout(note, HASH_MILLISECONDS);
   }
 }
@@ -654,7 +690,10 @@ function unknown(field: string): never {
 /** The page's background, in which what has no numbers is painted. */
 function paperOf(): readonly [number, number, number] {
   const hex = getComputedStyle(document.documentElement).getPropertyValue("--paper").trim();
-  const [r, g, b] = hex.slice(1).match(/../g)!.map((part) => Number.parseInt(part, 16));
+  const [r, g, b] = hex
+    .slice(1)
+    .match(/../g)!
+    .map((part) => Number.parseInt(part, 16));
   return [r!, g!, b!];
 }
 

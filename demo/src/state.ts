@@ -44,8 +44,8 @@ export interface State {
   readonly pin: readonly [number, number] | null;
 }
 
-/** A link names a field and part of a state; the field has its own for the rest. */
-export type Link = Pick<State, "field"> & Partial<State>;
+/** A link names a field and part of a state; the field has its own for the rest. Of "drawn", `weights` are the field: see training/weights.ts. */
+export type Link = Pick<State, "field"> & Partial<State> & { readonly weights?: string };
 
 /** What a field and a link say nothing of. */
 export const initialState: State = {
@@ -65,13 +65,14 @@ export const initialState: State = {
 
 /** What follows the # of a link: the field, then what there is to say of it, such as `two-moons/t=0.9/x=0,0/w=6/layers=div,samples`. */
 export function toHash(link: Link): string {
-  const { field, random, formula, truth, context, layers, quantity, contour, plane, view, scale, pin } = link;
+  const { field, random, formula, truth, context, layers, quantity, contour, plane, view, scale, pin, weights } = link;
   const list = (numbers: readonly (number | string)[]): string =>
     numbers.map((x) => (typeof x === "number" ? Number(x.toPrecision(6)) : x)).join(",");
   const parts: (string | false | undefined | null)[] = [
     encodeURIComponent(field),
     field === "random" && random && `net=${list(Object.values(random) as (number | string)[])}`,
     field === "formula" && formula !== undefined && `f=${encodeURIComponent(formula)}`,
+    weights && `n=${weights}`,
     truth && `truth=${encodeURIComponent(truth)}`,
     context && context.length > 0 && `t=${list(context)}`,
     plane?.kind === "axes" && (plane.i !== 0 || plane.j !== 1) && `axes=${list([plane.i, plane.j])}`,
@@ -112,12 +113,14 @@ export function fromHash(hash: string): Link | null {
   const plane = planeOf(given.get("plane"), axes, rest);
   const shown = given.get("layers");
   const quantity = given.get("show");
+  const weights = given.get("n");
   const formula = given.has("f") ? decoded(given.get("f")!) : null;
   const truth = given.has("truth") ? decoded(given.get("truth")!) : null;
   const random = given.has("net") ? randomOf(given.get("net")!.split(",")) : null;
   return {
     field,
     ...(random && { random }),
+    ...(weights && { weights }),
     ...(formula && { formula }),
     ...(truth && { truth }),
     ...(context && { context }),

@@ -81,7 +81,12 @@ add("a flow at a time", ...(await shipped("two-moons-flow")), { context: [0.9], 
 const rest = [0, -0.5, 0];
 const [lorenz, xz] = [await shipped("lorenz"), { plane: { kind: "axes", i: 0, j: 2, rest }, view: { a: 0, b: 2.5, width: 5 } } as const];
 const lorenzPlane = axesPlane(3, 0, 2, rest);
-add("two of three coordinates, with arrows and contour", ...lorenz, { ...xz, scale: 20, layers: ["div", "arrows"], contour: true }, lorenzPlane);
+add(
+  "two of three coordinates, with arrows and contour",
+  ...lorenz,
+  { ...xz, scale: 20, layers: ["div", "arrows"], contour: true },
+  lorenzPlane,
+);
 add("|f| on two of three coordinates", ...lorenz, { ...xz, quantity: "magnitude" }, lorenzPlane);
 {
   const source: FieldSource = { kind: "formula", text: "sin(x)*y, x - exp(-y*y)" };

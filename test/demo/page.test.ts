@@ -197,7 +197,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, engine);
     const network = await load("two-moons-flow");
     await expectColours(page, (points) => logProbReference(network, points).logProb.map((log) => Math.exp(log)), 20);
-    await page.waitForFunction(() => document.querySelector<HTMLElement>("#status")!.dataset["mass"] !== undefined, null, { timeout: 30_000 });
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#status")!.dataset["mass"] !== undefined, null, {
+      timeout: 30_000,
+    });
     expect(Math.abs(Number(await page.getAttribute("#status", "data-mass")) - 1)).toBeLessThan(0.01);
     expect(faults).toEqual([]);
     await page.context().close();
@@ -343,7 +345,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(made! / area!).toBeCloseTo(2, 3);
     await page.keyboard.press("l");
     await page.mouse.down();
-    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["ink"] !== undefined, null, { timeout: 20_000 });
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["ink"] !== undefined, null, {
+      timeout: 20_000,
+    });
     await page.waitForTimeout(800);
     const { measured, said } = JSON.parse((await page.getAttribute("#motion", "data-ink"))!) as Record<string, number>;
     expect(measured).toBeGreaterThan(1.02);
@@ -408,6 +412,56 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#problem")).toContain('"q"');
     expect(faults).toEqual([]);
     await page.context().close();
+  });
+
+  test("points that are painted are learned, saved and shared", async () => {
+    const { page, faults } = await open("source/x=0,0/w=6/layers=div/contour=off", { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    await page.click("#draw-toggle");
+    expect(await page.isDisabled("#train")).toBe(true);
+    // A stroke from left to right.
+    await page.mouse.move(300, 350);
+    await page.mouse.down();
+    await page.mouse.move(560, 350, { steps: 40 });
+    await page.mouse.up();
+    const points = Number(await page.getAttribute("#draw-status", "data-points"));
+    expect(points).toBeGreaterThan(100);
+    await page.click("#train");
+    const lossAt = async (step: number): Promise<number> => {
+      const handle = await page.waitForFunction(
+        (least) => {
+          const { textContent, dataset } = document.querySelector<HTMLElement>("#draw-status")!;
+          const at = Number(/^step (\d+)/.exec(textContent)?.[1] ?? 0);
+          return at >= least ? Number(dataset["loss"]) : null;
+        },
+        step,
+        { timeout: 45_000 },
+      );
+      return (await handle.jsonValue())!;
+    };
+    const first = await lossAt(1);
+    expect(await lossAt(400)).toBeLessThan(first);
+    await page.click("#train");
+    await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
+    expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
+    await page.waitForTimeout(500);
+    const [file] = await Promise.all([page.waitForEvent("download"), page.click("#save-trained")]);
+    const network = parseSafetensors(await readFile(await file.path()));
+    // Its density is where the stroke was.
+    const step = 6 / SIZE.width;
+    const on = Float32Array.from([-130, -60, 0, 60].flatMap((x) => [(x - 20) * step, 0]));
+    const off = on.map((x, i) => (i % 2 === 0 ? x : 1));
+    const mean = (at: Float32Array): number => logProbReference(network, at).logProb.reduce((sum, log) => sum + log / 4, 0);
+    expect(mean(on)).toBeGreaterThan(mean(off) + 1);
+    await page.waitForFunction(() => location.hash.startsWith("#drawn/n=a."), null, { timeout: 10_000 });
+    const link = new URL(page.url()).hash.slice(1);
+    expect(link.length).toBeLessThan(13_000);
+    await page.context().close();
+    const shared = await open(link.replace(/layers=[^/]*/, "layers=div").replace(/t=[^/]*/, "t=1"), { engine: "onnxruntime" });
+    await painted(shared.page, "onnxruntime");
+    await expectColours(shared.page, divergenceOf(network, [1]));
+    expect([...faults, ...shared.faults]).toEqual([]);
+    await shared.page.context().close();
   });
 
   test("takes dropped files, asks what they leave open, and says what is wrong with the others", async () => {
@@ -814,7 +868,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       for (let index = 0; index < count; index++) {
         const name = ["sink", "rotation", "shear", "saddle"][index % 4]!;
         await page.click(`[data-field="${name}"]`);
-        await page.waitForFunction((field) => document.querySelector(`[data-field="${field}"]`)!.getAttribute("aria-pressed") === "true", name);
+        await page.waitForFunction(
+          (field) => document.querySelector(`[data-field="${field}"]`)!.getAttribute("aria-pressed") === "true",
+          name,
+        );
       }
       await page.keyboard.press("Space");
       await page.waitForTimeout(500);
@@ -876,7 +933,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
         await page.click(panel);
         const { violations } = await new AxeBuilder({ page }).analyze();
         expect(
-          violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`),
+          violations
+            .filter(({ impact }) => impact === "serious" || impact === "critical")
+            .map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`),
           `${size.width} ${panel}`,
         ).toEqual([]);
         await page.click(panel);

@@ -136,17 +136,55 @@ test("a field's extent fits into what is free of any window", () => {
 
 test("scales: around the truth, from one end to the other of one sign, around 0", () => {
   const spread = Array.from({ length: 101 }, (_, i) => i / 100);
-  expect(domainOf(spread.map((x) => -13.7 + 0.1 * x), spread.map(() => -13.667), null, "diverging")).toMatchObject({ palette: "diverging" });
-  const { low, high } = domainOf(spread.map((x) => -13.7 + 0.1 * x), spread.map(() => -13.667), null, "diverging");
+  expect(
+    domainOf(
+      spread.map((x) => -13.7 + 0.1 * x),
+      spread.map(() => -13.667),
+      null,
+      "diverging",
+    ),
+  ).toMatchObject({ palette: "diverging" });
+  const { low, high } = domainOf(
+    spread.map((x) => -13.7 + 0.1 * x),
+    spread.map(() => -13.667),
+    null,
+    "diverging",
+  );
   expect((low + high) / 2).toBeCloseTo(-13.667, 9);
   expect(high - low).toBeLessThan(0.3);
-  const oneSigned = domainOf(spread.map((x) => 5 + 5 * x), null, null, "diverging");
+  const oneSigned = domainOf(
+    spread.map((x) => 5 + 5 * x),
+    null,
+    null,
+    "diverging",
+  );
   expect(oneSigned.palette).toBe("grows");
-  expect(domainOf(spread.map((x) => -5 - 5 * x), null, null, "diverging-dark").palette).toBe("shrinks-dark");
+  expect(
+    domainOf(
+      spread.map((x) => -5 - 5 * x),
+      null,
+      null,
+      "diverging-dark",
+    ).palette,
+  ).toBe("shrinks-dark");
   expect(oneSigned.low).toBeCloseTo(5.1, 1);
-  expect(domainOf(spread.map((x) => x - 0.5), null, null, "diverging")).toEqual({ low: -0.5, high: 0.5, palette: "diverging" });
+  expect(
+    domainOf(
+      spread.map((x) => x - 0.5),
+      null,
+      null,
+      "diverging",
+    ),
+  ).toEqual({ low: -0.5, high: 0.5, palette: "diverging" });
   // Nowhere at the end of the scale: a flat 2 of a source is orange, and not white.
-  expect(domainOf(spread.map(() => 2), null, null, "diverging").high).toBe(3);
+  expect(
+    domainOf(
+      spread.map(() => 2),
+      null,
+      null,
+      "diverging",
+    ).high,
+  ).toBe(3);
   expect(domainOf([0, 0], null, null, "diverging")).toEqual({ low: -1, high: 1, palette: "diverging" });
   expect(domainOf(spread, null, 7, "diverging")).toEqual({ low: -7, high: 7, palette: "diverging" });
 });
