@@ -33,7 +33,7 @@ export function bindFiles(
     const file = files.find((each) => isModel(each.name)) ?? files[0]!;
     const { name } = file;
     if (!isModel(name) && takesPoints(name, new Uint8Array(await file.arrayBuffer()))) return;
-    if (!isModel(name)) throw new Error(`${name} is neither .onnx nor .safetensors; export the field as one of them, as the README shows`);
+    if (!isModel(name)) throw new Error(`${name} is neither a field, .onnx or .safetensors, nor points, .npy or .csv`);
     const bytes = new Uint8Array(await file.arrayBuffer());
     if (isOnnx(name)) {
       const others = files.filter((each) => each !== file);

@@ -172,9 +172,16 @@ export class GpuEngine implements Engine {
     this.tuned = new Set();
   }
 
+  /** Shows nothing; what was shown is computed into next. */
+  private clear(): void {
+    if (this.next) for (const buffer of Object.values(this.shown?.buffers ?? {}) as GPUBuffer[]) buffer.destroy();
+    else this.next = this.shown?.buffers ?? null;
+    this.shown = null;
+  }
+
   /** Frees the field that was. */
   private forget(): void {
-    this.shown = null;
+    this.clear();
     this.held?.field.destroy();
     void this.held?.flow?.then(
       (flow) => flow.destroy(),
@@ -206,7 +213,7 @@ export class GpuEngine implements Engine {
     this.show(shot.view, shot);
     const { ground } = shot;
     if (!ground) {
-      this.shown = null;
+      this.clear();
       this.redraw();
       return onPainted({ columns: 0, rows: 0, milliseconds: 0, done: !moving });
     }

@@ -337,6 +337,8 @@ new ResizeObserver(([entry]) => {
     void stage.refresh().catch(report);
   }
 }).observe(element("plot", HTMLElement));
+const topElement = element("top", HTMLElement);
+new ResizeObserver(() => root.style.setProperty("--top", `${topElement.getBoundingClientRect().bottom}px`)).observe(topElement);
 addEventListener("hashchange", () => {
   const link = fromHash(location.hash);
   if (link) attempt(stage.choose(link));

@@ -34,7 +34,7 @@ export function bindShelf(root: HTMLElement, stage: Stage, attempt: (work: Promi
       <input id="formula" type="text" spellcheck="false" autocomplete="off" />
     </form>
     <label class="file" for="file">Drop a .onnx or .safetensors, or pick one; nothing is uploaded
-      <input id="file" type="file" accept=".onnx,.safetensors,.data" multiple /></label>
+      <input id="file" type="file" accept=".onnx,.safetensors,.data,.npy,.csv,.tsv,.txt" multiple /></label>
     <div id="question" role="group" aria-label="About the file" hidden>
       <div id="file-activation-row"><label for="file-activation">Its hidden layers end with</label><select id="file-activation"></select></div>
       <div id="file-columns-row"><label for="file-columns">Of its inputs, those beyond the outputs (time, say) stand</label>
