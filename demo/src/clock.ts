@@ -44,10 +44,7 @@ export function drawTrack({ cloud, isDark }: Stage): void {
   const means = cloud.mean.filter((mean) => Number.isFinite(mean));
   const [low, high] = [Math.min(0, ...means), Math.max(0, ...means)];
   const y = (mean: number): number => 4 + ((high - mean) / (high - low || 1)) * (height - 8);
-  const shape = new Path2D();
-  shape.moveTo(0, y(0));
-  cloud.mean.forEach((mean, stop) => shape.lineTo((stop / (cloud.mean.length - 1)) * width, y(Number.isFinite(mean) ? mean : 0)));
-  shape.lineTo(width, y(0));
+  const shape = shapeOf(cloud.mean, width, y);
   for (const [colour, top, bottom] of [
     [isDark ? "#cd6e18" : "#e08214", 0, y(0)],
     [isDark ? "#7c54d6" : "#8073ac", y(0), height],
@@ -61,4 +58,13 @@ export function drawTrack({ cloud, isDark }: Stage): void {
     context.fill(shape);
     context.restore();
   }
+}
+
+/** The area between the means and 0. */
+function shapeOf(means: Float64Array, width: number, y: (mean: number) => number): Path2D {
+  const shape = new Path2D();
+  shape.moveTo(0, y(0));
+  means.forEach((mean, stop) => shape.lineTo((stop / (means.length - 1)) * width, y(Number.isFinite(mean) ? mean : 0)));
+  shape.lineTo(width, y(0));
+  return shape;
 }

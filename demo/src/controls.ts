@@ -69,7 +69,7 @@ export function bindControls(stage: Stage, attempt: Attempt, activations: readon
         dimensions: number("dimensions"),
         width: number("width"),
         depth: number("depth"),
-        activation: select("activation").value as Activation["name"],
+        activation: select("activation").value,
         gain: number("gain"),
       };
       attempt(stage.change({ random }));

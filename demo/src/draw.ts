@@ -84,9 +84,9 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
   }
 
   async function learn(learner: LiveTrainer, mine: object): Promise<void> {
-    for (let look = 0; run === mine; look++) {
+    for (let look = 0; ; look++) {
       const { step, loss, stepsPerSecond } = await learner.run(RUN_MILLISECONDS);
-      if (run !== mine) return;
+      if (run !== mine) break;
       say(`step ${step}, ${short(stepsPerSecond, 3)} a second, loss ${short(loss, 4)}`);
       element("draw-status", HTMLElement).dataset["loss"] = String(loss);
       drawCurve(element("curve", HTMLCanvasElement), learner.losses);

@@ -97,11 +97,7 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const { size, isDark } = stage;
       const stop = stopAt();
       context.canvas.dataset["ink"] = JSON.stringify({ measured: drop.measured[stop], said: drop.said[stop] });
-      const shape = new Path2D();
-      drop.rims[stop]!.forEach(([a, b], i) =>
-        i === 0 ? shape.moveTo(...toPixel(view, size, a, b)) : shape.lineTo(...toPixel(view, size, a, b)),
-      );
-      shape.closePath();
+      const shape = outlineOf(drop.rims[stop]!.map(([a, b]) => toPixel(view, size, a, b)));
       context.fillStyle = isDark ? "rgb(255 255 255 / 0.55)" : "rgb(20 18 30 / 0.5)";
       context.fill(shape);
       context.strokeStyle = isDark ? "#fff" : "#14121e";
@@ -123,4 +119,11 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       context.fillText(text, left + 10, y + 72);
     },
   };
+}
+
+function outlineOf(corners: readonly (readonly [number, number])[]): Path2D {
+  const outline = new Path2D();
+  for (const [x, y] of corners) outline.lineTo(x, y);
+  outline.closePath();
+  return outline;
 }

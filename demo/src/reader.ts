@@ -17,8 +17,8 @@ export function latest<T>(stage: Stage, work: (given: T) => Promise<void>, onErr
   let isBusy = false;
   const go = async (): Promise<void> => {
     isBusy = true;
-    while (waiting) {
-      const { given } = waiting as { given: T };
+    for (let next = waiting; next; next = waiting) {
+      const { given } = next;
       waiting = null;
       const { loaded, engine } = stage;
       await work(given).catch((error: unknown) => {

@@ -25,7 +25,7 @@ export interface Loaded {
 }
 
 export interface StageHooks {
-  onError(error: unknown): void;
+  readonly onError: (error: unknown) => void;
   /** Field, state or plane are others. */
   onChange(): void;
   /** Time went on, or stands. */

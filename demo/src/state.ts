@@ -150,8 +150,8 @@ function fromOldHash(text: string): Link | null {
   const { kind, i, j, rest, seed } = (plane ?? {}) as Record<string, unknown>;
   if (view) Object.assign(link, { x: `${String(a)},${String(b)}`, w: String(width) });
   if (kind === "axes") Object.assign(link, { axes: `${String(i)},${String(j)}`, at: list(rest) });
-  else if (kind !== undefined) link["plane"] = `${String(kind)},${String(seed)}`;
-  if (random) link["net"] = Object.values(random as object).join(",");
+  else if (typeof kind === "string") link["plane"] = `${kind},${String(seed)}`;
+  if (random) link["net"] = Object.values(random).join(",");
   Object.assign(link, { t: list(context), pin: list(pin), show: quantity });
   if (scale) link["scale"] = String(scale);
   link["layers"] = [
