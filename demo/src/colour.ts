@@ -91,8 +91,8 @@ export function pixelsOf(
   return pixels;
 }
 
-/** A round number that most of the sizes stay below. */
-export function roundAbove(values: readonly number[], share = 0.98): number {
+/** A round number that most of the sizes stay below: a window is wider than what it is about, and fields grow towards its sides. */
+export function roundAbove(values: readonly number[], share = 0.9): number {
   const sizes = values
     .map(Math.abs)
     .filter((value) => Number.isFinite(value))

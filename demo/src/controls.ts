@@ -12,7 +12,13 @@ import { layers, type Layer } from "./state.js";
 type Attempt = (work: Promise<unknown>) => void;
 
 const MOST_SLIDERS = 64;
-const panels = { settings: "settings-toggle", "comparison-panel": "compare-toggle", share: "share-toggle", draw: "draw-toggle" } as const;
+const panels = {
+  settings: "settings-toggle",
+  "comparison-panel": "compare-toggle",
+  share: "share-toggle",
+  draw: "draw-toggle",
+  story: "story-toggle",
+} as const;
 const chipNames: Readonly<Record<Layer, string>> = {
   div: "∇·f",
   density: "Density",

@@ -23,7 +23,7 @@ const CURVE_POINTS = 300;
 
 export interface Draw {
   /** Whether the panel is open, and a pointer paints. */
-  isOn: boolean;
+  readonly isOn: boolean;
   /** Takes a file of points; false where it is none. */
   take(name: string, bytes: Uint8Array): boolean;
   draw(context: CanvasRenderingContext2D): void;
@@ -84,15 +84,20 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
   }
 
   async function learn(learner: LiveTrainer, mine: object): Promise<void> {
+    let shownBefore: Stage["loaded"] = null;
     for (let look = 0; ; look++) {
       const { step, loss, stepsPerSecond } = await learner.run(RUN_MILLISECONDS);
       if (run !== mine) break;
       say(`step ${step}, ${short(stepsPerSecond, 3)} a second, loss ${short(loss, 4)}`);
       element("draw-status", HTMLElement).dataset["loss"] = String(loss);
       drawCurve(element("curve", HTMLCanvasElement), learner.losses);
-      if (look % LOOKS === 0) await stage.replace(await learner.network(), points.length / 2);
+      if (look % LOOKS > 0) continue;
+      // Whoever goes on to another field is left there.
+      if (shownBefore && stage.loaded !== shownBefore) return pause();
+      await stage.replace(await learner.network(), points.length / 2);
+      shownBefore = stage.loaded;
     }
-    await stage.replace(await learner.network(), points.length / 2);
+    if (stage.loaded === shownBefore) await stage.replace(await learner.network(), points.length / 2);
   }
 
   const paint = ({ clientX, clientY }: PointerEvent): void => {
@@ -129,13 +134,12 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
     const network: Network | undefined = stage.state.field === "drawn" ? stage.loaded?.network : undefined;
     if (network) save(new Blob([toSafetensors(network) as Uint8Array<ArrayBuffer>]), "drawn.safetensors");
   });
-  button("draw-toggle").addEventListener("click", () => {
-    draw.isOn = element("draw", HTMLElement).hidden === false;
-    show();
-  });
+  button("draw-toggle").addEventListener("click", show);
 
   const draw: Draw = {
-    isOn: false,
+    get isOn() {
+      return !element("draw", HTMLElement).hidden;
+    },
     take(name, bytes) {
       if (!/\.(npy|csv|tsv|txt)$/i.test(name)) return false;
       setPoints(standardise(readPoints(name, bytes)).points);

@@ -83,7 +83,7 @@ export interface Engine {
 
 /** Steps of rk4 for a density at time t: 16 from noise to data err by some 1e-4 in log p. */
 export function densitySteps(t: number): number {
-  return Math.max(2, Math.ceil(16 * Math.abs(t)));
+  return Math.min(16, Math.max(2, Math.ceil(16 * Math.abs(t))));
 }
 
 /** Earlier than this a flow's density is the noise's. */

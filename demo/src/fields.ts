@@ -60,7 +60,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   shear: basic("Shear", "y, 0", ["A shear slants what it carries and keeps its area: ∇·f = 0."], "f = (y, 0)"),
   saddle: basic("Saddle", "x, -y", ["A saddle stretches one way as much as it squeezes the other: ∇·f = 1 - 1 = 0."], "f = (x, -y)"),
   wells: basic(
-    "Two wells",
+    "Wells",
     "x - x^3, -y/2",
     ["Downhill into one of two wells: ", grows("the ridge spreads"), ", ", shrinks("the wells gather"), "; ∇·f = 1/2 - 3x²."],
     "f = (x - x³, -y/2)",

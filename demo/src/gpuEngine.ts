@@ -16,6 +16,7 @@ import {
   type Painted,
   type Shot,
 } from "./engine.js";
+import { stored } from "./page.js";
 import type { View } from "./plane.js";
 import { sourceOf, type Source } from "./quantity.js";
 
@@ -29,10 +30,7 @@ const MOST_BYTES = 2 ** 28;
 const PICTURE_BYTES = 96;
 
 /** What is remembered between visits: work per submission, and which kernels are the fastest here. */
-const store: Store = {
-  get: (key) => localStorage.getItem(key),
-  set: (key, value) => localStorage.setItem(key, value),
-};
+const store: Store = stored;
 
 /**
  * @param takesSoftware whether an adapter will do that computes on the CPU, where onnxruntime-web is faster.

@@ -31,7 +31,8 @@ export function showHeadline(stage: Stage): void {
 }
 
 function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
-  if (ground?.kind === "density") return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, exact at every point.`];
+  if (ground?.kind === "density")
+    return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, from the exact divergence along the way of each point.`];
   const known = shelf[state.field];
   if (known) return known.headline;
   if (loaded?.source.kind === "drawn" && loaded.network.contextSize === 0)

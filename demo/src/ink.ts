@@ -69,7 +69,7 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const { engine, loaded, plane, state, size, cloud } = stage;
       if (!engine || loaded?.network.stateSize !== 2) return;
       const id = ++held;
-      stage.isPlaying = false;
+      stage.play(false);
       const radius = (RADIUS_PIXELS * state.view.width) / size.width;
       const t = state.context[0] ?? 0;
       // At the end of a flow there is only the way back.
@@ -81,7 +81,9 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
           stage.carried = true;
           stage.animate();
         })
-        .catch(onError);
+        .catch((error: unknown) => {
+          if (stage.loaded === loaded && stage.engine === engine) onError(error);
+        });
     },
     release() {
       held++;

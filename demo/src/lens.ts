@@ -55,12 +55,14 @@ export interface Lens {
   radius: number;
   point(a: number, b: number): void;
   resize(factor: number): void;
+  /** Measures what is under it now. */
+  update(): void;
   draw(context: CanvasRenderingContext2D): void;
 }
 
 export function createLens(stage: Stage, onError: (error: unknown) => void): Lens {
   let at: readonly [number, number] | null = null;
-  let balance: (Balance & { readonly at: readonly [number, number]; readonly radius: number }) | null = null;
+  let balance: (Balance & { readonly at: readonly [number, number]; readonly radius: number; readonly of: Stage["loaded"] }) | null = null;
   const measure = latest(
     stage,
     async () => {
@@ -70,7 +72,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       const here = at;
       const found = await balanceOf(engine, plane, state.context, here, radius);
       if (stage.loaded !== loaded) return;
-      balance = { ...found, at: here, radius };
+      balance = { ...found, at: here, radius, of: loaded };
       stage.drawMoving();
     },
     onError,
@@ -82,15 +84,18 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       at = [a, b];
       if (lens.isOn) measure(undefined);
     },
+    update() {
+      if (lens.isOn) measure(undefined);
+    },
     resize(factor) {
       lens.radius = Math.min(LARGEST, Math.max(SMALLEST, lens.radius * factor));
       if (lens.isOn) measure(undefined);
     },
     draw(context) {
       delete context.canvas.dataset["lens"];
-      if (!lens.isOn || !balance || stage.loaded?.network.stateSize !== 2) return;
+      if (!lens.isOn || !balance || balance.of !== stage.loaded) return;
       // For whoever cannot read pixels.
-      context.canvas.dataset["lens"] = JSON.stringify(balance);
+      context.canvas.dataset["lens"] = JSON.stringify({ flux: balance.flux, made: balance.made, area: balance.area });
       const { size, state } = stage;
       const ink = stage.isDark ? "#fff" : "#14121e";
       const [x, y] = toPixel(state.view, size, ...balance.at);
@@ -100,7 +105,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.stroke();
-      const [width, height] = [248, 88];
+      const [width, height] = [270, 88];
       const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
       const top = y - radius - height - 14 > 90 ? y - radius - height - 14 : y + radius + 14;
       context.fillStyle = stage.isDark ? "rgb(18 16 26 / 0.88)" : "rgb(253 252 250 / 0.92)";
@@ -126,7 +131,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       context.textAlign = "left";
       context.fillStyle = ink;
       context.fillText(
-        `over the area ${short(balance.flux / balance.area, 4)}, ${short(balance.made / balance.area, 4)} → ∇·f   [ smaller`,
+        `over its area ${short(balance.flux / balance.area, 4)} and ${short(balance.made / balance.area, 4)}, towards ∇·f`,
         left + 10,
         top + 75,
       );

@@ -8,6 +8,7 @@ import { CpuEngine } from "./cpuEngine.js";
 import { bindFiles } from "./files.js";
 import { listen } from "./gestures.js";
 import { openGpu } from "./gpuEngine.js";
+import { stored } from "./page.js";
 import { showHeadline } from "./headline.js";
 import { createInk } from "./ink.js";
 import { createLens } from "./lens.js";
@@ -22,6 +23,7 @@ import { bindShelf, drawCards, showShelf } from "./shelfView.js";
 import { createSplit } from "./split.js";
 import { bindSplit, showSplit } from "./splitView.js";
 import { Stage } from "./stage.js";
+import { bindStory } from "./story.js";
 import { fromHash, layers, type Link } from "./state.js";
 
 const COMPARED_COLUMNS = 48;
@@ -59,7 +61,7 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
   onTime: () => {
     showTime(stage);
     showHeadline(stage);
-    split.update();
+    updateTools();
   },
   onPainted: ({ columns, rows, milliseconds: time }, mass) => {
     const parts = [
@@ -121,8 +123,7 @@ function showAll(): void {
   showHeadline(stage);
   showCode();
   showSplit(stage, split);
-  reader.showPin();
-  split.update();
+  updateTools();
   if (stage.loaded?.network === seen) return;
   seen = stage.loaded?.network;
   comparing?.abort();
@@ -131,6 +132,14 @@ function showAll(): void {
 
 const places: readonly (keyof Code)[] = ["browser", "node", "shell"];
 let place: keyof Code = "browser";
+
+/** What they say is of the field and the time that there are now. */
+function updateTools(): void {
+  split.update();
+  lens.update();
+  reader.update();
+  reader.showPin();
+}
 
 function showCode(): void {
   const { loaded, state, plane } = stage;
@@ -191,7 +200,10 @@ async function runComparison(): Promise<void> {
   table.tBodies[0]!.replaceChildren();
   table.dataset["state"] = "running";
   const { network } = stage.loaded;
-  stage.play(false);
+  // Nothing else is computed meanwhile.
+  stage.isPlaying = false;
+  await stage.refresh();
+  if (signal.aborted) return;
   const shot = { plane: stage.plane, view: stage.state.view, context: stage.state.context };
   try {
     await compare(stage.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
@@ -240,6 +252,14 @@ bindFiles(
   [...activationNames],
 );
 bindSplit(stage, split);
+bindStory(
+  stage,
+  (tool) => {
+    if (lens.isOn !== (tool === "lens")) toggleLens();
+    if (split.isOn !== (tool === "split")) element("split-toggle", HTMLButtonElement).click();
+  },
+  attempt,
+);
 onClick("compare", () => attempt(runComparison()));
 onClick("lens-toggle", toggleLens);
 onClick("unpin", () => stage.setPin(null));
@@ -251,7 +271,7 @@ for (const each of places)
   });
 onClick("theme", () => {
   const theme = root.dataset["theme"] === "dark" ? "light" : "dark";
-  localStorage.setItem("deldot theme", theme);
+  stored.set("deldot theme", theme);
   setTheme(theme);
 });
 const saved: Readonly<Record<string, () => Promise<readonly [Blob, string | null]>>> = {
@@ -271,9 +291,9 @@ for (const [id, text] of [
 ] as const)
   onClick(id, () => {
     const button = element(id, HTMLButtonElement);
-    const label = button.textContent;
+    const label = id === "copy-link" ? "Copy link" : "Copy";
     attempt(
-      navigator.clipboard.writeText(text()).then(
+      Promise.resolve((navigator.clipboard as Clipboard | undefined)?.writeText(text()) ?? Promise.reject(new Error("no clipboard"))).then(
         () => void (button.textContent = "Copied"),
         () => void (button.textContent = id === "copy-link" ? "It is in the address bar" : "Select it"),
       ),
@@ -303,10 +323,10 @@ listen(overlay, {
 });
 
 addEventListener("keydown", (event) => {
-  const isTyping =
-    event.target instanceof HTMLElement && event.target.closest("input:not([type=range]), select, textarea, button, summary");
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (isTyping && event.key !== "Escape") return;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !(event.target instanceof HTMLElement)) return;
+  if (event.target.closest("input:not([type=range]), select") && event.key !== "Escape") return;
+  // A button's own.
+  if (event.key === " " && event.target.closest("button, summary, pre, .scroll")) return;
   const layer = layers[Number(event.key) - 1];
   if (layer && stage.can(layer)) return attempt(stage.toggle(layer));
   const actions: Record<string, () => void> = {
@@ -317,7 +337,7 @@ addEventListener("keydown", (event) => {
     "]": () => lens.resize(1.25),
     Escape: () => openPanel(null),
   };
-  const action = actions[event.key];
+  const action = actions[event.key.toLowerCase()] ?? actions[event.key];
   if (!action) return;
   event.preventDefault();
   action();
@@ -344,7 +364,7 @@ addEventListener("hashchange", () => {
   if (link) attempt(stage.choose(link));
 });
 
-const theme = query.get("theme") ?? localStorage.getItem("deldot theme");
+const theme = query.get("theme") ?? stored.get("deldot theme");
 root.dataset["theme"] = theme === "light" ? "light" : "dark";
 stage.isDark = root.dataset["theme"] === "dark";
 if (query.has("embed")) root.dataset["embed"] = "";

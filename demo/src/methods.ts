@@ -73,8 +73,8 @@ export async function compare(
   const sampled = Array.from({ length: Math.floor((columns * columns) / every) }, (_, index) => index * every);
   const sample = Float32Array.from(sampled.flatMap((index) => Array.from(points.subarray(index * d, (index + 1) * d))));
   const truth = evaluateReference(network, sample, { context, method: "tangent", outputs: ["divergence", "diagonal"] });
-  const scale = sampled.map((_, point) =>
-    truth.diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0),
+  const scale = sampled.map(
+    (_, point) => truth.diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, entry) => sum + Math.abs(entry), 0) || 1,
   );
   for (const contender of contenders) {
     signal.throwIfAborted();

@@ -109,8 +109,13 @@ function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { d
   write(context, options, name, left + BAR.width, top - 5);
 }
 
-function drawArrows(context: CanvasRenderingContext2D, { view, size, arrows: all, ink, paper }: OverlayOptions): void {
-  const arrows = all.filter(([, , along, up]) => Number.isFinite(along) && Number.isFinite(up));
+/** Those under the page's elements would make these hard to read. */
+function drawArrows(context: CanvasRenderingContext2D, { view, size, margins, arrows: all, ink, paper }: OverlayOptions): void {
+  const arrows = all.filter(([a, b, along, up]) => {
+    const [x, y] = toPixel(view, size, a, b);
+    const isFree = x > margins.left && y > margins.top && x < size.width - margins.right && y < size.height - margins.bottom;
+    return isFree && Number.isFinite(along) && Number.isFinite(up);
+  });
   if (arrows.length === 0) return;
   const most = Math.max(...arrows.map(([, , along, up]) => Math.hypot(along, up)), 1e-30);
   const longest = 34;

@@ -37,6 +37,8 @@ export function latest<T>(stage: Stage, work: (given: T) => Promise<void>, onErr
 export interface Reader {
   point(a: number, b: number, x: number, y: number): void;
   leave(): void;
+  /** Reads anew what is under the cursor. */
+  update(): void;
   /** Fills the ledger with the pinned point's numbers, or empties it. */
   showPin(): void;
 }
@@ -45,6 +47,7 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
   const reader = element("reader", HTMLElement);
   const ledger = element("ledger", HTMLElement);
   let isOver = false;
+  let here: readonly [number, number] = [0, 0];
   const read = latest(
     stage,
     async ([a, b]: readonly [number, number]) => {
@@ -98,7 +101,11 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
       const { width, height } = stage.size;
       const [left, top] = [x + 250 > width ? x - 236 : x + 16, y + 70 > height ? y - 60 : y + 16];
       reader.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
-      read([a, b]);
+      here = [a, b];
+      read(here);
+    },
+    update() {
+      if (isOver) read(here);
     },
     leave() {
       isOver = false;

@@ -3,7 +3,6 @@ import { weightsOf } from "./code.js";
 import { csv, npy } from "./numbers.js";
 import { drawOverlay } from "./overlay.js";
 import { gridPoints } from "./plane.js";
-import { pick, sourceOf, withContext } from "./quantity.js";
 import type { Stage } from "./stage.js";
 
 /** Exports have this many cells across. */
@@ -11,10 +10,15 @@ const EXPORT_COLUMNS = 512;
 const FILM_MILLISECONDS = 4000;
 const TITLE_PIXELS = 44;
 
+/** What is coloured; the quantity where nothing is. */
+function whatOf({ ground, state }: Stage): string {
+  return ground && ground.kind !== "quantity" ? ground.kind : state.quantity;
+}
+
 /** Such as "two-moons divergence t=0.90". */
-export function nameFor({ state }: Stage): string {
-  const what = state.layers.includes("density") ? "density" : state.layers.includes("error") ? "error" : state.quantity;
-  return [state.field, what, ...(state.context.length > 0 ? [`t=${state.context[0]!.toFixed(2)}`] : [])].join(" ");
+export function nameFor(stage: Stage): string {
+  const { state } = stage;
+  return [state.field, whatOf(stage), ...(state.context.length > 0 ? [`t=${state.context[0]!.toFixed(2)}`] : [])].join(" ");
 }
 
 /** Points and numbers of the view, EXPORT_COLUMNS across. */
@@ -24,17 +28,14 @@ async function exportNumbers(stage: Stage) {
   const columns = engine.kind === "reference" ? 128 : EXPORT_COLUMNS;
   const aspect = size.height / size.width;
   const grid = { columns, rows: Math.max(2, Math.round(columns * aspect)) };
-  const source = sourceOf(state.quantity, loaded.network.stateSize);
   const points = gridPoints(plane, state.view, grid, aspect);
-  const given = (await engine.evaluate(points, { outputs: [source.output], ...withContext(state.context) }))[source.output]!;
-  const numbers = Float32Array.from({ length: grid.columns * grid.rows }, (_, index) => pick(given, source, index));
-  return { points, numbers, ...grid };
+  const numbers = Float32Array.from(await stage.numbersAt(points));
+  return { points, numbers, d: loaded.network.stateSize, what: whatOf(stage), ...grid };
 }
 
 export async function toCsv(stage: Stage): Promise<Blob> {
-  const { points, numbers } = await exportNumbers(stage);
-  const d = stage.loaded!.network.stateSize;
-  const header = [...Array.from({ length: d }, (_, k) => `x${k}`), stage.state.quantity];
+  const { points, numbers, d, what } = await exportNumbers(stage);
+  const header = [...Array.from({ length: d }, (_, k) => `x${k}`), what];
   const rows = Array.from(numbers, (number, index) => [...points.subarray(index * d, (index + 1) * d), number]);
   // In pieces: a text of all rows in many dimensions may be longer than a string can be.
   return new Blob(csv(header, rows), { type: "text/csv" });
@@ -68,11 +69,11 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
   };
   // A WebGPU canvas holds its picture until the browser shows the next frame, so it is painted once more for this.
   context.drawImage(engine!.snapshot(), 0, Math.round(title * ratio));
-  layer((over) => stage.drawMoving(over));
   layer((over) => {
     over.setTransform(ratio, 0, 0, ratio, 0, 0);
     drawOverlay(over, { ...options, margins: { left: 12, top: 12, right: 12, bottom: 12 } });
   });
+  layer((over) => stage.drawMoving(over));
   if (title > 0) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.textBaseline = "middle";
@@ -81,7 +82,8 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
     context.fillText(`${nameFor(stage)}, ${stage.groundName}`, 14, title / 2 - 7);
     context.font = "11px system-ui, sans-serif";
     context.globalAlpha = 0.7;
-    context.fillText(stage.href(), 14, title / 2 + 11, size.width - 28);
+    // A file's link is of use to nobody, and one with weights is too long.
+    if (stage.state.field !== "file" && stage.state.field !== "drawn") context.fillText(stage.href(), 14, title / 2 + 11, size.width - 28);
   }
   return canvas;
 }
@@ -89,17 +91,19 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
 /** The picture with its axes and bar at two pixels for each of the page's, under its name and link. */
 export async function toPng(stage: Stage): Promise<Blob> {
   if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
+  const wasPlaying = stage.isPlaying;
   stage.play(false);
   try {
-    stage.ratio = Math.max(2, devicePixelRatio);
+    stage.exportRatio = Math.max(2, devicePixelRatio);
     await stage.refresh();
     const canvas = compose(stage, TITLE_PIXELS);
     return await new Promise((resolve, reject) =>
       canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser made no PNG"))), "image/png"),
     );
   } finally {
-    stage.ratio = devicePixelRatio;
+    stage.exportRatio = null;
     await stage.refresh();
+    stage.play(wasPlaying);
   }
 }
 
@@ -116,17 +120,26 @@ export async function toWebm(stage: Stage): Promise<Blob> {
   const parts: Blob[] = [];
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
   const ended = new Promise((resolve) => recorder.addEventListener("stop", resolve));
-  const [wasPlaying, { context: before }] = [stage.isPlaying, stage.state];
+  const {
+    isPlaying: wasPlaying,
+    loaded,
+    engine,
+    state: { context: before },
+  } = stage;
   stage.play(false);
   recorder.start();
   const begun = performance.now();
-  for (let passed = 0; passed < FILM_MILLISECONDS; passed = performance.now() - begun) {
-    if (stage.isFlow) await stage.setTime(Math.min(1, passed / (FILM_MILLISECONDS - 700)), true);
-    else stage.stepLoop(passed / FILM_MILLISECONDS);
-    context.drawImage(compose(stage, 0), 0, 0);
-    await new Promise((resolve) => requestAnimationFrame(resolve));
+  try {
+    for (let passed = 0; passed < FILM_MILLISECONDS; passed = performance.now() - begun) {
+      if (stage.loaded !== loaded || stage.engine !== engine) throw new Error("the field changed while it was filmed");
+      if (stage.isFlow) await stage.setTime(Math.min(1, passed / (FILM_MILLISECONDS - 700)), true);
+      else stage.stepLoop(passed / FILM_MILLISECONDS);
+      context.drawImage(compose(stage, 0), 0, 0);
+      await new Promise((resolve) => requestAnimationFrame(resolve));
+    }
+  } finally {
+    recorder.stop();
   }
-  recorder.stop();
   await ended;
   if (stage.isFlow) await stage.setTime(before[0]!, false);
   stage.play(wasPlaying);

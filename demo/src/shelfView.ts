@@ -1,8 +1,8 @@
 /** The shelf: a card with a live picture for each field, and the place for one's own. */
-import { evaluateReference } from "deldot";
+import { evaluateReference, type Network } from "deldot";
 import { pixelsOf } from "./colour.js";
 import { groups, loadShelf, shelf, viewOf, type ShelfField } from "./fields.js";
-import { axesPlane, gridPoints } from "./plane.js";
+import { axesPlane, gridPoints, toPixel, type Plane, type View } from "./plane.js";
 import { withContext } from "./quantity.js";
 import type { Stage } from "./stage.js";
 
@@ -85,14 +85,14 @@ async function drawCard(canvas: HTMLCanvasElement, field: ShelfField, isDark: bo
   const { plane: choice, extent } = field;
   const plane = choice.kind === "axes" ? axesPlane(d, choice.i, choice.j, choice.rest) : axesPlane(d, 27, 28, []);
   const view = viewOf(extent, SIZE, { left: 0, top: 0, right: 0, bottom: 0 });
-  const context = network.contextSize > 0 ? [FLOW_TIME, ...field.context.slice(1)] : [];
+  const at = network.contextSize > 0 ? [FLOW_TIME, ...field.context.slice(1)] : [];
   const points = gridPoints(plane, view, { columns: SIZE.width, rows: SIZE.height }, SIZE.height / SIZE.width);
   const values: number[] = [];
   const step = SIZE.width * d;
   for (let row = 0; row < SIZE.height; row++) {
     await idle();
     values.push(
-      ...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(context), outputs: ["divergence"] })
+      ...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(at), outputs: ["divergence"] })
         .divergence!,
     );
   }
@@ -100,7 +100,24 @@ async function drawCard(canvas: HTMLCanvasElement, field: ShelfField, isDark: bo
   const sizes = values.map((value) => Math.abs(value - mean)).toSorted((x, y) => x - y);
   const half = 1.1 * sizes[Math.floor(0.96 * sizes.length)]! || 1;
   const pixels = pixelsOf(values, { low: mean - half, high: mean + half, palette: isDark ? "diverging-dark" : "diverging" });
-  canvas.getContext("2d")!.putImageData(new ImageData(pixels, SIZE.width, SIZE.height), 0, 0);
+  const context = canvas.getContext("2d")!;
+  context.putImageData(new ImageData(pixels, SIZE.width, SIZE.height), 0, 0);
+  if (field.group === "Basics") drawStrokes(context, network, plane, view, isDark);
+}
+
+/** Short pieces of paths: some of these fields have one colour. */
+function drawStrokes(context: CanvasRenderingContext2D, network: Network, plane: Plane, view: View, isDark: boolean): void {
+  const points = gridPoints(plane, view, { columns: 7, rows: 4 }, SIZE.height / SIZE.width);
+  const value = evaluateReference(network, points, { outputs: ["value"] }).value!;
+  context.strokeStyle = isDark ? "rgb(255 255 255 / 0.85)" : "rgb(20 18 30 / 0.8)";
+  context.beginPath();
+  for (let i = 0; i < points.length; i += 2) {
+    const [x, y] = toPixel(view, SIZE, points[i]!, points[i + 1]!);
+    const length = 2.6 / (Math.hypot(value[i]!, value[i + 1]!) || 1);
+    context.moveTo(x - length * value[i]!, y + length * value[i + 1]!);
+    context.lineTo(x + length * value[i]!, y - length * value[i + 1]!);
+  }
+  context.stroke();
 }
 
 function idle(): Promise<void> {

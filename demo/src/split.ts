@@ -1,6 +1,7 @@
 /** A divider: the exact divergence to its left, an estimate or a mistake to its right, with the price of each under it. */
 import { explainPlan } from "deldot";
 import { paintPixels } from "./cpuEngine.js";
+import { isSameLook, type Look } from "./engine.js";
 import { onesAnswer } from "./methods.js";
 import { short } from "./numbers.js";
 import { gridPoints, toPixel, type View } from "./plane.js";
@@ -25,8 +26,23 @@ export interface Split {
   readonly prices: readonly [string, string];
 }
 
+/** The numbers of an estimate, and what they are of. */
+interface Shown {
+  readonly values: ArrayLike<number>;
+  readonly grid: { readonly columns: number; readonly rows: number };
+  readonly view: View;
+  readonly tall: number;
+  readonly of: Stage["loaded"];
+}
+
+/** An estimate is of the divergence alone. */
+export function isDivergence({ ground }: Stage): boolean {
+  return ground?.kind === "quantity" && ground.quantity === "divergence";
+}
+
 export function createSplit(stage: Stage, onError: (error: unknown) => void, onUpdate: () => void): Split {
-  let shown: { readonly image: HTMLCanvasElement; readonly view: View; readonly tall: number; readonly of: unknown } | null = null;
+  let shown: Shown | null = null;
+  let image: { readonly of: Shown; readonly look: Look; readonly pixels: HTMLCanvasElement } | null = null;
   let prices: readonly [string, string] = ["", ""];
   let seed = 0;
   const compute = latest(
@@ -53,16 +69,19 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
       const errors = Array.from(values, (value, i) => {
         let sum = 0;
         for (let k = 0; k < d; k++) sum += Math.abs(exact.diagonal![i * d + k]!);
-        return Math.abs(value - exact.divergence![i]!) / sum;
+        const error = Math.abs(value - exact.divergence![i]!);
+        // Where all ∂f_i/∂x_i are 0 there is nothing to compare with but 1.
+        return sum > 0 ? error / sum : error;
       }).toSorted((x, y) => x - y);
       const price = (given: Parameters<typeof explainPlan>[1]): string =>
         `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
       prices = [
         `exact: ${price({})}`,
-        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} %`,
+        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of Σ|∂fᵢ/∂xᵢ|, median`,
       ];
       shown = {
-        image: paintPixels(values, { width: grid.columns, height: grid.rows }, stage.domain, stage.shot()),
+        values,
+        grid,
         view,
         tall: (view.width * size.height) / size.width,
         of: loaded,
@@ -85,7 +104,12 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
     },
     draw(context) {
       const { size, state } = stage;
-      if (!split.isOn || !shown || shown.of !== stage.loaded || stage.ground?.kind !== "quantity") return;
+      if (!split.isOn || !shown || shown.of !== stage.loaded || !isDivergence(stage)) return;
+      const look = stage.shot();
+      if (image?.of !== shown || !isSameLook(image.look, look)) {
+        const { columns: width, rows: height } = shown.grid;
+        image = { of: shown, look, pixels: paintPixels(shown.values, { width, height }, look.domain, look) };
+      }
       const perPixel = state.view.width / size.width;
       const [x, y] = toPixel(state.view, size, shown.view.a, shown.view.b);
       const [across, tall] = [shown.view.width / perPixel, shown.tall / perPixel];
@@ -95,7 +119,7 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
       context.rect(edge, 0, size.width - edge, size.height);
       context.clip();
       context.imageSmoothingEnabled = false;
-      context.drawImage(shown.image, x - across / 2, y - tall / 2, across, tall);
+      context.drawImage(image.pixels, x - across / 2, y - tall / 2, across, tall);
       context.restore();
     },
   };

@@ -1,6 +1,6 @@
 /** The divider on the stage, and what stands under its sides. */
 import { element } from "./page.js";
-import type { Split, Estimator } from "./split.js";
+import { isDivergence, type Estimator, type Split } from "./split.js";
 import type { Stage } from "./stage.js";
 
 export function bindSplit(stage: Stage, split: Split): void {
@@ -33,7 +33,7 @@ export function bindSplit(stage: Stage, split: Split): void {
 }
 
 export function showSplit(stage: Stage, split: Split): void {
-  const isShown = split.isOn && stage.ground?.kind === "quantity" && stage.state.quantity === "divergence";
+  const isShown = split.isOn && isDivergence(stage);
   element("split-toggle", HTMLButtonElement).setAttribute("aria-pressed", String(split.isOn));
   const divider = element("divider", HTMLElement);
   divider.hidden = element("split", HTMLElement).hidden = !isShown;

@@ -63,8 +63,8 @@ export class Stage {
   isDark = true;
   isPlaying = false;
   loops = true;
-  /** Device pixels of the canvases for each CSS pixel. */
-  ratio = devicePixelRatio;
+  /** Device pixels of the canvases for each CSS pixel where they are others than the screen's. */
+  exportRatio: number | null = null;
   emphasis: -1 | 0 | 1 = 0;
   /** Of a steady cloud, in loops. */
   private loopTime = 0;
@@ -95,7 +95,8 @@ export class Stage {
     readonly margins: () => Margins,
     readonly hooks: StageHooks,
   ) {
-    this.state = { ...initialState, ...link };
+    const { weights: _, ...said } = link;
+    this.state = { ...initialState, ...said };
   }
 
   get ground(): Ground | null {
@@ -110,6 +111,11 @@ export class Stage {
     if (ground?.kind === "error") return "∇·f less the truth";
     if (ground?.kind === "density") return `density at t = ${this.state.context[0]!.toFixed(2)}`;
     return nameOf(this.state.quantity);
+  }
+
+  /** Device pixels of the canvases for each CSS pixel. */
+  get ratio(): number {
+    return this.exportRatio ?? devicePixelRatio;
   }
 
   get isFlow(): boolean {
@@ -184,8 +190,8 @@ export class Stage {
     this.mend();
     this.emphasis = 0;
     // A link that says when stands there.
-    this.isPlaying = link.context === undefined && !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (!this.isPlaying && link.context === undefined && isFlow(loaded.network))
+    this.isPlaying = !link.context?.length && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!this.isPlaying && !link.context?.length && isFlow(loaded.network))
       this.state = {
         ...this.state,
         context: [1, ...this.state.context.slice(1)],
@@ -233,7 +239,7 @@ export class Stage {
   }
 
   private async load({ field, random = this.state.random, formula = this.state.formula, truth, weights }: Link): Promise<Loaded> {
-    const known = shelf[field];
+    const known = Object.hasOwn(shelf, field) ? shelf[field] : undefined;
     const loaded = known
       ? {
           network: await loadShelf(known),
@@ -269,14 +275,17 @@ export class Stage {
       layers: layers.filter((layer) => this.can(layer)),
       plane: isOutside || (plane.kind === "digits" && !hasDigits) ? { kind: "axes", i: 0, j: 1, rest: [] } : plane,
       quantity: quantitiesOf(d).includes(quantity) ? quantity : "divergence",
-      context: Array.from({ length: contextSize }, (_, index) => context[index] ?? 0.5),
+      context: Array.from({ length: contextSize }, (_, index) => {
+        const number = context[index] ?? 0.5;
+        // The clock goes from noise to data.
+        return index === 0 ? Math.min(1, Math.max(0, number)) : number;
+      }),
     };
   }
 
   /** Changes part of the state and all that follows from it. */
   async change(part: Partial<State>): Promise<void> {
-    if ((part.random && this.state.field === "random") || (part.formula && this.state.field === "formula") || part.truth !== undefined)
-      return this.choose({ ...this.link(), ...part });
+    if ((part.random && this.state.field === "random") || part.truth !== undefined) return this.choose({ ...this.link(), ...part });
     this.state = { ...this.state, ...part };
     await this.refresh();
   }
@@ -290,7 +299,14 @@ export class Stage {
   /** The plane, the scale, then the picture and what moves over it. */
   async refresh(): Promise<void> {
     if (!this.loaded) return;
-    this.plane = this.makePlane();
+    const plane = this.makePlane();
+    if (JSON.stringify(plane) !== JSON.stringify(this.plane)) {
+      // What is of another plane would stand in wrong places.
+      this.plane = plane;
+      this.cloud = null;
+      this.images = [];
+      this.arrows = [];
+    }
     this.resize();
     this.hooks.onChange();
     this.noteHash();
@@ -306,7 +322,11 @@ export class Stage {
       await this.trace();
       if (measured !== this.measured) return;
       this.animate();
-      if (this.isMoving) return await this.chase();
+      if (this.isMoving) {
+        // It goes on as long as the film does.
+        void this.chase().catch(this.hooks.onError);
+        return;
+      }
       await this.paint(false);
       await this.weigh(measured);
     } catch (error) {
@@ -347,6 +367,7 @@ export class Stage {
       return;
     }
     const chasing: { again: boolean } = (this.chasing = { again: true });
+    const { loaded, engine } = this;
     try {
       while (chasing.again) {
         chasing.again = false;
@@ -355,6 +376,9 @@ export class Stage {
         if (this.isMoving) await this.traceImages();
         this.drawOver();
       }
+    } catch (error) {
+      // What failed for a field or a device that is gone is nobody's error.
+      if (loaded === this.loaded && engine === this.engine) throw error;
     } finally {
       this.chasing = null;
     }
@@ -484,10 +508,23 @@ export class Stage {
     }
     const truths = truth && evaluateReference(truth, points, { outputs: ["divergence"] }).divergence!;
     if (ground.kind === "error") {
-      const high = scale ?? roundAbove(values.map((value, index) => value - truths![index]!));
+      const high = scale ?? roundAbove(values.map((value, index) => value - truths![index % truths!.length]!));
       this.domain = { low: -high, high, palette: diverging };
     } else if (ground.quantity === "magnitude") this.domain = { low: 0, high: scale ?? roundAbove(values), palette: "sequential" };
     else this.domain = domainOf(values, ground.quantity === "divergence" ? truths : null, scale, diverging);
+  }
+
+  /** What is coloured, or the quantity where nothing is, at points [B, d]. @throws what the engine throws. */
+  async numbersAt(points: Float32Array): Promise<ArrayLike<number>> {
+    const { ground, state, loaded, engine } = this;
+    if (ground?.kind === "density") return this.densityAt(points, state.context[0]!);
+    const { network, truth } = loaded!;
+    const source = sourceOf(ground?.kind === "error" ? "divergence" : state.quantity, network.stateSize);
+    const given = (await engine!.evaluate(points, { outputs: [source.output], ...withContext(state.context) }))[source.output]!;
+    const values = Float64Array.from({ length: points.length / network.stateSize }, (_, index) => pick(given, source, index));
+    if (ground?.kind !== "error") return values;
+    const truths = evaluateReference(truth!, points, { outputs: ["divergence"] }).divergence!;
+    return values.map((value, index) => value - truths[index]!);
   }
 
   /** p at points [B, d] and time t. */
@@ -515,8 +552,9 @@ export class Stage {
     const { width, height } = this.size;
     const grid = { columns: Math.max(4, Math.round(width / ARROW_PIXELS)), rows: Math.max(3, Math.round(height / ARROW_PIXELS)) };
     const points = gridPoints(this.plane, view, grid, height / width);
+    const { plane, loaded } = this;
     const { value } = await this.engine!.evaluate(points, { outputs: ["value"], ...withContext(context) });
-    const { plane } = this;
+    if (loaded !== this.loaded || plane !== this.plane) return;
     this.arrowsAt = context;
     this.arrows = Array.from({ length: grid.columns * grid.rows }, (_, index) => {
       const x = Array.from(points.subarray(index * d, (index + 1) * d));
@@ -533,13 +571,13 @@ export class Stage {
     await this.traceImages();
     const wants = isFlow(network) || layers.includes("samples") || layers.includes("paths");
     const setting = isFlow(network) ? [context.slice(1)] : [view, this.size];
-    const key = JSON.stringify([this.chosen, this.engine!.cloudSize, this.plane.origin, this.plane.u, setting]);
+    const key = JSON.stringify([this.chosen, this.engine!.cloudSize, this.plane, setting]);
     if (!wants || (key === this.cloudFor && this.cloud)) return;
     const { plane, size } = this;
     const count = Math.min(this.engine!.cloudSize, network.stateSize > 8 ? 200 : Infinity);
     const { chosen } = this;
     const cloud = await traceCloud(this.engine!, network, { plane, view, size, context }, count);
-    if (chosen !== this.chosen) return;
+    if (chosen !== this.chosen || plane !== this.plane) return;
     this.cloud = cloud;
     this.cloudFor = key;
     this.hooks.onCloud();
@@ -553,7 +591,9 @@ export class Stage {
       this.images = [];
       return;
     }
-    this.images = await traceImages(this.engine!, this.plane, this.state.view, this.size, this.margins(), this.state.context[0]!);
+    const { plane, loaded } = this;
+    const images = await traceImages(this.engine!, plane, this.state.view, this.size, this.margins(), this.state.context[0]!);
+    if (loaded === this.loaded && plane === this.plane) this.images = images;
   }
 
   private async paint(moving: boolean): Promise<void> {
@@ -660,7 +700,10 @@ export class Stage {
 
   /** What a link to the stage says. */
   link(): Link {
-    return this.state.field === "drawn" && this.loaded ? { ...this.state, weights: toFragment(this.loaded.network) } : this.state;
+    const { context, ...others } = this.state;
+    // What plays has no time of its own.
+    const said = this.isMoving && context.length === 1 ? others : this.state;
+    return this.state.field === "drawn" && this.loaded ? { ...said, weights: toFragment(this.loaded.network) } : said;
   }
 
   href(): string {

@@ -24,7 +24,7 @@ export type Layer = (typeof layers)[number];
 export const grounds: readonly Layer[] = ["div", "density", "error"];
 
 export interface State {
-  /** The name of a field of the shelf, "random", "formula", or "file" for one that was dropped. */
+  /** The name of a field of the shelf, "random", "formula", "drawn" for one that was learned, or "file" for one that was dropped. */
   readonly field: string;
   readonly random: RandomNetwork;
   /** Of "formula": what was typed. */
@@ -67,7 +67,7 @@ export const initialState: State = {
 export function toHash(link: Link): string {
   const { field, random, formula, truth, context, layers, quantity, contour, plane, view, scale, pin, weights } = link;
   const list = (numbers: readonly (number | string)[]): string =>
-    numbers.map((x) => (typeof x === "number" ? Number(x.toPrecision(6)) : x)).join(",");
+    numbers.map((x) => (typeof x === "number" && !Number.isInteger(x) ? Number(x.toPrecision(9)) : x)).join(",");
   const parts: (string | false | undefined | null)[] = [
     encodeURIComponent(field),
     field === "random" && random && `net=${list(Object.values(random) as (number | string)[])}`,

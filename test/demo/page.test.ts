@@ -10,6 +10,7 @@ import { colourOf } from "../../demo/src/colour.js";
 import { shelf } from "../../demo/src/fields.js";
 import { parseFormula } from "../../demo/src/formula.js";
 import { fromHash } from "../../demo/src/state.js";
+import { steps } from "../../demo/src/story.js";
 import { evaluateReference, logProbReference, parseSafetensors, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
 import { addressOf, forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
@@ -420,6 +421,31 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("the story goes through its steps, with its tools", async () => {
+    const { page, faults } = await open("shear/layers=div", { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    await page.click("#story-toggle");
+    const seen: string[] = [];
+    for (const step of steps) {
+      await page.waitForFunction((title) => document.querySelector("#story-title")!.textContent.endsWith(title), step.title);
+      await page.waitForFunction(
+        (field) => document.querySelector(`[data-field="${field}"]`)!.getAttribute("aria-pressed") === "true",
+        step.link.field,
+      );
+      for (const tool of ["lens", "split"])
+        await page.waitForFunction(
+          ([id, on]) => document.querySelector(`#${id}-toggle`)!.getAttribute("aria-pressed") === on,
+          [tool, String(step.tool === tool)],
+        );
+      seen.push((await page.textContent("#story-text"))!);
+      if (step !== steps.at(-1)) await page.click("#story-next");
+    }
+    expect(seen).toEqual(steps.map(({ text }) => text));
+    expect(await page.isDisabled("#story-next")).toBe(true);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("points that are painted are learned, saved and shared", async () => {
     const { page, faults } = await open("source/x=0,0/w=6/layers=div/contour=off", { engine: "onnxruntime" });
     await painted(page, "onnxruntime");
@@ -463,7 +489,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const link = new URL(page.url()).hash.slice(1);
     expect(link.length).toBeLessThan(13_000);
     await page.context().close();
-    const shared = await open(link.replace(/layers=[^/]*/, "layers=div").replace(/t=[^/]*/, "t=1"), { engine: "onnxruntime" });
+    const shared = await open(`${link.replace(/layers=[^/]*/, "layers=div")}/t=1`, { engine: "onnxruntime" });
     await painted(shared.page, "onnxruntime");
     await expectColours(shared.page, divergenceOf(network, [1]));
     expect([...faults, ...shared.faults]).toEqual([]);
