@@ -212,6 +212,25 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("a link cannot ask for a time that a flow does not have, and exports are of the layer that is shown", async () => {
+    const { page, faults } = await open("two-moons/t=1e6/x=0,0/w=8/layers=density", { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    expect((await readPainted(page)).context).toEqual([1]);
+    await page.click("#share-toggle");
+    const [file] = await Promise.all([page.waitForEvent("download"), page.click("#save-csv")]);
+    expect(file.suggestedFilename()).toBe("two-moons density t=1.00.csv");
+    const lines = (await readFile(await file.path())).toString().split("\n");
+    expect(lines[0]).toBe("x0,x1,density");
+    const some = lines
+      .slice(1)
+      .filter((_, index) => index % 9001 === 0)
+      .map((line) => line.split(",").map(Number));
+    const { logProb } = logProbReference(await load("two-moons-flow"), Float32Array.from(some.flatMap(([a, b]) => [a!, b!])));
+    some.forEach(([, , density], index) => expect(Math.abs(density! - Math.exp(logProb[index]!))).toBeLessThan(1e-3));
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("colours stay right after panning, zooming and a change of time, whose scale is the same", async () => {
     const network = await load("two-moons-flow");
     const { page, faults } = await open(plain("two-moons"));
@@ -350,7 +369,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     // A source makes 2 in each unit of area.
     expect(flux! / area!).toBeCloseTo(2, 3);
     expect(made! / area!).toBeCloseTo(2, 3);
+    // Of another field, which is chosen by its card, it says nothing that is the first one's.
+    await page.click('[data-field="sink"]');
+    await page.waitForFunction(() => {
+      const { lens } = document.querySelector<HTMLElement>("#motion")!.dataset;
+      return lens !== undefined && (JSON.parse(lens) as { flux: number }).flux < 0;
+    });
+    await page.click('[data-field="source"]');
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.startsWith("A source"));
+    // Keys go on after a click on a button.
     await page.keyboard.press("l");
+    expect(await page.getAttribute("#lens-toggle", "aria-pressed")).toBe("false");
+    await page.mouse.move(500, 380);
     await page.mouse.down();
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["ink"] !== undefined, null, {
       timeout: 20_000,
@@ -493,6 +523,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(shared.page, "onnxruntime");
     await expectColours(shared.page, divergenceOf(network, [1]));
     expect([...faults, ...shared.faults]).toEqual([]);
+    // Another field has none of its weights in its link.
+    await shared.page.click('[data-field="sink"]');
+    await shared.page.waitForFunction(() => location.hash.startsWith("#sink/"), null, { timeout: 10_000 });
+    expect(new URL(shared.page.url()).hash).not.toContain("n=");
     await shared.page.context().close();
   });
 

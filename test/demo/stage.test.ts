@@ -58,6 +58,9 @@ test("a link holds a state, is readable, and a damaged one is none or less", () 
   const formula: Link = { field: "formula", formula: "y/2, (1 - x*x)*y # x=1/w=3", random: initialState.random };
   expect(fromHash(toHash(formula))).toEqual({ field: "formula", formula: formula.formula });
   expect(fromHash(toHash({ field: "random", random: { ...initialState.random, gain: 1.5 } }))?.random?.gain).toBe(1.5);
+  // A seed is a whole number, and a view may be deep.
+  expect(fromHash(toHash({ field: "random", random: { ...initialState.random, seed: 1234567 } }))?.random?.seed).toBe(1234567);
+  expect(fromHash(toHash({ field: "sink", view: { a: 1.23456789, b: 0, width: 1e-5 } }))?.view?.a).toBe(1.23456789);
   for (const hash of ["", "#", "#%", "#{", "#%7B%22quantity%22%3A%22x%22%7D", "#12", "#/x=0,0"]) expect(fromHash(hash)).toBeNull();
   expect(fromHash("#two-moons/x=a,0/w=6/layers=nonsense,div,density/show=q/t=0.5,x/pin=1/scale=-1/plane=random,-4/axes=1,1")).toEqual({
     field: "two-moons",
