@@ -92,7 +92,7 @@ export function pixelsOf(
 }
 
 /** A round number that most of the sizes stay below: a window is wider than what it is about, and fields grow towards its sides. */
-export function roundAbove(values: readonly number[], share = 0.9): number {
+export function roundAbove(values: readonly number[], share = 0.95): number {
   const sizes = values
     .map(Math.abs)
     .filter((value) => Number.isFinite(value))

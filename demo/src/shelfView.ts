@@ -122,7 +122,7 @@ function drawStrokes(context: CanvasRenderingContext2D, network: Network, plane:
 
 function idle(): Promise<void> {
   return new Promise((resolve) => {
-    if ("requestIdleCallback" in globalThis) requestIdleCallback(() => resolve(), { timeout: 500 });
+    if ("requestIdleCallback" in globalThis) requestIdleCallback(() => resolve(), { timeout: 50 });
     else setTimeout(resolve, 10);
   });
 }
