@@ -66,6 +66,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // The page's modules import the package by its name.
     alias: {
+      "deldot/onnx": fileURLToPath(new URL("./src/onnx/index.ts", import.meta.url)),
       "deldot/train": fileURLToPath(new URL("./src/train/index.ts", import.meta.url)),
       deldot: fileURLToPath(new URL("./src/index.ts", import.meta.url)),
     },

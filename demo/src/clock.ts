@@ -28,7 +28,6 @@ export function showTime(stage: Stage): void {
   element("t-value", HTMLElement).textContent = `t ${t.toFixed(2)}`;
   const play = element("play", HTMLButtonElement);
   play.textContent = stage.isPlaying ? "❚❚" : "▶";
-  play.setAttribute("aria-label", stage.isPlaying ? "Pause" : "Play");
   play.setAttribute("aria-pressed", String(stage.isPlaying));
 }
 

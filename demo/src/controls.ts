@@ -161,6 +161,8 @@ export function showControls(stage: Stage, attempt: Attempt): void {
   select("quantity").value = state.quantity;
   input("contour").checked = state.contour;
   input("lock").checked = state.scale !== null;
+  // A scale of one sign has two ends to keep, and a link keeps one.
+  input("lock").disabled = state.scale === null && /^(grows|shrinks)/.test(stage.domain.palette);
   if (document.activeElement !== input("truth")) input("truth").value = state.truth ?? known?.truth ?? "";
   element("copy-link", HTMLButtonElement).disabled = state.field === "file";
   element("save-weights", HTMLButtonElement).disabled = state.field === "file";

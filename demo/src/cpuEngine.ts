@@ -36,6 +36,8 @@ export class CpuEngine implements Engine {
   /** What the last picture was computed by. */
   kind: "onnxruntime" | "reference" = "reference";
   private threads = 1;
+  /** Why nothing is answered any more. */
+  private failure: Error | null = null;
   private readonly worker = new Worker(new URL("./cpuWorker.ts", import.meta.url), { type: "module" });
   private readonly waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
   private readonly surface: CanvasRenderingContext2D;
@@ -77,7 +79,8 @@ export class CpuEngine implements Engine {
       else waiting?.resolve(data);
     });
     this.worker.addEventListener("error", ({ message }) => {
-      for (const { reject } of this.waiting.values()) reject(new Error(`the worker failed: ${message}`));
+      this.failure = new Error(`the worker failed: ${message}`);
+      for (const { reject } of this.waiting.values()) reject(this.failure);
       this.waiting.clear();
     });
     if (loads) this.post({ kind: "load" });
@@ -234,6 +237,7 @@ export class CpuEngine implements Engine {
   }
 
   private ask(request: Extract<Request, { id: number }>): Promise<Answer> {
+    if (this.failure) return Promise.reject(this.failure);
     const answer = new Promise<Answer>((resolve, reject) => this.waiting.set(request.id, { resolve, reject }));
     this.post(request);
     return answer;

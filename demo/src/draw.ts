@@ -46,8 +46,15 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
   };
   const setPoints = (given: ArrayLike<number>): void => {
     end();
-    points = Array.from(given).slice(0, 2 * MOST);
+    // Evenly out of more than there may be: a file may be sorted.
+    const count = given.length / 2;
+    const every = Math.max(1, count / MOST);
+    points = Array.from({ length: Math.min(count, MOST) }, (_, i) => 2 * Math.floor(i * every)).flatMap((at) => [
+      given[at]!,
+      given[at + 1]!,
+    ]);
     show();
+    if (count > MOST) say(`${MOST} of its ${count} points`);
   };
   const pause = (): void => {
     run = null;
@@ -142,7 +149,12 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
     },
     take(name, bytes) {
       if (!/\.(npy|csv|tsv|txt)$/i.test(name)) return false;
-      setPoints(standardise(readPoints(name, bytes)).points);
+      const { points: given, centre, scale } = standardise(readPoints(name, bytes));
+      setPoints(given);
+      if (scale !== 1)
+        say(
+          `${points.length / 2} points, less (${centre.map((x) => short(x, 4)).join(", ")}) and over ${short(scale, 4)}: so is what is learned and saved`,
+        );
       return true;
     },
     draw(context) {

@@ -34,6 +34,9 @@ function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (ground?.kind === "density")
     return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, from the exact divergence along the way of each point.`];
   const known = shelf[state.field];
+  // What is orange or purple is so of ∇·f alone.
+  const isColoured = ground?.kind === "error" || (ground?.kind === "quantity" && ground.quantity === "divergence");
+  if (!isColoured && known) return [known.headline.map((phrase) => (typeof phrase === "string" ? phrase : phrase.text)).join("")];
   if (known) return known.headline;
   if (loaded?.source.kind === "drawn" && loaded.network.contextSize === 0)
     return ["The score ∇ log p of your points: arrows lead to them, and ", { text: "purple gathers", sign: -1 }, " where they are."];

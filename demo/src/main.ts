@@ -63,11 +63,13 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
     showHeadline(stage);
     updateTools();
   },
-  onPainted: ({ columns, rows, milliseconds: time }, mass) => {
+  onPainted: ({ columns, rows, milliseconds: time, done }, mass) => {
     const parts = [
       columns > 0 && `${stage.groundName} at ${columns} × ${rows} points in ${milliseconds(time)} on ${stage.engine!.name}`,
       mass !== null && `mass in view ${short(mass, 4)}`,
     ];
+    // Not read out picture by picture as a film goes on.
+    element("status", HTMLElement).setAttribute("aria-live", done && !stage.isPlaying ? "polite" : "off");
     element("status", HTMLElement).textContent = parts.filter(Boolean).join("; ");
     if (mass !== null) element("status", HTMLElement).dataset["mass"] = String(mass);
   },
@@ -315,7 +317,11 @@ listen(overlay, {
     lens.point(a, b);
   },
   onLeave: () => reader.leave(),
-  onPin: (a, b) => stage.setPin([a, b]),
+  onPin: (a, b) => {
+    // A finger has no way to point but this.
+    lens.point(a, b);
+    stage.setPin([a, b]);
+  },
   onUnpin: () => (stage.state.pin ? stage.setPin(null) : openPanel(null)),
   onReset: () => attempt(resetView(stage)),
   onHold: (a, b) => ink.hold(a, b),

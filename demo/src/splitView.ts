@@ -6,7 +6,8 @@ import type { Stage } from "./stage.js";
 export function bindSplit(stage: Stage, split: Split): void {
   const [divider, panel] = [element("divider", HTMLElement), element("split", HTMLElement)];
   const move = (place: number): void => {
-    split.place = Math.min(0.95, Math.max(0.05, place));
+    const { left, right } = stage.margins();
+    split.place = Math.min(1 - (right + 24) / stage.size.width, Math.max((left + 24) / stage.size.width, place));
     showSplit(stage, split);
     stage.drawMoving();
   };

@@ -212,7 +212,8 @@ export class Stage {
     this.fieldCount++;
     if (isFirst) {
       const { view } = this.state;
-      this.state = { ...initialState, field: "drawn", context: isFlow(network) ? [1] : [], view, contour: false };
+      const layers: readonly Layer[] = isFlow(network) ? ["div", "samples"] : ["div", "samples", "arrows"];
+      this.state = { ...initialState, field: "drawn", context: isFlow(network) ? [1] : [], layers, view, contour: false };
       this.cloud = null;
     }
     this.mend();

@@ -893,7 +893,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const still = await page.screenshot();
     await page.click("#loop");
     await page.click("#play");
-    expect(await page.getAttribute("#play", "aria-label")).toBe("Pause");
+    expect(await page.getAttribute("#play", "aria-pressed")).toBe("true");
     await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) > 0.5, null, { timeout: 30_000 });
     // Not those of the beginning: what is drawn in the midst of the film is of its time.
     await page.waitForFunction(
@@ -901,7 +901,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       null,
       { timeout: 20_000 },
     );
-    await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-label") === "Play", null, { timeout: 60_000 });
+    await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-pressed") === "false", null, { timeout: 60_000 });
     await painted(page, engine);
     expect((await readPainted(page)).context).toEqual([1]);
     expect((await page.screenshot()).equals(still)).toBe(false);
