@@ -17,18 +17,17 @@ export function bindClock(stage: Stage, attempt: (work: Promise<unknown>) => voi
   });
 }
 
-/** Brings the clock in line with the time. */
+/** Brings the clock in line with the time; without one there is Play alone. */
 export function showTime(stage: Stage): void {
-  const clock = element("clock", HTMLElement);
-  clock.hidden = !stage.isFlow;
+  const play = element("play", HTMLButtonElement);
+  play.textContent = stage.isPlaying ? "❚❚" : "▶";
+  play.setAttribute("aria-pressed", String(stage.isPlaying));
+  for (const id of ["track-place", "t-value", "loop"]) element(id, HTMLElement).hidden = !stage.isFlow;
   if (!stage.isFlow) return;
   const t = stage.state.context[0]!;
   const slider = element("t", HTMLInputElement);
   if (document.activeElement !== slider || stage.isPlaying) slider.value = t.toFixed(2);
   element("t-value", HTMLElement).textContent = `t ${t.toFixed(2)}`;
-  const play = element("play", HTMLButtonElement);
-  play.textContent = stage.isPlaying ? "❚❚" : "▶";
-  play.setAttribute("aria-pressed", String(stage.isPlaying));
 }
 
 /** Orange above the line where the samples' room grows on the average, purple below it where it shrinks. */

@@ -363,6 +363,18 @@ new ResizeObserver(([entry]) => {
     void stage.refresh().catch(report);
   }
 }).observe(element("plot", HTMLElement));
+/** As when a window goes to another screen, or the browser zooms. */
+function watchRatio(): void {
+  matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener(
+    "change",
+    () => {
+      watchRatio();
+      void stage.refresh().catch(report);
+    },
+    { once: true },
+  );
+}
+watchRatio();
 const topElement = element("top", HTMLElement);
 new ResizeObserver(() => root.style.setProperty("--top", `${topElement.getBoundingClientRect().bottom}px`)).observe(topElement);
 addEventListener("hashchange", () => {

@@ -71,9 +71,14 @@ export function showShelf(root: HTMLElement, { state }: Stage): void {
   if (document.activeElement !== formula) formula.value = state.formula;
 }
 
+/** Which drawing is the last one asked for. */
+let drawn = 0;
+
 /** Draws the cards' pictures in float64, when the browser has nothing else to do: a row of pixels at a time. */
 export async function drawCards(root: HTMLElement, isDark: boolean): Promise<void> {
+  const mine = ++drawn;
   for (const [name, field] of Object.entries(shelf)) {
+    if (mine !== drawn) return;
     const canvas = root.querySelector<HTMLCanvasElement>(`[data-field="${name}"] canvas`)!;
     await drawCard(canvas, field, isDark).catch(() => undefined);
   }

@@ -476,11 +476,11 @@ export class Stage {
     const { clientWidth: width, clientHeight: height } = this.overlay;
     if (width === 0 || height === 0) return;
     this.size = { width, height };
-    for (const canvas of [this.canvas, this.motion, this.overlay]) {
-      const [w, h] = [Math.round(width * this.ratio), Math.round(height * this.ratio)];
-      if (canvas.width !== w) canvas.width = w;
-      if (canvas.height !== h) canvas.height = h;
-    }
+    const [w, h] = [Math.round(width * this.ratio), Math.round(height * this.ratio)];
+    if (this.canvas.width === w && this.canvas.height === h && this.motion.width === w && this.motion.height === h) return;
+    for (const canvas of [this.canvas, this.motion, this.overlay]) [canvas.width, canvas.height] = [w, h];
+    // A canvas of another size is empty.
+    this.engine?.show({ ...this.state.view });
   }
 
   /** The colours' scale, the same at all times of a flow, and the arrows. */

@@ -61,7 +61,9 @@ export function bindStory(stage: Stage, use: (tool: Step["tool"]) => void, attem
     element("story-text", HTMLElement).textContent = text;
     back.disabled = at === 0;
     next.disabled = at === steps.length - 1;
-    attempt(stage.choose(link).then(() => use(tool)));
+    const mine = at;
+    // Whoever goes on quickly is not given the tools of what was passed.
+    attempt(stage.choose(link).then(() => (mine === at ? use(tool) : undefined)));
   };
   back.addEventListener("click", () => show(at - 1));
   next.addEventListener("click", () => show(at + 1));

@@ -281,6 +281,38 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("goes along with its window, and with a screen of more pixels", async () => {
+    const { page, faults } = await open(plain("van-der-pol"), { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    await forget(page);
+    await page.setViewportSize({ width: 1000, height: 760 });
+    await painted(page, "onnxruntime");
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
+    const session = await page.context().newCDPSession(page);
+    await session.send("Emulation.setDeviceMetricsOverride", { width: 1000, height: 760, deviceScaleFactor: 2, mobile: false });
+    await page.waitForFunction(() => document.querySelector<HTMLCanvasElement>("#canvas")!.width === 2000);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("what has no time plays and stands as well", async () => {
+    const { page, faults } = await open("rotation/layers=div,samples", { engine: "onnxruntime" });
+    await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-pressed") === "true");
+    expect(await page.isVisible("#t")).toBe(false);
+    await page.click("#play");
+    await painted(page, "onnxruntime");
+    const still = await page.screenshot();
+    await page.waitForTimeout(300);
+    expect((await page.screenshot()).equals(still)).toBe(true);
+    await page.click("#play");
+    await page.waitForTimeout(700);
+    await page.click("#play");
+    await page.waitForTimeout(300);
+    expect((await page.screenshot()).equals(still)).toBe(false);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("two fingers zoom in around what is between them", async () => {
     const { page, faults } = await open(plain("van-der-pol"));
     await painted(page);
