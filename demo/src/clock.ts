@@ -1,5 +1,6 @@
 /** The clock of a flow: play, loop, and a track whose height is the samples' mean ∇·f. */
-import { element } from "./page.js";
+import { marksOf } from "./colour.js";
+import { element, sharp } from "./page.js";
 import type { Stage } from "./stage.js";
 
 export function bindClock(stage: Stage, attempt: (work: Promise<unknown>) => void): void {
@@ -35,17 +36,15 @@ export function drawTrack({ cloud, isDark }: Stage): void {
   const canvas = element("track", HTMLCanvasElement);
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!cloud || cloud.kind !== "flow" || width === 0) return;
-  canvas.width = width * devicePixelRatio;
-  canvas.height = height * devicePixelRatio;
-  const context = canvas.getContext("2d")!;
-  context.scale(devicePixelRatio, devicePixelRatio);
+  const context = sharp(canvas);
+  const { grows, shrinks } = marksOf(isDark);
   const means = cloud.mean.filter((mean) => Number.isFinite(mean));
   const [low, high] = [Math.min(0, ...means), Math.max(0, ...means)];
   const y = (mean: number): number => 4 + ((high - mean) / (high - low || 1)) * (height - 8);
   const shape = shapeOf(cloud.mean, width, y);
   for (const [colour, top, bottom] of [
-    [isDark ? "#cd6e18" : "#e08214", 0, y(0)],
-    [isDark ? "#7c54d6" : "#8073ac", y(0), height],
+    [grows, 0, y(0)],
+    [shrinks, y(0), height],
   ] as const) {
     context.save();
     context.beginPath();

@@ -1,13 +1,15 @@
 /** A cloud of points on its way along the field: where each is at some times, and how the volume around it has grown. */
-import type { Network } from "deldot";
+import { normalBase, type Network } from "deldot";
 import type { Engine } from "./engine.js";
-import { normals, onPlane, pointOn, uniforms, type Plane, type Size, type View } from "./plane.js";
+import { onPlane, pointOn, uniforms, type Plane, type Size, type View } from "./plane.js";
 import { withContext } from "./quantity.js";
 
 /** Between two stops a path is drawn straight. */
 const STOPS = 25;
 /** Of the picture's width, what a point of typical speed crosses before it starts anew. */
 const STRETCH = 0.4;
+
+const SEED = 11;
 
 export interface Cloud {
   /** A flow's noise becoming data; or points all over the picture, each starting anew at its own time. */
@@ -85,7 +87,7 @@ export async function follow(
 /** @throws what the engine throws. */
 export async function traceCloud(engine: Engine, network: Network, setting: CloudSetting, count: number): Promise<Cloud> {
   const d = network.stateSize;
-  const start = isFlow(network) ? noise(count, d) : strewn(setting, count, d);
+  const start = isFlow(network) ? normalBase(d, 1).sample(count, SEED) : strewn(setting, count, d);
   const to = isFlow(network) ? 1 : await crossingTime(engine, start, setting, d);
   const way = await follow(engine, network, start, { from: 0, to, stops: STOPS, context: setting.context });
   const next = uniforms(3);
@@ -105,11 +107,6 @@ export async function traceCloud(engine: Engine, network: Network, setting: Clou
     }),
     phases: Float32Array.from({ length: count }, () => next()),
   };
-}
-
-function noise(count: number, d: number): Float32Array {
-  const next = normals(11);
-  return Float32Array.from({ length: count * d }, () => next());
 }
 
 /** All over the picture and some way beyond, [count, d]. */

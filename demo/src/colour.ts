@@ -91,6 +91,18 @@ export function pixelsOf(
   return pixels;
 }
 
+/** Of what is drawn over a picture by day and night: where room is made, where it shrinks, lines and words, and what words stand on. */
+export function marksOf(isDark: boolean): {
+  readonly grows: string;
+  readonly shrinks: string;
+  readonly ink: string;
+  readonly glass: string;
+} {
+  return isDark
+    ? { grows: "#cd6e18", shrinks: "#7c54d6", ink: "#fff", glass: "rgb(18 16 26 / 0.88)" }
+    : { grows: "#e08214", shrinks: "#8073ac", ink: "#14121e", glass: "rgb(253 252 250 / 0.92)" };
+}
+
 /** A round number that most of the sizes stay below: a window is wider than what it is about, and fields grow towards its sides. */
 export function roundAbove(values: readonly number[], share = 0.95): number {
   const sizes = values

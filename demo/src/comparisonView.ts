@@ -4,6 +4,7 @@ import { paintPixels } from "./cpuEngine.js";
 import type { Domain } from "./colour.js";
 import type { Compared } from "./methods.js";
 import { milliseconds, short } from "./numbers.js";
+import { sharp } from "./page.js";
 
 export function addRow(body: HTMLTableSectionElement, compared: Compared, columns: number, domain: Domain): void {
   const { contender, picture, predicted, worst, mean } = compared;
@@ -34,12 +35,8 @@ export function addRow(body: HTMLTableSectionElement, compared: Compared, column
 export function plotComparison(canvas: HTMLCanvasElement, all: readonly Compared[], ink: string): void {
   const shown = all.filter((compared) => Number.isFinite(compared.milliseconds) && compared.worst > 0 && Number.isFinite(compared.worst));
   if (shown.length === 0) return;
-  const ratio = devicePixelRatio;
   const { clientWidth: width, clientHeight: height } = canvas;
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  const context = canvas.getContext("2d")!;
-  context.scale(ratio, ratio);
+  const context = sharp(canvas);
   context.font = "12px system-ui, sans-serif";
   context.fillStyle = ink;
   context.strokeStyle = ink;

@@ -2,20 +2,10 @@
 import type { EvaluateOptions, Network } from "deldot";
 import { middleOf, pixelsOf, type Domain } from "./colour.js";
 import type { Answer, CpuEvaluation, Request } from "./cpuWorker.js";
-import {
-  densitySteps,
-  isSameLook,
-  LEAST_TIME,
-  nextLevel,
-  workOf,
-  type Engine,
-  type Look,
-  type Moved,
-  type Painted,
-  type Shot,
-} from "./engine.js";
-import { gridPoints, toPixel, type Size, type View } from "./plane.js";
-import { pick, sourceOf, withContext, type Source } from "./quantity.js";
+import { isSameLook, workOf, type Engine, type Ground, type Look, type Moved, type Painted, type Shot } from "./engine.js";
+import { numbersOf } from "./ground.js";
+import { Painter } from "./painter.js";
+import { gridPoints, toPixel, type Size } from "./plane.js";
 
 const MOVING_MILLISECONDS = 60;
 const RESTING_MILLISECONDS = 3000;
@@ -32,7 +22,7 @@ interface Shown {
   readonly shot: Shot;
 }
 
-export class CpuEngine implements Engine {
+export class CpuEngine extends Painter implements Engine {
   /** What the last picture was computed by. */
   kind: "onnxruntime" | "reference" = "reference";
   private threads = 1;
@@ -45,15 +35,10 @@ export class CpuEngine implements Engine {
   private shown: Shown | null = null;
   /** The numbers as an image, by the look they have in it. */
   private image: { readonly of: Shown; readonly look: Look; readonly pixels: HTMLCanvasElement } | null = null;
-  private view: View = { a: 0, b: 0, width: 1 };
-  private look: Look | null = null;
   /** The numbers of the network and the truth that are evaluated, and of the last that were given. */
   private used = { field: 0, truth: 0 };
   private newest = 0;
   private asked = 0;
-  private token = 0;
-  /** By kind of work. */
-  private readonly millisecondsPerPoint = new Map<string, number>();
 
   /**
    * @param loads onnxruntime-web; otherwise float64 is what there is.
@@ -64,6 +49,7 @@ export class CpuEngine implements Engine {
     loads: boolean,
     onLoaded: () => void,
   ) {
+    super({ moving: MOVING_MILLISECONDS, first: MOVING_MILLISECONDS, resting: RESTING_MILLISECONDS });
     this.surface = canvas.getContext("2d", { willReadFrequently: true })!;
     this.worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => {
       if (data.kind === "loaded") {
@@ -130,7 +116,6 @@ export class CpuEngine implements Engine {
 
   async paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void> {
     const token = ++this.token;
-    const { width, height } = shot.size;
     this.show(shot.view, shot);
     if (!shot.ground) {
       this.shown = null;
@@ -145,24 +130,19 @@ export class CpuEngine implements Engine {
       if (!(await this.compute(shot, { columns: 32, rows: 24 }, token))) return;
       this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
     }
-    let level: number | null = Infinity;
-    for (;;) {
-      const limit = moving || level === Infinity ? MOVING_MILLISECONDS : RESTING_MILLISECONDS;
-      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(work)!, limit);
-      if (level === null) return;
-      const grid = { columns: Math.max(2, Math.ceil(width / level)), rows: Math.max(2, Math.ceil(height / level)) };
-      const begun = performance.now();
-      const values = await this.compute(shot, grid, token);
-      if (!values) return;
-      this.shown = { values, ...grid, shot };
-      this.redraw();
-      const milliseconds = performance.now() - begun;
-      const perPoint = milliseconds / (grid.columns * grid.rows);
-      if (grid.columns * grid.rows >= 1024) this.millisecondsPerPoint.set(work, perPoint);
-      const next = moving ? null : nextLevel(level, width * height, perPoint, RESTING_MILLISECONDS);
-      onPainted({ ...grid, milliseconds, done: !moving && next === null });
-      if (next === null) return;
-    }
+    await this.refine(
+      shot,
+      moving,
+      work,
+      async (grid) => {
+        const values = await this.compute(shot, grid, token);
+        if (!values) return false;
+        this.shown = { values, ...grid, shot };
+        this.redraw();
+        return true;
+      },
+      onPainted,
+    );
   }
 
   private async compute(shot: Shot, grid: { columns: number; rows: number }, token: number): Promise<Float64Array | null> {
@@ -174,7 +154,7 @@ export class CpuEngine implements Engine {
     for (let first = 0; first < values.length; first += batch) {
       const rows = points.slice(first * d, Math.min(values.length, first + batch) * d);
       // What fails for a picture that is no longer wanted, or a network that is gone, is no error.
-      const numbers = await this.valuesOf(shot, rows).catch((error: unknown) => {
+      const numbers = await this.numbersAt(shot.ground!, rows, shot.context).catch((error: unknown) => {
         if (token === this.token) throw error;
       });
       if (!numbers || token !== this.token) return null;
@@ -183,39 +163,16 @@ export class CpuEngine implements Engine {
     return values;
   }
 
-  /** What a picture shows at points [B, d]. */
-  private async valuesOf({ ground, context }: Shot, points: Float32Array): Promise<ArrayLike<number>> {
-    const d = this.network!.stateSize;
-    const evaluated = async (of: number, source: Source, given: readonly number[]): Promise<Float64Array> => {
-      const answer = await this.evaluateOf(of, points, { outputs: [source.output], ...withContext(given) });
-      return Float64Array.from({ length: points.length / d }, (_, index) => pick(answer[source.output]!, source, index));
-    };
-    if (ground!.kind === "quantity") return evaluated(this.used.field, sourceOf(ground!.quantity, d), context);
-    if (ground!.kind === "error") {
-      const source = sourceOf("divergence", d);
-      const [values, truths] = await Promise.all([evaluated(this.used.field, source, context), evaluated(this.used.truth, source, [])]);
-      return values.map((value, index) => value - truths[index]!);
-    }
-    const t = context[0] ?? 1;
-    const { points: ends, divergenceIntegral } = await this.transport(points, {
-      solver: "rk4",
-      steps: densitySteps(t),
-      from: Math.max(LEAST_TIME, t),
-      to: 0,
-      condition: context.length > 1 ? context.slice(1) : undefined,
+  numbersAt(ground: Ground, points: Float32Array, context: readonly number[]): Promise<Float64Array> {
+    return numbersOf(ground, points, context, this.network!.stateSize, {
+      evaluate: (rows, options) => this.evaluate(rows, options),
+      evaluateTruth: (rows, options) => this.evaluateOf(this.used.truth, rows, options),
+      transport: (rows, options) => this.transport(rows, options),
     });
-    return divergenceIntegral.map((integral, index) => Math.exp(logNormal(ends.subarray(index * d, (index + 1) * d)) + integral));
-  }
-
-  show(view: View, look: Look | null = this.look): void {
-    const isOther = view !== this.view || look === null || this.look === null || !isSameLook(look, this.look);
-    this.view = view;
-    this.look = look;
-    if (isOther) this.redraw();
   }
 
   /** The numbers there are, under the view that is shown. */
-  private redraw(): void {
+  protected redraw(): void {
     const { shown, look, surface, view } = this;
     const { width, height } = this.canvas;
     if (!look) return;
@@ -251,11 +208,6 @@ export class CpuEngine implements Engine {
     this.token++;
     this.worker.terminate();
   }
-}
-
-/** log p of a standard normal. */
-export function logNormal(x: ArrayLike<number>): number {
-  return -0.5 * Array.from(x).reduce((sum, value) => sum + value * value + Math.log(2 * Math.PI), 0);
 }
 
 /** The numbers of a picture in their colours, as large as it, with the contour of the scale's middle. */

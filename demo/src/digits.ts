@@ -1,5 +1,5 @@
 /** Images of 8 x 8 pixels that a flow draws out of noise. */
-import { evaluateReference, type Network } from "deldot";
+import { transportReference, type Network } from "deldot";
 import { normals } from "./plane.js";
 
 const STEPS = 24;
@@ -8,19 +8,9 @@ const STEPS = 24;
 export function drawSamples(network: Network, count: number, seed: number): number[][] {
   const next = normals(seed);
   const d = network.stateSize;
-  let x = Float64Array.from({ length: count * d }, () => next());
-  const velocity = (at: Float64Array, t: number): Float64Array =>
-    evaluateReference(network, Float32Array.from(at), { context: [t], outputs: ["value"] }).value!;
-  for (let step = 0; step < STEPS; step++) {
-    const [t, dt] = [step / STEPS, 1 / STEPS];
-    const first = velocity(x, t);
-    const half = velocity(
-      x.map((value, k) => value + (dt / 2) * first[k]!),
-      t + dt / 2,
-    );
-    x = x.map((value, k) => value + dt * half[k]!);
-  }
-  return Array.from({ length: count }, (_, index) => Array.from(x.subarray(index * d, (index + 1) * d)));
+  const noise = Float64Array.from({ length: count * d }, () => next());
+  const { points } = transportReference(network, noise, { solver: "midpoint", steps: STEPS });
+  return Array.from({ length: count }, (_, index) => Array.from(points.subarray(index * d, (index + 1) * d)));
 }
 
 /** -1 is paper, 1 is ink. */

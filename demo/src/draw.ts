@@ -1,9 +1,8 @@
 /** Points that are painted or dropped, and a network that learns them on the stage. */
-import type { Network } from "deldot";
-import { toSafetensors } from "deldot";
+import { toSafetensors, type Network } from "deldot";
 import { GpuEngine } from "./gpuEngine.js";
 import { short } from "./numbers.js";
-import { element, save } from "./page.js";
+import { element, save, sharp } from "./page.js";
 import { atPixel, normals, toPixel, uniforms } from "./plane.js";
 import type { Stage } from "./stage.js";
 import { trainInWorker } from "./training/client.js";
@@ -185,9 +184,7 @@ function spiral(): number[] {
 /** Means of as many steps each as there is room for. */
 function drawCurve(canvas: HTMLCanvasElement, losses: readonly number[]): void {
   const { clientWidth: width, clientHeight: height } = canvas;
-  [canvas.width, canvas.height] = [width * devicePixelRatio, height * devicePixelRatio];
-  const context = canvas.getContext("2d")!;
-  context.scale(devicePixelRatio, devicePixelRatio);
+  const context = sharp(canvas);
   const each = Math.max(1, Math.ceil(losses.length / CURVE_POINTS));
   const means = Array.from({ length: Math.floor(losses.length / each) }, (_, i) => {
     const some = losses.slice(i * each, (i + 1) * each);

@@ -64,6 +64,8 @@ export interface Engine {
   setNetwork(network: Network, truth: Network | null): Promise<void>;
   /** At points [B, d]. */
   evaluate(points: Float32Array, options: EvaluateOptions): Promise<Numbers>;
+  /** What colours a picture, at points [B, d]. */
+  numbersAt(ground: Ground, points: Float32Array, context: readonly number[]): Promise<Float64Array>;
   /** Where the field carries points [B, d], by steps of one size; time is the first number of a context. */
   transport(
     points: Float32Array,
@@ -80,14 +82,6 @@ export interface Engine {
   snapshot(): HTMLCanvasElement;
   destroy(): void;
 }
-
-/** Steps of rk4 for a density at time t: 16 from noise to data err by some 1e-4 in log p. */
-export function densitySteps(t: number): number {
-  return Math.min(16, Math.max(2, Math.ceil(16 * Math.abs(t))));
-}
-
-/** Earlier than this a flow's density is the noise's. */
-export const LEAST_TIME = 1e-3;
 
 /** Cells of a picture's grid are this many pixels wide, from the coarsest level to the finest. */
 export const LEVELS = [16, 8, 4, 2, 1] as const;

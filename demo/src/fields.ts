@@ -36,6 +36,8 @@ export interface ShelfField {
 
 const axes = (i: number, j: number, rest: readonly number[] = []): PlaneChoice => ({ kind: "axes", i, j, rest });
 const around = (across: number, up: number, a = 0, b = 0): ShelfField["extent"] => ({ a, b, across, up });
+/** What the colours mean, for fields of which no more is known. */
+export const MEANING: readonly Phrase[] = [{ text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
 const grows = (text: string): Phrase => ({ text, sign: 1 });
 const shrinks = (text: string): Phrase => ({ text, sign: -1 });
 
@@ -68,7 +70,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   "two-moons": {
     title: "Two moons",
     group: "Flows",
-    headline: ["This network turns noise into two moons. ", grows("Orange makes room"), ", ", shrinks("purple squeezes"), "."],
+    headline: ["This network turns noise into two moons. ", ...MEANING],
     about:
       "A velocity that carries a normal distribution (t = 0) into two moons (t = 1), learned by flow matching: 64-64, SiLU. The integral of its divergence along a path is the change of the log-density.",
     source: { kind: "file", url: twoMoons, file: "two-moons-flow.safetensors" },
@@ -99,13 +101,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   digits: {
     title: "Digits, 64-d",
     group: "Flows",
-    headline: [
-      "This network draws digits from noise in 64 dimensions; here is a plane through three of them. ",
-      grows("Orange makes room"),
-      ", ",
-      shrinks("purple squeezes"),
-      ".",
-    ],
+    headline: ["This network draws digits from noise in 64 dimensions; here is a plane through three of them. ", ...MEANING],
     about:
       "Flow matching towards images of 8 x 8 handwritten digits (UCI). The plane goes through three digits that the flow itself draws; every point on it is an image.",
     source: { kind: "file", url: digits, file: "digits-flow.safetensors" },

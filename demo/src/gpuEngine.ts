@@ -3,21 +3,10 @@ import { Flow, VectorField, type EvaluateOptions, type Network, type Store } fro
 import gridShader from "../shaders/grid.wgsl?raw";
 import pictureShader from "../shaders/picture.wgsl?raw";
 import { middleOf, tableOf } from "./colour.js";
-import {
-  densitySteps,
-  isSameLook,
-  LEAST_TIME,
-  nextLevel,
-  workOf,
-  type Engine,
-  type Look,
-  type Moved,
-  type Numbers,
-  type Painted,
-  type Shot,
-} from "./engine.js";
+import { workOf, type Engine, type Ground, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
+import { backFrom, numbersOf } from "./ground.js";
 import { stored } from "./page.js";
-import type { View } from "./plane.js";
+import { Painter } from "./painter.js";
 import { sourceOf, type Source } from "./quantity.js";
 
 /** While things move, a picture may take this long; at rest, its finest level. */
@@ -83,7 +72,7 @@ interface Shown {
   readonly rows: number;
 }
 
-export class GpuEngine implements Engine {
+export class GpuEngine extends Painter implements Engine {
   readonly kind = "webgpu";
   private readonly surface: GPUCanvasContext;
   private readonly gridPipeline: GPUComputePipeline;
@@ -100,12 +89,7 @@ export class GpuEngine implements Engine {
   private next: Buffers | null = null;
   private held: Held | null = null;
   private truth: VectorField | null = null;
-  private view: View = { a: 0, b: 0, width: 1 };
-  private look: Look | null = null;
-  private token = 0;
   private asked = 0;
-  /** By kind of work, at the last level that took long enough to tell. */
-  private millisecondsPerPoint = new Map<string, number>();
   private warm = new Set<string>();
   private tuned = new Set<string>();
 
@@ -116,6 +100,7 @@ export class GpuEngine implements Engine {
     /** Whether it computes in hardware, where a trial of kernels pays. */
     readonly isHardware: boolean,
   ) {
+    super({ moving: MOVING_MILLISECONDS, first: 4 * MOVING_MILLISECONDS, resting: RESTING_MILLISECONDS });
     this.surface = canvas.getContext("webgpu")!;
     const format = navigator.gpu.getPreferredCanvasFormat();
     this.surface.configure({ device, format, alphaMode: "premultiplied" });
@@ -165,7 +150,7 @@ export class GpuEngine implements Engine {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     this.planeBuffer = this.device.createBuffer({ label: "plane", size: 12 * network.stateSize, usage });
     this.context = this.device.createBuffer({ label: "context", size: 4 * Math.max(4, network.contextSize), usage });
-    this.millisecondsPerPoint = new Map();
+    this.millisecondsPerPoint.clear();
     this.warm = new Set();
     this.tuned = new Set();
   }
@@ -193,6 +178,14 @@ export class GpuEngine implements Engine {
     return this.held!.field.evaluate(points, options);
   }
 
+  numbersAt(ground: Ground, points: Float32Array, context: readonly number[]): Promise<Float64Array> {
+    return numbersOf(ground, points, context, this.held!.network.stateSize, {
+      evaluate: (rows, options) => this.evaluate(rows, options),
+      evaluateTruth: (rows, options) => this.truth!.evaluate(rows, options),
+      transport: (rows, options) => this.transport(rows, options),
+    });
+  }
+
   async transport(points: Float32Array, options: Parameters<Engine["transport"]>[1]): Promise<Moved> {
     return (await this.flow()).transport(points, options);
   }
@@ -207,7 +200,6 @@ export class GpuEngine implements Engine {
   async paint(shot: Shot, moving: boolean, onPainted: (painted: Painted) => void): Promise<void> {
     const token = ++this.token;
     const { device } = this;
-    const { width, height } = shot.size;
     this.show(shot.view, shot);
     const { ground } = shot;
     if (!ground) {
@@ -224,31 +216,21 @@ export class GpuEngine implements Engine {
       this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
       this.warm.add(work);
     }
-    let level: number | null = Infinity;
-    let last: Painted | null = null;
-    for (;;) {
-      const limit = moving ? MOVING_MILLISECONDS : level === Infinity ? MOVING_MILLISECONDS * 4 : RESTING_MILLISECONDS;
-      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(work)!, limit);
-      if (level === null) return;
-      const [columns, rows] = [Math.max(2, Math.ceil(width / level)), Math.max(2, Math.ceil(height / level))];
-      // A finer level in many dimensions may be more than a buffer holds: the coarser one stays.
-      const { stride, beside } = this.sourceFor(shot);
-      const most = Math.min(device.limits.maxStorageBufferBindingSize, MOST_BYTES);
-      if (last && 4 * Math.max(stride, beside) * columns * rows > most) return onPainted({ ...last, done: !moving });
-      const begun = performance.now();
-      if (!(await this.compute(shot, columns, rows, token, true))) return;
-      const milliseconds = performance.now() - begun;
-      if (columns * rows >= 1024) this.millisecondsPerPoint.set(work, milliseconds / (columns * rows));
-      const next = moving ? null : nextLevel(level, width * height, milliseconds / (columns * rows), RESTING_MILLISECONDS);
-      last = { columns, rows, milliseconds, done: !moving && next === null };
-      onPainted(last);
-      if (moving) return;
-      if (next === null) {
+    // A finer level in many dimensions may be more than a buffer holds: the coarser one stays.
+    const { stride, beside, output } = this.sourceFor(shot);
+    const most = Math.min(device.limits.maxStorageBufferBindingSize, MOST_BYTES);
+    await this.refine(
+      shot,
+      moving,
+      work,
+      ({ columns, rows }) => this.compute(shot, columns, rows, token, true),
+      (painted) => {
+        onPainted(painted);
         // A trial that fails is no error of the picture.
-        if (ground.kind === "quantity") void this.tune(this.sourceFor(shot).output, columns * rows).catch(() => undefined);
-        return;
-      }
-    }
+        if (painted.done && ground.kind === "quantity") void this.tune(output, painted.columns * painted.rows).catch(() => undefined);
+      },
+      ({ columns, rows }) => 4 * Math.max(stride, beside) * columns * rows <= most,
+    );
   }
 
   /** Which output a picture is of, numbers of a point in it, and in what it is combined with. */
@@ -291,15 +273,10 @@ export class GpuEngine implements Engine {
         const encoder = device.createCommandEncoder({ label: "picture" });
         this.encodeGrid(encoder, points, { columns, rows, first, count, d }, shot);
         if (flow) {
-          const t = shot.context[0] ?? 1;
           flow.encodeTransport(encoder, {
+            ...backFrom(shot.context),
             points: { buffer: points },
             count,
-            solver: "rk4",
-            steps: densitySteps(t),
-            from: Math.max(LEAST_TIME, t),
-            to: 0,
-            condition: shot.context.length > 1 ? shot.context.slice(1) : undefined,
             end: { buffer: others, offset: 4 * d * first },
             divergenceIntegral: { buffer: numbers, offset: 4 * first },
           });
@@ -418,14 +395,7 @@ export class GpuEngine implements Engine {
     pass.end();
   }
 
-  show(view: View, look: Look | null = this.look): void {
-    const isOther = view !== this.view || look === null || this.look === null || !isSameLook(look, this.look);
-    this.view = view;
-    this.look = look;
-    if (isOther) this.redraw();
-  }
-
-  private redraw(): void {
+  protected redraw(): void {
     const encoder = this.device.createCommandEncoder({ label: "picture" });
     this.encodePicture(encoder);
     this.device.queue.submit([encoder.finish()]);

@@ -1,6 +1,6 @@
 /** What is to be seen, in a line, some of whose words show where when they are pointed at. */
 import { fileOf } from "./code.js";
-import { shelf, type Phrase } from "./fields.js";
+import { MEANING, shelf, type Phrase } from "./fields.js";
 import { element } from "./page.js";
 import type { Stage } from "./stage.js";
 
@@ -41,18 +41,12 @@ function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (loaded?.source.kind === "drawn" && loaded.network.contextSize === 0)
     return ["The score ∇ log p of your points: arrows lead to them, and ", { text: "purple gathers", sign: -1 }, " where they are."];
   if (loaded?.source.kind === "drawn")
-    return [
-      `This network learned ${loaded.source.points === null ? "somebody's" : `your ${loaded.source.points}`} points. `,
-      { text: "Orange makes room", sign: 1 },
-      ", ",
-      { text: "purple squeezes", sign: -1 },
-      ".",
-    ];
+    return [`This network learned ${loaded.source.points === null ? "somebody's" : `your ${loaded.source.points}`} points. `, ...MEANING];
   const what =
     state.field === "formula"
       ? `f = (${state.formula}). `
       : state.field === "random"
         ? "A random network. "
         : `${loaded ? fileOf(loaded.source) : "Your field"}. `;
-  return [what, { text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
+  return [what, ...MEANING];
 }

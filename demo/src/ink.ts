@@ -1,6 +1,7 @@
 /** A drop of ink: a disc of points that the field carries; its area grows by the mean of exp ∫∇·f along their paths. */
 import type { Network } from "deldot";
 import { follow, isFlow } from "./cloud.js";
+import { marksOf } from "./colour.js";
 import { quadrature } from "./disc.js";
 import type { Engine } from "./engine.js";
 import { short } from "./numbers.js";
@@ -102,7 +103,8 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const shape = outlineOf(drop.rims[stop]!.map(([a, b]) => toPixel(view, size, a, b)));
       context.fillStyle = isDark ? "rgb(255 255 255 / 0.55)" : "rgb(20 18 30 / 0.5)";
       context.fill(shape);
-      context.strokeStyle = isDark ? "#fff" : "#14121e";
+      const { ink, glass } = marksOf(isDark);
+      context.strokeStyle = ink;
       context.lineWidth = 1.5;
       context.stroke(shape);
       const middle = drop.rims[stop]!.reduce(([a, b], [c, d]) => [a + c / RIM, b + d / RIM] as const, [0, 0] as const);
@@ -111,11 +113,11 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       context.font = "14px system-ui, sans-serif";
       const width = context.measureText(text).width + 20;
       const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
-      context.fillStyle = isDark ? "rgb(18 16 26 / 0.88)" : "rgb(253 252 250 / 0.92)";
+      context.fillStyle = glass;
       context.beginPath();
       context.roundRect(left, y + 58, width, 28, 8);
       context.fill();
-      context.fillStyle = isDark ? "#fff" : "#14121e";
+      context.fillStyle = ink;
       context.textBaseline = "middle";
       context.textAlign = "left";
       context.fillText(text, left + 10, y + 72);

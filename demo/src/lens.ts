@@ -3,11 +3,12 @@
  * Both over its area go to ∇·f as it gets smaller.
  */
 import type { Engine } from "./engine.js";
+import { marksOf } from "./colour.js";
 import { quadrature } from "./disc.js";
+import { latest } from "./latest.js";
 import { short } from "./numbers.js";
 import { pointOn, toPixel, type Plane } from "./plane.js";
 import { withContext } from "./quantity.js";
-import { latest } from "./reader.js";
 import type { Stage } from "./stage.js";
 
 /** The trapezoidal rule on a circle, and a product rule inside: exact but for float32 where f is smooth on their scale. */
@@ -97,7 +98,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       // For whoever cannot read pixels.
       context.canvas.dataset["lens"] = JSON.stringify({ flux: balance.flux, made: balance.made, area: balance.area });
       const { size, state } = stage;
-      const ink = stage.isDark ? "#fff" : "#14121e";
+      const { ink, glass, grows, shrinks } = marksOf(stage.isDark);
       const [x, y] = toPixel(state.view, size, ...balance.at);
       const radius = (balance.radius * size.width) / state.view.width;
       context.strokeStyle = ink;
@@ -108,7 +109,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       const [width, height] = [270, 88];
       const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
       const top = y - radius - height - 14 > 90 ? y - radius - height - 14 : y + radius + 14;
-      context.fillStyle = stage.isDark ? "rgb(18 16 26 / 0.88)" : "rgb(253 252 250 / 0.92)";
+      context.fillStyle = glass;
       context.beginPath();
       context.roundRect(left, top, width, height, 8);
       context.fill();
@@ -125,7 +126,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
         context.fillText(name, left + 10, line);
         context.textAlign = "right";
         context.fillText(short(value, 4), left + width - 10, line);
-        context.fillStyle = value < 0 ? "#9a78ea" : "#e8862e";
+        context.fillStyle = value < 0 ? shrinks : grows;
         context.fillRect(left + 10, line + 8, ((width - 20) * Math.abs(value)) / longest, 5);
       }
       context.textAlign = "left";

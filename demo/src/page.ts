@@ -5,6 +5,14 @@ export function element<T extends HTMLElement>(id: string, kind: abstract new ()
   return found;
 }
 
+/** A canvas as large as it is shown, empty; its context's units are CSS pixels. */
+export function sharp(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
+  [canvas.width, canvas.height] = [canvas.clientWidth * devicePixelRatio, canvas.clientHeight * devicePixelRatio];
+  const context = canvas.getContext("2d")!;
+  context.scale(devicePixelRatio, devicePixelRatio);
+  return context;
+}
+
 /** A labelled slider with its number beside it, as three cells of a grid. */
 export function slider(
   parent: HTMLElement,

@@ -1,38 +1,17 @@
 /** Numbers at the cursor, and the ledger of a pinned point. */
+import { normalBase } from "deldot";
 import { follow } from "./cloud.js";
-import { logNormal } from "./cpuEngine.js";
+import { marksOf } from "./colour.js";
 import { drawDigit } from "./digits.js";
+import { latest } from "./latest.js";
 import { short } from "./numbers.js";
-import { element } from "./page.js";
+import { element, sharp } from "./page.js";
 import { pointOn } from "./plane.js";
 import { outputsFor, showProbe, vector } from "./probe.js";
 import { withContext } from "./quantity.js";
 import type { Stage } from "./stage.js";
 
 const STOPS = 41;
-
-/** Asks for one thing at a time; what is asked for meanwhile, the last of it, comes next. */
-export function latest<T>(stage: Stage, work: (given: T) => Promise<void>, onError: (error: unknown) => void): (given: T) => void {
-  let waiting: { given: T } | null = null;
-  let isBusy = false;
-  const go = async (): Promise<void> => {
-    isBusy = true;
-    for (let next = waiting; next; next = waiting) {
-      const { given } = next;
-      waiting = null;
-      const { loaded, engine } = stage;
-      await work(given).catch((error: unknown) => {
-        // What fails for a field or an engine that is gone is nobody's error.
-        if (stage.loaded === loaded && stage.engine === engine) onError(error);
-      });
-    }
-    isBusy = false;
-  };
-  return (given) => {
-    waiting = { given };
-    if (!isBusy) void go();
-  };
-}
 
 export interface Reader {
   point(a: number, b: number, x: number, y: number): void;
@@ -86,7 +65,7 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
       if (stage.loaded !== loaded || stage.state.pin !== pin) return;
       // From the noise to the point: the way there, backwards.
       const area = -way.growth.at(-1)![0]!;
-      const noise = logNormal(way.points.at(-1)!);
+      const noise = normalBase(network.stateSize, 1).logProb(way.points.at(-1)!)[0]!;
       drawAlong(along, way.divergence.map((numbers) => numbers[0]!).toReversed(), stage.isDark);
       along.setAttribute("aria-label", `∇·f along the path from noise to the point; its area is ${short(area, 4)}`);
       text.dataset["logProb"] = String(noise - area);
@@ -118,15 +97,13 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
 /** ∇·f over time, its area filled. */
 function drawAlong(canvas: HTMLCanvasElement, values: readonly number[], isDark: boolean): void {
   const { clientWidth: width, clientHeight: height } = canvas;
-  canvas.width = width * devicePixelRatio;
-  canvas.height = height * devicePixelRatio;
-  const context = canvas.getContext("2d")!;
-  context.scale(devicePixelRatio, devicePixelRatio);
+  const context = sharp(canvas);
+  const { grows, shrinks } = marksOf(isDark);
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const y = (value: number): number => 6 + ((high - value) / (high - low || 1)) * (height - 12);
   const x = (index: number): number => (index / (values.length - 1)) * width;
   for (const sign of [1, -1]) {
-    context.fillStyle = sign > 0 ? (isDark ? "#cd6e18" : "#e08214") : isDark ? "#7c54d6" : "#8073ac";
+    context.fillStyle = sign > 0 ? grows : shrinks;
     context.beginPath();
     context.moveTo(0, y(0));
     values.forEach((value, index) => context.lineTo(x(index), y(sign * Math.max(0, sign * value))));

@@ -3,10 +3,10 @@ import { explainPlan } from "deldot";
 import { paintPixels } from "./cpuEngine.js";
 import { isSameLook, type Look } from "./engine.js";
 import { onesAnswer } from "./methods.js";
+import { latest } from "./latest.js";
 import { short } from "./numbers.js";
 import { gridPoints, toPixel, type View } from "./plane.js";
 import { withContext } from "./quantity.js";
-import { latest } from "./reader.js";
 import type { Stage } from "./stage.js";
 
 export type Estimator = "hutchinson" | "difference" | "ones";

@@ -3,16 +3,15 @@ import { evaluateReference, type Network } from "deldot";
 import type { FieldSource } from "./code.js";
 import { isFlow, traceCloud, type Cloud } from "./cloud.js";
 import { roundAbove, type Domain } from "./colour.js";
-import { logNormal } from "./cpuEngine.js";
 import { drawSamples as drawDigitSamples } from "./digits.js";
-import { densitySteps, LEAST_TIME, type Engine, type Ground, type Painted, type Shot } from "./engine.js";
+import type { Engine, Ground, Painted, Shot } from "./engine.js";
 import { loadShelf, randomNetwork, shelf, viewOf } from "./fields.js";
 import { parseFormula } from "./formula.js";
 import { drawImages, traceImages, type Image } from "./images.js";
 import { drawMotion } from "./motion.js";
 import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./overlay.js";
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
-import { nameOf, pick, quantitiesOf, sourceOf, withContext } from "./quantity.js";
+import { nameOf, quantitiesOf, withContext } from "./quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
 import { initialState, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
 
@@ -78,6 +77,12 @@ export class Stage {
   private arrowsAt: readonly number[] = [];
   private images: readonly Image[] = [];
   private cloudFor = "";
+  /** What was painted last. */
+  private last: Painted | null = null;
+  /** A network that changes is in no address. */
+  isTraining = false;
+  /** What is held or carried needs frames as well. */
+  carried = false;
   private measured = 0;
   private chosen = 0;
   /** How many fields there have been. */
@@ -220,9 +225,6 @@ export class Stage {
     this.cloudFor = "";
     await this.refresh();
   }
-
-  /** A network that changes is in no address. */
-  isTraining = false;
 
   /** Gives the engine a network; false where another has been chosen meanwhile. */
   private async handOver({ network, truth }: Loaded, chosen: number): Promise<boolean> {
@@ -408,9 +410,6 @@ export class Stage {
     this.frame = requestAnimationFrame(next);
   }
 
-  /** What is held or carried needs frames as well. */
-  carried = false;
-
   private get needsFrames(): boolean {
     if (this.carried) return true;
     const moves = this.state.layers.includes("samples") && this.cloud !== null;
@@ -486,8 +485,7 @@ export class Stage {
   /** The colours' scale, the same at all times of a flow, and the arrows. */
   private async measure(): Promise<void> {
     const { ground } = this;
-    const { network, truth } = this.loaded!;
-    const d = network.stateSize;
+    const { truth } = this.loaded!;
     const { view, context, scale } = this.state;
     const aspect = this.size.height / this.size.width;
     const grid = { columns: SAMPLED, rows: Math.max(2, Math.round(SAMPLED * aspect)) };
@@ -496,50 +494,24 @@ export class Stage {
     if (!ground) return;
     const diverging = this.isDark ? "diverging-dark" : "diverging";
     const times: readonly (readonly number[])[] = this.isFlow ? TIMES.map((t) => [t, ...context.slice(1)]) : [context];
-    if (ground.kind === "density") {
-      const all = await Promise.all(times.map(([t]) => this.densityAt(points, t!)));
-      this.domain = { low: 0, high: scale ?? roundAbove(all.flat(), 0.99), palette: "sequential" };
-      return;
-    }
-    const source = sourceOf(ground.kind === "quantity" ? ground.quantity : "divergence", d);
-    const values: number[] = [];
-    for (const at of times) {
-      const numbers = await this.engine!.evaluate(points, { outputs: [source.output], ...withContext(at) });
-      for (let index = 0; index < grid.columns * grid.rows; index++) values.push(pick(numbers[source.output]!, source, index));
-    }
-    const truths = truth && evaluateReference(truth, points, { outputs: ["divergence"] }).divergence!;
-    if (ground.kind === "error") {
-      const high = scale ?? roundAbove(values.map((value, index) => value - truths![index % truths!.length]!));
+    const all = await Promise.all(times.map((at) => this.engine!.numbersAt(ground, points, at)));
+    const values = all.flatMap((numbers) => Array.from(numbers));
+    if (ground.kind === "density") this.domain = { low: 0, high: scale ?? roundAbove(values, 0.99), palette: "sequential" };
+    else if (ground.kind === "error") {
+      const high = scale ?? roundAbove(values);
       this.domain = { low: -high, high, palette: diverging };
     } else if (ground.quantity === "magnitude") this.domain = { low: 0, high: scale ?? roundAbove(values), palette: "sequential" };
-    else this.domain = domainOf(values, ground.quantity === "divergence" ? truths : null, scale, diverging);
+    else {
+      const isDivergence = ground.quantity === "divergence";
+      const truths = isDivergence && truth ? evaluateReference(truth, points, { outputs: ["divergence"] }).divergence! : null;
+      this.domain = domainOf(values, truths, scale, diverging);
+    }
   }
 
   /** What is coloured, or the quantity where nothing is, at points [B, d]. @throws what the engine throws. */
-  async numbersAt(points: Float32Array): Promise<ArrayLike<number>> {
-    const { ground, state, loaded, engine } = this;
-    if (ground?.kind === "density") return this.densityAt(points, state.context[0]!);
-    const { network, truth } = loaded!;
-    const source = sourceOf(ground?.kind === "error" ? "divergence" : state.quantity, network.stateSize);
-    const given = (await engine!.evaluate(points, { outputs: [source.output], ...withContext(state.context) }))[source.output]!;
-    const values = Float64Array.from({ length: points.length / network.stateSize }, (_, index) => pick(given, source, index));
-    if (ground?.kind !== "error") return values;
-    const truths = evaluateReference(truth!, points, { outputs: ["divergence"] }).divergence!;
-    return values.map((value, index) => value - truths[index]!);
-  }
-
-  /** p at points [B, d] and time t. */
-  private async densityAt(points: Float32Array, t: number): Promise<number[]> {
-    const d = this.loaded!.network.stateSize;
-    const { context } = this.state;
-    const { points: ends, divergenceIntegral } = await this.engine!.transport(points, {
-      solver: "rk4",
-      steps: densitySteps(t),
-      from: Math.max(LEAST_TIME, t),
-      to: 0,
-      condition: context.length > 1 ? context.slice(1) : undefined,
-    });
-    return Array.from(divergenceIntegral, (integral, index) => Math.exp(logNormal(ends.subarray(index * d, (index + 1) * d)) + integral));
+  numbersAt(points: Float32Array): Promise<Float64Array> {
+    const { quantity, context } = this.state;
+    return this.engine!.numbersAt(this.ground ?? { kind: "quantity", quantity }, points, context);
   }
 
   private async measureArrows(): Promise<void> {
@@ -608,19 +580,14 @@ export class Stage {
   /** Of a density at rest, how much of it is in view. */
   private async weigh(measured: number): Promise<void> {
     if (this.ground?.kind !== "density") return;
-    const { view, context } = this.state;
+    const { view } = this.state;
     const aspect = this.size.height / this.size.width;
     const grid = { columns: MASS_COLUMNS, rows: Math.round(MASS_COLUMNS * aspect) };
     const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
-    const density = await this.densityAt(gridPoints(this.plane, view, grid, aspect), context[0]!);
-    if (measured === this.measured && this.last)
-      this.hooks.onPainted(
-        this.last,
-        density.reduce((sum, p) => sum + p * cell, 0),
-      );
+    const density = await this.numbersAt(gridPoints(this.plane, view, grid, aspect));
+    const mass = density.reduce((sum, p) => sum + p * cell, 0);
+    if (measured === this.measured && this.last) this.hooks.onPainted(this.last, mass);
   }
-
-  private last: Painted | null = null;
 
   shot(): Shot {
     const { view, context, contour } = this.state;
