@@ -10,6 +10,8 @@ const STOPS = 25;
 const STRETCH = 0.4;
 
 const SEED = 11;
+/** In the field's own time. */
+const LONGEST = 1e6;
 
 export interface Cloud {
   /** A flow's noise becoming data; or points all over the picture, each starting anew at its own time. */
@@ -125,7 +127,8 @@ async function crossingTime(engine: Engine, points: Float32Array, { view }: Clou
   const speeds = Array.from({ length: value!.length / d }, (_, i) => Math.hypot(...value!.subarray(i * d, (i + 1) * d)));
   const typical = speeds.filter((speed) => speed > 0).toSorted((a, b) => a - b);
   const median = typical[Math.floor(typical.length / 2)];
-  return median ? (STRETCH * view.width) / median : 1;
+  // Where nearly nothing moves, no time is long enough.
+  return median ? Math.min(LONGEST, (STRETCH * view.width) / median) : 1;
 }
 
 /** Where point `i` is, (a, b), and how it has grown, at a share of its way from 0 to 1. */
@@ -141,4 +144,14 @@ export function placeAt({ count, times, places, growth }: Cloud, i: number, shar
 /** The share of its way that point `i` has gone at a time: a flow's from 0 to 1, or any time of a loop that lasts 1. */
 export function shareOf({ kind, phases }: Cloud, i: number, time: number): number {
   return kind === "flow" ? time : (time + phases[i]!) % 1;
+}
+
+/** The share of the points of a flow's cloud that are in view at a time. */
+export function shareIn(cloud: Cloud, time: number, view: View, aspect: number): number {
+  let inside = 0;
+  for (let i = 0; i < cloud.count; i++) {
+    const [a, b] = placeAt(cloud, i, time);
+    if (Math.abs(a - view.a) < view.width / 2 && Math.abs(b - view.b) < (view.width * aspect) / 2) inside++;
+  }
+  return inside / cloud.count;
 }

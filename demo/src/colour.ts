@@ -112,7 +112,7 @@ export function roundAbove(values: readonly number[], share = 0.95): number {
   const high = sizes[Math.floor(share * (sizes.length - 1))] ?? 0;
   if (!(high > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(high));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => Number((step * power).toPrecision(2))).find((step) => step >= high)!;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => Number((step * power).toPrecision(2))).find((step) => step >= high) ?? high;
 }
 
 function parse(text: string): Colour {

@@ -2,7 +2,7 @@
 import type { Activation } from "deldot";
 import { fileOf } from "./code.js";
 import { drawDigit } from "./digits.js";
-import { shelf, viewOf } from "./fields.js";
+import { shelfField, viewOf } from "./fields.js";
 import { element, option, slider } from "./page.js";
 import { subscript } from "./plane.js";
 import { nameOf, quantitiesOf, type Quantity } from "./quantity.js";
@@ -118,7 +118,7 @@ export function bindControls(stage: Stage, attempt: Attempt, activations: readon
 }
 
 export async function resetView(stage: Stage): Promise<void> {
-  const extent = shelf[stage.state.field]?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
+  const extent = shelfField(stage.state.field)?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
   await stage.change({ view: viewOf(extent, stage.size, stage.margins()) });
 }
 
@@ -138,7 +138,7 @@ export function showControls(stage: Stage, attempt: Attempt): void {
   if (!loaded) return;
   const { network } = loaded;
   const d = network.stateSize;
-  const known = shelf[state.field];
+  const known = shelfField(state.field);
   const hide = (id: string, hidden: boolean): void => void (element(id, HTMLElement).hidden = hidden);
   element("about", HTMLElement).textContent =
     known?.about ??

@@ -68,6 +68,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
 
   async function start(): Promise<void> {
     const mine = (run = {});
+    const { loaded } = stage;
     stage.isTraining = true;
     show();
     try {
@@ -81,7 +82,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
         const loss = element("loss", HTMLSelectElement).value as LiveLoss;
         if (loss !== trainer.loss) await trainer.setLoss(loss);
       }
-      await learn(trainer, mine);
+      await learn(trainer, mine, loaded);
     } catch (error) {
       if (run !== mine) return;
       end();
@@ -89,8 +90,8 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
     }
   }
 
-  async function learn(learner: LiveTrainer, mine: object): Promise<void> {
-    let shownBefore: Stage["loaded"] = null;
+  /** @param shown what is on the stage: whoever goes on to another field is left there. */
+  async function learn(learner: LiveTrainer, mine: object, shown: Stage["loaded"]): Promise<void> {
     for (let look = 0; ; look++) {
       const { step, loss, stepsPerSecond } = await learner.run(RUN_MILLISECONDS);
       if (run !== mine) break;
@@ -98,12 +99,13 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt)
       element("draw-status", HTMLElement).dataset["loss"] = String(loss);
       drawCurve(element("curve", HTMLCanvasElement), learner.losses);
       if (look % LOOKS > 0) continue;
-      // Whoever goes on to another field is left there.
-      if (shownBefore && stage.loaded !== shownBefore) return pause();
-      await stage.replace(await learner.network(), points.length / 2);
-      shownBefore = stage.loaded;
+      const network = await learner.network();
+      if (stage.loaded !== shown) return pause();
+      await stage.replace(network, points.length / 2);
+      shown = stage.loaded;
+      if (stage.state.field !== "drawn") return pause();
     }
-    if (stage.loaded === shownBefore) await stage.replace(await learner.network(), points.length / 2);
+    if (stage.loaded === shown) await stage.replace(await learner.network(), points.length / 2);
   }
 
   const paint = ({ clientX, clientY }: PointerEvent): void => {

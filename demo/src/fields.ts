@@ -169,6 +169,11 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   },
 };
 
+/** The field of the shelf of that name; undefined where there is none. */
+export function shelfField(name: string): ShelfField | undefined {
+  return Object.hasOwn(shelf, name) ? shelf[name] : undefined;
+}
+
 /** Every formula there is on the shelf, as a field or as a truth. */
 export const formulas: Readonly<Record<string, string>> = Object.fromEntries(
   Object.entries(shelf).flatMap(([name, { source, truth }]) => {

@@ -1,6 +1,6 @@
 /** What is to be seen, in a line, some of whose words show where when they are pointed at. */
 import { fileOf } from "./code.js";
-import { MEANING, shelf, type Phrase } from "./fields.js";
+import { MEANING, shelfField, type Phrase } from "./fields.js";
 import { element } from "./page.js";
 import type { Stage } from "./stage.js";
 
@@ -33,7 +33,7 @@ export function showHeadline(stage: Stage): void {
 function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (ground?.kind === "density")
     return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, from the exact divergence along the way of each point.`];
-  const known = shelf[state.field];
+  const known = shelfField(state.field);
   // What is orange or purple is so of ∇·f alone.
   const isColoured = ground?.kind === "error" || (ground?.kind === "quantity" && ground.quantity === "divergence");
   if (!isColoured && known) return [known.headline.map((phrase) => (typeof phrase === "string" ? phrase : phrase.text)).join("")];

@@ -17,7 +17,7 @@ const MILLISECONDS = 3200;
 export interface Drop {
   /** Of the rim on the plane, [(a, b)] at each stop. */
   readonly rims: readonly (readonly (readonly [number, number])[])[];
-  /** By what the area has grown, by the rim's polygon, at each stop. */
+  /** By what the area has grown, by the rim's polygon, at each stop; NaN where it is folded too finely for that. */
   readonly measured: readonly number[];
   /** The mean of exp ∫∇·f over the disc, at each stop. */
   readonly said: readonly number[];
@@ -38,7 +38,14 @@ export async function traceDrop(
   );
   const way = await follow(engine, network, start, { ...given, stops: STOPS });
   const rims = way.points.map((points) => rim.map((_, i) => onPlane(plane, Array.from(points.subarray(2 * i, 2 * i + 2)))));
-  const areas = rims.map(areaOf);
+  // A rim that fewer corners change has more folds than corners, and does not unfold.
+  let isResolved = true;
+  const areas = rims.map((corners) => {
+    const area = areaOf(corners);
+    const byHalf = [0, 1].map((first) => areaOf(corners.filter((_, i) => i % 2 === first)));
+    isResolved &&= byHalf.every((other) => Math.abs(other - area) <= 0.01 * area);
+    return isResolved ? area : NaN;
+  });
   return {
     rims,
     measured: areas.map((area) => area / areas[0]!),
@@ -63,7 +70,7 @@ export interface Ink {
 
 export function createInk(stage: Stage, onError: (error: unknown) => void): Ink {
   let held = 0;
-  let drop: (Drop & { readonly begun: number }) | null = null;
+  let drop: (Drop & { readonly begun: number; readonly of: Stage["loaded"] }) | null = null;
   const stopAt = (): number => Math.min(STOPS - 1, Math.floor(((performance.now() - drop!.begun) / MILLISECONDS) * (STOPS - 1)));
   return {
     hold(a, b) {
@@ -78,7 +85,7 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       traceDrop(engine, loaded.network, plane, { at: [a, b], radius, from, to, context: state.context })
         .then((traced) => {
           if (id !== held || stage.loaded !== loaded) return;
-          drop = { ...traced, begun: performance.now() };
+          drop = { ...traced, begun: performance.now(), of: loaded };
           stage.carried = true;
           stage.animate();
         })
@@ -95,7 +102,7 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
     },
     draw(context) {
       delete context.canvas.dataset["ink"];
-      if (!drop) return;
+      if (!drop || drop.of !== stage.loaded) return;
       const { view } = stage.state;
       const { size, isDark } = stage;
       const stop = stopAt();
@@ -109,7 +116,8 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       context.stroke(shape);
       const middle = drop.rims[stop]!.reduce(([a, b], [c, d]) => [a + c / RIM, b + d / RIM] as const, [0, 0] as const);
       const [x, y] = toPixel(view, size, ...middle);
-      const text = `area × ${short(drop.measured[stop]!, 3)}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
+      const area = drop.measured[stop]!;
+      const text = `area ${Number.isFinite(area) ? `× ${short(area, 3)}` : "too folded to measure"}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
       context.font = "14px system-ui, sans-serif";
       const width = context.measureText(text).width + 20;
       const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);

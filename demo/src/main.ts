@@ -19,9 +19,9 @@ import { element, save, stored } from "./page.js";
 import { createReader } from "./reader.js";
 import { nameFor, toCsv, toNpy, toPng, toWebm, toWeights } from "./share.js";
 import { bindShelf, drawCards, showShelf } from "./shelfView.js";
-import { createSplit } from "./split.js";
+import { createSplit, isDivergence } from "./split.js";
 import { bindSplit, showSplit } from "./splitView.js";
-import { Stage } from "./stage.js";
+import { domainOf, Stage } from "./stage.js";
 import { bindStory } from "./story.js";
 import { fromHash, layers, type Link } from "./state.js";
 
@@ -65,7 +65,8 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
   onPainted: ({ columns, rows, milliseconds: time, done }, mass) => {
     const parts = [
       columns > 0 && `${stage.groundName} at ${columns} × ${rows} points in ${milliseconds(time)} on ${stage.engine!.name}`,
-      mass !== null && `mass in view ${short(mass, 4)}`,
+      mass !== null &&
+        (Number.isFinite(mass) ? `mass in view ${short(mass, 4)}` : "what is in view cannot be summed on cells of this size"),
     ];
     // Not read out picture by picture as a film goes on.
     element("status", HTMLElement).setAttribute("aria-live", done && !stage.isPlaying ? "polite" : "off");
@@ -196,6 +197,8 @@ async function runComparison(): Promise<void> {
   const { signal } = comparing;
   const [table, plot] = [element("comparison", HTMLTableElement), element("comparison-plot", HTMLCanvasElement)];
   const all: Compared[] = [];
+  /** The stage's, or where that shows something else, the first picture's. */
+  let domain = isDivergence(stage) ? stage.domain : null;
   table.hidden = false;
   plot.hidden = true;
   table.tBodies[0]!.replaceChildren();
@@ -209,7 +212,8 @@ async function runComparison(): Promise<void> {
   try {
     await compare(stage.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
       all.push(compared);
-      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, stage.domain);
+      if (compared.picture) domain ??= domainOf(Array.from(compared.picture), null, null, stage.isDark ? "diverging-dark" : "diverging");
+      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, domain ?? stage.domain);
     });
   } catch (error) {
     if (signal.aborted) return;
@@ -283,9 +287,11 @@ const saved: Readonly<Record<string, () => Promise<readonly [Blob, string | null
   "save-weights": async () => [toWeights(stage), null],
 };
 for (const [id, make] of Object.entries(saved))
-  onClick(id, () =>
-    attempt(make().then(([blob, ending]) => save(blob, ending === null ? fileOf(stage.loaded!.source) : `${nameFor(stage)}.${ending}`))),
-  );
+  onClick(id, () => {
+    // Of what is shown now, and not of what is once it is made.
+    const [name, file] = [nameFor(stage), stage.loaded && fileOf(stage.loaded.source)];
+    attempt(make().then(([blob, ending]) => save(blob, ending === null ? file! : `${name}.${ending}`)));
+  });
 for (const [id, text] of [
   ["copy-link", () => stage.href()],
   ["copy-code", () => element("code", HTMLElement).textContent],

@@ -72,12 +72,14 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
         const error = Math.abs(value - exact.divergence![i]!);
         // Where all ∂f_i/∂x_i are 0 there is nothing to compare with but 1.
         return sum > 0 ? error / sum : error;
-      }).toSorted((x, y) => x - y);
+      })
+        .filter((error) => Number.isFinite(error))
+        .toSorted((x, y) => x - y);
       const price = (given: Parameters<typeof explainPlan>[1]): string =>
         `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
       prices = [
         `exact: ${price({})}`,
-        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of Σ|∂fᵢ/∂xᵢ|, median`,
+        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; ${errors.length === 0 ? "nothing here is finite" : `off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of Σ|∂fᵢ/∂xᵢ|, median`}`,
       ];
       shown = {
         values,

@@ -1,11 +1,11 @@
 /** The stage: its state, what is asked of the engine when that changes, and what is drawn over the picture. */
 import { evaluateReference, type Network } from "deldot";
 import type { FieldSource } from "./code.js";
-import { isFlow, traceCloud, type Cloud } from "./cloud.js";
+import { isFlow, shareIn, traceCloud, type Cloud } from "./cloud.js";
 import { roundAbove, type Domain } from "./colour.js";
 import { drawSamples as drawDigitSamples } from "./digits.js";
 import type { Engine, Ground, Painted, Shot } from "./engine.js";
-import { loadShelf, randomNetwork, shelf, viewOf } from "./fields.js";
+import { loadShelf, randomNetwork, shelfField, viewOf } from "./fields.js";
 import { parseFormula } from "./formula.js";
 import { drawImages, traceImages, type Image } from "./images.js";
 import { drawMotion } from "./motion.js";
@@ -13,7 +13,7 @@ import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./o
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
 import { nameOf, quantitiesOf, withContext } from "./quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
-import { initialState, layersOf, toHash, type Layer, type Link, type State } from "./state.js";
+import { initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./state.js";
 
 /** A field that is on the stage. */
 export interface Loaded {
@@ -29,6 +29,7 @@ export interface StageHooks {
   onChange(): void;
   /** Time went on, or stands. */
   onTime(): void;
+  /** @param mass of a density, how much of it is in view: NaN where the picture's cells are too wide to tell; null: not asked yet. */
   onPainted(painted: Painted, mass: number | null): void;
   /** There is another cloud. */
   onCloud(): void;
@@ -48,7 +49,8 @@ const PLAY_MILLISECONDS = 5000;
 const PAUSE_MILLISECONDS = 1400;
 /** A steady cloud's loop. */
 const LOOP_MILLISECONDS = 5000;
-const MASS_COLUMNS = 96;
+/** A sum over cells is right where the density changes little from one to the next: then other cells give the same. */
+const MASS_COLUMNS = [96, 125] as const;
 const HASH_MILLISECONDS = 300;
 
 export class Stage {
@@ -162,7 +164,7 @@ export class Stage {
     // A link's weights are the field, and no part of the state.
     const { weights: _, ...said } = link;
     const { field } = link;
-    const known = shelf[field];
+    const known = shelfField(field);
     let loaded: Loaded;
     try {
       loaded = await this.load(link);
@@ -242,7 +244,7 @@ export class Stage {
   }
 
   private async load({ field, random = this.state.random, formula = this.state.formula, truth, weights }: Link): Promise<Loaded> {
-    const known = Object.hasOwn(shelf, field) ? shelf[field] : undefined;
+    const known = shelfField(field);
     const loaded = known
       ? {
           network: await loadShelf(known),
@@ -273,10 +275,13 @@ export class Stage {
     // With two dimensions there is one plane, and no control to leave another.
     const isOutside = plane.kind === "axes" ? Math.max(plane.i, plane.j) >= Math.max(2, d) : d <= 2;
     const hasDigits = d === 64 && contextSize === 1;
+    const kept: PlaneChoice = isOutside || (plane.kind === "digits" && !hasDigits) ? { kind: "axes", i: 0, j: 1, rest: [] } : plane;
+    const possible = layers.filter((layer) => this.can(layer));
     this.state = {
       ...this.state,
-      layers: layers.filter((layer) => this.can(layer)),
-      plane: isOutside || (plane.kind === "digits" && !hasDigits) ? { kind: "axes", i: 0, j: 1, rest: [] } : plane,
+      // Nothing of what was asked for would be an empty stage.
+      layers: possible.length > 0 || layers.length === 0 ? possible : ["div"],
+      plane: kept.kind === "axes" ? { ...kept, rest: Array.from({ length: d }, (_, k) => kept.rest[k] ?? 0) } : kept,
       quantity: quantitiesOf(d).includes(quantity) ? quantity : "divergence",
       context: Array.from({ length: contextSize }, (_, index) => {
         const number = context[index] ?? 0.5;
@@ -580,13 +585,19 @@ export class Stage {
   /** Of a density at rest, how much of it is in view. */
   private async weigh(measured: number): Promise<void> {
     if (this.ground?.kind !== "density") return;
-    const { view } = this.state;
+    const { view, context } = this.state;
     const aspect = this.size.height / this.size.width;
-    const grid = { columns: MASS_COLUMNS, rows: Math.round(MASS_COLUMNS * aspect) };
-    const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
-    const density = await this.numbersAt(gridPoints(this.plane, view, grid, aspect));
-    const mass = density.reduce((sum, p) => sum + p * cell, 0);
-    if (measured === this.measured && this.last) this.hooks.onPainted(this.last, mass);
+    const masses = await Promise.all(
+      MASS_COLUMNS.map(async (columns) => {
+        const grid = { columns, rows: Math.round(columns * aspect) };
+        const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
+        const density = await this.numbersAt(gridPoints(this.plane, view, grid, aspect));
+        return density.reduce((sum, p) => sum + p * cell, 0);
+      }),
+    );
+    if (measured !== this.measured || !this.last || !this.cloud) return;
+    const share = shareIn(this.cloud, context[0]!, view, aspect);
+    this.hooks.onPainted(this.last, isResolved(masses, share, this.cloud.count) ? masses[0]! : NaN);
   }
 
   shot(): Shot {
@@ -687,6 +698,14 @@ export class Stage {
     if (isNone) note();
     else this.hashTimer = setTimeout(note, HASH_MILLISECONDS);
   }
+}
+
+/** Whether sums over cells agree with one another, and with the share of a cloud's points that are in view. */
+export function isResolved(masses: readonly number[], share: number, count: number): boolean {
+  const [mass, other] = masses as [number, number];
+  // Four standard deviations of a share of so many points, and as much again for points near the edge.
+  const slack = 4 * Math.sqrt(Math.max(share * (1 - share), 1 / count) / count) + 0.02;
+  return Math.abs(mass - other) <= 0.005 && Math.abs(mass - share) <= slack;
 }
 
 /** Drawn by the CPU: where there is no GPU, a browser that draws lines by one in software falls ever further behind. */

@@ -75,7 +75,8 @@ export function toHash(link: Link): string {
     weights && `n=${weights}`,
     truth && `truth=${encodeURIComponent(truth)}`,
     context && context.length > 0 && `t=${list(context)}`,
-    plane?.kind === "axes" && (plane.i !== 0 || plane.j !== 1) && `axes=${list([plane.i, plane.j])}`,
+    // In two dimensions there are no others.
+    plane?.kind === "axes" && (plane.i !== 0 || plane.j !== 1 || plane.rest.length > 2) && `axes=${list([plane.i, plane.j])}`,
     plane?.kind === "axes" && plane.rest.some((x) => x !== 0) && `at=${list(plane.rest)}`,
     plane && plane.kind !== "axes" && `plane=${plane.kind},${plane.seed}`,
     view && `x=${list([view.a, view.b])}`,
@@ -143,17 +144,18 @@ function fromOldHash(text: string): Link | null {
     return null;
   }
   if (typeof given["field"] !== "string") return null;
-  const { context, view, plane, quantity, pin, scale, random, panels } = given as Record<string, never>;
+  const { context, view, plane, quantity, pin, scale, random, panels } = given;
   const link: Partial<Record<string, string>> = {};
-  const list = (value: unknown): string | undefined => (Array.isArray(value) ? value.join(",") : undefined);
+  // A link may hold whatever it likes: only numbers and words are read.
+  const isPlain = (value: unknown): boolean => typeof value === "number" || typeof value === "string";
+  const list = (values: unknown): string | undefined => (Array.isArray(values) && values.every(isPlain) ? values.join(",") : undefined);
   const { a, b, width } = (view ?? {}) as Record<string, unknown>;
   const { kind, i, j, rest, seed } = (plane ?? {}) as Record<string, unknown>;
-  if (view) Object.assign(link, { x: `${String(a)},${String(b)}`, w: String(width) });
-  if (kind === "axes") Object.assign(link, { axes: `${String(i)},${String(j)}`, at: list(rest) });
-  else if (typeof kind === "string") link["plane"] = `${kind},${String(seed)}`;
-  if (random) link["net"] = Object.values(random).join(",");
-  Object.assign(link, { t: list(context), pin: list(pin), show: quantity });
-  if (scale) link["scale"] = String(scale);
+  Object.assign(link, { x: list([a, b]), w: list([width]) });
+  if (kind === "axes") Object.assign(link, { axes: list([i, j]), at: list(rest) });
+  else link["plane"] = list([kind, seed]);
+  if (typeof random === "object" && random !== null) link["net"] = list(Object.values(random));
+  Object.assign(link, { t: list(context), pin: list(pin), show: list([quantity]), scale: list([scale]) });
   link["layers"] = [
     panels === "difference" ? "error" : "div",
     given["arrows"] !== false && "arrows",

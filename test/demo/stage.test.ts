@@ -10,7 +10,7 @@ import { parseFormula } from "../../demo/src/formula.js";
 import { traceDrop } from "../../demo/src/ink.js";
 import { balanceOf } from "../../demo/src/lens.js";
 import { axesPlane, randomPlane, toPixel } from "../../demo/src/plane.js";
-import { domainOf } from "../../demo/src/stage.js";
+import { domainOf, isResolved } from "../../demo/src/stage.js";
 import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/state.js";
 import {
   evaluateReference,
@@ -58,6 +58,9 @@ test("a link holds a state, is readable, and a damaged one is none or less", () 
   const formula: Link = { field: "formula", formula: "y/2, (1 - x*x)*y # x=1/w=3", random: initialState.random };
   expect(fromHash(toHash(formula))).toEqual({ field: "formula", formula: formula.formula });
   expect(fromHash(toHash({ field: "random", random: { ...initialState.random, gain: 1.5 } }))?.random?.gain).toBe(1.5);
+  // Two axes are the first two, unless the field may have others.
+  const first = { field: "lorenz", plane: { kind: "axes", i: 0, j: 1, rest: [0, 0, 0] } } as const;
+  expect(toHash(first)).toBe("lorenz/axes=0,1");
   // A seed is a whole number, and a view may be deep.
   expect(fromHash(toHash({ field: "random", random: { ...initialState.random, seed: 1234567 } }))?.random?.seed).toBe(1234567);
   expect(fromHash(toHash({ field: "sink", view: { a: 1.23456789, b: 0, width: 1e-5 } }))?.view?.a).toBe(1.23456789);
@@ -106,6 +109,17 @@ test("links of the page as it was still open", () => {
     field: "two-moons",
     context: [0.9],
   });
+  const odd = { toString: 1 };
+  const readable = {
+    field: "two-moons",
+    view: { a: odd, b: 0, width: 3 },
+    quantity: odd,
+    random: { seed: odd },
+    plane: odd,
+    context: [odd],
+    pin: odd,
+  };
+  expect(fromHash(`#${encodeURIComponent(JSON.stringify(readable))}`)).toEqual({ field: "two-moons", layers: ["div", "arrows"] });
   for (const damaged of [{ view: "x" }, { field: 3 }, { field: "../x" }, {}])
     expect(fromHash(`#${encodeURIComponent(JSON.stringify(damaged))}`)).toBeNull();
 });
@@ -189,6 +203,12 @@ test("scales: around the truth, from one end to the other of one sign, around 0"
     ).high,
   ).toBe(3);
   expect(domainOf([0, 0], null, null, "diverging")).toEqual({ low: -1, high: 1, palette: "diverging" });
+  // What is nearly 0 and nearly infinite has a scale, too.
+  for (const size of [1e-45, 3.4e38]) {
+    const { low, high } = domainOf([-size, size], null, null, "diverging");
+    expect(high).toBeGreaterThanOrEqual(size);
+    expect(low).toBe(-high);
+  }
   expect(domainOf(spread, null, 7, "diverging")).toEqual({ low: -7, high: 7, palette: "diverging" });
 });
 
@@ -264,6 +284,24 @@ test("ink: its area grows by the mean of exp ∫∇·f", async () => {
   const grown = await traceDrop(referenceEngine(source), source, PLANE, { at: [0, 0], radius: 0.3, from: 0, to: 0.5, context: [] });
   expect(grown.measured.at(-1)).toBeCloseTo(Math.E, 4);
   expect(grown.said.at(-1)).toBeCloseTo(Math.E, 6);
+});
+
+test("ink that is folded more finely than its rim has corners is not measured, and what cannot be summed is not", async () => {
+  const folding = parseFormula("sin(9*y), sin(9*x)");
+  const given = { at: [0.3, 0.1] as const, radius: 0.2, from: 0, to: 1.5, context: [] };
+  const drop = await traceDrop(referenceEngine(folding), folding, PLANE, given);
+  // Nothing is made anywhere: a number that is shown has to say so.
+  expect(drop.measured.some((area) => Number.isNaN(area))).toBe(true);
+  for (const area of drop.measured) if (!Number.isNaN(area)) expect(Math.abs(area - 1)).toBeLessThan(0.03);
+  expect(isResolved([0.9999, 1.0001], 1, 1100)).toBe(true);
+  expect(isResolved([0.62, 0.6199], 0.61, 1100)).toBe(true);
+  for (const [masses, share] of [
+    [[3e-19, 0], 1],
+    [[0.874, 0.874], 1],
+    [[1, 0.58], 1],
+    [[NaN, NaN], 1],
+  ] as const)
+    expect(isResolved(masses, share, 1100)).toBe(false);
 });
 
 test("the cloud goes where the flow goes, and grows as it says", async () => {

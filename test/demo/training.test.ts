@@ -356,6 +356,10 @@ describe("points out of files", () => {
       const back = staged.points.map((each, i) => each * staged.scale + staged.centre[i % 2]!);
       expect(distance(back, far)).toBeLessThan(1e-6);
     }
+    // Means of many equal numbers round, which is no size.
+    const same = Float32Array.from({ length: 6000 }, (_, i) => [0.1, 0.2][i % 2]!);
+    expect(standardise(same).scale).toBe(1);
+    expect(Math.max(...standardise(same).points)).toBeLessThan(1e-6);
     expect(standardise(Float32Array.of(7, 8, 7, 8))).toEqual({ points: Float32Array.of(0, 0, 0, 0), centre: [7, 8], scale: 1 });
   });
 

@@ -49,8 +49,9 @@ export function standardise(points: Float32Array<ArrayBuffer>): StagedPoints {
   const spread = Math.sqrt(points.reduce((sum, x, i) => sum + (x - centre[i % 2]!) ** 2, 0) / points.length);
   const isStaged = points.every((x) => Math.abs(x) <= STAGE) && spread >= LEAST_SPREAD;
   if (isStaged) return { points, centre: [0, 0], scale: 1 };
-  // Points that are all the same have no size.
-  const scale = spread > 0 ? spread : 1;
+  // Points that are all the same, but for rounding, have no size.
+  const largest = points.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const scale = spread > 1e-6 * largest ? spread : 1;
   return { points: points.map((x, i) => (x - centre[i % 2]!) / scale), centre, scale };
 }
 
