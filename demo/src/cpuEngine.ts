@@ -2,8 +2,8 @@
 import type { EvaluateOptions, Network } from "deldot";
 import { middleOf, pixelsOf, type Domain } from "./colour.js";
 import type { Answer, CpuEvaluation, Request } from "./cpuWorker.js";
-import { isSameLook, workOf, type Engine, type Ground, type Look, type Moved, type Painted, type Shot } from "./engine.js";
-import { numbersOf } from "./ground.js";
+import { isSameLook, type Engine, type Ground, type Look, type Moved, type Painted, type Shot } from "./engine.js";
+import { numbersOf, workOf } from "./ground.js";
 import { Painter } from "./painter.js";
 import { gridPoints, toPixel, type Size } from "./plane.js";
 
@@ -56,7 +56,7 @@ export class CpuEngine extends Painter implements Engine {
         this.threads = data.threads;
         // A picture in float64 has no need to be finished.
         this.token++;
-        this.millisecondsPerPoint.clear();
+        this.pace.clear();
         return onLoaded();
       }
       const waiting = this.waiting.get(data.id);
@@ -92,7 +92,7 @@ export class CpuEngine extends Painter implements Engine {
     this.network = network;
     this.shown = null;
     this.used = { field: id, truth: truthId };
-    this.millisecondsPerPoint.clear();
+    this.pace.clear();
     this.post({ kind: "use", id });
   }
 
@@ -122,13 +122,13 @@ export class CpuEngine extends Painter implements Engine {
       this.redraw();
       return onPainted({ columns: 0, rows: 0, milliseconds: 0, done: !moving });
     }
-    const work = workOf(shot.ground);
-    if (!this.millisecondsPerPoint.has(work)) {
+    const work = workOf(shot.ground, shot.context);
+    if (!this.pace.has(work)) {
       // The first evaluation of an output makes a session for it, which says nothing of the time that others take.
       if (!(await this.compute(shot, { columns: 1, rows: 1 }, token))) return;
       const begun = performance.now();
       if (!(await this.compute(shot, { columns: 32, rows: 24 }, token))) return;
-      this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
+      this.pace.learn(work, 32 * 24, performance.now() - begun);
     }
     await this.refine(
       shot,
@@ -149,7 +149,7 @@ export class CpuEngine extends Painter implements Engine {
     const d = this.network!.stateSize;
     const points = gridPoints(shot.plane, shot.view, grid, shot.size.height / shot.size.width);
     const values = new Float64Array(grid.columns * grid.rows);
-    const perPoint = this.millisecondsPerPoint.get(workOf(shot.ground!)) ?? FIRST_MILLISECONDS_PER_POINT;
+    const perPoint = this.pace.of(workOf(shot.ground!, shot.context)) ?? FIRST_MILLISECONDS_PER_POINT;
     const batch = Math.max(64, Math.floor(BATCH_MILLISECONDS / perPoint));
     for (let first = 0; first < values.length; first += batch) {
       const rows = points.slice(first * d, Math.min(values.length, first + batch) * d);

@@ -93,8 +93,3 @@ export function nextLevel(last: number, pixels: number, millisecondsPerPoint: nu
   if (last === Infinity) return within.at(-1) ?? LEVELS[0];
   return within.at(-1) ?? null;
 }
-
-/** What is timed under one name: a level of it costs a point as much as another. */
-export function workOf(ground: Ground): string {
-  return ground.kind === "quantity" && ground.quantity !== "divergence" ? ground.quantity[0]! : ground.kind;
-}

@@ -3,8 +3,8 @@ import { Flow, VectorField, type EvaluateOptions, type Network, type Store } fro
 import gridShader from "../shaders/grid.wgsl?raw";
 import pictureShader from "../shaders/picture.wgsl?raw";
 import { middleOf, tableOf } from "./colour.js";
-import { workOf, type Engine, type Ground, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
-import { backFrom, numbersOf } from "./ground.js";
+import { type Engine, type Ground, type Moved, type Numbers, type Painted, type Shot } from "./engine.js";
+import { backFrom, numbersOf, workOf } from "./ground.js";
 import { stored } from "./page.js";
 import { Painter } from "./painter.js";
 import { sourceOf, type Source } from "./quantity.js";
@@ -90,7 +90,6 @@ export class GpuEngine extends Painter implements Engine {
   private held: Held | null = null;
   private truth: VectorField | null = null;
   private asked = 0;
-  private warm = new Set<string>();
   private tuned = new Set<string>();
 
   constructor(
@@ -150,8 +149,7 @@ export class GpuEngine extends Painter implements Engine {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     this.planeBuffer = this.device.createBuffer({ label: "plane", size: 12 * network.stateSize, usage });
     this.context = this.device.createBuffer({ label: "context", size: 4 * Math.max(4, network.contextSize), usage });
-    this.millisecondsPerPoint.clear();
-    this.warm = new Set();
+    this.pace.clear();
     this.tuned = new Set();
   }
 
@@ -207,14 +205,13 @@ export class GpuEngine extends Painter implements Engine {
       this.redraw();
       return onPainted({ columns: 0, rows: 0, milliseconds: 0, done: !moving });
     }
-    const work = workOf(ground);
+    const work = workOf(ground, shot.context);
     // A first evaluation compiles, which says nothing of the time that others take.
-    if (!this.warm.has(work)) {
+    if (!this.pace.has(work)) {
       if (!(await this.compute(shot, 8, 8, token, false))) return;
       const begun = performance.now();
       if (!(await this.compute(shot, 32, 24, token, false))) return;
-      this.millisecondsPerPoint.set(work, (performance.now() - begun) / (32 * 24));
-      this.warm.add(work);
+      this.pace.learn(work, 32 * 24, performance.now() - begun);
     }
     // A finer level in many dimensions may be more than a buffer holds: the coarser one stays.
     const { stride, beside, output } = this.sourceFor(shot);
@@ -255,7 +252,7 @@ export class GpuEngine extends Painter implements Engine {
     const ground = shot.ground!;
     const { output, stride, beside } = this.sourceFor(shot);
     const total = columns * rows;
-    const perPoint = this.millisecondsPerPoint.get(workOf(ground)) ?? 0.02;
+    const perPoint = this.pace.of(workOf(ground, shot.context)) ?? 0.02;
     const most = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * d));
     const band = Math.max(64, Math.min(total, most, Math.floor(SUBMISSION_MILLISECONDS / perPoint)));
     const flow = ground.kind === "density" ? await this.flow() : null;

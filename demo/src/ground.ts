@@ -1,6 +1,6 @@
 /** The numbers that colour a picture, by whatever computes them. */
 import { normalBase, type EvaluateOptions } from "deldot";
-import type { Engine, Ground, Numbers } from "./engine.js";
+import type { Engine, Ground, Numbers, Shot } from "./engine.js";
 import { pick, sourceOf, withContext, type Source } from "./quantity.js";
 
 /** Earlier than this a flow's density is the noise's. */
@@ -17,6 +17,17 @@ export function backFrom(context: readonly number[]) {
     to: 0,
     condition: context.length > 1 ? context.slice(1) : undefined,
   } as const;
+}
+
+/** What is timed under one name, and how much of it a point is. */
+export interface Work {
+  readonly name: string;
+  readonly perPoint: number;
+}
+
+export function workOf(ground: Ground, context: Shot["context"]): Work {
+  if (ground.kind === "density") return { name: ground.kind, perPoint: backFrom(context).steps };
+  return { name: ground.kind === "quantity" && ground.quantity !== "divergence" ? ground.quantity[0]! : ground.kind, perPoint: 1 };
 }
 
 /**

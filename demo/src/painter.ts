@@ -1,5 +1,6 @@
 /** What both engines have in common: a picture from coarse to fine, shown at once under any view. */
 import { isSameLook, nextLevel, type Look, type Painted, type Shot } from "./engine.js";
+import type { Work } from "./ground.js";
 import type { View } from "./plane.js";
 
 export interface Grid {
@@ -17,16 +18,39 @@ export interface Patience {
   readonly resting: number;
 }
 
-/** Cells from which on the time they took tells what one takes. */
-const TELLING = 1024;
+/** What each kind of work costs. */
+export class Pace {
+  private readonly known = new Map<string, { readonly amount: number; readonly milliseconds: number }>();
+
+  has({ name }: Work): boolean {
+    return this.known.has(name);
+  }
+
+  /** Of a point, in milliseconds; undefined where nothing is known. */
+  of({ name, perPoint }: Work): number | undefined {
+    const known = this.known.get(name);
+    return known && (perPoint * known.milliseconds) / known.amount;
+  }
+
+  /** Of a few points most is waiting, for the browser and for other work: less than is known replaces it only where it is cheaper. */
+  learn(work: Work, points: number, milliseconds: number): void {
+    const known = this.known.get(work.name);
+    const amount = points * work.perPoint;
+    if (!known || amount >= known.amount || milliseconds * known.amount < known.milliseconds * amount)
+      this.known.set(work.name, { amount, milliseconds });
+  }
+
+  clear(): void {
+    this.known.clear();
+  }
+}
 
 export abstract class Painter {
   protected view: View = { a: 0, b: 0, width: 1 };
   protected look: Look | null = null;
   /** Which picture is wanted. */
   protected token = 0;
-  /** By kind of work. */
-  protected readonly millisecondsPerPoint = new Map<string, number>();
+  protected readonly pace = new Pace();
 
   constructor(private readonly patience: Patience) {}
 
@@ -42,14 +66,13 @@ export abstract class Painter {
 
   /**
    * Coarse first, then finer and finer.
-   * @param work what is timed under one name.
    * @param compute shows a grid; false where another picture is wanted.
    * @param fits whether a grid finer than one that was shown is one that there is room for.
    */
   protected async refine(
     { size }: Shot,
     moving: boolean,
-    work: string,
+    work: Work,
     compute: (grid: Grid) => Promise<boolean>,
     onPainted: (painted: Painted) => void,
     fits: (grid: Grid) => boolean = () => true,
@@ -58,16 +81,15 @@ export abstract class Painter {
     let last: Painted | null = null;
     for (let level: number | null = Infinity; ;) {
       const limit = moving ? this.patience.moving : level === Infinity ? this.patience.first : this.patience.resting;
-      level = nextLevel(level, width * height, this.millisecondsPerPoint.get(work)!, limit);
+      level = nextLevel(level, width * height, this.pace.of(work)!, limit);
       if (level === null) return;
       const grid = { columns: Math.max(2, Math.ceil(width / level)), rows: Math.max(2, Math.ceil(height / level)) };
       if (last && !fits(grid)) return onPainted({ ...last, done: !moving });
       const begun = performance.now();
       if (!(await compute(grid))) return;
       const milliseconds = performance.now() - begun;
-      const perPoint = milliseconds / (grid.columns * grid.rows);
-      if (grid.columns * grid.rows >= TELLING) this.millisecondsPerPoint.set(work, perPoint);
-      const next = moving ? null : nextLevel(level, width * height, perPoint, this.patience.resting);
+      this.pace.learn(work, grid.columns * grid.rows, milliseconds);
+      const next = moving ? null : nextLevel(level, width * height, this.pace.of(work)!, this.patience.resting);
       last = { ...grid, milliseconds, done: !moving && next === null };
       onPainted(last);
       if (next === null) return;

@@ -320,6 +320,8 @@ export class Stage {
     this.noteHash();
     if (!this.engine) return;
     const measured = ++this.measured;
+    // What comes to rest is not overtaken by a picture of its way there.
+    if (this.chasing && !this.isMoving) this.chasing.again = false;
     try {
       await this.measure();
       if (measured !== this.measured) return;

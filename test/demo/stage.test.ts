@@ -8,7 +8,9 @@ import { nextLevel, type Engine } from "../../demo/src/engine.js";
 import { shelf, viewOf } from "../../demo/src/fields.js";
 import { parseFormula } from "../../demo/src/formula.js";
 import { traceDrop } from "../../demo/src/ink.js";
+import { workOf } from "../../demo/src/ground.js";
 import { balanceOf } from "../../demo/src/lens.js";
+import { Pace } from "../../demo/src/painter.js";
 import { axesPlane, randomPlane, toPixel } from "../../demo/src/plane.js";
 import { domainOf, isResolved } from "../../demo/src/stage.js";
 import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/state.js";
@@ -230,6 +232,25 @@ test("the next level is the finest that there is time for", () => {
   expect(nextLevel(Infinity, 1e6, 10, 30)).toBe(16);
   expect(nextLevel(8, 1e6, 1e-3, 300)).toBe(2);
   expect(nextLevel(1, 1e6, 1e-9, 300)).toBeNull();
+});
+
+test("what a point costs is told by large pictures, and by small ones where they are cheaper", () => {
+  const pace = new Pace();
+  const divergence = workOf({ kind: "quantity", quantity: "divergence" }, []);
+  expect(pace.of(divergence)).toBeUndefined();
+  pace.learn(divergence, 100_000, 1000);
+  expect(pace.of(divergence)).toBeCloseTo(0.01, 12);
+  // A few points that waited a second for other work do not make the next picture coarse.
+  pace.learn(divergence, 2500, 1000);
+  expect(pace.of(divergence)).toBeCloseTo(0.01, 12);
+  pace.learn(divergence, 2500, 10);
+  expect(pace.of(divergence)).toBeCloseTo(0.004, 12);
+  pace.learn(divergence, 10_000, 200);
+  expect(pace.of(divergence)).toBeCloseTo(0.02, 12);
+  // A density is as many steps as it is far from the noise.
+  pace.learn(workOf({ kind: "density" }, [0.125]), 1000, 20);
+  expect(pace.of(workOf({ kind: "density" }, [1]))).toBeCloseTo(0.16, 12);
+  expect(pace.has(workOf({ kind: "error" }, []))).toBe(false);
 });
 
 test("the mean over a disc of polynomials is exact", () => {
