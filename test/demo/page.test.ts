@@ -1021,8 +1021,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
         (globalThis as unknown as { made: typeof made }).made = made;
         const create: (this: GPUDevice, given: GPUBufferDescriptor) => GPUBuffer = Reflect.get(GPUDevice.prototype, "createBuffer");
         GPUDevice.prototype.createBuffer = function (descriptor) {
-          made.buffers++;
           const buffer = create.call(this, descriptor);
+          // Of these there is one for each submission of the last picture, however many those were.
+          if (descriptor.label?.endsWith("parameters")) return buffer;
+          made.buffers++;
           const destroy = buffer.destroy.bind(buffer);
           let isDestroyed = false;
           buffer.destroy = () => {
@@ -1045,13 +1047,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
           name,
         );
       }
-      await page.keyboard.press("Space");
+      // The last one's picture, and not that of the one before.
       await page.waitForTimeout(500);
+      await painted(page);
     };
     await change(8);
     const few = await buffers();
     await change(100);
-    expect(await buffers()).toBeLessThanOrEqual(few + 8);
+    // What was asked for on the way is freed when its answer comes.
+    await expect.poll(buffers, { timeout: 20_000 }).toBeLessThanOrEqual(few + 8);
     expect(faults).toEqual([]);
     await page.context().close();
   });
