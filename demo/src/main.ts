@@ -1,29 +1,30 @@
 /** Starts the page: an engine, the stage and what is around it, and what happens when the GPU is lost. */
 import { activationNames, DeviceLostError, explainPlan, type Network } from "deldot";
-import { bindClock, drawTrack, showTime } from "./clock.js";
-import { codeFor, fileOf, type Code } from "./code.js";
-import { addRow, plotComparison } from "./comparisonView.js";
-import { bindChips, bindControls, openPanel, resetView, showControls } from "./controls.js";
-import { CpuEngine } from "./cpuEngine.js";
-import { bindFiles } from "./files.js";
-import { listen } from "./gestures.js";
-import { openGpu } from "./gpuEngine.js";
-import { showHeadline } from "./headline.js";
-import { createInk } from "./ink.js";
-import { createLens } from "./lens.js";
-import { compare, type Compared } from "./methods.js";
-import { milliseconds, short } from "./numbers.js";
-import type { Margins } from "./overlay.js";
-import { createDraw } from "./draw.js";
-import { element, save, stored } from "./page.js";
-import { createReader } from "./reader.js";
-import { nameFor, toCsv, toNpy, toPng, toWebm, toWeights } from "./share.js";
-import { bindShelf, drawCards, showShelf } from "./shelfView.js";
-import { createSplit, isDivergence } from "./split.js";
-import { bindSplit, showSplit } from "./splitView.js";
+import { bindClock, drawTrack, showTime } from "./controls/clock.js";
+import { codeFor, fileOf, type Code } from "./fields/code.js";
+import { addRow, plotComparison } from "./tools/comparisonView.js";
+import { bindChips, bindControls, openPanel, resetView, showControls } from "./controls/controls.js";
+import { CpuEngine } from "./engines/cpuEngine.js";
+import { bindFiles } from "./controls/files.js";
+import { listen } from "./controls/gestures.js";
+import { openGpu } from "./engines/gpuEngine.js";
+import { showHeadline } from "./controls/headline.js";
+import { createInk } from "./tools/ink.js";
+import { createLens } from "./tools/lens.js";
+import { compare, type Compared } from "./tools/methods.js";
+import { milliseconds, short } from "./base/numbers.js";
+import type { Margins } from "./layers/overlay.js";
+import { createDraw } from "./tools/draw.js";
+import { element, save, stored } from "./base/page.js";
+import { createOwn } from "./controls/own.js";
+import { createReader } from "./tools/reader.js";
+import { nameFor, toCsv, toNpy, toPng, toWebm, toWeights } from "./controls/share.js";
+import { bindShelf, drawCards, showShelf } from "./controls/shelfView.js";
+import { createSplit, isDivergence } from "./tools/split.js";
+import { bindSplit, showSplit } from "./tools/splitView.js";
 import { domainOf, Stage } from "./stage.js";
-import { bindStory } from "./story.js";
-import { fromHash, layers, type Link } from "./state.js";
+import { bindStory } from "./controls/story.js";
+import { fromHash, layers, type Link } from "./base/state.js";
 
 const COMPARED_COLUMNS = 48;
 /** A GPU that is lost more often than this is given up. */
@@ -85,7 +86,7 @@ bindChips(stage, attempt);
 const reader = createReader(stage, report);
 const lens = createLens(stage, report);
 const ink = createInk(stage, report);
-const draw = createDraw(stage, overlay, attempt);
+const draw = createDraw(stage, overlay, attempt, (name, title) => own.keep(name, title));
 const split = createSplit(stage, report, () => showSplit(stage, split));
 
 /** Shows what went wrong; a lost device mends itself. */
@@ -121,6 +122,7 @@ function freshCanvas(): HTMLCanvasElement {
 function showAll(): void {
   showControls(stage, attempt);
   showShelf(shelfRoot, stage);
+  own.show();
   showTime(stage);
   showHeadline(stage);
   showCode();
@@ -243,7 +245,8 @@ function toggleLens(): void {
 
 const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
 
-bindShelf(shelfRoot, stage, attempt);
+bindShelf(shelfRoot, stage, attempt, (text) => own.keep(`formula ${text}`, text));
+const own = createOwn(element("own", HTMLElement), stage, attempt);
 bindControls(stage, attempt, [...activationNames]);
 bindClock(stage, attempt);
 bindFiles(
@@ -255,6 +258,7 @@ bindFiles(
   },
   attempt,
   [...activationNames],
+  (name) => own.keep(`file ${name}`, name),
 );
 bindSplit(stage, split);
 bindStory(

@@ -1,19 +1,19 @@
 /** The stage: its state, what is asked of the engine when that changes, and what is drawn over the picture. */
 import { evaluateReference, type Network } from "deldot";
-import type { FieldSource } from "./code.js";
-import { isFlow, shareIn, traceCloud, type Cloud } from "./cloud.js";
-import { roundAbove, type Domain } from "./colour.js";
-import { drawSamples as drawDigitSamples } from "./digits.js";
-import type { Engine, Ground, Painted, Shot } from "./engine.js";
-import { loadShelf, randomNetwork, shelfField, viewOf } from "./fields.js";
-import { parseFormula } from "./formula.js";
-import { drawImages, traceImages, type Image } from "./images.js";
-import { drawMotion } from "./motion.js";
-import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./overlay.js";
-import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./plane.js";
-import { nameOf, quantitiesOf, withContext } from "./quantity.js";
+import type { FieldSource } from "./fields/code.js";
+import { isFlow, shareIn, traceCloud, type Cloud } from "./layers/cloud.js";
+import { roundAbove, type Domain } from "./base/colour.js";
+import { drawSamples as drawDigitSamples } from "./layers/digits.js";
+import type { Engine, Ground, Painted, Shot } from "./engines/engine.js";
+import { loadShelf, randomNetwork, shelfField, viewOf } from "./fields/shelf.js";
+import { parseFormula } from "./fields/formula.js";
+import { drawImages, traceImages, type Image } from "./layers/images.js";
+import { drawMotion } from "./layers/motion.js";
+import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./layers/overlay.js";
+import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./base/plane.js";
+import { nameOf, quantitiesOf, withContext } from "./base/quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
-import { initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./state.js";
+import { initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./base/state.js";
 
 /** A field that is on the stage. */
 export interface Loaded {

@@ -9,12 +9,12 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { decode } from "fast-png";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { codeFor, fileOf, GRID, weightsOf, type Code, type FieldSource } from "../../demo/src/code.js";
-import { randomNetwork } from "../../demo/src/fields.js";
-import { axesPlane, gridPoints, randomPlane, type Plane } from "../../demo/src/plane.js";
-import { pick, sourceOf } from "../../demo/src/quantity.js";
-import { parseFormula } from "../../demo/src/formula.js";
-import { initialState, type State } from "../../demo/src/state.js";
+import { codeFor, fileOf, GRID, weightsOf, type Code, type FieldSource } from "../../demo/src/fields/code.js";
+import { randomNetwork } from "../../demo/src/fields/shelf.js";
+import { axesPlane, gridPoints, randomPlane, type Plane } from "../../demo/src/base/plane.js";
+import { pick, sourceOf } from "../../demo/src/base/quantity.js";
+import { parseFormula } from "../../demo/src/fields/formula.js";
+import { initialState, type State } from "../../demo/src/base/state.js";
 import {
   activationNames,
   evaluateReference,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { formulas } from "../../demo/src/fields.js";
-import { FormulaError, parseFormula } from "../../demo/src/formula.js";
+import { formulas } from "../../demo/src/fields/shelf.js";
+import { FormulaError, parseFormula } from "../../demo/src/fields/formula.js";
 import { evaluateReference, VectorField, type Network } from "../../src/index.js";
 import { toOnnx } from "../../src/onnx/index.js";
 import { expectClose } from "../close.js";

@@ -1,9 +1,9 @@
 import { afterEach, expect, test, vi } from "vitest";
-import type { Engine } from "../../demo/src/engine.js";
-import { randomNetwork } from "../../demo/src/fields.js";
-import { compare, type Compared } from "../../demo/src/methods.js";
-import { axesPlane } from "../../demo/src/plane.js";
-import { initialState } from "../../demo/src/state.js";
+import type { Engine } from "../../demo/src/engines/engine.js";
+import { randomNetwork } from "../../demo/src/fields/shelf.js";
+import { compare, type Compared } from "../../demo/src/tools/methods.js";
+import { axesPlane } from "../../demo/src/base/plane.js";
+import { initialState } from "../../demo/src/base/state.js";
 import { evaluateReference } from "../../src/index.js";
 
 afterEach(() => void vi.restoreAllMocks());

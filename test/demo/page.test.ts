@@ -6,13 +6,14 @@ import { AxeBuilder } from "@axe-core/playwright";
 import { decode } from "fast-png";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { colourOf } from "../../demo/src/colour.js";
-import { shelf } from "../../demo/src/fields.js";
-import { parseFormula } from "../../demo/src/formula.js";
-import { fromHash } from "../../demo/src/state.js";
-import { steps } from "../../demo/src/story.js";
+import { colourOf } from "../../demo/src/base/colour.js";
+import { shelf } from "../../demo/src/fields/shelf.js";
+import { parseFormula } from "../../demo/src/fields/formula.js";
+import { fromHash } from "../../demo/src/base/state.js";
+import { steps } from "../../demo/src/controls/story.js";
 import { evaluateReference, logProbReference, parseSafetensors, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
+import { divergenceOf, expectPixels, FREE, type NumbersAt } from "./pixels.js";
 import { addressOf, forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
 
 const models = new URL("../../demo/models/", import.meta.url);
@@ -41,8 +42,6 @@ afterAll(async () => {
 
 /** A small page: software GPUs paint it. */
 const SIZE = { width: 900, height: 700 };
-/** What no element of the page covers of it. */
-const FREE = { left: 190, top: 220, right: 230, bottom: 190 };
 /** Nothing over the colours. */
 const PLAIN = "layers=div/contour=off";
 
@@ -74,13 +73,6 @@ function plain(field: string, more = PLAIN): string {
   return `${field}${time}/${more}`;
 }
 
-type NumbersAt = (points: Float32Array) => ArrayLike<number>;
-
-const divergenceOf =
-  (network: Network, context: readonly number[] = []): NumbersAt =>
-  (points) =>
-    evaluateReference(network, points, { context: context.length > 0 ? context : null, outputs: ["divergence"] }).divergence!;
-
 async function networkOf(field: string): Promise<Network> {
   const { source } = shelf[field]!;
   return source.kind === "formula" ? parseFormula(source.text) : load(source.file.replace(".safetensors", ""));
@@ -88,39 +80,9 @@ async function networkOf(field: string): Promise<Network> {
 
 /** Compares pixels at the middles of the grid's cells with the colours of the float64 numbers there. */
 async function expectColours(page: Page, numbersAt: NumbersAt, count = 120): Promise<void> {
-  const { domain, columns, rows, plane, view } = await readPainted(page);
-  const { width, height } = page.viewportSize()!;
+  const shown = await readPainted(page);
   await page.mouse.move(0, 0);
-  const png = decode(await page.screenshot());
-  const tall = (view.width * height) / width;
-  // The pixels in whose middle a cell's middle lies the nearest, of those that nothing covers.
-  const places = Array.from({ length: count * 12 }, (_, index) => ({
-    x: Math.floor(((((index * 37) % columns) + 0.5) / columns) * width),
-    y: Math.floor(((((index * 53) % rows) + 0.5) / rows) * height),
-  }))
-    .filter(({ x, y }) => x > FREE.left && y > FREE.top && x < width - FREE.right && y < height - FREE.bottom)
-    .slice(0, count);
-  expect(places.length).toBe(count);
-  const points = Float32Array.from(
-    places.flatMap(({ x, y }) => {
-      const a = view.a + ((x + 0.5) / width - 0.5) * view.width;
-      const b = view.b - ((y + 0.5) / height - 0.5) * tall;
-      return plane.origin.map((origin, k) => origin + a * plane.u[k]! + b * plane.v[k]!);
-    }),
-  );
-  const numbers = numbersAt(points);
-  const differences = places.map(({ x, y }, index) => {
-    const at = (y * png.width + x) * png.channels;
-    const expected = colourOf(numbers[index]!, domain);
-    return Math.max(...[0, 1, 2].map((channel) => Math.abs(png.data[at + channel]! - expected[channel]!)));
-  });
-  // Between the cells' middles the picture interpolates, so steep places may be off by some shades.
-  const sorted = differences.toSorted((a, b) => a - b);
-  expect(sorted[Math.floor(sorted.length / 2)], `at ${columns} x ${rows}`).toBeLessThanOrEqual(2);
-  expect(sorted[Math.floor(sorted.length * 0.95)], `at ${columns} x ${rows}`).toBeLessThanOrEqual(12);
-  // Not one colour everywhere, unless the truth is.
-  const spread = Math.max(...Array.from(numbers)) - Math.min(...Array.from(numbers));
-  if (spread > 1e-3) expect(new Set(Array.from(numbers, (value) => colourOf(value, domain).join())).size).toBeGreaterThan(1);
+  expectPixels(await page.screenshot(), shown, page.viewportSize()!, numbersAt, count);
 }
 
 /** The colour of a pixel of the picture alone, and not of what is drawn over it. */
@@ -607,6 +569,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
     expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
+    await page.locator("#own .card", { hasText: `Learned from ${points} points` }).waitFor();
     await page.waitForTimeout(500);
     const [file] = await Promise.all([page.waitForEvent("download"), page.click("#save-trained")]);
     const network = parseSafetensors(await readFile(await file.path()));
@@ -716,6 +679,43 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(faults).toEqual([]);
     await page.context().close();
   }, 120_000);
+
+  test("what people bring is on their shelf at the next visit, until they forget it", async () => {
+    const engine = "onnxruntime";
+    const { page, faults } = await open(plain("source"), { engine });
+    await painted(page, engine);
+    const card = (title: string) => page.locator("#own .card", { hasText: title });
+    await page.setInputFiles("#file", {
+      name: "mine.onnx",
+      mimeType: "application/octet-stream",
+      buffer: await readFile(new URL("van-der-pol.onnx", models)),
+    });
+    await card("mine.onnx").waitFor();
+    await page.fill("#formula", "x*x, 0");
+    await page.press("#formula", "Enter");
+    await card("x*x, 0").waitFor();
+    expect(await card("x*x, 0").getAttribute("aria-pressed")).toBe("true");
+    await page.click('[data-field="sink"]');
+    await page.waitForFunction(() => location.hash.startsWith("#sink/"));
+    await page.reload();
+    await card("mine.onnx").waitFor();
+    expect(await page.$$eval("#own .card", (all) => all.map(({ textContent }) => textContent))).toEqual(["x*x, 0", "mine.onnx"]);
+    expect(await page.$$eval("#own img", (all) => all.map((image) => (image as HTMLImageElement).naturalWidth))).toEqual([96, 96]);
+    await forget(page);
+    await card("mine.onnx").click();
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.startsWith("mine.onnx"));
+    await bare(page, engine);
+    expect(await card("mine.onnx").getAttribute("aria-pressed")).toBe("true");
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
+    await page.click('[aria-label="Forget mine.onnx"]');
+    await card("mine.onnx").waitFor({ state: "detached" });
+    await page.reload();
+    await card("x*x, 0").click();
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("x*x"));
+    expect(await page.locator("#own .card").count()).toBe(1);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
 
   test.for(engines)("the comparison's exact methods by %s are right and the mistake is not", async (engine) => {
     const { page } = await open("van-der-pol/x=0,0/w=6/layers=div/contour=off", { engine });

@@ -6,7 +6,7 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
 import { build } from "vite";
-import type { Domain } from "../../demo/src/colour.js";
+import type { Domain } from "../../demo/src/base/colour.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" };
@@ -73,7 +73,13 @@ export interface Painted {
 
 /** What the page says that its pixels stand for. */
 export async function readPainted(page: Page): Promise<Painted> {
-  const data = await page.evaluate(() => Object.fromEntries(Object.entries(document.querySelector<HTMLElement>("#canvas")!.dataset)));
+  return paintedFrom(
+    await page.evaluate(() => Object.fromEntries(Object.entries(document.querySelector<HTMLElement>("#canvas")!.dataset))),
+  );
+}
+
+/** What is written on the canvas. */
+export function paintedFrom(data: Readonly<Record<string, string | undefined>>): Painted {
   return {
     domain: JSON.parse(data["domain"]!) as Domain,
     ground: data["ground"]!,

@@ -1,19 +1,19 @@
 /** The stage's numbers, without a browser: by the float64 reference in place of an engine. */
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/cloud.js";
-import { colourOf } from "../../demo/src/colour.js";
-import { quadrature } from "../../demo/src/disc.js";
-import { nextLevel, type Engine } from "../../demo/src/engine.js";
-import { shelf, viewOf } from "../../demo/src/fields.js";
-import { parseFormula } from "../../demo/src/formula.js";
-import { traceDrop } from "../../demo/src/ink.js";
-import { workOf } from "../../demo/src/ground.js";
-import { balanceOf } from "../../demo/src/lens.js";
-import { Pace } from "../../demo/src/painter.js";
-import { axesPlane, randomPlane, toPixel } from "../../demo/src/plane.js";
+import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/layers/cloud.js";
+import { colourOf } from "../../demo/src/base/colour.js";
+import { quadrature } from "../../demo/src/tools/disc.js";
+import { nextLevel, type Engine } from "../../demo/src/engines/engine.js";
+import { shelf, viewOf } from "../../demo/src/fields/shelf.js";
+import { parseFormula } from "../../demo/src/fields/formula.js";
+import { traceDrop } from "../../demo/src/tools/ink.js";
+import { workOf } from "../../demo/src/engines/ground.js";
+import { balanceOf } from "../../demo/src/tools/lens.js";
+import { Pace } from "../../demo/src/engines/painter.js";
+import { axesPlane, randomPlane, toPixel } from "../../demo/src/base/plane.js";
 import { domainOf, isResolved } from "../../demo/src/stage.js";
-import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/state.js";
+import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/base/state.js";
 import {
   evaluateReference,
   FieldFlow,

@@ -1,0 +1,225 @@
+/** Chips, panels and the settings behind them. */
+import type { Activation } from "deldot";
+import { fileOf } from "../fields/code.js";
+import { drawDigit } from "../layers/digits.js";
+import { shelfField, viewOf } from "../fields/shelf.js";
+import { element, option, slider } from "../base/page.js";
+import { subscript } from "../base/plane.js";
+import { nameOf, quantitiesOf, type Quantity } from "../base/quantity.js";
+import type { Stage } from "../stage.js";
+import { layers, type Layer } from "../base/state.js";
+
+type Attempt = (work: Promise<unknown>) => void;
+
+const MOST_SLIDERS = 64;
+const panels = {
+  settings: "settings-toggle",
+  "comparison-panel": "compare-toggle",
+  share: "share-toggle",
+  draw: "draw-toggle",
+  story: "story-toggle",
+} as const;
+const chipNames: Readonly<Record<Layer, string>> = {
+  div: "∇·f",
+  density: "Density",
+  samples: "Samples",
+  paths: "Paths",
+  arrows: "Arrows",
+  error: "Error",
+};
+
+const select = (id: string): HTMLSelectElement => element(id, HTMLSelectElement);
+const input = (id: string): HTMLInputElement => element(id, HTMLInputElement);
+
+export function bindChips(stage: Stage, attempt: Attempt): void {
+  element("layers", HTMLElement).append(
+    ...layers.map((layer, index) => {
+      const chip = document.createElement("button");
+      chip.type = "button";
+      chip.id = `layer-${layer}`;
+      chip.setAttribute("aria-keyshortcuts", String(index + 1));
+      const key = document.createElement("kbd");
+      key.textContent = String(index + 1);
+      key.setAttribute("aria-hidden", "true");
+      chip.append(document.createElement("span"), key);
+      chip.addEventListener("click", () => attempt(stage.toggle(layer)));
+      return chip;
+    }),
+  );
+  for (const [panel, toggle] of Object.entries(panels))
+    element(toggle, HTMLButtonElement).addEventListener("click", () => openPanel(element(panel, HTMLElement).hidden ? panel : null));
+}
+
+/** One panel at a time. */
+export function openPanel(id: string | null): void {
+  for (const [panel, toggle] of Object.entries(panels)) {
+    element(panel, HTMLElement).hidden = panel !== id;
+    element(toggle, HTMLButtonElement).setAttribute("aria-expanded", String(panel === id));
+  }
+}
+
+export function bindControls(stage: Stage, attempt: Attempt, activations: readonly Activation["name"][]): void {
+  const onChange = (id: string, listener: () => void): void => element(id, HTMLElement).addEventListener("change", listener);
+  const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
+  element("controls", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
+  select("activation").append(...activations.map((name) => option(name, name)));
+  for (const id of ["seed", "dimensions", "width", "depth", "gain", "activation"])
+    onChange(id, () => {
+      const number = (name: "seed" | "dimensions" | "width" | "depth" | "gain"): number => {
+        const { value, min, max } = input(name);
+        const bounded = Math.min(Number(max || Infinity), Math.max(Number(min), Number(value) || 0));
+        return name === "gain" ? bounded : Math.round(bounded);
+      };
+      const random = {
+        seed: number("seed"),
+        dimensions: number("dimensions"),
+        width: number("width"),
+        depth: number("depth"),
+        activation: select("activation").value,
+        gain: number("gain"),
+      };
+      attempt(stage.change({ random }));
+    });
+  onChange("quantity", () => attempt(stage.change({ quantity: select("quantity").value as Quantity, scale: null })));
+  onChange("contour", () => attempt(stage.change({ contour: input("contour").checked })));
+  onChange("lock", () => {
+    const { low, high, palette } = stage.domain;
+    attempt(
+      stage.change({
+        scale: input("lock").checked
+          ? palette.startsWith("diverging")
+            ? (high - low) / 2
+            : Math.max(Math.abs(low), Math.abs(high))
+          : null,
+      }),
+    );
+  });
+  onChange("truth", () => attempt(stage.change({ truth: input("truth").value || null })));
+  onClick("reset", () => attempt(resetView(stage)));
+
+  onChange("plane-kind", () => {
+    const kind = select("plane-kind").value;
+    const plane = kind === "axes" ? ({ kind, i: 0, j: 1, rest: [] } as const) : ({ kind: kind as "random" | "digits", seed: 1 } as const);
+    attempt(stage.change({ plane, pin: null, scale: null }));
+  });
+  for (const id of ["axis-i", "axis-j"])
+    onChange(id, () => {
+      const { plane } = stage.state;
+      if (plane.kind !== "axes") return;
+      let [i, j] = [Number(select("axis-i").value), Number(select("axis-j").value)];
+      // The same for both: the other one takes what this one had.
+      if (i === j) [i, j] = id === "axis-i" ? [i, plane.i] : [plane.j, j];
+      attempt(stage.change({ plane: { ...plane, i, j }, pin: null }));
+    });
+  onClick("redraw", () => {
+    const { plane } = stage.state;
+    if (plane.kind !== "axes") attempt(stage.change({ plane: { ...plane, seed: plane.seed + 1 }, pin: null, scale: null }));
+  });
+}
+
+export async function resetView(stage: Stage): Promise<void> {
+  const extent = shelfField(stage.state.field)?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
+  await stage.change({ view: viewOf(extent, stage.size, stage.margins()) });
+}
+
+/** What the controls were built for: they are built anew only where that changes, so that a slider keeps its focus. */
+let builtFor = "";
+
+/** Brings chips and settings in line with the state. */
+export function showControls(stage: Stage, attempt: Attempt): void {
+  const { state, loaded } = stage;
+  for (const layer of layers) {
+    const chip = element(`layer-${layer}`, HTMLButtonElement);
+    chip.querySelector("span")!.textContent = layer === "div" ? nameOf(state.quantity) : chipNames[layer];
+    chip.setAttribute("aria-pressed", String(state.layers.includes(layer)));
+    chip.disabled = !stage.can(layer);
+    chip.title = layer === "error" && chip.disabled ? "For fields whose truth is known: type it in the settings" : "";
+  }
+  if (!loaded) return;
+  const { network } = loaded;
+  const d = network.stateSize;
+  const known = shelfField(state.field);
+  const hide = (id: string, hidden: boolean): void => void (element(id, HTMLElement).hidden = hidden);
+  element("about", HTMLElement).textContent =
+    known?.about ??
+    (state.field === "random"
+      ? "Weights uniform in ±gain/√inputs, as PyTorch draws them for a gain of 1."
+      : state.field === "formula"
+        ? `f = (${state.formula})`
+        : describeFile(loaded));
+  hide("random", state.field !== "random");
+  for (const id of ["seed", "dimensions", "width", "depth", "gain"] as const) input(id).value = String(state.random[id]);
+  select("activation").value = state.random.activation;
+  const { plane } = state;
+  const built = `${stage.fieldCount} ${JSON.stringify(plane.kind === "axes" ? [plane.i, plane.j] : plane)}`;
+  if (built !== builtFor) {
+    builtFor = built;
+    select("quantity").replaceChildren(...quantitiesOf(d).map((quantity) => option(quantity, nameOf(quantity))));
+    buildPlane(stage, attempt);
+    buildContexts(stage, attempt);
+  }
+  select("quantity").value = state.quantity;
+  input("contour").checked = state.contour;
+  input("lock").checked = state.scale !== null;
+  // A scale of one sign has two ends to keep, and a link keeps one.
+  input("lock").disabled = state.scale === null && /^(grows|shrinks)/.test(stage.domain.palette);
+  if (document.activeElement !== input("truth")) input("truth").value = state.truth ?? known?.truth ?? "";
+  element("copy-link", HTMLButtonElement).disabled = state.field === "file";
+  element("save-weights", HTMLButtonElement).disabled = state.field === "file";
+  element("lens-toggle", HTMLButtonElement).disabled = d !== 2;
+}
+
+/** Its name, and how it was read; the reader's options are questions here. */
+function describeFile({ source, network: { notes = [] } }: NonNullable<Stage["loaded"]>): string {
+  return [fileOf(source), ...notes.map((note) => note.replace(/ \(options\.[^)]*\)/, ""))].join("; ");
+}
+
+function buildPlane(stage: Stage, attempt: Attempt): void {
+  const { state, loaded } = stage;
+  const { stateSize: d, contextSize } = loaded!.network;
+  const { plane } = state;
+  select("plane-kind").value = plane.kind;
+  select("plane-kind").querySelector<HTMLOptionElement>("[value=digits]")!.hidden = d !== 64 || contextSize !== 1;
+  element("plane", HTMLElement).hidden = d <= 2;
+  element("axes", HTMLElement).hidden = plane.kind !== "axes";
+  element("redraw", HTMLElement).hidden = plane.kind === "axes";
+  for (const [id, axis] of [
+    ["axis-i", plane.kind === "axes" ? plane.i : 0],
+    ["axis-j", plane.kind === "axes" ? plane.j : 1],
+  ] as const) {
+    select(id).replaceChildren(...Array.from({ length: d }, (_, k) => option(String(k), `x${subscript(k)}`)));
+    select(id).value = String(axis);
+  }
+  element("digits", HTMLElement).replaceChildren(
+    ...stage.digits().map((pixels, index) => {
+      const canvas = document.createElement("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `the ${["first", "second", "third"][index]} digit`);
+      drawDigit(canvas, pixels);
+      return canvas;
+    }),
+  );
+  const rest = element("rest", HTMLElement);
+  rest.replaceChildren();
+  if (plane.kind !== "axes" || d === 2) return;
+  for (let k = 0; k < Math.min(d, MOST_SLIDERS); k++) {
+    if (k === plane.i || k === plane.j) continue;
+    slider(rest, { id: `x-${k}`, name: `x${subscript(k)}`, value: plane.rest[k] ?? 0, low: -5, high: 5 }, (value) => {
+      const now = stage.state.plane;
+      if (now.kind !== "axes") return;
+      const numbers = Array.from({ length: d }, (_, index) => (index === k ? value : (now.rest[index] ?? 0)));
+      attempt(stage.change({ plane: { ...now, rest: numbers } }));
+    });
+  }
+}
+
+/** Sliders for what a context has beyond its first number, which is the clock's. */
+function buildContexts(stage: Stage, attempt: Attempt): void {
+  const contexts = element("contexts", HTMLElement);
+  contexts.replaceChildren();
+  const { contextSize } = stage.loaded!.network;
+  for (let k = 1; k < Math.min(contextSize, MOST_SLIDERS); k++)
+    slider(contexts, { id: `c-${k}`, name: `c${subscript(k)}`, value: stage.state.context[k]!, low: -2, high: 2 }, (value) => {
+      attempt(stage.change({ context: stage.state.context.map((number, index) => (index === k ? value : number)) }));
+    });
+}

@@ -1,0 +1,134 @@
+/** Panning, zooming, pointing and holding, by mouse, fingers or keys. */
+import { atPixel, type Size, type View } from "../base/plane.js";
+
+export interface GestureTarget {
+  readonly size: Size;
+  readonly view: View;
+  /** A view on the way to another, or where one has come to rest. */
+  onView(view: View, moving: boolean): void;
+  onPoint(a: number, b: number, x: number, y: number): void;
+  /** The pointer left the picture. */
+  onLeave(): void;
+  onPin(a: number, b: number): void;
+  onUnpin(): void;
+  onReset(): void;
+  /** A press that stays where it is, and its end. */
+  onHold(a: number, b: number): void;
+  onRelease(): void;
+}
+
+const ZOOM_PER_PIXEL = 0.0016;
+const REST_MILLISECONDS = 160;
+/** A press that moves less is a click, or, held for so long, ink. */
+const CLICK_PIXELS = 4;
+const HOLD_MILLISECONDS = 320;
+
+export function listen(element: HTMLElement, target: GestureTarget): void {
+  const fingers = new Map<number, { x: number; y: number }>();
+  let moved = 0;
+  let isHeld = false;
+  let holding: ReturnType<typeof setTimeout> | undefined;
+  let resting: ReturnType<typeof setTimeout> | undefined;
+
+  const move = (view: View): void => {
+    if (!Number.isFinite(view.width) || view.width < 1e-5 || view.width > 1e5) return;
+    target.onView(view, true);
+    clearTimeout(resting);
+    resting = setTimeout(() => target.onView(target.view, false), REST_MILLISECONDS);
+  };
+  const place = (event: { clientX: number; clientY: number }): { x: number; y: number } => {
+    const { left, top } = element.getBoundingClientRect();
+    return { x: event.clientX - left, y: event.clientY - top };
+  };
+  const at = (x: number, y: number): [number, number] => atPixel(target.view, target.size, x, y);
+  const panBy = (dx: number, dy: number): void => {
+    const step = target.view.width / target.size.width;
+    move({ ...target.view, a: target.view.a - dx * step, b: target.view.b + dy * step });
+  };
+  /** Keeps what is under (x, y) where it is. */
+  const zoomAt = (x: number, y: number, factor: number): void => {
+    const [a, b] = at(x, y);
+    const { view } = target;
+    move({ a: a + (view.a - a) * factor, b: b + (view.b - b) * factor, width: view.width * factor });
+  };
+  const endHold = (): void => {
+    clearTimeout(holding);
+    if (isHeld) target.onRelease();
+    isHeld = false;
+  };
+
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    const { x, y } = place(event);
+    endHold();
+    fingers.set(event.pointerId, { x, y });
+    moved = fingers.size > 1 ? Infinity : 0;
+    element.setPointerCapture(event.pointerId);
+    if (fingers.size > 1) return;
+    holding = setTimeout(() => {
+      isHeld = true;
+      moved = Infinity;
+      target.onHold(...at(x, y));
+    }, HOLD_MILLISECONDS);
+  });
+  element.addEventListener("pointermove", (event) => {
+    const { x, y } = place(event);
+    const before = fingers.get(event.pointerId);
+    if (!before) return target.onPoint(...at(x, y), x, y);
+    if (isHeld) return;
+    if (fingers.size === 1) {
+      moved += Math.hypot(x - before.x, y - before.y);
+      if (moved >= CLICK_PIXELS) {
+        clearTimeout(holding);
+        panBy(x - before.x, y - before.y);
+      }
+    } else {
+      const other = [...fingers].find(([id]) => id !== event.pointerId)![1];
+      const distance = (finger: { x: number; y: number }): number => Math.hypot(finger.x - other.x, finger.y - other.y);
+      zoomAt((x + other.x) / 2, (y + other.y) / 2, distance(before) / Math.max(1, distance({ x, y })));
+    }
+    fingers.set(event.pointerId, { x, y });
+  });
+  element.addEventListener("pointerleave", () => target.onLeave());
+  const release = (event: PointerEvent): void => {
+    const { x, y } = place(event);
+    const wasDown = fingers.delete(event.pointerId);
+    endHold();
+    if (wasDown && event.type === "pointerup" && moved < CLICK_PIXELS) target.onPin(...at(x, y));
+  };
+  element.addEventListener("pointerup", release);
+  element.addEventListener("pointercancel", release);
+  element.addEventListener("lostpointercapture", ({ pointerId }) => fingers.delete(pointerId));
+  element.addEventListener("contextmenu", (event) => isHeld && event.preventDefault());
+  element.addEventListener(
+    "wheel",
+    (event) => {
+      const { x, y } = place(event);
+      event.preventDefault();
+      const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 * event.deltaY : event.deltaY;
+      // What browsers send for a pinch on a touchpad is a wheel with Ctrl and small steps.
+      zoomAt(x, y, Math.exp((event.ctrlKey ? 8 : 1) * ZOOM_PER_PIXEL * pixels));
+    },
+    { passive: false },
+  );
+  element.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { width, height } = target.size;
+    const actions: Record<string, () => void> = {
+      ArrowLeft: () => panBy(width / 12, 0),
+      ArrowRight: () => panBy(-width / 12, 0),
+      ArrowUp: () => panBy(0, height / 12),
+      ArrowDown: () => panBy(0, -height / 12),
+      "+": () => zoomAt(width / 2, height / 2, 0.8),
+      "=": () => zoomAt(width / 2, height / 2, 0.8),
+      "-": () => zoomAt(width / 2, height / 2, 1.25),
+      "0": () => target.onReset(),
+      Enter: () => target.onPin(...at(width / 2, height / 2)),
+      Escape: () => target.onUnpin(),
+    };
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+}

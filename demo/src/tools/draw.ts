@@ -1,0 +1,213 @@
+/** Points that are painted or dropped, and a network that learns them on the stage. */
+import { toSafetensors, type Network } from "deldot";
+import { GpuEngine } from "../engines/gpuEngine.js";
+import { short } from "../base/numbers.js";
+import { element, save, sharp } from "../base/page.js";
+import { atPixel, normals, toPixel, uniforms } from "../base/plane.js";
+import type { Stage } from "../stage.js";
+import { trainInWorker } from "../training/client.js";
+import { readPoints, standardise } from "../training/points.js";
+import { trainOnGpu, type LiveLoss, type LiveTrainer } from "../training/trainer.js";
+
+type Attempt = (work: Promise<unknown>) => void;
+
+/** Of a brush: points a move, and how far they stray, in pixels. */
+const [SPRAY, STRAY] = [5, 9];
+const FEWEST = 50;
+const MOST = 20_000;
+/** Between two looks at what has been learned. */
+const RUN_MILLISECONDS = 400;
+const LOOKS = 3;
+const CURVE_POINTS = 300;
+
+export interface Draw {
+  /** Whether the panel is open, and a pointer paints. */
+  readonly isOn: boolean;
+  /** Takes a file of points; false where it is none. */
+  take(name: string, bytes: Uint8Array): boolean;
+  draw(context: CanvasRenderingContext2D): void;
+}
+
+/** @param onLearned hears of what rests on the stage when learning pauses, by the name of the training and what it is. */
+export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt, onLearned: (name: string, title: string) => void): Draw {
+  let points: number[] = [];
+  let trainer: LiveTrainer | null = null;
+  let trainerName = "";
+  /** Which training goes on; another, or none, ends it. */
+  let run: object | null = null;
+  const normal = normals(Date.now() % 2 ** 31);
+  const button = (id: string): HTMLButtonElement => element(id, HTMLButtonElement);
+  const say = (text: string): void => void (element("draw-status", HTMLElement).textContent = text);
+  const show = (): void => {
+    button("train").textContent = run ? "Pause" : trainer ? "Go on" : "Train";
+    button("train").disabled = points.length < 2 * FEWEST;
+    element("draw-status", HTMLElement).dataset["points"] = String(points.length / 2);
+    if (!trainer) say(points.length < 2 * FEWEST ? `${points.length / 2} points; paint at least ${FEWEST}` : `${points.length / 2} points`);
+    stage.drawMoving();
+  };
+  const setPoints = (given: ArrayLike<number>): void => {
+    end();
+    // Evenly out of more than there may be: a file may be sorted.
+    const count = given.length / 2;
+    const every = Math.max(1, count / MOST);
+    points = Array.from({ length: Math.min(count, MOST) }, (_, i) => 2 * Math.floor(i * every)).flatMap((at) => [
+      given[at]!,
+      given[at + 1]!,
+    ]);
+    show();
+    if (count > MOST) say(`${MOST} of its ${count} points`);
+  };
+  const pause = (): void => {
+    run = null;
+    stage.isTraining = false;
+    show();
+  };
+  const end = (): void => {
+    pause();
+    trainer?.destroy();
+    trainer = null;
+  };
+
+  async function start(): Promise<void> {
+    const mine = (run = {});
+    const { loaded } = stage;
+    stage.isTraining = true;
+    show();
+    try {
+      if (!trainer) {
+        say("Starting");
+        const { engine } = stage;
+        const given = Float32Array.from(points);
+        const made = engine instanceof GpuEngine && engine.isHardware ? await trainOnGpu(engine.device, given) : await trainInWorker(given);
+        if (run !== mine) return made.destroy();
+        trainer = made;
+        trainerName = `drawn ${Date.now()}`;
+        const loss = element("loss", HTMLSelectElement).value as LiveLoss;
+        if (loss !== trainer.loss) await trainer.setLoss(loss);
+      }
+      await learn(trainer, mine, loaded);
+    } catch (error) {
+      if (run !== mine) return;
+      end();
+      throw error;
+    }
+  }
+
+  /** @param shown what is on the stage: whoever goes on to another field is left there. */
+  async function learn(learner: LiveTrainer, mine: object, shown: Stage["loaded"]): Promise<void> {
+    for (let look = 0; ; look++) {
+      const { step, loss, stepsPerSecond } = await learner.run(RUN_MILLISECONDS);
+      if (run !== mine) break;
+      say(`step ${step}, ${short(stepsPerSecond, 3)} a second, loss ${short(loss, 4)}`);
+      element("draw-status", HTMLElement).dataset["loss"] = String(loss);
+      drawCurve(element("curve", HTMLCanvasElement), learner.losses);
+      if (look % LOOKS > 0) continue;
+      const network = await learner.network();
+      if (stage.loaded !== shown) return pause();
+      await stage.replace(network, points.length / 2);
+      shown = stage.loaded;
+      if (stage.state.field !== "drawn") return pause();
+    }
+    if (stage.loaded !== shown) return;
+    await stage.replace(await learner.network(), points.length / 2);
+    if (stage.state.field === "drawn" && trainer === learner) onLearned(trainerName, `Learned from ${points.length / 2} points`);
+  }
+
+  const paint = ({ clientX, clientY }: PointerEvent): void => {
+    const { left, top } = overlay.getBoundingClientRect();
+    for (let i = 0; i < SPRAY && points.length < 2 * MOST; i++)
+      points.push(...atPixel(stage.state.view, stage.size, clientX - left + STRAY * normal(), clientY - top + STRAY * normal()));
+    show();
+  };
+  // Before the gestures hear of it: a pointer paints as long as nothing is learned.
+  const isPainting = (event: PointerEvent): boolean => draw.isOn && !trainer && event.isPrimary && event.button <= 0;
+  overlay.addEventListener("pointerdown", (event) => {
+    if (!isPainting(event)) return;
+    event.stopImmediatePropagation();
+    overlay.setPointerCapture(event.pointerId);
+    paint(event);
+  });
+  overlay.addEventListener("pointermove", (event) => {
+    if (!isPainting(event) || !overlay.hasPointerCapture(event.pointerId)) return;
+    event.stopImmediatePropagation();
+    paint(event);
+  });
+  overlay.addEventListener("pointerup", (event) => isPainting(event) && event.stopImmediatePropagation());
+
+  button("train").addEventListener("click", () => (run ? pause() : attempt(start())));
+  button("clear").addEventListener("click", () => setPoints([]));
+  button("example").addEventListener("click", () => setPoints(spiral()));
+  element("loss", HTMLSelectElement).addEventListener("change", () => {
+    if (!trainer) return;
+    const going = run !== null;
+    pause();
+    attempt(trainer.setLoss(element("loss", HTMLSelectElement).value as LiveLoss).then(() => (going ? start() : undefined)));
+  });
+  button("save-trained").addEventListener("click", () => {
+    const network: Network | undefined = stage.state.field === "drawn" ? stage.loaded?.network : undefined;
+    if (network) save(new Blob([toSafetensors(network) as Uint8Array<ArrayBuffer>]), "drawn.safetensors");
+  });
+  button("draw-toggle").addEventListener("click", show);
+
+  const draw: Draw = {
+    get isOn() {
+      return !element("draw", HTMLElement).hidden;
+    },
+    take(name, bytes) {
+      if (!/\.(npy|csv|tsv|txt)$/i.test(name)) return false;
+      const { points: given, centre, scale } = standardise(readPoints(name, bytes));
+      setPoints(given);
+      if (scale !== 1)
+        say(
+          `${points.length / 2} points, less (${centre.map((x) => short(x, 4)).join(", ")}) and over ${short(scale, 4)}: so is what is learned and saved`,
+        );
+      return true;
+    },
+    draw(context) {
+      if (!draw.isOn) return;
+      const { view } = stage.state;
+      context.fillStyle = stage.isDark ? "rgb(120 230 255 / 0.75)" : "rgb(0 90 140 / 0.7)";
+      context.beginPath();
+      for (let i = 0; i < points.length; i += 2) {
+        const [x, y] = toPixel(view, stage.size, points[i]!, points[i + 1]!);
+        context.rect(x - 1, y - 1, 2, 2);
+      }
+      context.fill();
+    },
+  };
+  return draw;
+}
+
+/** Two arms, 1500 points. */
+function spiral(): number[] {
+  const [next, normal] = [uniforms(5), normals(6)];
+  return Array.from({ length: 1500 }, (_, i) => {
+    const turn = 3.3 * Math.PI * Math.sqrt(next());
+    const [radius, angle] = [0.2 * turn, turn + (i % 2) * Math.PI];
+    return [radius * Math.cos(angle) + 0.05 * normal(), radius * Math.sin(angle) + 0.05 * normal()];
+  }).flat();
+}
+
+/** Means of as many steps each as there is room for. */
+function drawCurve(canvas: HTMLCanvasElement, losses: readonly number[]): void {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const context = sharp(canvas);
+  const each = Math.max(1, Math.ceil(losses.length / CURVE_POINTS));
+  const means = Array.from({ length: Math.floor(losses.length / each) }, (_, i) => {
+    const some = losses.slice(i * each, (i + 1) * each);
+    return some.reduce((sum, loss) => sum + loss, 0) / each;
+  });
+  const sorted = means.toSorted((a, b) => a - b);
+  // The first steps are far off.
+  const [low, high] = [sorted[0] ?? 0, sorted[Math.floor(0.97 * sorted.length)] ?? 1];
+  context.strokeStyle = getComputedStyle(canvas).color;
+  context.lineWidth = 1.5;
+  context.beginPath();
+  means.forEach((mean, i) =>
+    context.lineTo(
+      (i / Math.max(1, means.length - 1)) * width,
+      4 + Math.min(1, Math.max(0, (high - mean) / (high - low || 1))) * (height - 8),
+    ),
+  );
+  context.stroke();
+}
