@@ -69,15 +69,18 @@ fn number_at(column: i32, row: i32) -> f32 {
   return sqrt(sum);
 }
 
-fn value_at(at: vec2f) -> f32 {
+// The number at a place of the grid, and its slopes along both axes per cell.
+fn value_at(at: vec2f) -> vec3f {
   let cell = at * vec2f(picture.columns, picture.rows) - 0.5;
   let low = floor(cell);
   let part = cell - low;
   let column = i32(low.x);
   let row = i32(low.y);
-  let above = mix(number_at(column, row), number_at(column + 1, row), part.x);
-  let below = mix(number_at(column, row + 1), number_at(column + 1, row + 1), part.x);
-  return mix(above, below, part.y);
+  let a = number_at(column, row);
+  let b = number_at(column + 1, row);
+  let c = number_at(column, row + 1);
+  let d = number_at(column + 1, row + 1);
+  return vec3f(mix(mix(a, b, part.x), mix(c, d, part.x), part.y), mix(b - a, d - c, part.y), mix(c - a, d - b, part.x));
 }
 
 @fragment
@@ -86,7 +89,8 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   let pixel = vec2f(picture.size_x / picture.width, picture.size_y / picture.height);
   let at = vec2f(picture.start_x, picture.start_y) + position.xy * pixel;
   if (any(at < vec2f(0.0)) || any(at > vec2f(1.0))) { return vec4f(paper, 1.0); }
-  let value = value_at(at);
+  let found = value_at(at);
+  let value = found.x;
   // An infinity or a NaN, by its bits: compilers may assume that there is none.
   if ((bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u) { return vec4f(vec3f(128.0 / 255.0), 1.0); }
   let place = clamp((value - picture.low) / (picture.high - picture.low), 0.0, 1.0) * 255.0;
@@ -95,10 +99,7 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   if ((value - picture.middle) * picture.emphasis < 0.0) { shade = mix(paper, shade, FADED); }
   if (picture.contour == 1u) {
     // |value| over its change per pixel: the distance to the contour.
-    let slope = vec2f(
-      value_at(at + vec2f(pixel.x, 0.0)) - value_at(at - vec2f(pixel.x, 0.0)),
-      value_at(at + vec2f(0.0, pixel.y)) - value_at(at - vec2f(0.0, pixel.y)),
-    ) * 0.5;
+    let slope = found.yz * vec2f(picture.columns, picture.rows) * pixel;
     let steepness = length(slope);
     if (steepness > 0.0) {
       let distance = abs(value - picture.middle) / steepness;

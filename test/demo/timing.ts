@@ -9,12 +9,12 @@ import type { Browser } from "playwright-core";
 import { openBrowser } from "../browser.js";
 import { addressOf, serveSite, type EngineName } from "./site.js";
 
-const VISITS = 5;
+const VISITS = 3;
 const SIZE = { width: 1280, height: 800 };
 const engines: readonly EngineName[] = ["webgpu", "onnxruntime"];
 /** One that plays, and one that stands. */
 const panned = { playing: "two-moons", still: "van-der-pol/layers=div,arrows" };
-const DRAGS = 120;
+const DRAGS = 40;
 
 interface Seen {
   picture: number | null;
@@ -37,9 +37,13 @@ function watchOpening(): void {
   requestAnimationFrame(look);
 }
 
+/** tsx names the functions inside of a function by one of its own, which a page does not have. */
+const NAME = "globalThis.__name = (named) => named";
+
 async function opening(browser: Browser, address: string, engine: EngineName): Promise<Seen> {
   const context = await browser.newContext({ viewport: SIZE });
   const page = await context.newPage();
+  await page.addInitScript(NAME);
   await page.addInitScript(watchOpening);
   await page.goto(addressOf(address, engine, ""));
   const seen = (): Promise<Seen> => page.evaluate(() => (globalThis as unknown as { seen: Seen }).seen);
@@ -54,6 +58,7 @@ async function opening(browser: Browser, address: string, engine: EngineName): P
 async function panning(browser: Browser, address: string, engine: EngineName, hash: string): Promise<number[]> {
   const context = await browser.newContext({ viewport: SIZE });
   const page = await context.newPage();
+  await page.addInitScript(NAME);
   await page.goto(addressOf(address, engine, hash));
   await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
   await page.waitForTimeout(6000);
