@@ -15,7 +15,7 @@ const shots: readonly { name: string; width: number; height: number; theme: "dar
 ];
 
 /** From noise to data, and a while there. */
-const film = { name: "page", width: 960, height: 600, hash: "two-moons/t=0/layers=div,samples", frames: 40, milliseconds: 80, rest: 1600 };
+const film = { name: "page", width: 960, height: 600, hash: "two-moons/t=0/layers=div,samples", step: 0.04, milliseconds: 110, rest: 1600 };
 
 const images = fileURLToPath(new URL("../../demo/images/", import.meta.url));
 const folder = await mkdtemp(join(tmpdir(), "deldot-site-"));
@@ -42,18 +42,20 @@ for (const { name, width, height, theme, hash } of only === "film" ? [] : shots)
   await page.context().close();
 }
 if (only !== "photographs") {
-  const { name, width, height, hash, frames, milliseconds, rest } = film;
+  const { name, width, height, hash, step, milliseconds, rest } = film;
   const page = await open(width, height, "dark", hash);
   const pictures: Buffer[] = [];
-  for (let frame = 0; frame < frames; frame++) {
+  const times = Array.from({ length: Math.ceil(1 / step) + 1 }, (_, frame) => String(Number(Math.min(1, frame * step).toFixed(2))));
+  for (const time of times) {
     await forget(page);
-    await page.locator("#t").fill(String(frame / (frames - 1)));
+    await page.locator("#t").fill(time);
+    await page.locator("#t").blur();
     await painted(page, "onnxruntime");
     pictures.push(await page.screenshot());
   }
-  const delay = pictures.map((_, frame) => (frame < frames - 1 ? milliseconds : rest));
+  const delay = pictures.map((_, frame) => (frame < times.length - 1 ? milliseconds : rest));
   await sharp(pictures, { join: { animated: true } })
-    .webp({ quality: 60, effort: 6, delay })
+    .webp({ quality: 85, smartSubsample: true, effort: 6, delay })
     .toFile(join(images, `${name}.webp`));
   await page.context().close();
 }

@@ -80,7 +80,7 @@ function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): v
   context.textBaseline = "middle";
   for (const tick of up.ticks(rows)) {
     const y = Math.round(up(tick)) + 0.5;
-    if (y > bottom - 40) continue;
+    if (y > bottom - 60) continue;
     line(context, left, y, left + 5, y);
     write(context, options, up.tickFormat(rows)(tick), left + 8, y);
   }
