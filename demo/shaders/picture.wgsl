@@ -83,6 +83,15 @@ fn value_at(at: vec2f) -> vec3f {
   return vec3f(mix(mix(a, b, part.x), mix(c, d, part.x), part.y), mix(b - a, d - c, part.y), mix(c - a, d - b, part.x));
 }
 
+// Where cells are about as wide as pixels, slopes within one jump from cell to cell: the differences of the neighbours on both sides.
+fn slope_around(at: vec2f) -> vec2f {
+  let cell = vec2i(floor(at * vec2f(picture.columns, picture.rows)));
+  return 0.5 * vec2f(
+    number_at(cell.x + 1, cell.y) - number_at(cell.x - 1, cell.y),
+    number_at(cell.x, cell.y + 1) - number_at(cell.x, cell.y - 1),
+  );
+}
+
 @fragment
 fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   let paper = vec3f(picture.paper_red, picture.paper_green, picture.paper_blue);
@@ -99,7 +108,9 @@ fn colour(@builtin(position) position: vec4f) -> @location(0) vec4f {
   if ((value - picture.middle) * picture.emphasis < 0.0) { shade = mix(paper, shade, FADED); }
   if (picture.contour == 1u) {
     // |value| over its change per pixel: the distance to the contour.
-    let slope = found.yz * vec2f(picture.columns, picture.rows) * pixel;
+    let cells_per_pixel = vec2f(picture.columns, picture.rows) * pixel;
+    var slope = found.yz * cells_per_pixel;
+    if (cells_per_pixel.x > 0.4) { slope = slope_around(at) * cells_per_pixel; }
     let steepness = length(slope);
     if (steepness > 0.0) {
       let distance = abs(value - picture.middle) / steepness;

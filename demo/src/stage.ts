@@ -21,6 +21,8 @@ export interface Loaded {
   /** The field as it should be. */
   readonly truth: Network | null;
   readonly source: FieldSource;
+  /** Under which it is kept on the shelf, if it is. */
+  own?: string;
 }
 
 export interface StageHooks {
@@ -29,7 +31,7 @@ export interface StageHooks {
   onChange(): void;
   /** Time went on, or stands. */
   onTime(): void;
-  /** @param mass of a density, how much of it is in view: NaN where the picture's cells are too wide to tell; null: not asked yet. */
+  /** @param mass of a density, how much of it is in view: NaN where sums over cells cannot tell; null: not asked yet. */
   onPainted(painted: Painted, mass: number | null): void;
   /** There is another cloud. */
   onCloud(): void;
@@ -51,6 +53,8 @@ const PAUSE_MILLISECONDS = 1400;
 const LOOP_MILLISECONDS = 5000;
 /** A sum over cells is right where the density changes little from one to the next: then other cells give the same. */
 const MASS_COLUMNS = [96, 125] as const;
+/** Points at once: between two of them pictures have their turn. */
+const MASS_BATCH = 512;
 const HASH_MILLISECONDS = 300;
 
 export class Stage {
@@ -158,8 +162,16 @@ export class Stage {
     await this.choose({ field: "file" });
   }
 
-  /** Loads a field and goes to the view that suits it, or to what a link says of it. */
-  async choose(link: Link): Promise<void> {
+  /** Another number as soon as another field is asked for. */
+  get choice(): number {
+    return this.chosen;
+  }
+
+  /**
+   * Loads a field and goes to the view that suits it, or to what a link says of it.
+   * @param own the name that it is kept under.
+   */
+  async choose(link: Link, own?: string): Promise<void> {
     const chosen = ++this.chosen;
     // A link's weights are the field, and no part of the state.
     const { weights: _, ...said } = link;
@@ -168,6 +180,7 @@ export class Stage {
     let loaded: Loaded;
     try {
       loaded = await this.load(link);
+      if (own !== undefined) loaded.own = own;
       if (chosen !== this.chosen || !(await this.handOver(loaded, chosen))) return;
     } catch (error) {
       if (chosen !== this.chosen) return;
@@ -209,11 +222,11 @@ export class Stage {
     await this.refresh();
   }
 
-  /** A network that has learned on takes the place of the one before, with all else as it is. */
-  async replace(network: Network, points: number): Promise<void> {
+  /** A network that has learned on takes the place of the one before, with all else as it is; false where another was chosen meanwhile. */
+  async replace(network: Network, points: number): Promise<boolean> {
     const chosen = ++this.chosen;
     const loaded: Loaded = { network, truth: null, source: { kind: "drawn", points } };
-    if (!(await this.handOver(loaded, chosen))) return;
+    if (!(await this.handOver(loaded, chosen))) return false;
     const isFirst = this.state.field !== "drawn" || this.loaded?.network.contextSize !== network.contextSize;
     this.loaded = loaded;
     this.fieldCount++;
@@ -226,6 +239,7 @@ export class Stage {
     this.mend();
     this.cloudFor = "";
     await this.refresh();
+    return chosen === this.chosen;
   }
 
   /** Gives the engine a network; false where another has been chosen meanwhile. */
@@ -295,6 +309,7 @@ export class Stage {
   async change(part: Partial<State>): Promise<void> {
     if ((part.random && this.state.field === "random") || part.truth !== undefined) return this.choose({ ...this.link(), ...part });
     this.state = { ...this.state, ...part };
+    if (this.loaded) this.mend();
     await this.refresh();
   }
 
@@ -320,14 +335,15 @@ export class Stage {
     this.noteHash();
     if (!this.engine) return;
     const measured = ++this.measured;
-    // What comes to rest is not overtaken by a picture of its way there.
+    // What comes to rest is not overtaken by a picture of its way there, but owes what that would have shown.
+    const isOwed = this.chasing?.again === true;
     if (this.chasing && !this.isMoving) this.chasing.again = false;
     try {
       await this.measure();
       if (measured !== this.measured) return;
       this.drawOver();
       // Something to see first: what moves over it takes longer.
-      if (!this.cloud) await this.paint(true);
+      if (!this.cloud || isOwed) await this.paint(true);
       if (measured !== this.measured) return;
       await this.trace();
       if (measured !== this.measured) return;
@@ -589,17 +605,30 @@ export class Stage {
     if (this.ground?.kind !== "density") return;
     const { view, context } = this.state;
     const aspect = this.size.height / this.size.width;
-    const masses = await Promise.all(
-      MASS_COLUMNS.map(async (columns) => {
-        const grid = { columns, rows: Math.round(columns * aspect) };
-        const cell = (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
-        const density = await this.numbersAt(gridPoints(this.plane, view, grid, aspect));
-        return density.reduce((sum, p) => sum + p * cell, 0);
-      }),
-    );
-    if (measured !== this.measured || !this.last || !this.cloud) return;
+    const masses: number[] = [];
+    for (const columns of MASS_COLUMNS) {
+      const mass = await this.sumOver({ columns, rows: Math.round(columns * aspect) }, measured);
+      if (mass === null) return;
+      masses.push(mass);
+    }
+    if (!this.last || !this.cloud) return;
     const share = shareIn(this.cloud, context[0]!, view, aspect);
     this.hooks.onPainted(this.last, isResolved(masses, share, this.cloud.count) ? masses[0]! : NaN);
+  }
+
+  /** The integral over the view by one number in the middle of each cell, some at a time; null where something else is measured by now. */
+  private async sumOver(grid: { readonly columns: number; readonly rows: number }, measured: number): Promise<number | null> {
+    const { view } = this.state;
+    const aspect = this.size.height / this.size.width;
+    const points = gridPoints(this.plane, view, grid, aspect);
+    const d = this.plane.origin.length;
+    let sum = 0;
+    for (let first = 0; first < grid.columns * grid.rows; first += MASS_BATCH) {
+      const numbers = await this.numbersAt(points.slice(first * d, (first + MASS_BATCH) * d));
+      if (measured !== this.measured) return null;
+      sum = numbers.reduce((all, number) => all + number, sum);
+    }
+    return sum * (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
   }
 
   shot(): Shot {
@@ -705,7 +734,7 @@ export class Stage {
 /** Whether sums over cells agree with one another, and with the share of a cloud's points that are in view. */
 export function isResolved(masses: readonly number[], share: number, count: number): boolean {
   const [mass, other] = masses as [number, number];
-  // Four standard deviations of a share of so many points, and as much again for points near the edge.
+  // Four standard deviations of a share of so many points, and 2 % for those near the edge.
   const slack = 4 * Math.sqrt(Math.max(share * (1 - share), 1 / count) / count) + 0.02;
   return Math.abs(mass - other) <= 0.005 && Math.abs(mass - share) <= slack;
 }

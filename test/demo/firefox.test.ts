@@ -61,7 +61,7 @@ describe.skipIf(!executablePath)("in Firefox", () => {
     await page.close();
   });
 
-  test("opens with samples that leave the noise", async () => {
+  test("opens on two moons, and its clock goes", async () => {
     const { page, faults } = await open(null, "");
     await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")?.value) > 0.2, { timeout: 60_000 });
     expect(await page.$eval("#headline", (line) => line.textContent)).toMatch(/two moons/);

@@ -92,8 +92,16 @@ async function pixelOf(page: Page, x: number, y: number): Promise<readonly numbe
 }
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
-  test("opens on two moons with samples that leave the noise, without errors or requests elsewhere", async () => {
-    const { page, faults } = await open("");
+  test("opens on two moons with samples that leave the noise, without errors, shifts or requests elsewhere", async () => {
+    const { page, faults } = await open("", {
+      init: () => {
+        const seen = { shift: 0 };
+        Object.assign(globalThis, { seen });
+        new PerformanceObserver((list) => {
+          for (const entry of list.getEntries()) seen.shift += (entry as PerformanceEntry & { readonly value: number }).value;
+        }).observe({ type: "layout-shift", buffered: true });
+      },
+    });
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
     expect(await page.textContent("#headline")).toBe("This network turns noise into two moons. Orange makes room, purple squeezes.");
     const time = (): Promise<number> => page.$eval("#t", (input) => Number((input as HTMLInputElement).value));
@@ -110,6 +118,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#play");
     await painted(page);
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
+    expect(await page.evaluate(() => (globalThis as unknown as { seen: { shift: number } }).seen.shift)).toBeLessThan(0.001);
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -213,7 +222,65 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, "onnxruntime");
     await page.waitForFunction(() => location.hash.includes("axes=0,1"));
     expect((await readPainted(page)).plane.v).toEqual([0, 1, 0]);
+    // Also where they are chosen.
+    await page.click("#settings-toggle");
+    await page.selectOption("#plane-kind", "random");
+    await page.waitForFunction(() => location.hash.includes("plane=random"));
+    await page.selectOption("#plane-kind", "axes");
+    await page.waitForFunction(() => location.hash.includes("axes=0,1"));
     await page.context().close();
+  });
+
+  test("another loss goes on learning, and what it begins with is not kept", async () => {
+    const { page, faults } = await open("source/x=0,0/w=6/layers=div", { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    await page.click("#draw-toggle");
+    await page.click("#example");
+    await page.click("#train");
+    const stepped = (least: number, below: number) =>
+      page.waitForFunction(
+        ([from, to]) => {
+          const step = Number(/^step (\d+)/.exec(document.querySelector("#draw-status")!.textContent)?.[1] ?? NaN);
+          return step >= from! && step < to!;
+        },
+        [least, below],
+        { timeout: 45_000 },
+      );
+    await stepped(100, Infinity);
+    await page.selectOption("#loss", "score_matching");
+    await stepped(1, 100);
+    await stepped(100, Infinity);
+    expect(await page.textContent("#train")).toBe("Pause");
+    expect(await page.locator("#own .card").count()).toBe(0);
+    await page.click("#train");
+    await page.locator("#own .card", { hasText: "Learned from 1500 points" }).waitFor();
+    expect((await readPainted(page)).context).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  }, 120_000);
+
+  test("a contour is there where the divergence jumps across its middle", async () => {
+    for (const formula of ["0.1*relu(x) + 2*relu(-x), 0", "0, 0.1*relu(y) + 2*relu(-y)"]) {
+      const { page } = await open(`formula/f=${encodeURIComponent(formula)}/x=0,0/w=6/layers=div`);
+      await painted(page);
+      await page.mouse.move(0, 0);
+      const png = decode(await page.screenshot());
+      const isAcross = formula.startsWith("0,");
+      const [middle, along] = isAcross
+        ? [SIZE.height / 2, [FREE.left, SIZE.width - FREE.right]]
+        : [SIZE.width / 2, [FREE.top, SIZE.height - FREE.bottom]];
+      // Three pixels on each side, of which at least one is lighter than both colours are.
+      for (let at = along[0]!; at < along[1]!; at++) {
+        const lightest = Math.max(
+          ...Array.from({ length: 6 }, (_, k) => {
+            const [x, y] = isAcross ? [at, middle - 3 + k] : [middle - 3 + k, at];
+            return Math.min(...[0, 1, 2].map((channel) => png.data[(y * png.width + x) * png.channels + channel]!));
+          }),
+        );
+        expect(lightest, `${formula} at ${at}`).toBeGreaterThan(110);
+      }
+      await page.context().close();
+    }
   });
 
   test("whoever goes on to another field is left there by training and ink", async () => {
@@ -709,6 +776,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await expectColours(page, divergenceOf(await load("van-der-pol")));
     await page.click('[aria-label="Forget mine.onnx"]');
     await card("mine.onnx").waitFor({ state: "detached" });
+    // Whoever uses keys goes on from there.
+    expect(await page.evaluate(() => document.activeElement!.textContent)).toBe("x*x, 0");
     await page.reload();
     await card("x*x, 0").click();
     await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("x*x"));

@@ -41,7 +41,10 @@ export function bindChips(stage: Stage, attempt: Attempt): void {
       const key = document.createElement("kbd");
       key.textContent = String(index + 1);
       key.setAttribute("aria-hidden", "true");
-      chip.append(document.createElement("span"), key);
+      const name = document.createElement("span");
+      // There before the field is, so that nothing moves when it comes.
+      name.textContent = chipNames[layer];
+      chip.append(name, key);
       chip.addEventListener("click", () => attempt(stage.toggle(layer)));
       return chip;
     }),

@@ -1,6 +1,6 @@
 /** What people brought themselves stays in their browser, and goes nowhere else: files as networks, formulas and what was learned as links. */
 import type { Network } from "deldot";
-import { createStore, delMany, entries, set } from "idb-keyval";
+import { createStore, delMany, entries, get, set } from "idb-keyval";
 import type { FieldSource } from "../fields/code.js";
 import type { Stage } from "../stage.js";
 import { fromHash, toHash } from "../base/state.js";
@@ -9,16 +9,17 @@ import { fromHash, toHash } from "../base/state.js";
 const MOST = 8;
 const PICTURE = { width: 96, height: 60 } as const;
 
-interface Kept {
+interface Card {
   readonly title: string;
-  /** Small, as a data: address. */
+  /** Small, as a data: address; empty where there was none. */
   readonly picture: string;
   /** When, in milliseconds since 1970. */
   readonly at: number;
-  readonly field:
-    | { readonly kind: "link"; readonly hash: string }
-    | { readonly kind: "file"; readonly network: Network; readonly source: FieldSource };
 }
+
+type Kept =
+  | { readonly kind: "link"; readonly hash: string }
+  | { readonly kind: "file"; readonly network: Network; readonly source: FieldSource };
 
 export interface Own {
   /** Keeps what is on the stage, in place of what was kept under the same name. */
@@ -29,61 +30,77 @@ export interface Own {
 
 /** @param root where the cards are, the newest first. */
 export function createOwn(root: HTMLElement, stage: Stage, attempt: (work: Promise<unknown>) => void): Own {
-  const store = createStore("deldot", "yours");
-  /** What is on the stage, where it is one of them. */
-  let shown: { readonly name: string; readonly loaded: Stage["loaded"] } | null = null;
+  // Fields are read when they are chosen: they may be large.
+  const [cards, fields] = [createStore("deldot cards", "cards"), createStore("deldot fields", "fields")];
 
   async function list(): Promise<void> {
-    const kept = (await entries<string, Kept>(store)).toSorted(([, a], [, b]) => b.at - a.at);
-    const [some, others] = [kept.slice(0, MOST), kept.slice(MOST)];
-    await delMany(
-      others.map(([name]) => name),
-      store,
-    );
-    root.replaceChildren(...some.map(([name, each]) => cardOf(name, each)));
+    const all = (await entries<string, Card>(cards)).toSorted(([, a], [, b]) => b.at - a.at);
+    await forget(all.slice(MOST).map(([name]) => name));
+    const focused = root.contains(document.activeElement) ? (document.activeElement as HTMLElement).dataset["own"] : undefined;
+    root.replaceChildren(...all.slice(0, MOST).map(([name, card]) => elementOf(name, card)));
+    if (focused !== undefined) root.querySelector<HTMLElement>(`[data-own="${CSS.escape(focused)}"]`)?.focus();
     own.show();
   }
 
-  function cardOf(name: string, kept: Kept): HTMLElement {
-    const [place, card, forget] = [document.createElement("div"), document.createElement("button"), document.createElement("button")];
-    const [picture, title] = [document.createElement("img"), document.createElement("span")];
+  async function forget(names: string[]): Promise<void> {
+    await Promise.all([delMany(names, cards), delMany(names, fields)]);
+  }
+
+  function elementOf(name: string, { title, picture }: Card): HTMLElement {
+    const [place, card, cross] = [document.createElement("div"), document.createElement("button"), document.createElement("button")];
     place.className = "own";
-    Object.assign(card, { type: "button", className: "card", title: kept.title });
+    Object.assign(card, { type: "button", className: "card", title });
     card.dataset["own"] = name;
-    Object.assign(picture, { src: kept.picture, alt: "" });
-    title.textContent = kept.title;
-    card.append(picture, title);
-    card.addEventListener("click", () => attempt(choose(name, kept)));
-    Object.assign(forget, { type: "button", className: "forget", textContent: "×" });
-    forget.setAttribute("aria-label", `Forget ${kept.title}`);
-    forget.addEventListener("click", () => attempt(delMany([name], store).then(list)));
-    place.append(card, forget);
+    if (picture) card.append(Object.assign(document.createElement("img"), { src: picture, alt: "" }));
+    card.append(Object.assign(document.createElement("span"), { textContent: title }));
+    card.addEventListener("click", () => attempt(choose(name, title)));
+    Object.assign(cross, { type: "button", className: "forget", textContent: "×" });
+    cross.setAttribute("aria-label", `Forget ${title}`);
+    cross.addEventListener("click", () =>
+      attempt(
+        (async () => {
+          await forget([name]);
+          await list();
+          // Whoever uses keys goes on from there.
+          (root.querySelector<HTMLElement>(".card") ?? document.querySelector<HTMLElement>("#formula"))!.focus();
+        })(),
+      ),
+    );
+    place.append(card, cross);
     return place;
   }
 
-  async function choose(name: string, { field }: Kept): Promise<void> {
-    if (field.kind === "file") await stage.useFile({ network: field.network, truth: null, source: field.source });
-    else await stage.choose(fromHash(field.hash)!);
-    shown = { name, loaded: stage.loaded };
-    own.show();
+  async function choose(name: string, title: string): Promise<void> {
+    const { choice } = stage;
+    const kept = await get<Kept>(name, fields);
+    if (choice !== stage.choice) return;
+    const link = kept?.kind === "link" ? fromHash(kept.hash) : null;
+    if (kept?.kind === "file") await stage.useFile({ network: kept.network, truth: null, source: kept.source, own: name });
+    else if (link) await stage.choose(link, name);
+    else throw new Error(`${title} is not kept any more`);
   }
 
   const own: Own = {
     keep(name, title) {
       const { loaded, engine, state } = stage;
-      if (!loaded || !engine) return;
+      if (!loaded) return;
       // What plays starts anew.
       const { context: _, ...said } = stage.link();
-      const field: Kept["field"] =
+      const kept: Kept =
         state.field === "file" ? { kind: "file", network: loaded.network, source: loaded.source } : { kind: "link", hash: toHash(said) };
-      const kept: Kept = { title, picture: pictureOf(engine.snapshot()), at: Date.now(), field };
-      shown = { name, loaded };
+      const card: Card = { title, picture: engine ? pictureOf(engine.snapshot()) : "", at: Date.now() };
+      loaded.own = name;
+      const put = async (): Promise<void> => {
+        await set(name, kept, fields);
+        await set(name, card, cards);
+        await list();
+      };
       // Where a browser keeps nothing, the field is on the stage all the same.
-      set(name, kept, store).then(list, () => undefined);
+      put().catch(() => undefined);
     },
     show() {
       for (const card of root.querySelectorAll<HTMLElement>(".card"))
-        card.setAttribute("aria-pressed", String(card.dataset["own"] === shown?.name && stage.loaded === shown?.loaded));
+        card.setAttribute("aria-pressed", String(card.dataset["own"] === stage.loaded?.own));
     },
   };
   list().catch(() => undefined);

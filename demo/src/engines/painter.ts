@@ -18,6 +18,10 @@ export interface Patience {
   readonly resting: number;
 }
 
+const LEAST_MILLISECONDS = 0.5;
+/** The next coarser picture is a quarter of one. */
+const SMALL = 0.2;
+
 /** What each kind of work costs. */
 export class Pace {
   private readonly known = new Map<string, { readonly amount: number; readonly milliseconds: number }>();
@@ -32,11 +36,13 @@ export class Pace {
     return known && (perPoint * known.milliseconds) / known.amount;
   }
 
-  /** Of a few points most is waiting, for the browser and for other work: less than is known replaces it only where it is cheaper. */
-  learn(work: Work, points: number, milliseconds: number): void {
+  /** Of a few points most is waiting, for the browser and for other work: a small part of what is known replaces it only where it is cheaper. */
+  learn(work: Work, points: number, measured: number): void {
     const known = this.known.get(work.name);
     const amount = points * work.perPoint;
-    if (!known || amount >= known.amount || milliseconds * known.amount < known.milliseconds * amount)
+    // Some browsers' clocks go by milliseconds.
+    const milliseconds = Math.max(measured, LEAST_MILLISECONDS);
+    if (!known || amount >= SMALL * known.amount || milliseconds * known.amount < known.milliseconds * amount)
       this.known.set(work.name, { amount, milliseconds });
   }
 

@@ -33,6 +33,8 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
   let points: number[] = [];
   let trainer: LiveTrainer | null = null;
   let trainerName = "";
+  /** The stage's, when learning began or showed what it has learned. */
+  let choice = 0;
   /** Which training goes on; another, or none, ends it. */
   let run: object | null = null;
   const normal = normals(Date.now() % 2 ** 31);
@@ -70,7 +72,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
 
   async function start(): Promise<void> {
     const mine = (run = {});
-    const { loaded } = stage;
+    choice = stage.choice;
     stage.isTraining = true;
     show();
     try {
@@ -85,7 +87,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
         const loss = element("loss", HTMLSelectElement).value as LiveLoss;
         if (loss !== trainer.loss) await trainer.setLoss(loss);
       }
-      await learn(trainer, mine, loaded);
+      await learn(trainer, mine);
     } catch (error) {
       if (run !== mine) return;
       end();
@@ -93,8 +95,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     }
   }
 
-  /** @param shown what is on the stage: whoever goes on to another field is left there. */
-  async function learn(learner: LiveTrainer, mine: object, shown: Stage["loaded"]): Promise<void> {
+  async function learn(learner: LiveTrainer, mine: object): Promise<void> {
     for (let look = 0; ; look++) {
       const { step, loss, stepsPerSecond } = await learner.run(RUN_MILLISECONDS);
       if (run !== mine) break;
@@ -103,14 +104,24 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
       drawCurve(element("curve", HTMLCanvasElement), learner.losses);
       if (look % LOOKS > 0) continue;
       const network = await learner.network();
-      if (stage.loaded !== shown) return pause();
-      await stage.replace(network, points.length / 2);
-      shown = stage.loaded;
-      if (stage.state.field !== "drawn") return pause();
+      if (run !== mine) break;
+      const isShown = await place(network);
+      if (run !== mine) break;
+      if (!isShown) return pause();
     }
-    if (stage.loaded !== shown) return;
-    await stage.replace(await learner.network(), points.length / 2);
-    if (stage.state.field === "drawn" && trainer === learner) onLearned(trainerName, `Learned from ${points.length / 2} points`);
+    // What was learned last rests on the stage, unless learning goes on already, by another loss perhaps.
+    if (run || trainer !== learner) return;
+    const network = await learner.network();
+    if (run || trainer !== learner) return;
+    if (await place(network)) onLearned(trainerName, `Learned from ${points.length / 2} points`);
+  }
+
+  /** Shows what was learned; false where the visitor went on to another field, who is left there. */
+  async function place(network: Network): Promise<boolean> {
+    if (stage.choice !== choice) return false;
+    const placed = stage.replace(network, points.length / 2);
+    choice = stage.choice;
+    return placed;
   }
 
   const paint = ({ clientX, clientY }: PointerEvent): void => {
@@ -139,9 +150,18 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
   button("example").addEventListener("click", () => setPoints(spiral()));
   element("loss", HTMLSelectElement).addEventListener("change", () => {
     if (!trainer) return;
-    const going = run !== null;
-    pause();
-    attempt(trainer.setLoss(element("loss", HTMLSelectElement).value as LiveLoss).then(() => (going ? start() : undefined)));
+    const loss = element("loss", HTMLSelectElement).value as LiveLoss;
+    // Learning goes on, and what has run until now neither shows nor keeps what the other loss begins with.
+    const waiting = run && (run = {});
+    attempt(
+      trainer.setLoss(loss).then(
+        () => (waiting && run === waiting ? start() : undefined),
+        (error: unknown) => {
+          if (run === waiting) pause();
+          throw error;
+        },
+      ),
+    );
   });
   button("save-trained").addEventListener("click", () => {
     const network: Network | undefined = stage.state.field === "drawn" ? stage.loaded?.network : undefined;

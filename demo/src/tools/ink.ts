@@ -117,7 +117,7 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const middle = drop.rims[stop]!.reduce(([a, b], [c, d]) => [a + c / RIM, b + d / RIM] as const, [0, 0] as const);
       const [x, y] = toPixel(view, size, ...middle);
       const area = drop.measured[stop]!;
-      const text = `area ${Number.isFinite(area) ? `× ${short(area, 3)}` : "too folded to measure"}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
+      const text = `area ${Number.isFinite(area) ? `× ${short(area, 3)}` : "too fine to measure"}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
       context.font = "14px system-ui, sans-serif";
       const width = context.measureText(text).width + 20;
       const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
