@@ -7,7 +7,7 @@ import { element, option, slider } from "../base/page.js";
 import { subscript } from "../base/plane.js";
 import { nameOf, quantitiesOf, type Quantity } from "../base/quantity.js";
 import type { Stage } from "../stage.js";
-import { layers, type Layer } from "../base/state.js";
+import { layers } from "../base/state.js";
 
 type Attempt = (work: Promise<unknown>) => void;
 
@@ -19,36 +19,12 @@ const panels = {
   draw: "draw-toggle",
   story: "story-toggle",
 } as const;
-const chipNames: Readonly<Record<Layer, string>> = {
-  div: "∇·f",
-  density: "Density",
-  samples: "Samples",
-  paths: "Paths",
-  arrows: "Arrows",
-  error: "Error",
-};
 
 const select = (id: string): HTMLSelectElement => element(id, HTMLSelectElement);
 const input = (id: string): HTMLInputElement => element(id, HTMLInputElement);
 
 export function bindChips(stage: Stage, attempt: Attempt): void {
-  element("layers", HTMLElement).append(
-    ...layers.map((layer, index) => {
-      const chip = document.createElement("button");
-      chip.type = "button";
-      chip.id = `layer-${layer}`;
-      chip.setAttribute("aria-keyshortcuts", String(index + 1));
-      const key = document.createElement("kbd");
-      key.textContent = String(index + 1);
-      key.setAttribute("aria-hidden", "true");
-      const name = document.createElement("span");
-      // There before the field is, so that nothing moves when it comes.
-      name.textContent = chipNames[layer];
-      chip.append(name, key);
-      chip.addEventListener("click", () => attempt(stage.toggle(layer)));
-      return chip;
-    }),
-  );
+  for (const layer of layers) element(`layer-${layer}`, HTMLButtonElement).addEventListener("click", () => attempt(stage.toggle(layer)));
   for (const [panel, toggle] of Object.entries(panels))
     element(toggle, HTMLButtonElement).addEventListener("click", () => openPanel(element(panel, HTMLElement).hidden ? panel : null));
 }
@@ -133,11 +109,11 @@ export function showControls(stage: Stage, attempt: Attempt): void {
   const { state, loaded } = stage;
   for (const layer of layers) {
     const chip = element(`layer-${layer}`, HTMLButtonElement);
-    chip.querySelector("span")!.textContent = layer === "div" ? nameOf(state.quantity) : chipNames[layer];
     chip.setAttribute("aria-pressed", String(state.layers.includes(layer)));
     chip.disabled = !stage.can(layer);
     chip.title = layer === "error" && chip.disabled ? "For fields whose truth is known: type it in the settings" : "";
   }
+  element("layer-div", HTMLButtonElement).querySelector("span")!.textContent = nameOf(state.quantity);
   if (!loaded) return;
   const { network } = loaded;
   const d = network.stateSize;
