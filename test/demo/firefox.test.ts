@@ -51,7 +51,7 @@ describe.skipIf(!executablePath)("in Firefox", () => {
     page.evaluate(() => Object.fromEntries(Object.entries(document.querySelector<HTMLElement>("#canvas")!.dataset)));
 
   test.for(["webgpu", "onnxruntime"] as const)("two moons by %s: colours are those of the float64 divergence", async (engine) => {
-    const network = parseSafetensors(await readFile(new URL("../../demo/models/two-moons-flow.safetensors", import.meta.url)));
+    const network = parseSafetensors(await readFile(new URL("../../demo/models/two-moons.safetensors", import.meta.url)));
     const { page, faults } = await open(engine, "two-moons/t=0.9/layers=div/contour=off");
     await page.waitForFunction(isDone, { timeout: 60_000 });
     const shown = await data(page);

@@ -5,8 +5,8 @@ import { drawOverlay } from "../layers/overlay.js";
 import { gridPoints } from "../base/plane.js";
 import type { Stage } from "../stage.js";
 
-/** Exports have this many cells across. */
-const EXPORT_COLUMNS = 512;
+/** Exports have this many cells across; each of a density takes 64 evaluations. */
+const EXPORT_COLUMNS = { reference: 128, density: 256, other: 512 } as const;
 const FILM_MILLISECONDS = 4000;
 const TITLE_PIXELS = 44;
 
@@ -21,11 +21,11 @@ export function nameFor(stage: Stage): string {
   return [state.field, whatOf(stage), ...(state.context.length > 0 ? [`t=${state.context[0]!.toFixed(2)}`] : [])].join(" ");
 }
 
-/** Points and numbers of the view, EXPORT_COLUMNS across. */
+/** Points and numbers of the view. */
 async function exportNumbers(stage: Stage) {
   const { loaded, engine, state, plane, size } = stage;
   if (!loaded || !engine) throw new Error("the field is still loading");
-  const columns = engine.kind === "reference" ? 128 : EXPORT_COLUMNS;
+  const columns = EXPORT_COLUMNS[engine.kind === "reference" ? "reference" : stage.ground?.kind === "density" ? "density" : "other"];
   const aspect = size.height / size.width;
   const grid = { columns, rows: Math.max(2, Math.round(columns * aspect)) };
   const points = gridPoints(plane, state.view, grid, aspect);

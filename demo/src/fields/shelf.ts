@@ -4,7 +4,7 @@ import checkerboard from "../../models/checkerboard-flow.safetensors?url";
 import digits from "../../models/digits-flow.safetensors?url";
 import lorenz from "../../models/lorenz.safetensors?url";
 import taylorGreen from "../../models/taylor-green.safetensors?url";
-import twoMoons from "../../models/two-moons-flow.safetensors?url";
+import twoMoons from "../../models/two-moons.safetensors?url";
 import vanDerPol from "../../models/van-der-pol.safetensors?url";
 import { parseFormula } from "./formula.js";
 import { uniforms, type View } from "../base/plane.js";
@@ -72,8 +72,8 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
     group: "Flows",
     headline: ["This network turns noise into two moons. ", ...MEANING],
     about:
-      "A velocity that carries a normal distribution (t = 0) into two moons (t = 1), learned by flow matching: 64-64, SiLU. The integral of its divergence along a path is the change of the log-density.",
-    source: { kind: "file", url: twoMoons, file: "two-moons-flow.safetensors" },
+      "A velocity that carries a normal distribution (t = 0) into two moons (t = 1), learned by flow matching with optimal-transport pairs (npm run train): 64-64, GELU. The integral of its divergence along a path is the change of the log-density.",
+    source: { kind: "file", url: twoMoons, file: "two-moons.safetensors" },
     truth: null,
     context: [0],
     plane: axes(0, 1),
