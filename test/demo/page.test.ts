@@ -92,17 +92,8 @@ async function pixelOf(page: Page, x: number, y: number): Promise<readonly numbe
 }
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
-  test("opens on two moons with samples that leave the noise, without errors, shifts or requests elsewhere", async () => {
-    const { page, faults } = await open("", {
-      init: () => {
-        const seen = { shift: 0 };
-        Object.assign(globalThis, { seen });
-        new PerformanceObserver((list) => {
-          for (const { value, hadRecentInput } of list.getEntries() as (PerformanceEntry & { value: number; hadRecentInput: boolean })[])
-            if (!hadRecentInput) seen.shift += value;
-        }).observe({ type: "layout-shift", buffered: true });
-      },
-    });
+  test("opens on two moons with samples that leave the noise, without errors or requests elsewhere", async () => {
+    const { page, faults } = await open("");
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
     expect(await page.textContent("#headline")).toBe("This network turns noise into two moons. Orange makes room, purple squeezes.");
     const time = (): Promise<number> => page.$eval("#t", (input) => Number((input as HTMLInputElement).value));
@@ -119,7 +110,6 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#play");
     await painted(page);
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
-    expect(await page.evaluate(() => (globalThis as unknown as { seen: { shift: number } }).seen.shift)).toBeLessThan(0.001);
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -876,7 +866,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   }, 120_000);
 
   test("does not move about while it loads", async () => {
-    for (const field of ["two-moons", "lorenz"]) {
+    // A headline of two lines comes with its field.
+    for (const [field, most] of [
+      ["two-moons", 0.001],
+      ["lorenz", 0.01],
+    ] as const) {
       const { page } = await open(plain(field), {
         init: () => {
           const shifts = ((globalThis as unknown as { shifts: number[] }).shifts = []) as number[];
@@ -888,8 +882,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       await painted(page);
       const shifts = await page.evaluate(() => (globalThis as unknown as { shifts: number[] }).shifts);
       expect(await page.evaluate(() => PerformanceObserver.supportedEntryTypes)).toContain("layout-shift");
-      // What the web's vitals call good is below 0.1.
-      expect(shifts.reduce((sum, shift) => sum + shift, 0)).toBeLessThan(0.1);
+      expect(shifts.reduce((sum, shift) => sum + shift, 0)).toBeLessThan(most);
       await page.context().close();
     }
   });
