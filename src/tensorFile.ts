@@ -7,34 +7,55 @@ export interface FileTensor {
   readonly numbers: Float32Array | Float64Array;
 }
 
+/** A tensor whose numbers may come later. */
+export interface TensorLayout {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: "F32" | "F64";
+}
+
 /**
- * The bytes of a safetensors file: an 8-byte length, a JSON object padded with spaces to a multiple of 8, then the numbers, those of
- * 8 bytes first: all are aligned. No two tensors may have one name.
+ * How a safetensors file begins, an 8-byte length and a JSON object padded with spaces to a multiple of 8, and at which byte of the
+ * file each tensor does: those of 8 bytes a number first, so that all are aligned. No two tensors may have one name.
  */
-export function encodeTensors(metadata: Readonly<Record<string, string>>, tensors: readonly FileTensor[]): Uint8Array<ArrayBuffer> {
-  const begins = new Map<FileTensor, number>();
+export function layOutTensors(
+  metadata: Readonly<Record<string, string>>,
+  tensors: readonly TensorLayout[],
+): { readonly head: Uint8Array; readonly places: ReadonlyMap<string, number>; readonly size: number } {
+  const begins = new Map<string, number>();
+  const bytesOf = ({ shape, dtype }: TensorLayout): number => shape.reduce((product, n) => product * n, dtype === "F32" ? 4 : 8);
   let size = 0;
-  for (const tensor of tensors.toSorted((a, b) => b.numbers.BYTES_PER_ELEMENT - a.numbers.BYTES_PER_ELEMENT)) {
-    begins.set(tensor, size);
-    size += tensor.numbers.byteLength;
+  for (const tensor of tensors.toSorted((a, b) => b.dtype.localeCompare(a.dtype))) {
+    begins.set(tensor.name, size);
+    size += bytesOf(tensor);
   }
   const header = Object.fromEntries([
     ["__metadata__", metadata],
     ...tensors.map((tensor): [string, unknown] => {
-      const { name, shape, numbers } = tensor;
-      const begin = begins.get(tensor)!;
-      const dtype = numbers instanceof Float32Array ? "F32" : "F64";
-      return [name, { dtype, shape, data_offsets: [begin, begin + numbers.byteLength] }];
+      const { name, shape, dtype } = tensor;
+      const begin = begins.get(name)!;
+      return [name, { dtype, shape, data_offsets: [begin, begin + bytesOf(tensor)] }];
     }),
   ]);
   const text = new TextEncoder().encode(JSON.stringify(header));
   const dataFrom = 8 + Math.ceil(text.length / 8) * 8;
-  const file = new Uint8Array(dataFrom + size).fill(0x20, 8, dataFrom);
-  new DataView(file.buffer).setBigUint64(0, BigInt(dataFrom - 8), true);
-  file.set(text, 8);
+  const head = new Uint8Array(dataFrom).fill(0x20, 8);
+  new DataView(head.buffer).setBigUint64(0, BigInt(dataFrom - 8), true);
+  head.set(text, 8);
+  return { head, places: new Map([...begins].map(([name, begin]) => [name, dataFrom + begin])), size: dataFrom + size };
+}
+
+/** The bytes of a safetensors file, as {@link layOutTensors} lays them out. */
+export function encodeTensors(metadata: Readonly<Record<string, string>>, tensors: readonly FileTensor[]): Uint8Array<ArrayBuffer> {
+  const layouts = tensors.map(
+    ({ name, shape, numbers }): TensorLayout => ({ name, shape, dtype: numbers instanceof Float32Array ? "F32" : "F64" }),
+  );
+  const { head, places, size } = layOutTensors(metadata, layouts);
+  const file = new Uint8Array(size);
+  file.set(head);
   // Little-endian, as the format has it and all machines that run WebGPU.
-  for (const [{ numbers }, begin] of begins)
-    file.set(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), dataFrom + begin);
+  for (const { name, numbers } of tensors)
+    file.set(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), places.get(name)!);
   return file;
 }
 

@@ -19,8 +19,9 @@ import {
 } from "./options.js";
 import { round, summarize } from "./output.js";
 import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
+import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
 
-interface EvalOptions extends ModelOptions, EvaluationOptions {
+interface EvalOptions extends ModelOptions, EvaluationOptions, ShardOptions {
   readonly points: string;
   readonly context?: string;
   readonly diagonal?: boolean;
@@ -45,6 +46,7 @@ Results, by the extension of --out:
   .csv   a line of names, then a line per point: x0.. (the point), v0.. (f), div, with --diagonal d0..
   .npy   the divergence, in the batch shape of the points; in theirs, f in NAME.value.npy and, with --diagonal, the
          diagonal in NAME.diagonal.npy beside it
+${shardHelp}
 
 Example:
   deldot eval two-moons-flow.safetensors --points points.csv --context 0.5 --out result.csv`;
@@ -65,18 +67,20 @@ export function addEval(program: Command): void {
     .option("--json", "print one JSON object and nothing else")
     .addHelpText("after", help)
     .action(runEval);
+  addShardOption(command);
 }
 
 async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   const network = await readModel(modelPath, options);
-  const points = asPoints(await readNumbers(options.points), network, options.points);
-  const count = points.data.length / network.stateSize;
-  const context = await readContext(options.context, network, count);
   const outputs: Output[] = ["value", "divergence"];
   if (options.diagonal) outputs.push("diagonal");
   // Throws where the method does not give them, before a device is looked for.
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
+  if (options.shard !== undefined) return evalShard(network, outputs, options.shard, options);
 
+  const points = asPoints(await readNumbers(options.points), network, options.points);
+  const count = points.data.length / network.stateSize;
+  const context = await readContext(options.context, network, count);
   const { method, probes, seed } = options;
   await runTask({
     name: "evaluate",
@@ -84,10 +88,47 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
     json: options.json,
     formats: resultFormats(outputs),
     inputs: [modelPath, options.points, ...(options.context === undefined ? [] : [options.context])],
-    open: () => createEvaluator(network, options.adapter),
+    open: () => createEvaluator(network, options),
     compute: ({ field }, run): Promise<Results> => field.evaluate(points.data, { ...run, context, method, outputs, probes, seed }),
     runOf: (results, { description: adapter }, milliseconds): Run => ({ network, points, count, adapter, milliseconds, results }),
     describe: describeRun,
+  });
+}
+
+async function evalShard(network: Network, outputs: readonly Output[], shard: string | true, options: EvalOptions): Promise<void> {
+  const { method, probes, seed, kernels = "auto" } = options;
+  const { stateSize: d, contextSize } = network;
+  const points = await openPoints(options.points, network);
+  const context = await openRows(options.context, "context", contextSize, points.count);
+  const hasDiagonal = outputs.includes("diagonal");
+  await runShardTask({
+    name: "evaluate",
+    command: "eval",
+    network,
+    out: options.out,
+    json: options.json,
+    shard,
+    count: points.count,
+    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels },
+    inputs: { points: { rows: { file: points.rows }, width: d }, context: { rows: context, width: contextSize } },
+    arrays: [
+      { name: "", per: "point", width: 1 },
+      { name: "value", per: "point", width: d },
+      ...(hasDiagonal ? [{ name: "diagonal", per: "point", width: d } as const] : []),
+    ],
+    merged: { format: "npy", shapes: { "": points.batch, value: points.shape, ...(hasDiagonal && { diagonal: points.shape }) } },
+    open: () => createEvaluator(network, options),
+    compute: async ({ field }, { from, rowsOf }, signal) => {
+      const { divergence, value, diagonal } = await field.evaluate(rowsOf("points")!, {
+        context: rowsOf("context"),
+        method,
+        outputs,
+        probes,
+        seed: seedOfRows(seed, from),
+        signal,
+      });
+      return { "": divergence!, value: value!, ...(diagonal && { diagonal }) };
+    },
   });
 }
 

@@ -26,6 +26,15 @@ export type SampledPoints = Samples<Numbers>;
 /** What the option --adapter names. */
 export type AdapterChoice = Engine | "auto";
 
+/** What computes, and how. */
+export interface EngineOptions {
+  readonly adapter: AdapterChoice;
+  /** cpu: how many threads. */
+  readonly threads?: number;
+  /** gpu, software: which kernels, always. */
+  readonly kernels?: string;
+}
+
 export interface Evaluator {
   /** What computes, for people. */
   readonly description: string;
@@ -33,8 +42,8 @@ export interface Evaluator {
   dispose(): Promise<void>;
 }
 
-export async function createEvaluator(network: Network, adapter: AdapterChoice): Promise<Evaluator> {
-  const field = await withQuietStderr(() => createField(network, { device: adapter }));
+export async function createEvaluator(network: Network, { adapter, threads, kernels }: EngineOptions): Promise<Evaluator> {
+  const field = await withQuietStderr(() => createField(network, { device: adapter, threads, gpu: { kernels } }));
   return { description: field.description, field, dispose: () => field.close() };
 }
 
@@ -46,12 +55,12 @@ export interface FlowRunner {
 }
 
 /** What integrates paths: on a GPU there, elsewhere step by step on the host. */
-export async function createFlow(network: Network, times: FlowTimes, adapter: AdapterChoice): Promise<FlowRunner> {
-  const opened = await withQuietStderr(() => openEngine(adapter));
+export async function createFlow(network: Network, times: FlowTimes, { adapter, threads, kernels }: EngineOptions): Promise<FlowRunner> {
+  const opened = await withQuietStderr(() => openEngine(adapter, threads));
   const { description } = opened;
   try {
     if ("device" in opened) {
-      const flow = await Flow.create(opened.device, network, { ...times, store: fileStore() });
+      const flow = await Flow.create(opened.device, network, { ...times, store: fileStore(), kernels });
       return { description, flow, dispose: () => ending(flow, opened) };
     }
     const field = await fieldOn(opened, network);

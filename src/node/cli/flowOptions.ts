@@ -1,10 +1,10 @@
 /** What the commands about flows share: their options, and how they tell what came of the paths. */
-import type { AdapterChoice } from "./evaluator.js";
+import type { EngineOptions } from "./evaluator.js";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError } from "../../errors.js";
 import { readFlowTimes, readSolveOptions, type FlowSettings } from "../../flowOptions.js";
 import { bitsPerDimension, solvers, type Network, type SolveOptions, type Solver, type Status } from "../../index.js";
-import { addAdapterOption, parseFinite, parsePositive, parseWhole } from "./options.js";
+import { addEngineOptions, parseFinite, parsePositive, parseWhole } from "./options.js";
 import { round, summarize } from "./output.js";
 
 export const flowMethods = ["exact", "hutchinson"] as const;
@@ -21,8 +21,7 @@ export interface PathOptions {
   readonly steps?: number;
 }
 
-export interface FlowOptions extends PathOptions {
-  readonly adapter: AdapterChoice;
+export interface FlowOptions extends PathOptions, EngineOptions {
   readonly method: (typeof flowMethods)[number];
   readonly probes?: number;
   readonly seed?: number;
@@ -52,7 +51,7 @@ export function addFlowOptions(command: Command, seedHelp: string): Command {
     .addOption(new Option("--method <name>", "how the divergence is computed").choices(flowMethods).default("exact"))
     .option("--probes <count>", "hutchinson: probes per point", parseWhole(1, 2 ** 20))
     .option("--seed <number>", seedHelp, parseWhole(0, 2 ** 32 - 1));
-  return addAdapterOption(command);
+  return addEngineOptions(command);
 }
 
 function parseColumn(text: string): number | "none" {

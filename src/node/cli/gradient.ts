@@ -1,9 +1,19 @@
 import { basename, extname } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { InputError, quote } from "../../errors.js";
-import { explainPlan, methods, parameterLayout, type Cotangents, type Network, type Vjp, type Wrt } from "../../index.js";
+import {
+  explainPlan,
+  methods,
+  parameterLayout,
+  type Cotangents,
+  type Network,
+  type ParameterLayout,
+  type Vjp,
+  type Wrt,
+} from "../../index.js";
 import { encodeTensors, type FileTensor } from "../../tensorFile.js";
 import { commit, discard, openOutputs } from "../files/output.js";
+import { NpyRows } from "../files/npyRows.js";
 import { asPoints, readNumbers, type Points } from "../files/points.js";
 import { createEvaluator } from "./evaluator.js";
 import {
@@ -18,10 +28,12 @@ import {
   type EvaluationOptions,
   type ModelOptions,
 } from "./options.js";
+import type { ArrayLayout, MergedTensor } from "../shards/manifest.js";
 import { formatTable, largestOf, print, round } from "./output.js";
 import { interruptSignal, withProgress } from "./progress.js";
+import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type Rows, type ShardOptions } from "./shard.js";
 
-interface GradientOptions extends ModelOptions, EvaluationOptions {
+interface GradientOptions extends ModelOptions, EvaluationOptions, ShardOptions {
   readonly points: string;
   readonly context?: string;
   readonly valueCotangent?: string;
@@ -51,6 +63,7 @@ A point with a NaN or an infinity in it makes all sums NaN.
 
 --json prints count, state, context (their sizes), method, adapter, milliseconds, out, and tensors: of each its shape
 and its largest magnitude, null where that is not finite.
+${shardHelp}
 
 Example:
   deldot gradient two-moons-flow.safetensors --points points.csv --context 0.5 --divergence-cotangent 1 --out g.safetensors`;
@@ -83,6 +96,7 @@ export function addGradient(program: Command): void {
     .option("--json", "print one JSON object and nothing else")
     .addHelpText("after", help)
     .action(runGradient);
+  addShardOption(command);
 }
 
 function parseWrt(text: string): Wrt[] {
@@ -98,18 +112,20 @@ async function runGradient(modelPath: string, options: GradientOptions): Promise
   const wrt = wrtOf(network, options.wrt);
   if (extname(options.out).toLowerCase() !== extension)
     throw new InputError(`--out ${options.out}: its extension is ${quote(extname(options.out))}; expected ${extension}`);
+  // Throws where the method does not fit the network, before a device is looked for.
+  explainPlan(network, { method, outputs: ["divergence"], probes });
+  if (options.shard !== undefined) return gradientShard(modelPath, network, wrt, options.shard, options);
+
   const points = asPoints(await readNumbers(options.points), network, options.points);
   const count = points.data.length / network.stateSize;
   const context = await readContext(options.context, network, count);
   const cotangents = await readCotangents(options, network, count);
-  // Throws where the method does not fit the network, before a device is looked for.
-  explainPlan(network, { method, outputs: ["divergence"], probes });
 
   const signal = interruptSignal();
   const read = [options.points, options.context, options.valueCotangent, options.divergenceCotangent];
   const files = await openOutputs([options.out], [modelPath, ...read.filter((path) => path !== undefined)]);
   try {
-    const evaluator = await createEvaluator(network, options.adapter);
+    const evaluator = await createEvaluator(network, options);
     try {
       const start = performance.now();
       const results: Results = await withProgress("gradient", (onProgress) =>
@@ -136,6 +152,112 @@ async function runGradient(modelPath: string, options: GradientOptions): Promise
   } finally {
     await discard(files);
   }
+}
+
+async function gradientShard(
+  modelPath: string,
+  network: Network,
+  wrt: readonly Wrt[],
+  shard: string | true,
+  options: GradientOptions,
+): Promise<void> {
+  const { method, probes, seed, kernels = "auto" } = options;
+  const { stateSize: d, contextSize } = network;
+  const points = await openPoints(options.points, network);
+  const context = await openRows(options.context, "context", contextSize, points.count);
+  const cotangents = await openCotangents(options, network, points.count);
+  const contextPer = "file" in context ? "point" : "block";
+  const layout = parameterLayout(network);
+  const arrays: ArrayLayout[] = [
+    { name: "value", per: "point", width: d },
+    { name: "divergence", per: "point", width: 1 },
+    ...wrt.map((each): ArrayLayout => {
+      if (each === "points") return { name: "gradient.points", per: "point", width: d };
+      if (each === "context") return { name: "gradient.context", per: contextPer, width: contextSize };
+      return { name: "gradient.parameters", per: "block", width: layout.size };
+    }),
+  ];
+  const tensors = arrays.flatMap(({ name: array, per, width }): MergedTensor[] => {
+    if (array === "gradient.parameters")
+      return layout.tensors.map(({ name, shape, offset }) => ({ name: `gradient.${name}`, shape, array, offset }));
+    const shape =
+      per === "block"
+        ? [width]
+        : array === "divergence"
+          ? points.batch
+          : array === "gradient.context"
+            ? [...points.batch, width]
+            : points.shape;
+    return [{ name: array, shape, array, offset: 0 }];
+  });
+  const chosen = explainPlan(network, { method, outputs: ["divergence"], probes }).method;
+  await runShardTask({
+    name: "gradient",
+    command: "gradient",
+    network,
+    out: options.out,
+    json: options.json,
+    shard,
+    count: points.count,
+    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels },
+    inputs: {
+      points: { rows: { file: points.rows }, width: d },
+      context: { rows: context, width: contextSize },
+      "value-cotangent": { rows: cotangents.value, width: d },
+      "divergence-cotangent": { rows: cotangents.divergence, width: 1 },
+    },
+    arrays,
+    merged: { format: "safetensors", metadata: { model: basename(modelPath), method: chosen }, tensors },
+    open: () => createEvaluator(network, options),
+    compute: async ({ field }, { from, rowsOf }, signal) => {
+      const divergence = rowsOf("divergence-cotangent");
+      const given = { value: rowsOf("value-cotangent"), divergence: "file" in cotangents.divergence ? divergence : divergence?.[0] };
+      const results: Results = await field.vjp<Wrt, "value" | "divergence">(rowsOf("points")!, given, {
+        context: rowsOf("context"),
+        wrt,
+        outputs: ["value", "divergence"],
+        method,
+        probes,
+        seed: seedOfRows(seed, from),
+        signal,
+      });
+      const { parameters } = results;
+      return {
+        value: results.value!,
+        divergence: results.divergence!,
+        ...(results.points && { "gradient.points": results.points }),
+        ...(results.context && { "gradient.context": results.context }),
+        ...(parameters && { "gradient.parameters": inOneRow(layout, parameters) }),
+      };
+    },
+  });
+}
+
+/** The tensors of a gradient one after another. */
+function inOneRow({ tensors, size }: ParameterLayout, parameters: NonNullable<Results["parameters"]>): Float32Array | Float64Array {
+  const row = Object.values(parameters)[0]?.data instanceof Float64Array ? new Float64Array(size) : new Float32Array(size);
+  for (const { name, offset } of tensors) row.set(parameters[name]!.data, offset);
+  return row;
+}
+
+/** Files with a row for each point, or one number for all. */
+async function openCotangents(
+  { valueCotangent: valuePath, divergenceCotangent: text }: GradientOptions,
+  { stateSize }: Network,
+  count: number,
+): Promise<{ value: Rows; divergence: Rows }> {
+  if (valuePath === undefined && text === undefined) throw noCotangent();
+  const openOf = async (path: string, width: number): Promise<Rows> => {
+    const file = await NpyRows.open(path);
+    const { count: length } = file.header;
+    if (length !== count * width)
+      throw new InputError(`${path}: it holds ${length} numbers; expected ${count * width}, ${width} per point`);
+    return { file };
+  };
+  const value = valuePath === undefined ? { shared: undefined } : await openOf(valuePath, stateSize);
+  const one = text === undefined ? undefined : numberIn(text);
+  if (text === undefined || one !== null) return { value, divergence: { shared: one === undefined ? undefined : Float64Array.of(one!) } };
+  return { value, divergence: await openOf(text, 1) };
 }
 
 type Results = Vjp<Wrt, "value" | "divergence", Float32Array | Float64Array>;
@@ -170,8 +292,7 @@ async function readCotangents(
   network: Network,
   count: number,
 ): Promise<Cotangents> {
-  if (valuePath === undefined && text === undefined)
-    throw new InputError("there is no cotangent; expected --value-cotangent, --divergence-cotangent or both");
+  if (valuePath === undefined && text === undefined) throw noCotangent();
   const value = valuePath === undefined ? undefined : asPoints(await readNumbers(valuePath), network, valuePath).data;
   const vectors = value && value.length / network.stateSize;
   if (vectors !== undefined && vectors !== count)
@@ -179,11 +300,21 @@ async function readCotangents(
   return { value, divergence: text === undefined ? undefined : await readWeights(text, count) };
 }
 
-async function readWeights(text: string, count: number): Promise<number | Float32Array | Float64Array> {
+function noCotangent(): InputError {
+  return new InputError("there is no cotangent; expected --value-cotangent, --divergence-cotangent or both");
+}
+
+/** The number for all points; null where the text is the name of a file. */
+function numberIn(text: string): number | null {
   const numbers = parseNumbers(text);
-  if (numbers?.length === 1) return numbers[0]!;
-  if (numbers)
+  if (numbers && numbers.length > 1)
     throw new InputError(`--divergence-cotangent ${text} has ${numbers.length} numbers; expected one, or a file with one per point`);
+  return numbers && numbers[0]!;
+}
+
+async function readWeights(text: string, count: number): Promise<number | Float32Array | Float64Array> {
+  const number = numberIn(text);
+  if (number !== null) return number;
   const { data } = await readNumbers(text);
   if (data.length !== count) throw new InputError(`${text}: it holds ${data.length} numbers; expected ${count}, one per point`);
   return data;

@@ -148,10 +148,10 @@ function refuseOptionsOfOthers(command: Command, quantity: Quantity): void {
 }
 
 async function prepareDivergence(network: Network, plane: Plane, size: number, options: HeatmapOptions): Promise<Drawing> {
-  const { method, adapter, limit, contour } = options;
+  const { method, limit, contour } = options;
   const context = await readContext(options.context, network, 1);
   return async (signal) => {
-    const evaluator = await createEvaluator(network, adapter);
+    const evaluator = await createEvaluator(network, options);
     try {
       const start = performance.now();
       const values = await withProgress("heatmap", (onProgress) =>
@@ -178,7 +178,7 @@ async function prepareDivergence(network: Network, plane: Plane, size: number, o
 }
 
 async function prepareLogProb(network: Network, plane: Plane, size: number, options: HeatmapOptions): Promise<Drawing> {
-  const { adapter, limit: depth = defaultDepth } = options;
+  const { limit: depth = defaultDepth } = options;
   const { stateSize } = network;
   if (stateSize > 2 && options.at === undefined)
     throw new InputError(`the model's state has ${stateSize} components; expected --at, which says where the plane of --axes lies`);
@@ -186,7 +186,7 @@ async function prepareLogProb(network: Network, plane: Plane, size: number, opti
   const paths = readPaths(network, { ...options, method: "exact" });
   const condition = await readRows(options.condition, "condition", paths.conditionSize, 1);
   return async (signal) => {
-    const runner = await createFlow(network, paths.settings, adapter);
+    const runner = await createFlow(network, paths.settings, options);
     try {
       const start = performance.now();
       const lost: Status[] = [];

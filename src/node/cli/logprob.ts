@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { Network } from "../../index.js";
+import type { Network, Status } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
@@ -10,8 +10,9 @@ import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type Fl
 import { addModelOptions, modelArgument, readModel, readRows, type ModelOptions } from "./options.js";
 import { round } from "./output.js";
 import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
+import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
 
-interface LogProbOptions extends ModelOptions, FlowOptions {
+interface LogProbOptions extends ModelOptions, FlowOptions, ShardOptions {
   readonly points: string;
   readonly out?: string;
   readonly json?: boolean;
@@ -31,6 +32,7 @@ Results, by the extension of --out:
          each point comes from, its noise), evaluations (of f and its divergence), status; NaN is null
   .csv   a line of names, then a line per point: x0.. (the point), z0.. (its noise), logProb, evaluations
   .npy   log p, in the batch shape of the points; in theirs, the noise in NAME.base.npy beside it
+${shardHelp}
 
 Example:
   deldot logprob two-moons-flow.safetensors --points points.csv --rtol 1e-6 --atol 1e-6 --out logprob.csv`;
@@ -42,7 +44,7 @@ export function addLogProb(program: Command): void {
     .addArgument(modelArgument())
     .requiredOption("--points <file>", "points: .npy, .csv, .tsv, .txt or .json");
   addFlowOptions(command, "hutchinson: seed of the probes");
-  addModelOptions(command)
+  addShardOption(addModelOptions(command))
     .option("--out <file>", "write the results: .npy, .csv or .json")
     .option("--json", "print one JSON object and nothing else")
     .addHelpText("after", help)
@@ -52,6 +54,7 @@ export function addLogProb(program: Command): void {
 async function runLogProb(modelPath: string, options: LogProbOptions): Promise<void> {
   const network = await readModel(modelPath, options);
   const paths = readPaths(network, options);
+  if (options.shard !== undefined) return logProbShard(network, paths, options.shard, options);
   const points = asPoints(await readNumbers(options.points), network, options.points);
   const count = points.data.length / network.stateSize;
   const condition = await readRows(options.condition, "condition", paths.conditionSize, count);
@@ -62,7 +65,7 @@ async function runLogProb(modelPath: string, options: LogProbOptions): Promise<v
     json: options.json,
     formats,
     inputs: [modelPath, options.points, ...(options.condition === undefined ? [] : [options.condition])],
-    open: () => createFlow(network, paths.settings, options.adapter),
+    open: () => createFlow(network, paths.settings, options),
     compute: ({ flow }, run) => flow.logProb(points.data, { ...paths.solve, ...run, condition }),
     runOf: (results, { description: adapter }, milliseconds): Run => ({
       network,
@@ -77,6 +80,53 @@ async function runLogProb(modelPath: string, options: LogProbOptions): Promise<v
     describe: describeRun,
   });
   reportLost(status, count);
+}
+
+async function logProbShard(network: Network, paths: Paths, shard: string | true, options: LogProbOptions): Promise<void> {
+  const { stateSize: d } = network;
+  const { conditionSize, settings, solve } = paths;
+  const points = await openPoints(options.points, network);
+  const condition = await openRows(options.condition, "condition", conditionSize, points.count);
+  const { divergence } = solve;
+  const lost: Status[] = [];
+  let computed = 0;
+  await runShardTask({
+    name: "log p",
+    command: "logprob",
+    network,
+    out: options.out,
+    json: options.json,
+    shard,
+    count: points.count,
+    settings: {
+      paths: paths.description,
+      times: `${settings.noiseAt} to ${settings.dataAt}, column ${settings.timeColumn}`,
+      method: options.method,
+      probes: options.probes ?? "default",
+      seed: options.seed ?? 0,
+      kernels: options.kernels ?? "auto",
+    },
+    inputs: { points: { rows: { file: points.rows }, width: d }, condition: { rows: condition, width: conditionSize } },
+    arrays: [
+      { name: "", per: "point", width: 1 },
+      { name: "base", per: "point", width: d },
+    ],
+    merged: { format: "npy", shapes: { "": points.batch, base: points.shape } },
+    open: () => createFlow(network, settings, options),
+    compute: async ({ flow }, { from, count, rowsOf }, signal) => {
+      const seeded = typeof divergence === "object" ? { ...divergence, seed: seedOfRows(divergence.seed, from) } : divergence;
+      const { logProb, base, status } = await flow.logProb(rowsOf("points")!, {
+        ...solve,
+        divergence: seeded,
+        condition: rowsOf("condition"),
+        signal,
+      });
+      computed += count;
+      for (const each of status) if (each !== "done") lost.push(each);
+      return { "": logProb, base };
+    },
+  });
+  reportLost(lost, computed);
 }
 
 interface Run {

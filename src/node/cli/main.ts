@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-/** The command `deldot`. Exit status: 0, 1 where verify finds an error out of tolerance, 2 for anything that is wrong. */
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+/**
+ * The command `deldot`. Exit status: 0, 1 where verify finds an error out of tolerance or shards are not whole, 2 for anything that is
+ * wrong; of a shard 42 where no retry mends it.
+ */
 import { Command, CommanderError } from "commander";
-import { DeldotError } from "../../errors.js";
+import { DeldotError, InputError, LimitError, ModelError, PlanError } from "../../errors.js";
 import { addDoctor } from "./doctor.js";
 import { addEval } from "./eval.js";
 import { addExport } from "./export.js";
@@ -11,17 +12,16 @@ import { addGradient } from "./gradient.js";
 import { addHeatmap } from "./heatmap.js";
 import { addInfo } from "./info.js";
 import { addLogProb } from "./logprob.js";
+import { addMerge } from "./merge.js";
 import { describeSystemError } from "../files/points.js";
 import { filterSocket } from "./nativeStderr.js";
 import { isGone } from "./output.js";
 import { Interruption } from "./progress.js";
 import { addSample } from "./sample.js";
+import { addShards } from "./shards.js";
 import { addTrain } from "./train.js";
 import { addVerify } from "./verify.js";
-
-const { version } = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("deldot/package.json"), "utf8")) as {
-  version: string;
-};
+import { version } from "./version.js";
 
 const program = new Command("deldot")
   .description("The exact divergence of neural vector fields, on WebGPU.")
@@ -29,7 +29,20 @@ const program = new Command("deldot")
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "deldot: ")) })
   .addHelpText("after", "\nExample:\n  deldot heatmap two-moons-flow.safetensors --context 0.5 --out heatmap.png");
-for (const add of [addInfo, addEval, addGradient, addLogProb, addSample, addHeatmap, addTrain, addExport, addVerify, addDoctor])
+for (const add of [
+  addInfo,
+  addEval,
+  addGradient,
+  addLogProb,
+  addSample,
+  addHeatmap,
+  addTrain,
+  addExport,
+  addVerify,
+  addMerge,
+  addShards,
+  addDoctor,
+])
   add(program);
 
 // What commander prints by itself, help and version, may fail after all is done; print() says so by itself.
@@ -43,6 +56,7 @@ process.once("beforeExit", () => {
   process.exitCode = 2;
 });
 
+const isShard = process.argv.some((argument) => /^--shard(=|$)/.test(argument));
 const status = await filterSocket();
 if (status !== null) process.exitCode = status;
 else
@@ -52,16 +66,23 @@ else
     process.exitCode = report(error);
   }
 
+/** Whether the same command will fail the same way: not where a disk was full or a file could not be reached. */
+function isFinal(error: DeldotError): boolean {
+  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
+  if (code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code);
+  return [InputError, ModelError, PlanError, LimitError].some((kind) => error instanceof kind);
+}
+
 function report(error: unknown): number {
   // Commander has printed its own message, or the help that was asked for.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : isShard ? 42 : 2;
   if (error instanceof Interruption) {
     process.stderr.write(`deldot: ${error.message}\n`);
     return error.exitStatus;
   }
   if (error instanceof DeldotError) {
     process.stderr.write(`deldot: ${error.message.replaceAll(/\s*\n\s*/g, " ")}\n`);
-    return 2;
+    return isShard && isFinal(error) ? 42 : 2;
   }
   process.stderr.write(`deldot: an unexpected error, please report it: ${error instanceof Error ? error.stack : String(error)}\n`);
   return 2;

@@ -1,6 +1,7 @@
 /** What the commands share at the edge: options, and the texts that users write for ranges, lists and contexts. */
 import { dirname, isAbsolute, join } from "node:path";
-import type { AdapterChoice } from "./evaluator.js";
+import { availableParallelism } from "node:os";
+import type { EngineOptions } from "./evaluator.js";
 import { Argument, InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
 import { methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
@@ -97,27 +98,29 @@ function readBeside(model: string, location: string): Uint8Array {
   return readBytesAtOnce(join(dirname(model), ...parts));
 }
 
-export interface EvaluationOptions {
-  readonly adapter: AdapterChoice;
+export interface EvaluationOptions extends EngineOptions {
   readonly method: Method | "auto";
 }
 
 /** @param able the methods that the command can use. */
 export function addEvaluationOptions(command: Command, able: readonly Method[] = methods): Command {
-  return addAdapterOption(
+  return addEngineOptions(
     command.addOption(new Option("--method <name>", "how the divergence is computed").choices(["auto", ...able]).default("auto")),
   );
 }
 
-export function addAdapterOption(command: Command): Command {
-  return command.addOption(
-    new Option(
-      "--adapter <kind>",
-      "what computes: a GPU (gpu), onnxruntime on the processor (cpu), a software GPU (software), float64 on the CPU (reference), or the first of them that is there",
+export function addEngineOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        "--adapter <kind>",
+        "what computes: a GPU (gpu), onnxruntime on the processor (cpu), a software GPU (software), float64 on the CPU (reference), or the first of them that is there",
+      )
+        .choices(["auto", ...engines])
+        .default("auto"),
     )
-      .choices(["auto", ...engines])
-      .default("auto"),
-  );
+    .option("--threads <count>", "cpu: how many threads (default: all there are)", parseWhole(1, Math.max(64, availableParallelism())))
+    .option("--kernels <name>", 'gpu, software: these kernels always, such as "layers 4x4", instead of those that prove fastest');
 }
 
 export const contextHelp = "context of all points (0.5 or 0.5,1), or a file with one row, or with one row per point";

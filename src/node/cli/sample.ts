@@ -56,7 +56,7 @@ async function runSample(modelPath: string, options: SampleOptions): Promise<voi
     json: options.json,
     formats,
     inputs: [modelPath, ...(options.condition === undefined ? [] : [options.condition])],
-    open: () => createFlow(network, paths.settings, options.adapter),
+    open: () => createFlow(network, paths.settings, options),
     compute: ({ flow }, run) => flow.sample(count, { ...paths.solve, ...run, seed, condition }),
     runOf: (results, { description: adapter }, milliseconds): Run => ({
       network,

@@ -58,7 +58,7 @@ export async function validate(
 ): Promise<Validation> {
   const { count, points, context } = held;
   if (isFlow(loss)) {
-    const runner = await createFlow(network, { timeColumn }, adapter);
+    const runner = await createFlow(network, { timeColumn }, { adapter });
     try {
       const { logProb, status } = await runner.flow.logProb(points, { condition: context, rtol: 1e-5, atol: 1e-5, ...run });
       reportLost(status, count);
@@ -67,7 +67,7 @@ export async function validate(
       await runner.dispose();
     }
   }
-  const evaluator = await createEvaluator(network, adapter);
+  const evaluator = await createEvaluator(network, { adapter });
   try {
     if (loss === "regression") {
       const { value } = await evaluator.field.evaluate(points, { context, outputs: ["value"], ...run });

@@ -51,11 +51,8 @@ export function addVerify(program: Command): void {
   addEvaluationOptions(command).addHelpText("after", help).action(runVerify);
 }
 
-async function runVerify(
-  modelPath: string,
-  { points: count, seed, gradient = false, adapter, method, ...modelOptions }: VerifyOptions,
-): Promise<void> {
-  const network = await readModel(modelPath, modelOptions);
+async function runVerify(modelPath: string, { points: count, seed, gradient = false, method, ...options }: VerifyOptions): Promise<void> {
+  const network = await readModel(modelPath, options);
   const { notes = [] } = network;
   const { candidates } = explainPlan(network, { method, outputs: ["divergence"] });
   if (candidates.find(({ chosen }) => chosen)?.exact === false)
@@ -65,8 +62,8 @@ async function runVerify(
   const signal = interruptSignal();
   const hard = hardnessOf(network);
 
-  const reference = await createEvaluator(network, "reference");
-  const evaluator = await createEvaluator(network, adapter);
+  const reference = await createEvaluator(network, { adapter: "reference" });
+  const evaluator = await createEvaluator(network, options);
   let results: Results;
   let truth: Evaluation<"divergence" | "diagonal", Float32Array | Float64Array>;
   let gradients: ComparedGradients | null = null;

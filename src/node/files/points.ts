@@ -77,27 +77,34 @@ export interface Points extends NumberArray {
 }
 
 /** Points [..., d], or in the axes that the model has for one point: [..., N, k] where d = N * k. Or the list is flat. */
-export function asPoints(
-  { data, shape, count }: NumberArray,
+export function asPoints({ data, shape, count }: NumberArray, network: Pick<Network, "stateSize" | "stateShape">, path: string): Points {
+  return { data, ...pointAxes(shape, data.length, network, path, count) };
+}
+
+/** The axes of points whose numbers may come later, `length` of them. */
+export function pointAxes(
+  shape: readonly number[],
+  length: number,
   { stateSize, stateShape = [stateSize] }: Pick<Network, "stateSize" | "stateShape">,
   path: string,
-): Points {
+  count?: number,
+): Pick<Points, "shape" | "batch"> {
   if (shape.length < 2) {
-    if (data.length % stateSize !== 0)
-      throw new InputError(`${path}: it holds ${data.length} numbers; expected a multiple of ${stateSize}, the size of the model's state`);
-    const points = data.length / stateSize;
-    return { data, shape: [points, stateSize], batch: [points] };
+    if (length % stateSize !== 0)
+      throw new InputError(`${path}: it holds ${length} numbers; expected a multiple of ${stateSize}, the size of the model's state`);
+    const points = length / stateSize;
+    return { shape: [points, stateSize], batch: [points] };
   }
-  const countFits = count === undefined || count * stateSize === data.length;
+  const countFits = count === undefined || count * stateSize === length;
   for (const own of [[stateSize], stateShape]) {
     const batch = shape.slice(0, -own.length);
-    if (countFits && String(shape.slice(-own.length)) === String(own)) return { data, shape, batch };
+    if (countFits && String(shape.slice(-own.length)) === String(own)) return { shape, batch };
   }
   const batch = shape.slice(0, -1);
-  if (countFits && batch.includes(0)) return { data, shape: [...batch, stateSize], batch };
+  if (countFits && batch.includes(0)) return { shape: [...batch, stateSize], batch };
   const expected = stateShape.length > 1 ? ` or its axes, [${stateShape.join(", ")}]` : "";
   throw new InputError(
-    `${path}: its shape is ${describeShape(shape, count)}, so its points have ${countFits ? shape.at(-1) : data.length / count} components; expected ${stateSize}, the size of the model's state${expected}`,
+    `${path}: its shape is ${describeShape(shape, count)}, so its points have ${countFits ? shape.at(-1) : length / count} components; expected ${stateSize}, the size of the model's state${expected}`,
   );
 }
 
@@ -113,8 +120,22 @@ export function asContext(
   path: string,
   name = "context",
 ): Float32Array | Float64Array {
-  const rowsFit = (shape.length <= 1 || shape.at(-1) === contextSize) && (count === undefined || count * contextSize === data.length);
-  if (rowsFit && (data.length === contextSize || data.length === contextSize * pointCount)) return data;
+  checkContextShape(shape, data.length, contextSize, pointCount, path, name, count);
+  return data;
+}
+
+/** @throws InputError unless `length` numbers in this shape are one row for all points, or one row per point. */
+export function checkContextShape(
+  shape: readonly number[],
+  length: number,
+  contextSize: number,
+  pointCount: number,
+  path: string,
+  name: string,
+  count?: number,
+): void {
+  const rowsFit = (shape.length <= 1 || shape.at(-1) === contextSize) && (count === undefined || count * contextSize === length);
+  if (rowsFit && (length === contextSize || length === contextSize * pointCount)) return;
   throw new InputError(
     `${path}: its shape is ${describeShape(shape, count)}; expected [${contextSize}] or [${pointCount}, ${contextSize}], one ${name} for all points or one per point`,
   );

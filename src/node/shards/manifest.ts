@@ -1,0 +1,163 @@
+/** What a shard leaves: its arrays, NAME.shard-I-of-N.npy and the like, and NAME.shard-I-of-N.json, which says what they are. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { basename, dirname, extname, join } from "node:path";
+import { InputError } from "../../errors.js";
+import { describeSystemError } from "../files/points.js";
+import { digestOf, sha256 } from "./digest.js";
+import type { Range, Shard } from "./range.js";
+
+/** An array of results: a row for each point, or for each block of points where it is a sum over them. */
+export interface ArrayLayout {
+  /** What stands in the name of its file; "" of the main one. */
+  readonly name: string;
+  readonly per: "point" | "block";
+  /** Numbers of a row. */
+  readonly width: number;
+}
+
+/** A file that rows are read from, with the SHA-256 of the bytes of each block of this shard. */
+export interface InputDigest {
+  readonly name: string;
+  /** As it was given, absolute. */
+  readonly path: string;
+  readonly width: number;
+  readonly descr: string;
+  readonly shape: readonly number[];
+  readonly blocks: readonly string[];
+}
+
+/** A tensor of the merged file, where that is one file: an array, or a part of one that holds sums. */
+export interface MergedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly array: string;
+  /** Its first number in a row of the array, where it is a part of one. */
+  readonly offset: number;
+}
+
+/** What the merged results are: a .npy file for each array, in its shape, or one .safetensors file. */
+export type Merged =
+  | { readonly format: "npy"; readonly shapes: Readonly<Record<string, readonly number[]>> }
+  | {
+      readonly format: "safetensors";
+      readonly metadata: Readonly<Record<string, string>>;
+      readonly tensors: readonly MergedTensor[];
+    };
+
+/** What all shards of one result have in common. */
+export interface Common {
+  readonly version: string;
+  readonly command: string;
+  /** The model and all options that decide numbers. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  readonly rows: number;
+  readonly blockRows: number;
+  readonly shards: number;
+  readonly arrays: readonly ArrayLayout[];
+  readonly merged: Merged;
+}
+
+/** A shard's file of one array. */
+export interface ArrayFile {
+  readonly name: string;
+  readonly descr: "<f4" | "<f8";
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** A shard that is whole. */
+export interface Manifest extends Common {
+  /** Of everything that decides the shard's numbers. */
+  readonly key: string;
+  readonly shard: number;
+  readonly from: number;
+  readonly to: number;
+  readonly inputs: readonly InputDigest[];
+  readonly files: readonly ArrayFile[];
+  /** What computed, for people. */
+  readonly adapter: string;
+  readonly milliseconds: number;
+}
+
+/** The key of a shard: two of one key hold the same numbers. The place of its inputs is no part of it. */
+export function keyOf(common: Common, shard: number, range: Range, inputs: readonly InputDigest[]): string {
+  return digestOf({ common, shard, range, inputs: inputs.map((input) => ({ ...input, path: null })) });
+}
+
+/** NAME.shard-I-of-N, before what stands for an array and the extension. */
+export function stemOf(out: string, { index, count }: Shard): string {
+  const digits = String(count - 1).length;
+  return `${out.slice(0, -extname(out).length)}.shard-${String(index).padStart(digits, "0")}-of-${count}`;
+}
+
+/** stem.NAME.npy; stem.npy of the array "". */
+export function arrayPath(stem: string, name: string): string {
+  return `${stem}${name === "" ? "" : `.${name}`}.npy`;
+}
+
+export function manifestPath(stem: string): string {
+  return `${stem}.json`;
+}
+
+/** The shards whose manifests lie beside a result, however many shards there are to be, and what is half done: by [n, i]. */
+export async function findShards(out: string): Promise<Map<number, Map<number, { whole: boolean; journals: string[] }>>> {
+  const name = basename(out).slice(0, -extname(out).length);
+  const found = new Map<number, Map<number, { whole: boolean; journals: string[] }>>();
+  const folder = dirname(out);
+  const files = await readdir(folder).catch((error: unknown) => {
+    throw new InputError(`${folder}: ${describeSystemError(error)}; expected the folder with the shards of ${out}`, { cause: error });
+  });
+  for (const file of files) {
+    if (!file.startsWith(`${name}.shard-`)) continue;
+    const match = /^(\d+)-of-(\d+)\.json(\.\w+\.part)?$/.exec(file.slice(`${name}.shard-`.length));
+    if (!match) continue;
+    const [index, count] = [Number(match[1]), Number(match[2])];
+    if (index >= count || basename(stemOf(out, { index, count })) !== file.replace(/\.json.*$/, "")) continue;
+    const ofCount = found.get(count) ?? new Map<number, { whole: boolean; journals: string[] }>();
+    const shard = ofCount.get(index) ?? { whole: false, journals: [] };
+    if (match[3] === undefined) shard.whole = true;
+    else shard.journals.push(join(folder, file));
+    found.set(count, ofCount.set(index, shard));
+  }
+  return found;
+}
+
+/** @throws InputError, which begins with the path, where it is not there or none that a shard leaves. */
+export async function readManifest(path: string): Promise<Manifest> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });
+  }
+  // Its last key is a checksum of all before it.
+  const match = /^(.*),\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/s.exec(text);
+  if (!match || sha256(match[1]!) !== match[2])
+    throw new InputError(`${path}: it is not as a shard left it; expected one that was not changed`);
+  return JSON.parse(text) as Manifest;
+}
+
+export function writeManifest(manifest: Manifest): string {
+  const text = JSON.stringify(manifest, null, 2).replace(/\n\}$/, "");
+  return `${text},\n  "sha256": "${sha256(text)}"\n}\n`;
+}
+
+/** Why a shard's files are not those that its manifest tells of; null where they are. */
+export async function findFault(stem: string, { files }: Manifest): Promise<string | null> {
+  for (const file of files) {
+    const path = arrayPath(stem, file.name);
+    const status = await stat(path).catch(() => null);
+    if (!status) return `${path} is not there`;
+    if (status.size !== file.bytes) return `${path} has ${status.size} bytes; expected ${file.bytes}`;
+    if ((await hashOfFile(path)) !== file.sha256) return `${path} is not as it was written: its checksum is another`;
+  }
+  return null;
+}
+
+async function hashOfFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(piece as Buffer);
+  return hash.digest("hex");
+}
