@@ -68,9 +68,10 @@ else
 
 /** Whether the same command will fail the same way: not where a disk was full or a file could not be reached. */
 function isFinal(error: DeldotError): boolean {
+  const isOfInput = [InputError, ModelError, PlanError, LimitError].some((kind) => error instanceof kind);
   const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
-  if (code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code);
-  return [InputError, ModelError, PlanError, LimitError].some((kind) => error instanceof kind);
+  if (isOfInput && code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code);
+  return isOfInput;
 }
 
 function report(error: unknown): number {

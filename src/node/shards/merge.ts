@@ -66,11 +66,16 @@ async function readShards(out: string): Promise<{ stems: string[]; shards: Manif
   if (missing.length > 0)
     throw new InputError(`${out}: ${listed(missing.map((stem) => basename(stem)))} missing; expected all ${count} shards`);
   const shards = await Promise.all(stems.map((stem) => readManifest(manifestPath(stem))));
+  // One with rows, which tells of their type.
+  const measure = Math.max(
+    0,
+    shards.findIndex(({ from, to }) => from < to),
+  );
   for (const [index, shard] of shards.entries()) {
     const path = manifestPath(stems[index]!);
-    const other = differenceOf(shard, shards[0]!);
+    const other = differenceOf(shard, shards[measure]!);
     if (other !== null)
-      throw new InputError(`${path}: its ${other} not that of ${manifestPath(stems[0]!)}; expected shards of the same work`);
+      throw new InputError(`${path}: its ${other} unlike that of ${manifestPath(stems[measure]!)}; expected shards of the same work`);
     const range = rangeOf({ index, count }, shard.rows, shard.blockRows);
     const { from, to } = shard;
     if (shard.shards !== count || shard.shard !== index || from !== range.from || to !== range.to)
@@ -87,7 +92,7 @@ function commonOf({ version, command, settings, rows, blockRows, shards, arrays,
   return { version, command, settings, rows, blockRows, shards, arrays, merged };
 }
 
-/** What two shards do not share: "method is ...", or null. */
+/** What two shards do not share: `method is "jacobian",`, or null. */
 function differenceOf(a: Manifest, b: Manifest): string | null {
   const named = (manifest: Manifest): [string, unknown][] => [
     ["version", manifest.version],
@@ -99,15 +104,13 @@ function differenceOf(a: Manifest, b: Manifest): string | null {
     ["results", manifest.merged],
     ["inputs", manifest.inputs.map(({ name, width, descr, shape }) => ({ name, width, descr, shape }))],
     // A shard without rows has none.
-    ...(manifest.from < manifest.to ? [["type of numbers", manifest.files.map(({ descr }) => descr)] as [string, unknown]] : []),
+    ...(manifest.from < manifest.to ? [["types of numbers", manifest.files.map(({ descr }) => descr)] as [string, unknown]] : []),
   ];
   const others = new Map(named(b));
   for (const [name, value] of named(a))
-    if (others.has(name) && digestOf(value) !== digestOf(others.get(name))) {
-      const shown = typeof value === "object" ? "" : `${String(value)}, `;
-      return `${name} is ${shown}`;
-    }
-  return digestOf(a.settings) === digestOf(b.settings) ? null : "settings are ";
+    if (others.has(name) && digestOf(value) !== digestOf(others.get(name)))
+      return typeof value === "object" ? `${name} are` : `${name} is ${JSON.stringify(value)},`;
+  return digestOf(a.settings) === digestOf(b.settings) ? null : "options are";
 }
 
 /** The rows of each file of rows are still what every shard read. */

@@ -6,7 +6,7 @@
 import { createHash, randomBytes, type Hash } from "node:crypto";
 import { open, readdir, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { InputError } from "../../errors.js";
+import { DeldotError, InputError } from "../../errors.js";
 import { descrOf, npyHeader } from "../files/npy.js";
 import type { NpyRows } from "../files/npyRows.js";
 import { describeSystemError } from "../files/points.js";
@@ -201,7 +201,7 @@ class Parts {
         const pieces = await Promise.all(
           handles.map(async (handle, index) => {
             const bytes = new Uint8Array(this.bytesOf(index, count));
-            const { bytesRead } = await handle.read(bytes, 0, bytes.length, at[index]!);
+            const { bytesRead } = await handle.read(bytes, 0, bytes.length, at[index]);
             at[index]! += bytes.length;
             return bytes.subarray(0, bytesRead);
           }),
@@ -302,8 +302,10 @@ class Parts {
       await rename(scratch, manifestPath(this.stem));
       await syncFolder(dirname(this.stem));
     } catch (error) {
-      const taken = (error as NodeJS.ErrnoException).code === "ENOENT";
-      throw refusal(this.stem, taken ? new Error("another process took the shard over") : error);
+      // No fault of the input's: the other process makes it, or a retry does.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT")
+        throw new DeldotError(`${this.stem}: another process took the shard over; expected one at a time`, { cause: error });
+      throw refusal(this.stem, error);
     }
     await removeParts(this.stem);
   }
@@ -313,7 +315,7 @@ class Parts {
     for (const { handle } of this.parts) await handle.close();
     await this.journal?.close();
     // Nothing to go on from.
-    if (this.blocks === 0) await removeTokens(this.stem, (token) => token === this.token);
+    if (this.blocks === 0) await removeTokens(this.stem, (token) => token === this.token).catch(() => {});
   }
 }
 

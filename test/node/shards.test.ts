@@ -1,0 +1,467 @@
+/** Results by shards: the bits of one run, whatever their number and whatever ends their processes. */
+import { spawn } from "node:child_process";
+import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { evaluateReference, InputError, parametersOf, toSafetensors, vjpReference } from "../../src/index.js";
+import { readTensors } from "../../src/tensorFile.js";
+import { descrOf, npyHeader, readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { blockRowsOf, rangeOf, readShard } from "../../src/node/shards/range.js";
+import { expectClose } from "../close.js";
+import { randomMlp } from "../fields.js";
+import { runDeldot, type CommandParameters, type Outcome } from "./command.js";
+
+const lorenz = resolve("demo/models/lorenz.safetensors");
+/** Of many numbers a row, so that a block has few rows, and of little work. */
+const d = 64;
+const { network } = randomMlp({ widths: [d, 4, d], activation: "tanh", contextSize: 1, seed: 5 });
+
+const model = "model.safetensors";
+let folder: string;
+const deldot = (...parameters: CommandParameters): Promise<Outcome> => runDeldot(folder, ...parameters);
+/** Runs the command where it must go well. */
+async function run(...parameters: string[]): Promise<string> {
+  const { status, stdout, stderr } = await deldot(parameters);
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+  return stdout;
+}
+const bytesOf = (name: string): Promise<Buffer> => readFile(join(folder, name));
+const arrayOf = async (name: string): Promise<Float32Array | Float64Array> => readNpy(await bytesOf(name)).data;
+
+/** Numbers in [-2, 2), which float32 holds. */
+function numbersOf(count: number): Float32Array {
+  return Float32Array.from({ length: count }, (_, index) => ((Math.imul(index + 1, 2654435761) >>> 8) / 2 ** 24) * 4 - 2);
+}
+
+const blockRows = 2 ** 12;
+/** Blocks enough to be cut off within. */
+const rows = 50_000;
+/** Two blocks. */
+const few = 5000;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "deldot-shards-"));
+  const numbers = numbersOf(rows * d);
+  await writeFile(join(folder, model), toSafetensors(network));
+  await writeFile(join(folder, "points.npy"), writeNpy({ data: numbers, shape: [rows, d] }));
+  await writeFile(join(folder, "few.npy"), writeNpy({ data: numbers.slice(0, few * d), shape: [few / 10, 10, d] }));
+  await writeFile(join(folder, "times.npy"), writeNpy({ data: numbersOf(few).map(Math.abs), shape: [few, 1] }));
+  await writeFile(join(folder, "weights.npy"), writeNpy({ data: numbersOf(few), shape: [few] }));
+  await writeFile(join(folder, "vectors.npy"), writeNpy({ data: numbers.slice(few * d, few * 2 * d), shape: [few, d] }));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe("ranges", () => {
+  test("cover all rows once, in whole blocks", () => {
+    fc.assert(
+      fc.property(
+        fc.nat(2 ** 40),
+        fc.integer({ min: 1, max: 300 }),
+        fc.integer({ min: 1, max: 1e5 }),
+        fc.nat(1e6),
+        (total, count, width, sums) => {
+          const blockRows = blockRowsOf(width, sums);
+          expect(Math.log2(blockRows) % 1).toBe(0);
+          expect(blockRows).toBeGreaterThanOrEqual(2 ** 8);
+          expect(blockRows).toBeLessThanOrEqual(2 ** 16);
+          let at = 0;
+          for (let index = 0; index < count; index++) {
+            const { from, to } = rangeOf({ index, count }, total, blockRows);
+            expect(from).toBe(at);
+            expect(to).toBeGreaterThanOrEqual(from);
+            if (to < total) expect(to % blockRows).toBe(0);
+            at = to;
+          }
+          expect(at).toBe(total);
+        },
+      ),
+    );
+  });
+
+  const slurm = { SLURM_ARRAY_TASK_ID: "3", SLURM_ARRAY_TASK_COUNT: "8", SLURM_ARRAY_TASK_MIN: "0", SLURM_ARRAY_TASK_MAX: "7" };
+  test.each<[string | true, Record<string, string>, number, number]>([
+    ["2/5", {}, 2, 5],
+    [true, slurm, 3, 8],
+    ["16", slurm, 3, 16],
+    ["9", { JOB_COMPLETION_INDEX: "0" }, 0, 9],
+    [true, { AWS_BATCH_JOB_ARRAY_INDEX: "1", AWS_BATCH_JOB_ARRAY_SIZE: "2" }, 1, 2],
+    [true, { BATCH_TASK_INDEX: "1", BATCH_TASK_COUNT: "2" }, 1, 2],
+    [true, { CLOUD_RUN_TASK_INDEX: "0", CLOUD_RUN_TASK_COUNT: "1" }, 0, 1],
+    ["4", { PBS_ARRAY_INDEX: "3" }, 3, 4],
+  ])("--shard %s in %o is shard %i of %i", (text, environment, index, count) => {
+    expect(readShard(text, environment)).toEqual({ index, count });
+  });
+
+  test.each<[string | true, Record<string, string>, RegExp]>([
+    ["5/5", {}, /the shard is number 5; expected 0 to 4, of 5 shards/],
+    ["1/0", {}, /there are 0 shards; expected 1 to 100000/],
+    ["-1/5", {}, /--shard is "-1\/5"; expected i\/n/],
+    ["1/2/3", {}, /expected i\/n/],
+    [true, {}, /the environment has none of SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX/],
+    [true, { JOB_COMPLETION_INDEX: "2" }, /nothing tells of how many; expected --shard n/],
+    ["2", { JOB_COMPLETION_INDEX: "2" }, /the shard is number 2; expected 0 to 1/],
+    ["2", { JOB_COMPLETION_INDEX: "first" }, /JOB_COMPLETION_INDEX is "first"; expected a whole number/],
+    // sbatch --array=3,5 again, of an array that was 0-7.
+    [
+      true,
+      { ...slurm, SLURM_ARRAY_TASK_COUNT: "2", SLURM_ARRAY_TASK_MIN: "3", SLURM_ARRAY_TASK_MAX: "5" },
+      /which are not all of 0 to n - 1/,
+    ],
+  ])("--shard %s in %o is refused", (text, environment, message) => {
+    expect(() => readShard(text, environment)).toThrow(InputError);
+    expect(() => readShard(text, environment)).toThrow(message);
+  });
+});
+
+describe("one result of all shards", () => {
+  test("has the bits of one run, of eval by kernels that are fixed, with probes by the global row", async () => {
+    const how = ["eval", model, "--points", "points.npy", "--context", "0.5", "--adapter", "software", "--kernels", "layers 4x4"];
+    for (const [name, method] of [
+      ["auto", []],
+      ["hutchinson", ["--method", "hutchinson", "--seed", "7"]],
+    ] as const) {
+      await run(...how, ...method, "--out", `${name}-whole.npy`);
+      for (const shard of ["2/3", "0/3", "1/3"]) await run(...how, ...method, "--shard", shard, "--out", `${name}.npy`);
+      await run("merge", `${name}.npy`);
+      for (const array of ["", ".value"]) expect(await bytesOf(`${name}${array}.npy`)).toEqual(await bytesOf(`${name}-whole${array}.npy`));
+    }
+    const { divergence, diagonal } = evaluateReference(network, numbersOf(100 * d), {
+      context: [0.5],
+      outputs: ["divergence", "diagonal"],
+    });
+    const scale = divergence!.map((_, point) =>
+      diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, each) => sum + Math.abs(each), 0),
+    );
+    expectClose((await arrayOf("auto.npy")).subarray(0, 100), divergence!, scale, { relative: 2e-5, label: "divergence" });
+  });
+
+  test("is the same whatever the number of shards, also where most have no rows, and in the shape of the points", async () => {
+    const how = ["eval", model, "--points", "few.npy", "--context", "times.npy", "--adapter", "reference", "--diagonal"];
+    await run(...how, "--out", "r-whole.npy");
+    for (const count of [1, 5]) {
+      for (let index = 0; index < count; index++) await run(...how, "--shard", `${index}/${count}`, "--out", `r${count}.npy`);
+      expect(await run("merge", `r${count}.npy`)).toContain(`${few} points of ${count} shards, by float64 reference on the CPU\n`);
+      for (const array of ["", ".value", ".diagonal"])
+        expect(await bytesOf(`r${count}${array}.npy`)).toEqual(await bytesOf(`r-whole${array}.npy`));
+    }
+    expect(readNpy(await bytesOf("r5.value.npy")).shape).toEqual([few / 10, 10, d]);
+  });
+
+  test("has log p and its noise", async () => {
+    const how = ["logprob", model, "--points", "few.npy", "--adapter", "reference", "--solver", "rk4", "--steps", "2"];
+    await run(...how, "--out", "p-whole.npy");
+    for (const shard of ["0/2", "1/2"]) await run(...how, "--shard", shard, "--out", "p.npy");
+    await run("merge", "p.npy");
+    for (const array of ["", ".base"]) expect(await bytesOf(`p${array}.npy`)).toEqual(await bytesOf(`p-whole${array}.npy`));
+  });
+
+  test("has gradients, whose sums are the same whatever the number of shards", async () => {
+    const cotangents = ["--value-cotangent", "vectors.npy", "--divergence-cotangent", "weights.npy"];
+    const how = ["gradient", model, "--points", "few.npy", "--context", "0.5", "--adapter", "reference", ...cotangents];
+    for (const count of [1, 2]) {
+      for (let index = 0; index < count; index++) await run(...how, "--shard", `${index}/${count}`, "--out", `g${count}.safetensors`);
+      await run("merge", `g${count}.safetensors`);
+    }
+    expect(await bytesOf("g2.safetensors")).toEqual(await bytesOf("g1.safetensors"));
+    const truth = vjpReference(
+      network,
+      await arrayOf("few.npy"),
+      { value: await arrayOf("vectors.npy"), divergence: await arrayOf("weights.npy") },
+      { context: [0.5], wrt: ["points", "context", "parameters"] },
+    );
+    const found = new Map(readTensors(await bytesOf("g2.safetensors")).tensors.map((tensor) => [tensor.name, tensor]));
+    const expected: [string, Float64Array, readonly number[]][] = [
+      ["points", truth.points!, [few / 10, 10, d]],
+      ["context", truth.context!, [1]],
+      ...Object.entries(truth.parameters!).map(([name, { data, shape }]): [string, Float64Array, readonly number[]] => [name, data, shape]),
+    ];
+    expect(expected).toHaveLength(2 + Object.keys(parametersOf(network)).length);
+    for (const [name, numbers, shape] of expected) {
+      const { data, shape: own, dtype } = found.get(`gradient.${name}`)!;
+      expect({ dtype, own }).toEqual({ dtype: "F32", own: shape });
+      const largest = numbers.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+      const read = Float64Array.from(numbers, (_, index) => data.getFloat32(index * 4, true));
+      expectClose(
+        read,
+        numbers,
+        numbers.map(() => largest),
+        { relative: 1e-6, label: name },
+      );
+    }
+    expect([...found.keys()].slice(0, 2)).toEqual(["value", "divergence"]);
+  });
+
+  test("of a file in Fortran's order, of float64, and of whole numbers, is that of the same numbers in rows", async () => {
+    const numbers = Float64Array.from(numbersOf(1000 * d), (each) => Math.round(each * 50));
+    const columns = Array.from({ length: d }, (_, column) => [...numbers.filter((_number, index) => index % d === column)]).flat();
+    const files = {
+      "f8.npy": writeNpy({ data: numbers, shape: [1000, d] }),
+      "fortran.npy": [header("<f8", true), new Uint8Array(Float64Array.from(columns).buffer)],
+      "i2.npy": [header(">i2", false), bigEndian(numbers)],
+    };
+    for (const [name, content] of Object.entries(files)) {
+      await writeFile(join(folder, name), content);
+      const out = `of-${name}`;
+      await run("eval", model, "--points", name, "--context", "0.25", "--adapter", "reference", "--shard", "0/1", "--out", out);
+      await run("merge", out);
+      expect(await bytesOf(out)).toEqual(await bytesOf("of-f8.npy"));
+    }
+  });
+
+  function header(descr: string, fortranOrder: boolean): Uint8Array {
+    const text = new TextDecoder().decode(npyHeader("<f8", [1000, d])).slice(10);
+    const changed = text.replace("<f8", descr).replace("False", fortranOrder ? "True " : "False");
+    expect(changed).toHaveLength(text.length);
+    return Uint8Array.from([...npyHeader("<f8", [1000, d]).slice(0, 10), ...new TextEncoder().encode(changed)]);
+  }
+  function bigEndian(numbers: Float64Array): Uint8Array {
+    const view = new DataView(new ArrayBuffer(numbers.length * 2));
+    for (const [index, each] of numbers.entries()) view.setInt16(index * 2, each);
+    return new Uint8Array(view.buffer);
+  }
+});
+
+/** The command with stderr in a file, so that a signal reaches the process that computes. */
+async function startWorker(
+  log: string,
+  parameters: readonly string[],
+): Promise<{ kill: (signal: NodeJS.Signals) => void; ended: Promise<number | null> }> {
+  const stderr = await open(join(folder, log), "a");
+  const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], { cwd: folder, stdio: ["ignore", "ignore", stderr.fd] });
+  const ended = new Promise<number | null>((done) => child.on("close", done)).finally(() => stderr.close());
+  return { kill: (signal) => child.kill(signal), ended };
+}
+
+const sleep = (milliseconds: number): Promise<void> => new Promise((done) => setTimeout(done, milliseconds));
+interface Listed {
+  readonly whole: number;
+  readonly shards: readonly { readonly state: string; readonly rows: number; readonly fault: string | null }[];
+}
+const list = async (name: string): Promise<Listed> => JSON.parse((await deldot(["shards", name, "--json"])).stdout) as Listed;
+/** Waits until a journal tells of so many blocks of a shard. */
+async function begun(name: string, blocks: number): Promise<void> {
+  for (;;) {
+    const journals = (await readdir(folder)).filter((file) => file.startsWith(`${name}.shard-`) && /json\.\w+\.part$/.test(file));
+    for (const journal of journals)
+      if ((await readFile(join(folder, journal), "utf8").catch(() => "")).split("\n").length >= blocks + 2) return;
+    await sleep(5);
+  }
+}
+
+describe("a shard that is cut off", () => {
+  const how = ["eval", model, "--points", "points.npy", "--context", "0.5", "--adapter", "reference"];
+  beforeAll(() => run(...how, "--out", "cut-whole.npy"));
+
+  test("goes on where it was after SIGTERM, and ends with 143", async () => {
+    const worker = await startWorker("term.log", [...how, "--shard", "0/1", "--out", "term.npy"]);
+    await begun("term", 1);
+    worker.kill("SIGTERM");
+    expect(await worker.ended).toBe(143);
+    expect(await readFile(join(folder, "term.log"), "utf8")).toContain("deldot: interrupted by SIGTERM\n");
+    const { whole, shards } = await list("term.npy");
+    expect(whole).toBe(0);
+    expect(shards[0]).toMatchObject({ state: "begun" });
+    expect(shards[0]!.rows).toBeGreaterThanOrEqual(blockRows);
+    const told = JSON.parse(await run(...how, "--shard", "0/1", "--out", "term.npy", "--json")) as { resumed: number; state: string };
+    expect(told).toMatchObject({ state: "written", resumed: shards[0]!.rows });
+    await run("merge", "term.npy");
+    expect(await bytesOf("term.npy")).toEqual(await bytesOf("cut-whole.npy"));
+    expect((await readdir(folder)).filter((file) => file.startsWith("term.") && file.endsWith(".part"))).toEqual([]);
+  });
+
+  test("has the same bits after SIGKILL at any time, also where what it left is damaged", async () => {
+    const parameters = [...how, "--shard", "0/1", "--out", "kill.npy"];
+    for (const blocks of [0, 2, 3, 5]) {
+      const worker = await startWorker("kill.log", parameters);
+      const after = blocks === 0 ? sleep(100) : begun("kill", blocks);
+      expect(await Promise.race([worker.ended, after])).toBeUndefined();
+      worker.kill("SIGKILL");
+      expect(await worker.ended).toBeNull();
+      // Bytes of a half-written file may never have reached the disk.
+      if (blocks === 3)
+        for (const file of await readdir(folder))
+          if (/^kill\.shard-0-of-1\.value\.npy\.\w+\.part$/.test(file)) await flip(file, 1.5 * blockRows * d * 8);
+    }
+    const { shards } = await list("kill.npy");
+    expect(shards[0]).toMatchObject({ state: "begun" });
+    const told = JSON.parse(await run(...parameters, "--json")) as { resumed: number };
+    expect(told.resumed).toBeGreaterThanOrEqual(5 * blockRows);
+    await run("merge", "kill.npy");
+    for (const array of ["", ".value"]) expect(await bytesOf(`kill${array}.npy`)).toEqual(await bytesOf(`cut-whole${array}.npy`));
+  });
+
+  test("is taken over by another process, and the first one leaves what that has made", async () => {
+    const parameters = [...how, "--shard", "0/1", "--out", "two.npy"];
+    const first = await startWorker("two.log", parameters);
+    await begun("two", 1);
+    const second = await startWorker("two.log", parameters);
+    const statuses = [await first.ended, await second.ended];
+    // The first may have ended before the second looked.
+    expect([0, 2]).toContain(statuses[0]);
+    expect(statuses[1]).toBe(0);
+    if (statuses[0] === 2) expect(await readFile(join(folder, "two.log"), "utf8")).toContain("another process took the shard over");
+    await run("merge", "two.npy");
+    expect(await bytesOf("two.npy")).toEqual(await bytesOf("cut-whole.npy"));
+  });
+});
+
+/** Changes one bit of a file, where it is so long. */
+async function flip(name: string, at: number): Promise<void> {
+  const handle = await open(join(folder, name), "r+");
+  const byte = new Uint8Array(1);
+  if ((await handle.read(byte, 0, 1, at)).bytesRead === 1)
+    await handle.write(
+      byte.map((each) => each ^ 1),
+      0,
+      1,
+      at,
+    );
+  await handle.close();
+}
+
+describe("what is not one work", () => {
+  const how = ["eval", join("..", model), "--points", "few.npy", "--context", "0.5", "--adapter", "reference"];
+  const small = writeNpy({ data: numbersOf(few * d), shape: [few, d] });
+  let own: string;
+  let count = 0;
+  const inOwn = (...parameters: CommandParameters): Promise<Outcome> => runDeldot(own, ...parameters);
+  /** Two shards of it in a folder of its own. */
+  async function prepare(): Promise<void> {
+    own = join(folder, `work-${count++}`);
+    await mkdir(own);
+    await writeFile(join(own, "few.npy"), small);
+    for (const shard of ["0/2", "1/2"]) expect((await inOwn([...how, "--shard", shard, "--out", "r.npy"])).status).toBe(0);
+  }
+  const change = async (name: string, edit: (text: string) => string): Promise<void> => {
+    const path = join(own, name);
+    await writeFile(path, edit(await readFile(path, "latin1")), "latin1");
+  };
+  const again = (shard: string, ...more: string[]): Promise<Outcome> => inOwn([...how, "--shard", shard, "--out", "r.npy", ...more]);
+
+  test.each<[string, () => Promise<unknown>, RegExp]>([
+    ["a shard that is missing", () => rm(join(own, "r.shard-0-of-2.json")), /r\.npy: r\.shard-0-of-2 is missing; expected all 2 shards/],
+    [
+      "a method of its own",
+      () => again("1/2", "--method", "jacobian"),
+      /r\.shard-1-of-2\.json: its method is "jacobian", unlike that of r\.shard-0-of-2\.json/,
+    ],
+    ["a context of its own", () => again("1/2", "--context", "0.25"), /its context is "0\.25", unlike that of/],
+    ["arrays of its own", () => again("1/2", "--diagonal"), /its arrays are unlike that of/],
+    ["shards of another number", () => again("0/3"), /there are shards of 2, and of 3|there are shards of 3, and of 2/],
+    [
+      "a file that was changed",
+      () => flip(`${own.slice(folder.length + 1)}/r.shard-1-of-2.value.npy`, 2000),
+      /r\.shard-1-of-2\.value\.npy: it is not as it was written, its checksum is another/,
+    ],
+    [
+      "a file that is shorter",
+      () => change("r.shard-1-of-2.npy", (text) => text.slice(0, -8)),
+      /r\.shard-1-of-2\.npy: it has \d+ bytes; expected \d+, as it was written/,
+    ],
+    [
+      "a manifest that was changed",
+      () => change("r.shard-1-of-2.json", (text) => text.replace('"from": 4096', '"from": 4095')),
+      /r\.shard-1-of-2\.json: it is not as a shard left it/,
+    ],
+    [
+      "points that were changed",
+      () => flip(`${own.slice(folder.length + 1)}/few.npy`, 4200 * d * 4),
+      /few\.npy: its rows 4096 to 5000 are not those that r\.shard-1-of-2 was computed from/,
+    ],
+    ["points that are gone", () => rm(join(own, "few.npy")), /few\.npy: no such file or directory/],
+    [
+      "no shards at all",
+      async () => Promise.all(["0", "1"].map((index) => rm(join(own, `r.shard-${index}-of-2.json`)))),
+      /r\.npy: there are no shards beside it/,
+    ],
+  ])("is refused: %s", async (_, spoil, message) => {
+    await prepare();
+    await spoil();
+    const { status, stderr } = await inOwn(["merge", "r.npy"]);
+    expect(stderr).toMatch(message);
+    expect(status).toBe(2);
+    expect(await readdir(own)).not.toContain("r.npy");
+    expect((await readdir(own)).filter((file) => file.startsWith("."))).toEqual([]);
+  });
+
+  test("is made anew: options, a file that was changed, and points that were", async () => {
+    await prepare();
+    const first = await readFile(join(own, "r.shard-0-of-2.npy"));
+    expect((await again("0/2")).stdout).toContain("rows 0 to 4096 of 5000, there already\n");
+    await flip(`${own.slice(folder.length + 1)}/r.shard-0-of-2.npy`, 500);
+    const listed = JSON.parse((await inOwn(["shards", "r.npy", "--json"])).stdout) as Listed;
+    expect(listed).toMatchObject({
+      whole: 1,
+      shards: [{ state: "broken", fault: expect.stringContaining("r.shard-0-of-2.npy is not as it was written") }, { state: "whole" }],
+    });
+    expect((await again("0/2")).stdout).toContain("wrote r.shard-0-of-2.npy\n");
+    expect(await readFile(join(own, "r.shard-0-of-2.npy"))).toEqual(first);
+    await flip(`${own.slice(folder.length + 1)}/few.npy`, 200);
+    expect((await again("0/2")).stdout).toContain("wrote r.shard-0-of-2.npy\n");
+    expect((await again("1/2")).stdout).toContain("there already\n");
+    expect(await readFile(join(own, "r.shard-0-of-2.npy"))).not.toEqual(first);
+    expect((await inOwn(["merge", "r.npy"])).status).toBe(0);
+    // Again, and from another place.
+    await copyFile(join(own, "few.npy"), join(own, "moved.npy"));
+    await rm(join(own, "few.npy"));
+    const merged = await readFile(join(own, "r.npy"));
+    expect((await inOwn(["merge", "r.npy", "--points", "moved.npy"])).status).toBe(0);
+    expect(await readFile(join(own, "r.npy"))).toEqual(merged);
+    expect(descrOf(readNpy(merged).data)).toBe("<f8");
+  });
+
+  test.each<[number, string, readonly string[], RegExp]>([
+    [
+      42,
+      "no model",
+      ["nowhere.safetensors", "--points", "few.npy", "--shard", "0/2", "--out", "x.npy"],
+      /nowhere\.safetensors: no such file/,
+    ],
+    [42, "points of another model", [lorenz, "--points", "few.npy", "--shard", "0/2", "--out", "x.npy"], /expected 3/],
+    [
+      42,
+      "points that are no .npy file",
+      [join("..", model), "--points", "points.csv", "--context", "0.5", "--shard", "0/2", "--out", "x.npy"],
+      /expected \.npy, whose rows can be read/,
+    ],
+    [
+      42,
+      "a shard that is none",
+      [join("..", model), "--points", "few.npy", "--context", "0.5", "--shard", "2/2", "--out", "x.npy"],
+      /the shard is number 2/,
+    ],
+    [42, "no context", [join("..", model), "--points", "few.npy", "--shard", "0/2", "--out", "x.npy"], /expected --context/],
+    [42, "no place for it", [join("..", model), "--points", "few.npy", "--context", "0.5", "--shard", "0/2"], /expected --out/],
+    [
+      42,
+      "a place of another kind",
+      [join("..", model), "--points", "few.npy", "--context", "0.5", "--shard", "0/2", "--out", "x.csv"],
+      /expected \.npy, which shards can be merged to/,
+    ],
+    [42, "an option that is none", [join("..", model), "--points", "few.npy", "--shard=0/2", "--colour", "red"], /unknown option/],
+    [42, "a method that is none", [join("..", model), "--points", "few.npy", "--shard", "0/2", "--method", "guess"], /Allowed choices/],
+    [
+      42,
+      "a folder that is not there",
+      [join("..", model), "--points", "few.npy", "--context", "0.5", "--shard", "0/2", "--out", "nowhere/x.npy"],
+      /no such file or directory/,
+    ],
+    [
+      2,
+      "no engine here, though another machine may have one",
+      [join("..", model), "--points", "few.npy", "--context", "0.5", "--shard", "0/2", "--out", "x.npy", "--adapter", "cpu"],
+      /onnxruntime-node/,
+    ],
+  ])("ends with %i: %s", async (expected, _, parameters, message) => {
+    own = join(folder, "ends");
+    await mkdir(own, { recursive: true });
+    await writeFile(join(own, "few.npy"), small);
+    const { status, stderr } = await inOwn(["eval", ...parameters]);
+    expect(stderr).toMatch(message);
+    expect(status).toBe(expected);
+    expect((await readdir(own)).filter((file) => file.startsWith("x."))).toEqual([]);
+  });
+});
