@@ -1,6 +1,6 @@
 /** Results by shards: the bits of one run, whatever their number and whatever ends their processes. */
 import { spawn } from "node:child_process";
-import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import fc from "fast-check";
@@ -29,6 +29,10 @@ async function run(...parameters: string[]): Promise<string> {
   return stdout;
 }
 const bytesOf = (name: string): Promise<Buffer> => readFile(join(folder, name));
+async function expectSame(name: string, other: string): Promise<void> {
+  const [one, two] = await Promise.all([bytesOf(name), bytesOf(other)]);
+  expect(one.equals(two), `${name} and ${other}`).toBe(true);
+}
 const arrayOf = async (name: string): Promise<Float32Array | Float64Array> => readNpy(await bytesOf(name)).data;
 
 /** Numbers in [-2, 2), which float32 holds. */
@@ -118,15 +122,15 @@ describe("ranges", () => {
 
 describe("one result of all shards", () => {
   test("has the bits of one run, of eval by kernels that are fixed, with probes by the global row", async () => {
-    const how = ["eval", model, "--points", "points.npy", "--context", "0.5", "--adapter", "software", "--kernels", "layers 4x4"];
+    const how = ["eval", model, "--points", "few.npy", "--context", "0.5", "--adapter", "software", "--kernels", "layers 4x4"];
     for (const [name, method] of [
       ["auto", []],
       ["hutchinson", ["--method", "hutchinson", "--seed", "7"]],
     ] as const) {
       await run(...how, ...method, "--out", `${name}-whole.npy`);
-      for (const shard of ["2/3", "0/3", "1/3"]) await run(...how, ...method, "--shard", shard, "--out", `${name}.npy`);
+      for (const shard of ["1/2", "0/2"]) await run(...how, ...method, "--shard", shard, "--out", `${name}.npy`);
       await run("merge", `${name}.npy`);
-      for (const array of ["", ".value"]) expect(await bytesOf(`${name}${array}.npy`)).toEqual(await bytesOf(`${name}-whole${array}.npy`));
+      for (const array of ["", ".value"]) await expectSame(`${name}${array}.npy`, `${name}-whole${array}.npy`);
     }
     const { divergence, diagonal } = evaluateReference(network, numbersOf(100 * d), {
       context: [0.5],
@@ -144,8 +148,7 @@ describe("one result of all shards", () => {
     for (const count of [1, 5]) {
       for (let index = 0; index < count; index++) await run(...how, "--shard", `${index}/${count}`, "--out", `r${count}.npy`);
       expect(await run("merge", `r${count}.npy`)).toContain(`${few} points of ${count} shards, by float64 reference on the CPU\n`);
-      for (const array of ["", ".value", ".diagonal"])
-        expect(await bytesOf(`r${count}${array}.npy`)).toEqual(await bytesOf(`r-whole${array}.npy`));
+      for (const array of ["", ".value", ".diagonal"]) await expectSame(`r${count}${array}.npy`, `r-whole${array}.npy`);
     }
     expect(readNpy(await bytesOf("r5.value.npy")).shape).toEqual([few / 10, 10, d]);
   });
@@ -155,7 +158,7 @@ describe("one result of all shards", () => {
     await run(...how, "--out", "p-whole.npy");
     for (const shard of ["0/2", "1/2"]) await run(...how, "--shard", shard, "--out", "p.npy");
     await run("merge", "p.npy");
-    for (const array of ["", ".base"]) expect(await bytesOf(`p${array}.npy`)).toEqual(await bytesOf(`p-whole${array}.npy`));
+    for (const array of ["", ".base"]) await expectSame(`p${array}.npy`, `p-whole${array}.npy`);
   });
 
   test("has gradients, whose sums are the same whatever the number of shards", async () => {
@@ -165,7 +168,7 @@ describe("one result of all shards", () => {
       for (let index = 0; index < count; index++) await run(...how, "--shard", `${index}/${count}`, "--out", `g${count}.safetensors`);
       await run("merge", `g${count}.safetensors`);
     }
-    expect(await bytesOf("g2.safetensors")).toEqual(await bytesOf("g1.safetensors"));
+    await expectSame("g2.safetensors", "g1.safetensors");
     const truth = vjpReference(
       network,
       await arrayOf("few.npy"),
@@ -207,7 +210,7 @@ describe("one result of all shards", () => {
       const out = `of-${name}`;
       await run("eval", model, "--points", name, "--context", "0.25", "--adapter", "reference", "--shard", "0/1", "--out", out);
       await run("merge", out);
-      expect(await bytesOf(out)).toEqual(await bytesOf("of-f8.npy"));
+      await expectSame(out, "of-f8.npy");
     }
   });
 
@@ -268,7 +271,7 @@ describe("a shard that is cut off", () => {
     const told = JSON.parse(await run(...how, "--shard", "0/1", "--out", "term.npy", "--json")) as { resumed: number; state: string };
     expect(told).toMatchObject({ state: "written", resumed: shards[0]!.rows });
     await run("merge", "term.npy");
-    expect(await bytesOf("term.npy")).toEqual(await bytesOf("cut-whole.npy"));
+    await expectSame("term.npy", "cut-whole.npy");
     expect((await readdir(folder)).filter((file) => file.startsWith("term.") && file.endsWith(".part"))).toEqual([]);
   });
 
@@ -290,7 +293,7 @@ describe("a shard that is cut off", () => {
     const told = JSON.parse(await run(...parameters, "--json")) as { resumed: number };
     expect(told.resumed).toBeGreaterThanOrEqual(5 * blockRows);
     await run("merge", "kill.npy");
-    for (const array of ["", ".value"]) expect(await bytesOf(`kill${array}.npy`)).toEqual(await bytesOf(`cut-whole${array}.npy`));
+    for (const array of ["", ".value"]) await expectSame(`kill${array}.npy`, `cut-whole${array}.npy`);
   });
 
   test("is taken over by another process, and the first one leaves what that has made", async () => {
@@ -304,7 +307,7 @@ describe("a shard that is cut off", () => {
     expect(statuses[1]).toBe(0);
     if (statuses[0] === 2) expect(await readFile(join(folder, "two.log"), "utf8")).toContain("another process took the shard over");
     await run("merge", "two.npy");
-    expect(await bytesOf("two.npy")).toEqual(await bytesOf("cut-whole.npy"));
+    await expectSame("two.npy", "cut-whole.npy");
   });
 });
 
@@ -328,12 +331,16 @@ describe("what is not one work", () => {
   let own: string;
   let count = 0;
   const inOwn = (...parameters: CommandParameters): Promise<Outcome> => runDeldot(own, ...parameters);
+  beforeAll(async () => {
+    own = join(folder, "work");
+    await mkdir(own);
+    await writeFile(join(own, "few.npy"), small);
+    for (const shard of ["0/2", "1/2"]) expect((await again(shard)).status).toBe(0);
+  });
   /** Two shards of it in a folder of its own. */
   async function prepare(): Promise<void> {
     own = join(folder, `work-${count++}`);
-    await mkdir(own);
-    await writeFile(join(own, "few.npy"), small);
-    for (const shard of ["0/2", "1/2"]) expect((await inOwn([...how, "--shard", shard, "--out", "r.npy"])).status).toBe(0);
+    await cp(join(folder, "work"), own, { recursive: true });
   }
   const change = async (name: string, edit: (text: string) => string): Promise<void> => {
     const path = join(own, name);

@@ -20,7 +20,7 @@ export interface ArrayLayout {
 /** A file that rows are read from, with the SHA-256 of the bytes of each block of this shard. */
 export interface InputDigest {
   readonly name: string;
-  /** As it was given, absolute. */
+  /** From the folder of the result, so that both can move together. */
   readonly path: string;
   readonly width: number;
   readonly descr: string;

@@ -1,7 +1,7 @@
 /** One result of all its shards, whose files and inputs are checked byte by byte on the way. */
 import { createHash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
-import { basename, extname } from "node:path";
+import { basename, dirname, extname, join } from "node:path";
 import { InputError } from "../../errors.js";
 import { layOutTensors } from "../../tensorFile.js";
 import { npyHeader, readNpyHeader } from "../files/npy.js";
@@ -31,7 +31,7 @@ export interface MergeOptions {
 export async function mergeShards(out: string, options: MergeOptions): Promise<{ paths: string[]; shards: Manifest[] }> {
   const { stems, shards } = await readShards(out);
   const first = shards[0]!;
-  await checkInputs(shards, stems, options);
+  await checkInputs(dirname(out), shards, stems, options);
   const { merged } = first;
   const extension = `.${merged.format}`;
   if (extname(out).toLowerCase() !== extension) throw new InputError(`${out}: its extension is ${extname(out)}; expected ${extension}`);
@@ -115,13 +115,14 @@ function differenceOf(a: Manifest, b: Manifest): string | null {
 
 /** The rows of each file of rows are still what every shard read. */
 async function checkInputs(
+  folder: string,
   shards: readonly Manifest[],
   stems: readonly string[],
   { inputs, signal, onProgress }: MergeOptions,
 ): Promise<void> {
   const total = shards[0]!.rows;
   for (const [each, { name, path: given, shape, descr, width }] of shards[0]!.inputs.entries()) {
-    const path = inputs[name] ?? given;
+    const path = inputs[name] ?? join(folder, given);
     const rows = await NpyRows.open(path);
     try {
       if (rows.header.descr !== descr || String(rows.header.shape) !== String(shape))

@@ -5,7 +5,7 @@
  */
 import { createHash, randomBytes, type Hash } from "node:crypto";
 import { open, readdir, readFile, rename, rm, type FileHandle } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { DeldotError, InputError } from "../../errors.js";
 import { descrOf, npyHeader } from "../files/npy.js";
 import type { NpyRows } from "../files/npyRows.js";
@@ -74,7 +74,7 @@ export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>
   const { out, shard, common, signal } = job;
   const range = rangeOf(shard, common.rows, common.blockRows);
   const stem = stemOf(out, shard);
-  const inputs = await Promise.all(job.inputs.map((input) => digestInput(input, range, common.blockRows, signal)));
+  const inputs = await Promise.all(job.inputs.map((input) => digestInput(input, dirname(out), range, common.blockRows, signal)));
   const key = keyOf(common, shard.index, range, inputs);
   const paths = common.arrays.map(({ name }) => arrayPath(stem, name));
 
@@ -128,6 +128,7 @@ export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>
 
 async function digestInput(
   { name, rows, width }: RowInput,
+  folder: string,
   { from, to }: Range,
   blockRows: number,
   signal: AbortSignal,
@@ -137,7 +138,7 @@ async function digestInput(
     signal.throwIfAborted();
     blocks.push(sha256(await rows.bytes(row, Math.min(blockRows, to - row), width)));
   }
-  return { name, path: resolve(rows.path), width, descr: rows.header.descr, shape: rows.header.shape, blocks };
+  return { name, path: relative(resolve(folder), resolve(rows.path)), width, descr: rows.header.descr, shape: rows.header.shape, blocks };
 }
 
 /** How a journal begins, and a line for each block. */
