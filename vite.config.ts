@@ -1,7 +1,8 @@
-import { chmod, readFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile } from "node:fs/promises";
+import { builtinModules } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Plugin } from "vite";
+import { esmExternalRequirePlugin, type Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
 const entries = {
@@ -40,14 +41,32 @@ const executableCommand: Plugin = {
   },
 };
 
+/** What draws text into pictures, beside the licenses of all that is bundled. */
+const pictureFiles: Plugin = {
+  name: "picture-files",
+  apply: "build",
+  async writeBundle({ dir = "dist" }) {
+    await mkdir(join(dir, "picture"), { recursive: true });
+    for (const [from, to] of [
+      ["@resvg/resvg-wasm/index_bg.wasm", "resvg.wasm"],
+      ["@expo-google-fonts/noto-sans-math/400Regular/NotoSansMath_400Regular.ttf", "NotoSansMath.ttf"],
+      ["@expo-google-fonts/noto-sans-math/LICENSE_FONT", "NotoSansMath.LICENSE"],
+    ] as const)
+      await copyFile(join("node_modules", from), join(dir, "picture", to));
+  },
+};
+
+/** Packages whose types users need too stay imports, and so do those that an app chooses by installing them. */
+const external = /^(?:@webgpu\/types|webgpu|@sparticuz\/chromium|onnxruntime-node|deldot)(?:\/|$)/;
+
 export default defineConfig({
-  plugins: [stripShaders, executableCommand],
+  plugins: [stripShaders, executableCommand, pictureFiles, esmExternalRequirePlugin({ external: [/^node:/, ...builtinModules] })],
   build: {
     target: "es2023",
     lib: { entry: entries, formats: ["es"] },
     rollupOptions: {
-      // Everything that is not a file of ours stays an import: node's own modules and the dependencies.
-      external: (id) => !/^[./]|^[A-Za-z]:\\|^src\//.test(id) && !id.startsWith("\0"),
+      // What the command line needs is bundled into it, so that who installs the package gets no other one.
+      external,
       output: {
         // Names without hashes, so that an import map or a CDN can name them.
         entryFileNames: "[name].js",
@@ -60,6 +79,7 @@ export default defineConfig({
       },
     },
     sourcemap: true,
+    license: { fileName: "THIRD-PARTY-LICENSES.md" },
     reportCompressedSize: false,
   },
   test: {

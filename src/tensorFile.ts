@@ -47,15 +47,17 @@ export function layOutTensors(
 
 /** The bytes of a safetensors file, as {@link layOutTensors} lays them out. */
 export function encodeTensors(metadata: Readonly<Record<string, string>>, tensors: readonly FileTensor[]): Uint8Array<ArrayBuffer> {
-  const layouts = tensors.map(
-    ({ name, shape, numbers }): TensorLayout => ({ name, shape, dtype: numbers instanceof Float32Array ? "F32" : "F64" }),
-  );
+  const layouts = tensors.map(({ name, shape, numbers }): TensorLayout => ({
+    name,
+    shape,
+    dtype: numbers instanceof Float32Array ? "F32" : "F64",
+  }));
   const { head, places, size } = layOutTensors(metadata, layouts);
   const file = new Uint8Array(size);
   file.set(head);
   // Little-endian, as the format has it and all machines that run WebGPU.
   for (const { name, numbers } of tensors)
-    file.set(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), places.get(name)!);
+    file.set(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), places.get(name));
   return file;
 }
 

@@ -11,6 +11,7 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
+import { decode } from "fast-png";
 import type { Browser } from "playwright-core";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -63,6 +64,17 @@ describe("in plain Node", () => {
       await requestDevice().catch(({ name, message }) => console.log(name + ": " + message));
     `);
     expect(printed).toBe("AdapterError: WebGPU in Node needs the npm package webgpu: npm install webgpu\n");
+  });
+
+  it("brings no other package but WebGPU's types, and draws pictures all the same", async () => {
+    expect((await readdir(join(project, "node_modules"))).filter((name) => !name.startsWith("."))).toEqual(["@webgpu", "deldot"]);
+    const model = join(root, "demo/models/two-moons-flow.safetensors");
+    const parameters = ["heatmap", model, "--context", "0.9", "--size", "64", "--adapter", "reference", "--out", "picture.png"];
+    await run(join(project, "node_modules/.bin/deldot"), parameters, { cwd: project });
+    const { width, height } = decode(await readFile(join(project, "picture.png")));
+    expect(Math.min(width, height)).toBeGreaterThan(64);
+    const licenses = await readFile(join(project, "node_modules/deldot/dist/THIRD-PARTY-LICENSES.md"), "utf8");
+    for (const name of ["@resvg/resvg-wasm", "commander", "d3-scale", "fast-png"]) expect(licenses).toContain(`## ${name} - `);
   });
 
   it("loads files of its own alone: no dependency and nothing of Node", async () => {

@@ -1,6 +1,7 @@
 /** A heatmap of a quantity, signed or not, over a plane: an SVG around a picture of the cells, rendered to PNG. */
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { initWasm, Resvg } from "@resvg/resvg-wasm";
 import { scaleLinear, type ScaleLinear } from "d3-scale";
 import { interpolateRdBu, interpolateViridis } from "d3-scale-chromatic";
@@ -106,10 +107,11 @@ let renderer: Promise<Uint8Array> | undefined;
 
 /** Once per process; resolves to the font. */
 function loadRenderer(): Promise<Uint8Array> {
-  const { resolve } = createRequire(import.meta.url);
+  // Put there by the build.
+  const folder = join(dirname(createRequire(import.meta.url).resolve("deldot/package.json")), "dist/picture");
   renderer ??= (async () => {
-    await initWasm(await readFile(resolve("@resvg/resvg-wasm/index_bg.wasm")));
-    return readFile(resolve("@expo-google-fonts/noto-sans-math/400Regular/NotoSansMath_400Regular.ttf"));
+    await initWasm(await readFile(join(folder, "resvg.wasm")));
+    return readFile(join(folder, "NotoSansMath.ttf"));
   })();
   return renderer;
 }

@@ -199,7 +199,7 @@ describe("one result of all shards", () => {
 
   test("of a file in Fortran's order, of float64, and of whole numbers, is that of the same numbers in rows", async () => {
     const numbers = Float64Array.from(numbersOf(1000 * d), (each) => Math.round(each * 50));
-    const columns = Array.from({ length: d }, (_, column) => [...numbers.filter((_number, index) => index % d === column)]).flat();
+    const columns = Array.from({ length: d }, (_, column) => Array.from(numbers.filter((_number, index) => index % d === column))).flat();
     const files = {
       "f8.npy": writeNpy({ data: numbers, shape: [1000, d] }),
       "fortran.npy": [header("<f8", true), new Uint8Array(Float64Array.from(columns).buffer)],
@@ -234,7 +234,8 @@ async function startWorker(
 ): Promise<{ kill: (signal: NodeJS.Signals) => void; ended: Promise<number | null> }> {
   const stderr = await open(join(folder, log), "a");
   const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], { cwd: folder, stdio: ["ignore", "ignore", stderr.fd] });
-  const ended = new Promise<number | null>((done) => child.on("close", done)).finally(() => stderr.close());
+  const ended = new Promise<number | null>((done) => child.on("close", done));
+  await stderr.close();
   return { kill: (signal) => child.kill(signal), ended };
 }
 
