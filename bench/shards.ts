@@ -19,6 +19,7 @@ const workers = 3;
 const model = resolve("demo/models/two-moons-flow.safetensors");
 const folder = await mkdtemp(join(tmpdir(), "deldot-bench-shards-"));
 const file = join(folder, "points.npy");
+const log = await open(join(folder, "log"), "a");
 
 /** Numbers in [-3, 3), in pieces: the file may be larger than memory. */
 async function writePoints(): Promise<void> {
@@ -61,7 +62,8 @@ function start(out: string, shard: string, ...more: string[]): { child: ChildPro
     "--out",
     join(folder, out),
   ];
-  const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], { stdio: ["ignore", "ignore", 2] });
+  // With stderr in a file it is the process that computes.
+  const child = spawn(process.execPath, [resolve("dist/cli.js"), ...parameters], { stdio: ["ignore", "ignore", log.fd] });
   void watch(child);
   return { child, ended: new Promise((done) => child.on("close", done)) };
 }
@@ -122,7 +124,7 @@ try {
 
   let killed = 0;
   const time = await timed(async () => {
-    killed = await byWorkers("many.npy", Number(kills), alone / 4);
+    killed = await byWorkers("many.npy", Number(kills), (side * 3) / shards);
   });
   console.log(`${shards} shards by ${workers} workers, ${killed} killed: ${(time / 1000).toFixed(1)} s`);
   const merging = await timed(() => merge("many.npy"));
@@ -134,5 +136,6 @@ try {
   }
   console.log(`memory of a process: ${(peak / 2 ** 20).toFixed(0)} MiB at most`);
 } finally {
+  await log.close();
   await rm(folder, { recursive: true });
 }

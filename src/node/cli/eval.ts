@@ -19,7 +19,7 @@ import {
 } from "./options.js";
 import { round, summarize } from "./output.js";
 import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
-import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
+import { addShardOption, openPoints, openRows, readPlace, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
 
 interface EvalOptions extends ModelOptions, EvaluationOptions, ShardOptions {
   readonly points: string;
@@ -76,7 +76,7 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   if (options.diagonal) outputs.push("diagonal");
   // Throws where the method does not give them, before a device is looked for.
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
-  if (options.shard !== undefined) return evalShard(network, outputs, options.shard, options);
+  if (options.shard !== undefined) return evalShard(modelPath, network, outputs, options.shard, options);
 
   const points = asPoints(await readNumbers(options.points), network, options.points);
   const count = points.data.length / network.stateSize;
@@ -95,8 +95,15 @@ async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   });
 }
 
-async function evalShard(network: Network, outputs: readonly Output[], shard: string | true, options: EvalOptions): Promise<void> {
-  const { method, probes, seed, kernels = "auto" } = options;
+async function evalShard(
+  modelPath: string,
+  network: Network,
+  outputs: readonly Output[],
+  shard: string | true,
+  options: EvalOptions,
+): Promise<void> {
+  const place = readPlace(shard, options.out, "npy");
+  const { method, probes, seed, kernels = "auto", adapter } = options;
   const { stateSize: d, contextSize } = network;
   const points = await openPoints(options.points, network);
   const context = await openRows(options.context, "context", contextSize, points.count);
@@ -105,11 +112,11 @@ async function evalShard(network: Network, outputs: readonly Output[], shard: st
     name: "evaluate",
     command: "eval",
     network,
-    out: options.out,
+    place,
     json: options.json,
-    shard,
+    reads: [modelPath, options.points, options.context],
     count: points.count,
-    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels },
+    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels, adapter },
     inputs: { points: { rows: { file: points.rows }, width: d }, context: { rows: context, width: contextSize } },
     arrays: [
       { name: "", per: "point", width: 1 },

@@ -116,13 +116,18 @@ function asTyped(text: string): string {
 /** Tells on stderr how many paths did not get to their end, and why: their numbers are NaN. */
 export function reportLost(status: Iterable<Status>, count: number): void {
   const counts = new Map<Status, number>();
-  let lost = 0;
-  for (const each of status) {
-    if (each === "done") continue;
-    counts.set(each, (counts.get(each) ?? 0) + 1);
-    lost++;
-  }
-  if (lost === 0) return;
+  countLost(status, counts);
+  tellLost(counts, count);
+}
+
+/** Adds how many did not get to their end. */
+export function countLost(status: Iterable<Status>, counts: Map<Status, number>): void {
+  for (const each of status) if (each !== "done") counts.set(each, (counts.get(each) ?? 0) + 1);
+}
+
+export function tellLost(counts: ReadonlyMap<Status, number>, count: number): void {
+  if (counts.size === 0) return;
+  const lost = [...counts.values()].reduce((sum, times) => sum + times, 0);
   const reasons = [...counts].map(([reason, times]) => `${times} ${reason}`).join(", ");
   process.stderr.write(`deldot: ${lost} of ${count} points did not get to the end of their paths: ${reasons}\n`);
 }

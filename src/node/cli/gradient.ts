@@ -14,7 +14,7 @@ import {
 import { encodeTensors, type FileTensor } from "../../tensorFile.js";
 import { commit, discard, openOutputs } from "../files/output.js";
 import { NpyRows } from "../files/npyRows.js";
-import { asPoints, readNumbers, type Points } from "../files/points.js";
+import { asPoints, pointAxes, readNumbers, type Points } from "../files/points.js";
 import { createEvaluator } from "./evaluator.js";
 import {
   addEvaluationOptions,
@@ -31,7 +31,17 @@ import {
 import type { ArrayLayout, MergedTensor } from "../shards/manifest.js";
 import { formatTable, largestOf, print, round } from "./output.js";
 import { interruptSignal, withProgress } from "./progress.js";
-import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type Rows, type ShardOptions } from "./shard.js";
+import {
+  addShardOption,
+  openPoints,
+  openRows,
+  readPlace,
+  runShardTask,
+  seedOfRows,
+  shardHelp,
+  type Rows,
+  type ShardOptions,
+} from "./shard.js";
 
 interface GradientOptions extends ModelOptions, EvaluationOptions, ShardOptions {
   readonly points: string;
@@ -161,7 +171,8 @@ async function gradientShard(
   shard: string | true,
   options: GradientOptions,
 ): Promise<void> {
-  const { method, probes, seed, kernels = "auto" } = options;
+  const place = readPlace(shard, options.out, "safetensors");
+  const { method, probes, seed, kernels = "auto", adapter } = options;
   const { stateSize: d, contextSize } = network;
   const points = await openPoints(options.points, network);
   const context = await openRows(options.context, "context", contextSize, points.count);
@@ -169,13 +180,13 @@ async function gradientShard(
   const contextPer = "file" in context ? "point" : "block";
   const layout = parameterLayout(network);
   const arrays: ArrayLayout[] = [
-    { name: "value", per: "point", width: d },
-    { name: "divergence", per: "point", width: 1 },
     ...wrt.map((each): ArrayLayout => {
       if (each === "points") return { name: "gradient.points", per: "point", width: d };
       if (each === "context") return { name: "gradient.context", per: contextPer, width: contextSize };
       return { name: "gradient.parameters", per: "block", width: layout.size };
     }),
+    { name: "value", per: "point", width: d },
+    { name: "divergence", per: "point", width: 1 },
   ];
   const tensors = arrays.flatMap(({ name: array, per, width }): MergedTensor[] => {
     if (array === "gradient.parameters")
@@ -190,16 +201,16 @@ async function gradientShard(
             : points.shape;
     return [{ name: array, shape, array, offset: 0 }];
   });
-  const chosen = explainPlan(network, { method, outputs: ["divergence"], probes }).method;
+  const chosen = explainPlan(network, { method, outputs: ["divergence"], probes, gradient: true }).gradient!.method;
   await runShardTask({
     name: "gradient",
     command: "gradient",
     network,
-    out: options.out,
+    place,
     json: options.json,
-    shard,
+    reads: [modelPath, options.points, options.context, options.valueCotangent, options.divergenceCotangent],
     count: points.count,
-    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels },
+    settings: { method, probes: probes ?? "default", seed: seed ?? 0, kernels, adapter },
     inputs: {
       points: { rows: { file: points.rows }, width: d },
       context: { rows: context, width: contextSize },
@@ -243,18 +254,19 @@ function inOneRow({ tensors, size }: ParameterLayout, parameters: NonNullable<Re
 /** Files with a row for each point, or one number for all. */
 async function openCotangents(
   { valueCotangent: valuePath, divergenceCotangent: text }: GradientOptions,
-  { stateSize }: Network,
+  network: Network,
   count: number,
 ): Promise<{ value: Rows; divergence: Rows }> {
   if (valuePath === undefined && text === undefined) throw noCotangent();
   const openOf = async (path: string, width: number): Promise<Rows> => {
     const file = await NpyRows.open(path);
-    const { count: length } = file.header;
+    const { count: length, shape } = file.header;
+    if (width > 1) pointAxes(shape, length, network, path);
     if (length !== count * width)
       throw new InputError(`${path}: it holds ${length} numbers; expected ${count * width}, ${width} per point`);
     return { file };
   };
-  const value = valuePath === undefined ? { shared: undefined } : await openOf(valuePath, stateSize);
+  const value = valuePath === undefined ? { shared: undefined } : await openOf(valuePath, network.stateSize);
   const one = text === undefined ? undefined : numberIn(text);
   if (text === undefined || one !== null) return { value, divergence: { shared: one === undefined ? undefined : Float64Array.of(one!) } };
   return { value, divergence: await openOf(text, 1) };

@@ -6,11 +6,21 @@ import { writeNpy } from "../files/npy.js";
 import { asPoints, readNumbers, type Points } from "../files/points.js";
 import type { Column } from "../files/table.js";
 import { createFlow, type LogProbs } from "./evaluator.js";
-import { addFlowOptions, describeLogProb, meanOf, readPaths, reportLost, type FlowOptions, type Paths } from "./flowOptions.js";
+import {
+  addFlowOptions,
+  describeLogProb,
+  meanOf,
+  readPaths,
+  countLost,
+  reportLost,
+  tellLost,
+  type FlowOptions,
+  type Paths,
+} from "./flowOptions.js";
 import { addModelOptions, modelArgument, readModel, readRows, type ModelOptions } from "./options.js";
 import { round } from "./output.js";
 import { columnsOf, describeRows, runTask, type ResultFormats } from "./results.js";
-import { addShardOption, openPoints, openRows, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
+import { addShardOption, openPoints, openRows, readPlace, runShardTask, seedOfRows, shardHelp, type ShardOptions } from "./shard.js";
 
 interface LogProbOptions extends ModelOptions, FlowOptions, ShardOptions {
   readonly points: string;
@@ -54,7 +64,7 @@ export function addLogProb(program: Command): void {
 async function runLogProb(modelPath: string, options: LogProbOptions): Promise<void> {
   const network = await readModel(modelPath, options);
   const paths = readPaths(network, options);
-  if (options.shard !== undefined) return logProbShard(network, paths, options.shard, options);
+  if (options.shard !== undefined) return logProbShard(modelPath, network, paths, options.shard, options);
   const points = asPoints(await readNumbers(options.points), network, options.points);
   const count = points.data.length / network.stateSize;
   const condition = await readRows(options.condition, "condition", paths.conditionSize, count);
@@ -82,21 +92,28 @@ async function runLogProb(modelPath: string, options: LogProbOptions): Promise<v
   reportLost(status, count);
 }
 
-async function logProbShard(network: Network, paths: Paths, shard: string | true, options: LogProbOptions): Promise<void> {
+async function logProbShard(
+  modelPath: string,
+  network: Network,
+  paths: Paths,
+  shard: string | true,
+  options: LogProbOptions,
+): Promise<void> {
+  const place = readPlace(shard, options.out, "npy");
   const { stateSize: d } = network;
   const { conditionSize, settings, solve } = paths;
   const points = await openPoints(options.points, network);
   const condition = await openRows(options.condition, "condition", conditionSize, points.count);
   const { divergence } = solve;
-  const lost: Status[] = [];
+  const lost = new Map<Status, number>();
   let computed = 0;
   await runShardTask({
     name: "log p",
     command: "logprob",
     network,
-    out: options.out,
+    place,
     json: options.json,
-    shard,
+    reads: [modelPath, options.points, options.condition],
     count: points.count,
     settings: {
       paths: paths.description,
@@ -105,6 +122,7 @@ async function logProbShard(network: Network, paths: Paths, shard: string | true
       probes: options.probes ?? "default",
       seed: options.seed ?? 0,
       kernels: options.kernels ?? "auto",
+      adapter: options.adapter,
     },
     inputs: { points: { rows: { file: points.rows }, width: d }, condition: { rows: condition, width: conditionSize } },
     arrays: [
@@ -122,11 +140,11 @@ async function logProbShard(network: Network, paths: Paths, shard: string | true
         signal,
       });
       computed += count;
-      for (const each of status) if (each !== "done") lost.push(each);
+      countLost(status, lost);
       return { "": logProb, base };
     },
   });
-  reportLost(lost, computed);
+  tellLost(lost, computed);
 }
 
 interface Run {

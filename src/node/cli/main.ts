@@ -69,7 +69,9 @@ else
 /** Whether the same command will fail the same way: not where a disk was full or a file could not be reached. */
 function isFinal(error: DeldotError): boolean {
   const isOfInput = [InputError, ModelError, PlanError, LimitError].some((kind) => error instanceof kind);
-  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
+  let code: string | undefined;
+  for (let cause = error.cause as NodeJS.ErrnoException | undefined; cause && code === undefined; cause = cause.cause as typeof cause)
+    ({ code } = cause);
   if (isOfInput && code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code);
   return isOfInput;
 }

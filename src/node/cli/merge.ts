@@ -52,10 +52,13 @@ async function runMerge(out: string, { json, valueCotangent, divergenceCotangent
   const signal = interruptSignal();
   const { paths, shards } = await withProgress("merge", (onProgress) => mergeShards(out, { inputs, signal, onProgress }), "rows");
   const count = shards[0]!.rows;
-  const adapters = [...new Set(shards.filter(({ from, to }) => from < to).map(({ adapter }) => adapter))];
+  const adapters = [...new Set(shards.flatMap((shard) => shard.adapters))];
   await print(
     json
       ? [`${JSON.stringify({ count, shards: shards.length, adapters, files: paths }, null, 2)}\n`]
-      : [`${count} points of ${shards.length} shards, by ${adapters.join(" and ")}\n`, ...paths.map((path) => `wrote ${path}\n`)],
+      : [
+          `${count} points of ${shards.length} shards${adapters.length > 0 ? `, by ${adapters.join(" and ")}` : ""}\n`,
+          ...paths.map((path) => `wrote ${path}\n`),
+        ],
   );
 }

@@ -5,10 +5,11 @@ import { InputError, quote } from "../../errors.js";
 import type { Network } from "../../index.js";
 import { mixBits, unmixBits } from "../../mixBits.js";
 import { NpyRows } from "../files/npyRows.js";
+import { refuseInputs } from "../files/output.js";
 import { checkContextShape, pointAxes } from "../files/points.js";
 import { digestOf } from "../shards/digest.js";
-import type { ArrayLayout, Merged } from "../shards/manifest.js";
-import { blockRowsOf, rangeOf, readShard } from "../shards/range.js";
+import { arrayPath, mergedPaths, stemOf, type ArrayLayout, type Merged } from "../shards/manifest.js";
+import { blockRowsOf, rangeOf, readShard, type Shard } from "../shards/range.js";
 import { runShard, type Block, type RowInput } from "../shards/run.js";
 import { parseNumbers } from "./options.js";
 import { print } from "./output.js";
@@ -32,6 +33,21 @@ Shards, for work that outgrows one machine or one night; points, and what has a 
 
 export function addShardOption(command: Command): Command {
   return command.addOption(new Option("--shard [i/n]", "compute shard i of n alone, and leave it beside --out for deldot merge"));
+}
+
+/** Which shard, and where the result of all of them goes. */
+interface ShardPlace {
+  readonly out: string;
+  readonly shard: Shard;
+}
+
+/** Checked before a file is opened. @throws InputError. */
+export function readPlace(shard: string | true, out: string | undefined, format: Merged["format"]): ShardPlace {
+  const extension = `.${format}`;
+  if (out === undefined) throw new InputError("--shard leaves its results beside --out; expected --out");
+  if (extname(out) !== extension)
+    throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected ${extension}, which shards can be merged to`);
+  return { out, shard: readShard(shard) };
 }
 
 /** Rows of a file, or one row for all points. */
@@ -61,7 +77,7 @@ export async function openRows(text: string | undefined, name: "context" | "cond
   if (numbers) return { shared: Float64Array.from(numbers) };
   const file = await NpyRows.open(text);
   checkContextShape(file.header.shape, file.header.count, size, count, text, name);
-  if (file.header.count !== size || count === 1) return { file };
+  if (file.header.count !== size) return { file };
   const shared = file.decode(await file.bytes(0, 1, size), 0, size);
   await file.close();
   return { shared };
@@ -72,9 +88,10 @@ interface ShardTask<Device> {
   readonly name: string;
   readonly command: string;
   readonly network: Network;
-  readonly out: string | undefined;
+  readonly place: ShardPlace;
   readonly json: boolean | undefined;
-  readonly shard: string | true;
+  /** Files that are read, and never written over: the model among them. */
+  readonly reads: readonly (string | undefined)[];
   readonly count: number;
   /** What decides numbers beside the model and the rows, in the words of the command line. */
   readonly settings: Readonly<Record<string, unknown>>;
@@ -94,12 +111,8 @@ interface ShardTask<Device> {
 export async function runShardTask<Device extends { readonly description: string; dispose(): Promise<void> }>(
   task: ShardTask<Device>,
 ): Promise<void> {
-  const { network, out, count, arrays, merged, settings } = task;
-  const extension = `.${merged.format}`;
-  if (out === undefined) throw new InputError("--shard leaves its results beside --out; expected --out");
-  if (extname(out).toLowerCase() !== extension)
-    throw new InputError(`--out ${out}: its extension is ${quote(extname(out))}; expected ${extension}, which shards can be merged to`);
-  const shard = readShard(task.shard);
+  const { network, count, arrays, merged, settings } = task;
+  const { out, shard } = task.place;
   const inputs: RowInput[] = [];
   const shared = new Map<string, Numbers | undefined>();
   for (const [name, { rows, width }] of Object.entries(task.inputs))
@@ -128,6 +141,12 @@ export async function runShardTask<Device extends { readonly description: string
   };
   const signal = interruptSignal();
   try {
+    const stem = stemOf(out, shard);
+    const written = [...mergedPaths(out, common), ...arrays.map(({ name }) => arrayPath(stem, name))];
+    await refuseInputs(
+      written,
+      task.reads.filter((path) => path !== undefined),
+    );
     const { manifest, paths, skipped, resumed } = await withProgress(task.name, (onProgress) =>
       runShard<Device>({
         out,
@@ -142,7 +161,7 @@ export async function runShardTask<Device extends { readonly description: string
       }),
     );
     const { from, to } = rangeOf(shard, count, blockRows);
-    const { adapter, milliseconds } = manifest;
+    const { adapters, milliseconds } = manifest;
     const told = {
       shard: shard.index,
       shards: shard.count,
@@ -151,17 +170,16 @@ export async function runShardTask<Device extends { readonly description: string
       total: count,
       state: skipped ? "skipped" : "written",
       resumed,
-      adapter,
+      adapters,
       milliseconds,
     };
     await print(
       task.json
         ? [`${JSON.stringify({ ...told, files: paths }, null, 2)}\n`]
         : [
-            `shard ${shard.index} of ${shard.count}: rows ${from} to ${to} of ${count}, `,
-            skipped
-              ? "there already\n"
-              : `${resumed > 0 ? `${resumed} of them from an earlier run, ` : ""}${milliseconds} ms on ${adapter}\n${paths.map((path) => `wrote ${path}\n`).join("")}`,
+            `shard ${shard.index} of ${shard.count}: rows ${from} to ${to} of ${count}, ${skipped ? "there already, " : ""}`,
+            `${resumed > 0 ? `${resumed} of them from an earlier run, ` : ""}${milliseconds} ms on ${adapters.join(" and ") || "nothing"}\n`,
+            ...(skipped ? [] : paths.map((path) => `wrote ${path}\n`)),
           ],
     );
   } finally {

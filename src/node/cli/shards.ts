@@ -27,12 +27,12 @@ async function runShards(out: string, { json }: { readonly json?: boolean }): Pr
 function* describe(count: number, whole: number, shards: readonly ShardState[]): Generator<string, void, undefined> {
   yield formatTable([
     ["shard", "state", "rows", "ms", "by"],
-    ...shards.map(({ shard, state, rows, milliseconds, adapter, fault }) => [
+    ...shards.map(({ shard, state, rows, milliseconds, adapters, fault }) => [
       String(shard),
       state,
       String(rows),
       String(milliseconds ?? ""),
-      fault ?? adapter ?? "",
+      fault ?? adapters.join(", "),
     ]),
   ]);
   yield `\n${whole} of ${count} shards are whole\n`;

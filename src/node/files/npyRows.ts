@@ -1,7 +1,7 @@
 /** Rows of a .npy file of any size, read where they lie: the array is never whole in memory. */
 import { open, stat, type FileHandle } from "node:fs/promises";
 import { extname } from "node:path";
-import { InputError, quote } from "../../errors.js";
+import { DeldotError, InputError, quote } from "../../errors.js";
 import { decodeNumbers, placeOf, readNpyHeader, type NpyHeader } from "./npy.js";
 import { describeSystemError } from "./points.js";
 
@@ -46,7 +46,9 @@ export class NpyRows {
       // Each column lies by itself.
       const rows = this.header.count / width;
       if (shape.length > 2 || shape[1] !== width)
-        throw new InputError("its first axis changes the fastest (fortran_order); expected C order where there are more axes than two");
+        throw new InputError(
+          "its first axis changes the fastest (fortran_order); expected C order where they are not [rows, numbers of a row]",
+        );
       const column = new Uint8Array(count * size);
       for (let each = 0; each < width; each++) {
         await readFully(this.handle, column, dataStart + (each * rows + from) * size);
@@ -75,15 +77,30 @@ export class NpyRows {
   }
 }
 
-function refusal(path: string, error: unknown): InputError {
+function refusal(path: string, error: unknown): unknown {
   if (error instanceof InputError) return new InputError(`${path}: ${error.message}`, { cause: error.cause });
+  if (error instanceof DeldotError) return new DeldotError(`${path}: ${error.message}`);
+  if (typeof (error as NodeJS.ErrnoException).code !== "string") return error;
   return new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });
 }
 
 async function readFully(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, position + done);
-    if (bytesRead === 0) throw new InputError(`it ends ${bytes.length - done} bytes early; expected it to stay as it is while it is read`);
+  const read = await readUpTo(handle, bytes, position);
+  // Its size agreed with its header when it was opened.
+  if (read < bytes.length)
+    throw new DeldotError(`it ends ${bytes.length - read} bytes early; expected it to stay as it is while it is read`);
+}
+
+/** The system takes no more at a time than a signed whole number of 32 bits. */
+const mostAtOnce = 2 ** 30;
+
+/** Fills `bytes` from a place in a file. @returns how many there are before its end. */
+export async function readUpTo(handle: FileHandle, bytes: Uint8Array, position: number): Promise<number> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesRead } = await handle.read(bytes, done, Math.min(mostAtOnce, bytes.length - done), position + done);
+    if (bytesRead === 0) break;
     done += bytesRead;
   }
+  return done;
 }

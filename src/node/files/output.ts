@@ -36,25 +36,31 @@ const refuse = (path: string, why: string, cause?: unknown): InputError =>
  * exist is none.
  */
 export async function openOutputs(paths: readonly string[], inputs: readonly string[]): Promise<OutputFile[]> {
-  const taken = new Map<string, string>();
-  for (const input of inputs) {
-    const identity = await identify(input);
-    if (identity !== null) taken.set(identity, `it is the same file as ${input}, which is read`);
-  }
+  await refuseInputs(paths, inputs);
   const files: OutputFile[] = [];
   try {
-    for (const path of paths) {
-      const identity = await identify(path);
-      const conflict = identity === null ? undefined : taken.get(identity);
-      if (conflict !== undefined) throw new InputError(`${path}: ${conflict}; expected a file of its own`);
-      files.push(await openOutput(path));
-      if (identity !== null) taken.set(identity, `it is the same file as ${path}, which is written too`);
-    }
+    for (const path of paths) files.push(await openOutput(path));
   } catch (error) {
     await discard(files);
     throw error;
   }
   return files;
+}
+
+/** @throws InputError where a path is one of `inputs` or an earlier one by any name. */
+export async function refuseInputs(paths: readonly string[], inputs: readonly string[]): Promise<void> {
+  const taken = new Map<string, string>();
+  for (const input of inputs) {
+    const identity = await identify(input);
+    if (identity !== null) taken.set(identity, `it is the same file as ${input}, which is read`);
+  }
+  for (const path of paths) {
+    const identity = await identify(path);
+    if (identity === null) continue;
+    const conflict = taken.get(identity);
+    if (conflict !== undefined) throw new InputError(`${path}: ${conflict}; expected a file of its own`);
+    taken.set(identity, `it is the same file as ${path}, which is written too`);
+  }
 }
 
 /** The same for every name of a file; null where there is none. */

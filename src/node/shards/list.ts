@@ -1,5 +1,5 @@
 import { InputError } from "../../errors.js";
-import { findFault, findShards, manifestPath, readManifest, stemOf } from "./manifest.js";
+import { findFault, findShardsOfOne, manifestPath, readManifest, stemOf } from "./manifest.js";
 import { readJournal } from "./run.js";
 
 /** What is there of one shard. */
@@ -9,19 +9,14 @@ export interface ShardState {
   readonly state: "whole" | "begun" | "broken" | "missing";
   /** Rows that are there. */
   readonly rows: number;
-  readonly adapter: string | null;
+  readonly adapters: readonly string[];
   readonly milliseconds: number | null;
   readonly fault: string | null;
 }
 
 /** The shards beside a result, every file of them read. @throws InputError where there are none, or those of several numbers. */
 export async function listShards(out: string): Promise<{ count: number; shards: ShardState[] }> {
-  const found = await findShards(out);
-  if (found.size !== 1) {
-    const what = found.size === 0 ? "no shards" : `shards of ${[...found.keys()].join(", and of ")}`;
-    throw new InputError(`${out}: there are ${what} beside it; expected those of one number`);
-  }
-  const [count, present] = [...found][0]!;
+  const { count, present } = await findShardsOfOne(out);
   const shards: ShardState[] = [];
   for (let index = 0; index < count; index++) {
     const { whole = false, journals = [] } = present.get(index) ?? {};
@@ -31,14 +26,20 @@ export async function listShards(out: string): Promise<{ count: number; shards: 
 }
 
 async function stateOf(out: string, index: number, count: number, whole: boolean, journals: readonly string[]): Promise<ShardState> {
-  const none = { shard: index, rows: 0, adapter: null, milliseconds: null, fault: null };
+  const none = { shard: index, rows: 0, adapters: [], milliseconds: null, fault: null };
   if (whole) {
     const stem = stemOf(out, { index, count });
     try {
       const manifest = await readManifest(manifestPath(stem));
       const fault = await findFault(stem, manifest);
       if (fault !== null) return { ...none, state: "broken", fault };
-      return { ...none, state: "whole", rows: manifest.to - manifest.from, adapter: manifest.adapter, milliseconds: manifest.milliseconds };
+      return {
+        ...none,
+        state: "whole",
+        rows: manifest.to - manifest.from,
+        adapters: manifest.adapters,
+        milliseconds: manifest.milliseconds,
+      };
     } catch (error) {
       if (error instanceof InputError) return { ...none, state: "broken", fault: error.message };
       throw error;

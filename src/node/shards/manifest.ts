@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
-import { InputError } from "../../errors.js";
+import { InputError, quote } from "../../errors.js";
 import { describeSystemError } from "../files/points.js";
 import { digestOf, sha256 } from "./digest.js";
 import type { Range, Shard } from "./range.js";
@@ -17,7 +17,7 @@ export interface ArrayLayout {
   readonly width: number;
 }
 
-/** A file that rows are read from, with the SHA-256 of the bytes of each block of this shard. */
+/** A file that rows are read from, with a SHA-256 of those of this shard: of those of its blocks, a line for each. */
 export interface InputDigest {
   readonly name: string;
   /** From the folder of the result, so that both can move together. */
@@ -25,7 +25,7 @@ export interface InputDigest {
   readonly width: number;
   readonly descr: string;
   readonly shape: readonly number[];
-  readonly blocks: readonly string[];
+  readonly sha256: string;
 }
 
 /** A tensor of the merged file, where that is one file: an array, or a part of one that holds sums. */
@@ -76,8 +76,8 @@ export interface Manifest extends Common {
   readonly to: number;
   readonly inputs: readonly InputDigest[];
   readonly files: readonly ArrayFile[];
-  /** What computed, for people. */
-  readonly adapter: string;
+  /** What computed, for people: more than one where it went on elsewhere. */
+  readonly adapters: readonly string[];
   readonly milliseconds: number;
 }
 
@@ -86,10 +86,14 @@ export function keyOf(common: Common, shard: number, range: Range, inputs: reado
   return digestOf({ common, shard, range, inputs: inputs.map((input) => ({ ...input, path: null })) });
 }
 
-/** NAME.shard-I-of-N, before what stands for an array and the extension. */
+/** NAME.shard-I-of-N, before what stands for an array and the extension; with that of the result where it is another. */
 export function stemOf(out: string, { index, count }: Shard): string {
   const digits = String(count - 1).length;
-  return `${out.slice(0, -extname(out).length)}.shard-${String(index).padStart(digits, "0")}-of-${count}`;
+  return `${nameOf(out)}.shard-${String(index).padStart(digits, "0")}-of-${count}`;
+}
+
+function nameOf(out: string): string {
+  return out.endsWith(".npy") ? out.slice(0, -".npy".length) : out;
 }
 
 /** stem.NAME.npy; stem.npy of the array "". */
@@ -102,8 +106,10 @@ export function manifestPath(stem: string): string {
 }
 
 /** The shards whose manifests lie beside a result, however many shards there are to be, and what is half done: by [n, i]. */
-export async function findShards(out: string): Promise<Map<number, Map<number, { whole: boolean; journals: string[] }>>> {
-  const name = basename(out).slice(0, -extname(out).length);
+async function findShards(out: string): Promise<Map<number, Map<number, { whole: boolean; journals: string[] }>>> {
+  if (![".npy", ".safetensors"].includes(extname(out)))
+    throw new InputError(`${out}: its extension is ${quote(extname(out))}; expected what --out was, .npy or .safetensors`);
+  const name = basename(nameOf(out));
   const found = new Map<number, Map<number, { whole: boolean; journals: string[] }>>();
   const folder = dirname(out);
   const files = await readdir(folder).catch((error: unknown) => {
@@ -122,6 +128,27 @@ export async function findShards(out: string): Promise<Map<number, Map<number, {
     found.set(count, ofCount.set(index, shard));
   }
   return found;
+}
+
+/**
+ * The shards of the one number that has whole ones; of none whole, of the one that is begun.
+ * @throws InputError where there are none, or those of several numbers.
+ */
+export async function findShardsOfOne(
+  out: string,
+): Promise<{ count: number; present: ReadonlyMap<number, { readonly whole: boolean; readonly journals: readonly string[] }> }> {
+  const found = [...(await findShards(out))];
+  const withWhole = found.filter(([, shards]) => [...shards.values()].some(({ whole }) => whole));
+  const candidates = withWhole.length > 0 ? withWhole : found;
+  if (candidates.length === 1) return { count: candidates[0]![0], present: candidates[0]![1] };
+  const what = candidates.length === 0 ? "no shards" : `shards of ${candidates.map(([count]) => count).join(", and of ")}`;
+  const example = basename(manifestPath(stemOf(out, { index: 0, count: 8 })));
+  throw new InputError(`${out}: there are ${what} beside it; expected those of one number, ${example} or the like`);
+}
+
+/** What merging writes. */
+export function mergedPaths(out: string, { arrays, merged }: Pick<Common, "arrays" | "merged">): string[] {
+  return merged.format === "npy" ? arrays.map(({ name }) => arrayPath(nameOf(out), name)) : [out];
 }
 
 /** @throws InputError, which begins with the path, where it is not there or none that a shard leaves. */
@@ -145,19 +172,22 @@ export function writeManifest(manifest: Manifest): string {
 }
 
 /** Why a shard's files are not those that its manifest tells of; null where they are. */
-export async function findFault(stem: string, { files }: Manifest): Promise<string | null> {
+export async function findFault(stem: string, { files }: Manifest, signal?: AbortSignal): Promise<string | null> {
   for (const file of files) {
     const path = arrayPath(stem, file.name);
     const status = await stat(path).catch(() => null);
     if (!status) return `${path} is not there`;
     if (status.size !== file.bytes) return `${path} has ${status.size} bytes; expected ${file.bytes}`;
-    if ((await hashOfFile(path)) !== file.sha256) return `${path} is not as it was written: its checksum is another`;
+    if ((await hashOfFile(path, signal)) !== file.sha256) return `${path} is not as it was written: its checksum is another`;
   }
   return null;
 }
 
-async function hashOfFile(path: string): Promise<string> {
+async function hashOfFile(path: string, signal?: AbortSignal): Promise<string> {
   const hash = createHash("sha256");
-  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(piece as Buffer);
+  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) {
+    signal?.throwIfAborted();
+    hash.update(piece as Buffer);
+  }
   return hash.digest("hex");
 }

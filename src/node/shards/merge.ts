@@ -1,7 +1,7 @@
 /** One result of all its shards, whose files and inputs are checked byte by byte on the way. */
 import { createHash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
-import { basename, dirname, extname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { InputError } from "../../errors.js";
 import { layOutTensors } from "../../tensorFile.js";
 import { npyHeader, readNpyHeader } from "../files/npy.js";
@@ -9,8 +9,9 @@ import { NpyRows } from "../files/npyRows.js";
 import { commit, discard, openOutputs, type OutputFile } from "../files/output.js";
 import { describeSystemError } from "../files/points.js";
 import { digestOf, sha256 } from "./digest.js";
-import { arrayPath, findShards, keyOf, manifestPath, readManifest, stemOf, type Common, type Manifest } from "./manifest.js";
+import { arrayPath, findShardsOfOne, manifestPath, mergedPaths, readManifest, stemOf, type Manifest } from "./manifest.js";
 import { rangeOf } from "./range.js";
+import { digestBlocks } from "./run.js";
 
 /** Bytes that are read, checked and written at a time. */
 const PIECE = 4 * 2 ** 20;
@@ -31,13 +32,10 @@ export interface MergeOptions {
 export async function mergeShards(out: string, options: MergeOptions): Promise<{ paths: string[]; shards: Manifest[] }> {
   const { stems, shards } = await readShards(out);
   const first = shards[0]!;
-  await checkInputs(dirname(out), shards, stems, options);
-  const { merged } = first;
-  const extension = `.${merged.format}`;
-  if (extname(out).toLowerCase() !== extension) throw new InputError(`${out}: its extension is ${extname(out)}; expected ${extension}`);
-  const paths = merged.format === "npy" ? first.arrays.map(({ name }) => arrayPath(out.slice(0, -extension.length), name)) : [out];
-  const inputs = stems.flatMap((stem) => [manifestPath(stem), ...first.arrays.map(({ name }) => arrayPath(stem, name))]);
-  const files = await openOutputs(paths, inputs);
+  const read = await checkInputs(dirname(out), shards, stems, options);
+  const paths = mergedPaths(out, first);
+  const own = stems.flatMap((stem) => [manifestPath(stem), ...first.arrays.map(({ name }) => arrayPath(stem, name))]);
+  const files = await openOutputs(paths, [...read, ...own]);
   try {
     await writeMerged(files, stems, shards, options);
     for (const { handle } of files) await handle.sync();
@@ -53,19 +51,13 @@ export async function mergeShards(out: string, options: MergeOptions): Promise<{
 
 /** All shards, of one key but for their ranges. */
 async function readShards(out: string): Promise<{ stems: string[]; shards: Manifest[] }> {
-  const found = await findShards(out);
-  if (found.size === 0)
-    throw new InputError(
-      `${out}: there are no shards beside it; expected ${basename(stemOf(out, { index: 0, count: 8 }))}.json or the like`,
-    );
-  if (found.size > 1)
-    throw new InputError(`${out}: there are shards of ${[...found.keys()].join(", and of ")}; expected those of one number`);
-  const [count, present] = [...found][0]!;
+  const { count, present } = await findShardsOfOne(out);
   const stems = Array.from({ length: count }, (_, index) => stemOf(out, { index, count }));
   const missing = stems.filter((_, index) => !present.get(index)?.whole);
   if (missing.length > 0)
     throw new InputError(`${out}: ${listed(missing.map((stem) => basename(stem)))} missing; expected all ${count} shards`);
-  const shards = await Promise.all(stems.map((stem) => readManifest(manifestPath(stem))));
+  const shards: Manifest[] = [];
+  for (const stem of stems) shards.push(await readManifest(manifestPath(stem)));
   // One with rows, which tells of their type.
   const measure = Math.max(
     0,
@@ -82,14 +74,8 @@ async function readShards(out: string): Promise<{ stems: string[]; shards: Manif
       throw new InputError(
         `${path}: it holds rows ${from} to ${to}; expected ${range.from} to ${range.to}, those of shard ${index} of ${count}`,
       );
-    if (keyOf(commonOf(shard), index, { from, to }, shard.inputs) !== shard.key)
-      throw new InputError(`${path}: its key is not of what it tells of itself; expected one that was not changed`);
   }
   return { stems, shards };
-}
-
-function commonOf({ version, command, settings, rows, blockRows, shards, arrays, merged }: Manifest): Common {
-  return { version, command, settings, rows, blockRows, shards, arrays, merged };
 }
 
 /** What two shards do not share: `method is "jacobian",`, or null. */
@@ -113,39 +99,42 @@ function differenceOf(a: Manifest, b: Manifest): string | null {
   return digestOf(a.settings) === digestOf(b.settings) ? null : "options are";
 }
 
-/** The rows of each file of rows are still what every shard read. */
+/** The rows of each file of rows are still what every shard read. @returns the files. */
 async function checkInputs(
   folder: string,
   shards: readonly Manifest[],
   stems: readonly string[],
   { inputs, signal, onProgress }: MergeOptions,
-): Promise<void> {
+): Promise<string[]> {
   const total = shards[0]!.rows;
+  const read: string[] = [];
   for (const [each, { name, path: given, shape, descr, width }] of shards[0]!.inputs.entries()) {
     const path = inputs[name] ?? join(folder, given);
     const rows = await NpyRows.open(path);
+    read.push(path);
     try {
       if (rows.header.descr !== descr || String(rows.header.shape) !== String(shape))
         throw new InputError(
           `${path}: it is ${rows.header.descr} [${rows.header.shape.join(", ")}]; expected ${descr} [${shape.join(", ")}], as the shards read it`,
         );
-      for (const [index, { from, to, blockRows, inputs: own }] of shards.entries())
-        for (const [block, expected] of own[each]!.blocks.entries()) {
-          signal.throwIfAborted();
-          const begin = from + block * blockRows;
-          const end = Math.min(begin + blockRows, to);
-          if (sha256(await rows.bytes(begin, end - begin, width)) !== expected)
-            throw new InputError(
-              `${path}: its rows ${begin} to ${end} are not those that ${stems[index]!} was computed from; expected them as they were`,
-            );
+      for (const [index, { from, to, blockRows, inputs: own }] of shards.entries()) {
+        const blocks: string[] = [];
+        for await (const { digest, end } of digestBlocks(rows, width, { from, to }, blockRows, signal)) {
+          blocks.push(digest);
           onProgress({ done: end, total });
         }
+        if (sha256(blocks.join("\n")) !== own[each]!.sha256)
+          throw new InputError(
+            `${path}: its rows ${from} to ${to} are not those that ${stems[index]!} was computed from; expected them as they were`,
+          );
+      }
     } finally {
       await rows.close();
     }
   }
   const unknown = Object.keys(inputs).find((name) => !shards[0]!.inputs.some((input) => input.name === name));
   if (unknown !== undefined) throw new InputError(`--${unknown} is ${inputs[unknown]}, but the shards read no such file; expected none`);
+  return read;
 }
 
 /** A place in a merged file. */

@@ -18,18 +18,17 @@ const mostShards = 100_000;
 
 /** Rows of a block at most: what is lost when a process is killed. */
 const mostRows = 2 ** 16;
-const leastRows = 2 ** 8;
-/** Numbers of a block at most, where that leaves rows enough. */
+/** Numbers of a block at most, where a row has no more. */
 const mostNumbers = 2 ** 20;
 
 /**
- * Rows of a block, a power of 2 that the network alone decides.
+ * Rows of a block, a power of 2 that the width of the rows decides.
  * @param numbersPerRow read and written.
  * @param numbersPerBlock that are written once for all rows of a block: sums. They take a quarter of the rest at most, where they can.
  */
 export function blockRowsOf(numbersPerRow: number, numbersPerBlock: number): number {
   const fits = mostNumbers / numbersPerRow;
-  const wanted = Math.max(fits, (4 * numbersPerBlock) / numbersPerRow, leastRows);
+  const wanted = Math.max(fits, (4 * numbersPerBlock) / numbersPerRow, 1);
   return Math.min(mostRows, 2 ** Math.floor(Math.log2(wanted)));
 }
 

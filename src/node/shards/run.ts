@@ -1,14 +1,15 @@
 /**
  * Computes one shard, block by block. What is done is kept whatever ends the process: blocks are added to files with names of their
- * own, with a journal of their checksums, and a later run of the shard goes on from there. Names that others read appear only when
- * all of it is written and synced.
+ * own, with a journal of their checksums, and a later run of the shard goes on from a copy of what is as its journal says. Names that
+ * others read appear only when all of it is written and synced. So processes on one shard do not disturb one another: whoever ends
+ * first has made it, and the others find that it is there.
  */
 import { createHash, randomBytes, type Hash } from "node:crypto";
 import { open, readdir, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { DeldotError, InputError } from "../../errors.js";
 import { descrOf, npyHeader } from "../files/npy.js";
-import type { NpyRows } from "../files/npyRows.js";
+import { readUpTo, type NpyRows } from "../files/npyRows.js";
 import { describeSystemError } from "../files/points.js";
 import { sha256 } from "./digest.js";
 import {
@@ -69,86 +70,121 @@ export interface ShardOutcome {
   readonly resumed: number;
 }
 
-/** @throws InputError where an input cannot be read or changes meanwhile, or a file cannot be written; the signal's reason. */
+/**
+ * @throws InputError where an input cannot be read, or a file cannot be written; DeldotError where an input changes meanwhile; the
+ * signal's reason.
+ */
 export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>): Promise<ShardOutcome> {
   const { out, shard, common, signal } = job;
   const range = rangeOf(shard, common.rows, common.blockRows);
   const stem = stemOf(out, shard);
-  const inputs = await Promise.all(job.inputs.map((input) => digestInput(input, dirname(out), range, common.blockRows, signal)));
+  const digests: BlockDigests[] = [];
+  for (const input of job.inputs) digests.push(await digestInput(input, dirname(out), range, common.blockRows, signal));
+  const inputs = digests.map(({ input }) => input);
   const key = keyOf(common, shard.index, range, inputs);
   const paths = common.arrays.map(({ name }) => arrayPath(stem, name));
-
-  const former = await readManifest(manifestPath(stem)).catch(() => null);
-  if (former?.key === key && (await findFault(stem, former)) === null) {
-    await removeParts(stem);
-    return { manifest: former, paths, skipped: true, resumed: 0 };
+  const there = await findWhole(stem, key, signal);
+  if (there) {
+    await removeParts(stem, key);
+    return { manifest: there, paths, skipped: true, resumed: 0 };
   }
 
-  const start = performance.now();
-  const parts = await Parts.open(stem, key, common, range);
+  const parts = await Parts.open(stem, key, common, range, signal);
   try {
     const resumed = parts.rows;
-    const { total, done } = { total: range.to - range.from, done: () => parts.rows };
-    let adapter = "nothing: it has no rows";
-    if (done() < total) {
+    const total = range.to - range.from;
+    if (parts.rows < total) {
       const device = await job.open();
-      adapter = device.description;
       try {
-        while (done() < total) {
+        while (parts.rows < total) {
           signal.throwIfAborted();
-          const from = range.from + done();
+          const start = performance.now();
+          const from = range.from + parts.rows;
           const count = Math.min(common.blockRows, range.to - from);
-          const index = done() / common.blockRows;
           const block: Record<string, Numbers> = {};
           for (const [each, { name, rows, width }] of job.inputs.entries()) {
             const bytes = await rows.bytes(from, count, width);
-            if (sha256(bytes) !== inputs[each]!.blocks[index])
-              throw new InputError(
-                `${rows.path}: its rows from ${from} changed after they were read first; expected a file that stays as it is`,
-              );
+            if (sha256(bytes) !== digests[each]!.blocks[parts.rows / common.blockRows])
+              throw new DeldotError(`${rows.path}: its rows from ${from} changed while it was read; expected a file that stays as it is`);
             block[name] = rows.decode(bytes, from, width);
           }
-          await parts.append(await job.compute(device, { from, count, inputs: block }, signal), count);
-          job.onProgress({ done: done(), total });
+          const results = await job.compute(device, { from, count, inputs: block }, signal);
+          await parts.append(results, count, device.description, performance.now() - start);
+          job.onProgress({ done: parts.rows, total });
         }
       } finally {
         await device.dispose();
       }
     }
     signal.throwIfAborted();
-    const milliseconds = Math.round(performance.now() - start);
-    const files = await parts.finish();
-    const manifest: Manifest = { ...common, key, shard: shard.index, ...range, inputs, files, adapter, milliseconds };
-    await parts.putInPlace(manifest);
-    return { manifest, paths, skipped: false, resumed };
+    const described = { ...common, key, shard: shard.index, ...range, inputs };
+    if (await parts.putInPlace(described)) return { manifest: await readManifest(manifestPath(stem)), paths, skipped: false, resumed };
   } finally {
     await parts.close();
   }
+  // Another process has made it meanwhile, and removed what was half done.
+  const made = await findWhole(stem, key, signal);
+  if (!made) throw new DeldotError(`${stem}: its files were removed while they were written; expected one process at a time`);
+  return { manifest: made, paths, skipped: true, resumed: 0 };
+}
+
+/** The shard of this key, where all its files are as they were written. */
+async function findWhole(stem: string, key: string, signal: AbortSignal): Promise<Manifest | null> {
+  const manifest = await readManifest(manifestPath(stem)).catch((error: unknown) => {
+    const { code = "ENOENT" } = ((error as InputError).cause ?? {}) as NodeJS.ErrnoException;
+    if (code !== "ENOENT") throw error;
+    return null;
+  });
+  return manifest?.key === key && (await findFault(stem, manifest, signal)) === null ? manifest : null;
+}
+
+/** Each block's SHA-256, and the input with that of all. */
+interface BlockDigests {
+  readonly input: InputDigest;
+  readonly blocks: readonly string[];
 }
 
 async function digestInput(
   { name, rows, width }: RowInput,
   folder: string,
+  range: Range,
+  blockRows: number,
+  signal: AbortSignal,
+): Promise<BlockDigests> {
+  const blocks: string[] = [];
+  for await (const { digest } of digestBlocks(rows, width, range, blockRows, signal)) blocks.push(digest);
+  const path = relative(resolve(folder), resolve(rows.path));
+  const { descr, shape } = rows.header;
+  return { input: { name, path, width, descr, shape, sha256: sha256(blocks.join("\n")) }, blocks };
+}
+
+/** The SHA-256 of each block of a range, and the row after it. */
+export async function* digestBlocks(
+  rows: NpyRows,
+  width: number,
   { from, to }: Range,
   blockRows: number,
   signal: AbortSignal,
-): Promise<InputDigest> {
-  const blocks: string[] = [];
+): AsyncGenerator<{ digest: string; end: number }, void, undefined> {
   for (let row = from; row < to; row += blockRows) {
     signal.throwIfAborted();
-    blocks.push(sha256(await rows.bytes(row, Math.min(blockRows, to - row), width)));
+    const end = Math.min(row + blockRows, to);
+    yield { digest: sha256(await rows.bytes(row, end - row, width)), end };
   }
-  return { name, path: relative(resolve(folder), resolve(rows.path)), width, descr: rows.header.descr, shape: rows.header.shape, blocks };
 }
+
+type Descr = "<f4" | "<f8";
 
 /** How a journal begins, and a line for each block. */
 interface JournalHead {
   readonly key: string;
-  readonly descrs: readonly ("<f4" | "<f8")[];
+  readonly descrs: readonly Descr[];
 }
 interface JournalBlock {
   readonly count: number;
   readonly sha256: readonly string[];
+  readonly adapter: string;
+  readonly milliseconds: number;
 }
 
 interface Part {
@@ -162,27 +198,30 @@ interface Part {
 class Parts {
   /** How many are there. */
   rows = 0;
-  private blocks = 0;
   private parts: Part[] = [];
-  private descrs: readonly ("<f4" | "<f8")[] = [];
+  private descrs: readonly Descr[] = [];
   private journal: FileHandle | null = null;
-  private readonly token = randomBytes(6).toString("hex");
+  private token = "";
+  private readonly adapters = new Set<string>();
+  private milliseconds = 0;
 
   private constructor(
     private readonly stem: string,
     private readonly key: string,
     private readonly common: Common,
     private readonly range: Range,
+    private readonly signal: AbortSignal,
   ) {}
 
   /** With the blocks that an earlier run of the same key has left, of several the one that came furthest. */
-  static async open(stem: string, key: string, common: Common, range: Range): Promise<Parts> {
-    const parts = new Parts(stem, key, common, range);
+  static async open(stem: string, key: string, common: Common, range: Range, signal: AbortSignal): Promise<Parts> {
+    const parts = new Parts(stem, key, common, range, signal);
     try {
-      const journals = (await partsOf(stem)).filter((path) => basename(path).startsWith(`${basename(stem)}.json.`));
-      const left = await Promise.all(journals.map(async (path) => ({ path, ...(await readJournal(path)) })));
-      const own = left.filter(({ head }) => head?.key === key).toSorted((a, b) => b.blocks.length - a.blocks.length);
-      if (own[0]) await parts.takeOver(own[0].path, own[0].head!, own[0].blocks);
+      const own = (await journalsOf(stem)).filter(({ head, blocks }) => head?.key === key && blocks.length > 0);
+      for (const { path, head, blocks } of own.toSorted((a, b) => b.blocks.length - a.blocks.length)) {
+        await parts.copy(path, head!, blocks);
+        if (parts.rows > 0) break;
+      }
       return parts;
     } catch (error) {
       await parts.close();
@@ -190,37 +229,37 @@ class Parts {
     }
   }
 
-  /** Copies what is as its journal says, and removes the rest: whoever still writes it can no longer put it in place. */
-  private async takeOver(journal: string, head: JournalHead, blocks: readonly JournalBlock[]): Promise<void> {
-    const token = journal.split(".").at(-2)!;
+  /** Copies the blocks that are as a journal says, up to the first that is not. */
+  private async copy(journal: string, head: JournalHead, blocks: readonly JournalBlock[]): Promise<void> {
+    const token = tokenOf(journal)!;
     const handles: FileHandle[] = [];
     try {
-      for (const { name } of this.common.arrays) handles.push(await open(`${arrayPath(this.stem, name)}.${token}.part`, "r"));
+      for (const { name } of this.common.arrays) {
+        const path = arrayPath(this.stem, name);
+        // Its process may have been killed while it gave them their names.
+        handles.push(await open(`${path}.${token}.part`, "r").catch(() => open(path, "r")));
+      }
       await this.begin(head.descrs);
       const at = this.parts.map(({ bytes }) => bytes);
-      for (const { count, sha256: expected } of blocks) {
-        const pieces = await Promise.all(
-          handles.map(async (handle, index) => {
-            const bytes = new Uint8Array(this.bytesOf(index, count));
-            const { bytesRead } = await handle.read(bytes, 0, bytes.length, at[index]);
-            at[index]! += bytes.length;
-            return bytes.subarray(0, bytesRead);
-          }),
-        );
-        if (count !== this.nextCount() || pieces.some((piece, index) => sha256(piece) !== expected[index])) break;
-        await this.add(pieces, count);
+      for (const block of blocks) {
+        this.signal.throwIfAborted();
+        if (block.count !== Math.min(this.common.blockRows, this.range.to - this.range.from - this.rows)) break;
+        const pieces: Uint8Array[] = [];
+        for (const [index, handle] of handles.entries()) {
+          const bytes = new Uint8Array(this.bytesOf(index, block.count));
+          if ((await readUpTo(handle, bytes, at[index]!)) < bytes.length) return;
+          at[index]! += bytes.length;
+          pieces.push(bytes);
+        }
+        if (pieces.some((piece, index) => sha256(piece) !== block.sha256[index])) break;
+        await this.add(pieces, block);
       }
     } catch (error) {
-      // It has ended meanwhile, or was taken over by yet another: then there is nothing to take.
+      // Another process has ended meanwhile, and removed them.
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     } finally {
       for (const handle of handles) await handle.close();
     }
-    await removeParts(this.stem, this.token);
-  }
-
-  private nextCount(): number {
-    return Math.min(this.common.blockRows, this.range.to - this.range.from - this.rows);
   }
 
   private bytesOf(index: number, count: number): number {
@@ -228,9 +267,14 @@ class Parts {
     return (per === "point" ? count : 1) * width * (this.descrs[index] === "<f4" ? 4 : 8);
   }
 
-  /** Opens the files with their headers, of all the rows that they will have. */
-  private async begin(descrs: readonly ("<f4" | "<f8")[]): Promise<void> {
+  /** Opens new files, with headers of all the rows that they will have. */
+  private async begin(descrs: readonly Descr[]): Promise<void> {
+    await this.close();
+    this.token = randomBytes(6).toString("hex");
     this.descrs = descrs;
+    this.rows = 0;
+    this.milliseconds = 0;
+    this.adapters.clear();
     const { arrays, blockRows } = this.common;
     const rows = this.range.to - this.range.from;
     for (const [index, { name, per, width }] of arrays.entries()) {
@@ -240,83 +284,80 @@ class Parts {
       const length = per === "point" ? rows : Math.ceil(rows / blockRows);
       await write(part, npyHeader(descrs[index]!, width === 1 ? [length] : [length, width]));
     }
-    const path = `${manifestPath(this.stem)}.${this.token}.part`;
-    this.journal = await open(path, "wx");
+    this.journal = await open(`${manifestPath(this.stem)}.${this.token}.part`, "wx");
     await this.journal.appendFile(`${JSON.stringify({ key: this.key, descrs } satisfies JournalHead)}\n`);
   }
 
-  /** Adds the arrays of the next block. */
-  async append(results: Readonly<Record<string, Numbers>>, count: number): Promise<void> {
+  /** Adds the arrays of the next block; or begins anew, where what an earlier run left has numbers of another type. */
+  async append(results: Readonly<Record<string, Numbers>>, count: number, adapter: string, milliseconds: number): Promise<void> {
     const numbers = this.common.arrays.map(({ name }) => results[name]!);
+    const descrs = numbers.map(descrOf);
     try {
-      if (this.parts.length === 0) await this.begin(numbers.map(descrOf));
-      const pieces = numbers.map((data, index) => {
-        const piece = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-        const { name } = this.common.arrays[index]!;
-        if (descrOf(data) !== this.descrs[index])
-          throw new InputError(
-            `${arrayPath(this.stem, name)}: its rows so far are ${this.descrs[index]}, and those that come ${descrOf(data)}; expected the same --adapter as before`,
+      if (this.parts.length === 0 || String(descrs) !== String(this.descrs)) {
+        const isFirst = this.rows === 0;
+        await this.begin(descrs);
+        if (!isFirst) return;
+      }
+      const pieces = numbers.map((data) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      for (const [index, { length }] of pieces.entries())
+        if (length !== this.bytesOf(index, count))
+          throw new TypeError(
+            `${this.common.arrays[index]!.name}: ${length} bytes for ${count} rows; expected ${this.bytesOf(index, count)}`,
           );
-        if (piece.length !== this.bytesOf(index, count))
-          throw new TypeError(`${name}: ${piece.length} bytes for ${count} rows; expected ${this.bytesOf(index, count)}`);
-        return piece;
-      });
-      await this.add(pieces, count);
+      await this.add(pieces, { count, sha256: pieces.map(sha256), adapter, milliseconds: Math.round(milliseconds) });
     } catch (error) {
       throw refusal(this.stem, error);
     }
   }
 
-  private async add(pieces: readonly Uint8Array[], count: number): Promise<void> {
+  private async add(pieces: readonly Uint8Array[], block: JournalBlock): Promise<void> {
     for (const [index, piece] of pieces.entries()) await write(this.parts[index]!, piece);
-    const line: JournalBlock = { count, sha256: pieces.map(sha256) };
-    await this.journal!.appendFile(`${JSON.stringify(line)}\n`);
-    this.rows += count;
-    this.blocks++;
+    await this.journal!.appendFile(`${JSON.stringify(block)}\n`);
+    this.rows += block.count;
+    this.milliseconds += block.milliseconds;
+    this.adapters.add(block.adapter);
   }
 
-  /** Syncs what is written. */
-  async finish(): Promise<ArrayFile[]> {
+  /** Syncs the files and gives them their names, the manifest last. @returns false where another process has removed them. */
+  async putInPlace(described: Omit<Manifest, "files" | "adapters" | "milliseconds">): Promise<boolean> {
     try {
+      // Without rows there is no type.
       if (this.parts.length === 0) await this.begin(this.common.arrays.map(() => "<f4"));
       for (const { handle } of this.parts) await handle.sync();
-    } catch (error) {
-      throw refusal(this.stem, error);
-    }
-    return this.parts.map(({ hash, bytes }, index) => ({
-      name: this.common.arrays[index]!.name,
-      descr: this.descrs[index]!,
-      bytes,
-      sha256: hash.copy().digest("hex"),
-    }));
-  }
-
-  /** Gives the files their names, the manifest last. */
-  async putInPlace(manifest: Manifest): Promise<void> {
-    try {
+      const files = this.parts.map(({ hash, bytes }, index): ArrayFile => ({
+        name: this.common.arrays[index]!.name,
+        descr: this.descrs[index]!,
+        bytes,
+        sha256: hash.copy().digest("hex"),
+      }));
       const scratch = `${manifestPath(this.stem)}.${this.token}.new.part`;
       const handle = await open(scratch, "wx");
-      await handle.writeFile(writeManifest(manifest));
+      await handle.writeFile(writeManifest({ ...described, files, adapters: [...this.adapters], milliseconds: this.milliseconds }));
       await handle.sync();
       await handle.close();
-      for (const [index, { path }] of this.parts.entries()) await rename(path, arrayPath(this.stem, this.common.arrays[index]!.name));
-      await rename(scratch, manifestPath(this.stem));
+      try {
+        for (const [index, { path }] of this.parts.entries()) await rename(path, arrayPath(this.stem, this.common.arrays[index]!.name));
+        await rename(scratch, manifestPath(this.stem));
+      } catch (error) {
+        await rm(scratch, { force: true });
+        if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+        throw error;
+      }
       await syncFolder(dirname(this.stem));
+      await removeParts(this.stem, this.key);
+      return true;
     } catch (error) {
-      // No fault of the input's: the other process makes it, or a retry does.
-      if ((error as NodeJS.ErrnoException).code === "ENOENT")
-        throw new DeldotError(`${this.stem}: another process took the shard over; expected one at a time`, { cause: error });
       throw refusal(this.stem, error);
     }
-    await removeParts(this.stem);
   }
 
-  /** What is there stays, for a later run. */
+  /** What is there stays, for a later run; where there is nothing, nothing does. */
   async close(): Promise<void> {
     for (const { handle } of this.parts) await handle.close();
     await this.journal?.close();
-    // Nothing to go on from.
-    if (this.blocks === 0) await removeTokens(this.stem, (token) => token === this.token).catch(() => {});
+    if (this.rows === 0 && this.token !== "") await removeTokens(this.stem, new Set([this.token])).catch(() => {});
+    this.parts = [];
+    this.journal = null;
   }
 }
 
@@ -333,9 +374,18 @@ async function syncFolder(folder: string): Promise<void> {
   await handle?.close();
 }
 
-/** Lines that are whole, up to the first that is not. */
-export async function readJournal(path: string): Promise<{ head: JournalHead | null; blocks: JournalBlock[] }> {
-  const text = await readFile(path, "utf8").catch(() => "");
+interface Journal {
+  readonly path: string;
+  readonly head: JournalHead | null;
+  readonly blocks: readonly JournalBlock[];
+}
+
+/** Its lines that are whole, up to the first that is not. */
+export async function readJournal(path: string): Promise<Journal> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw error;
+  });
   const values: unknown[] = [];
   for (const line of text.split("\n").slice(0, -1))
     try {
@@ -344,30 +394,39 @@ export async function readJournal(path: string): Promise<{ head: JournalHead | n
       break;
     }
   const [head, ...blocks] = values as [JournalHead?, ...JournalBlock[]];
-  return { head: head ?? null, blocks };
+  return { path, head: head ?? null, blocks };
 }
 
 /** All files of a shard that are half done. */
 async function partsOf(stem: string): Promise<string[]> {
-  const folder = dirname(stem);
-  return (await readdir(folder))
-    .filter((file) => file.startsWith(`${basename(stem)}.`) && file.endsWith(".part"))
-    .map((file) => join(folder, file));
+  const files = await readdir(dirname(stem));
+  return files.filter((file) => file.startsWith(`${basename(stem)}.`) && file.endsWith(".part")).map((file) => join(dirname(stem), file));
 }
 
-/** @param but a token that stays. */
-function removeParts(stem: string, but?: string): Promise<void> {
-  return removeTokens(stem, (token) => token !== but);
+function tokenOf(path: string): string | undefined {
+  return /\.([0-9a-f]{12})(?:\.new)?\.part$/.exec(path)?.[1];
 }
 
-async function removeTokens(stem: string, gone: (token: string) => boolean): Promise<void> {
-  for (const path of await partsOf(stem)) {
-    const token = /\.([0-9a-f]{12})(?:\.new)?\.part$/.exec(path)?.[1];
-    if (token !== undefined && gone(token)) await rm(path, { force: true });
-  }
+async function journalsOf(stem: string): Promise<Journal[]> {
+  const isJournal = /\.json\.[0-9a-f]{12}\.part$/;
+  return Promise.all((await partsOf(stem)).filter((path) => isJournal.test(path)).map(readJournal));
 }
 
+/** What runs of one key have left half done. Others may be at work, on other points or by other options. */
+async function removeParts(stem: string, key: string): Promise<void> {
+  const own = (await journalsOf(stem)).filter(({ head }) => head?.key === key);
+  await removeTokens(stem, new Set(own.map(({ path }) => tokenOf(path)!)));
+}
+
+async function removeTokens(stem: string, tokens: ReadonlySet<string>): Promise<void> {
+  const gone = (await partsOf(stem)).filter((path) => tokens.has(tokenOf(path) ?? ""));
+  // Without its journal nothing is gone on from: it goes first.
+  const isArray = (path: string): number => Number(path.includes(".npy."));
+  for (const path of gone.toSorted((a, b) => isArray(a) - isArray(b))) await rm(path, { force: true });
+}
+
+/** What the system says is told of the shard's files; the rest is as it is. */
 function refusal(stem: string, error: unknown): unknown {
-  if (error instanceof InputError || error instanceof TypeError) return error;
+  if (!(error instanceof Error) || typeof (error as NodeJS.ErrnoException).code !== "string") return error;
   return new InputError(`${stem}: ${describeSystemError(error)}; expected files that can be written`, { cause: error });
 }
