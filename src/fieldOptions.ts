@@ -7,6 +7,7 @@ import type { WantedGradient } from "./plan/choose.js";
 import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
 import type { Method, Output } from "./plan/outputs.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
+import type { Floats } from "./typedArrays.js";
 
 /** What {@link VectorField.create} takes beside device and network. */
 export interface VectorFieldOptions {
@@ -133,7 +134,7 @@ interface EncodeBuffers {
 }
 
 /** Puts numbers that were given as they are into a buffer. */
-type Upload = (name: string, numbers: Float32Array<ArrayBuffer>) => GPUBuffer;
+type Upload = (name: string, numbers: Floats) => GPUBuffer;
 
 /**
  * @param upload puts the numbers of a context into a buffer.

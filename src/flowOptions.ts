@@ -18,6 +18,7 @@ import { allocate } from "./rows.js";
 import type { Stepping } from "./ode/paths.js";
 import { solvers, tableaus, type Solver, type Status } from "./ode/tableaus.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
+import type { Doubles, Floats } from "./typedArrays.js";
 
 /** The distribution at noise. */
 export interface Base {
@@ -220,9 +221,9 @@ export interface FlowInputs {
   /** The leading batch shape of the points. */
   readonly shape: readonly number[];
   /** [count, d] */
-  readonly points: Float64Array<ArrayBuffer>;
+  readonly points: Doubles;
   /** [1 or count, c]; null where the network takes none. */
-  readonly context: Float64Array<ArrayBuffer> | null;
+  readonly context: Doubles | null;
 }
 
 /** @throws InputError where points or condition do not fit the network. */
@@ -325,7 +326,7 @@ export function readPathBuffers(
   timeColumn: number | null,
   options: EncodePathOptions,
   results: Partial<Record<OuterName, BufferRows | undefined>>,
-  upload: (name: string, numbers: Float32Array<ArrayBuffer>) => GPUBuffer,
+  upload: (name: string, numbers: Floats) => GPUBuffer,
 ): { readonly rows: Partial<Record<OuterName, OuterRows>>; readonly buffers: Partial<Record<OuterName, GPUBuffer>> } {
   const { count, points, condition } = options;
   checkCount(count, 0);

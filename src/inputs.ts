@@ -1,6 +1,7 @@
 /** All that a caller hands in, checked once, before any work is done. */
 import { InputError, quote } from "./errors.js";
 import type { Network } from "./model/network.js";
+import type { Bytes, Floats } from "./typedArrays.js";
 
 /** Points, tangents or contexts [B, width]: flat and row-major, or with any leading batch shape in `shape`. */
 export type BatchInput =
@@ -112,16 +113,16 @@ export interface Inputs {
   readonly stateSize: number;
   readonly contextSize: number;
   /** [count, d]; in all of these numbers that are not finite stand as 0, so that no driver meets them. */
-  readonly points: Float32Array<ArrayBuffer>;
+  readonly points: Floats;
   /** [1 or count, c]; null where the network takes none. */
-  readonly context: { readonly data: Float32Array<ArrayBuffer>; readonly shared: boolean; readonly runs: readonly number[] | null } | null;
+  readonly context: { readonly data: Floats; readonly shared: boolean; readonly runs: readonly number[] | null } | null;
   /** [count, d]; null where none are given. */
-  readonly tangents: Float32Array<ArrayBuffer> | null;
+  readonly tangents: Floats | null;
   /** ∂L/∂f [count, d], and ∂L/∂(∇·f) [1 or count]; null where none are given. */
-  readonly valueCotangent: Float32Array<ArrayBuffer> | null;
-  readonly divergenceCotangent: { readonly data: Float32Array<ArrayBuffer>; readonly shared: boolean } | null;
+  readonly valueCotangent: Floats | null;
+  readonly divergenceCotangent: { readonly data: Floats; readonly shared: boolean } | null;
   /** [count]: 1 where a point, its context, its tangent or a cotangent holds a NaN or an infinity, after rounding to float32. */
-  readonly nonFinite: Uint8Array<ArrayBuffer>;
+  readonly nonFinite: Bytes;
 }
 
 /**
@@ -161,7 +162,7 @@ export function readInputs(
 }
 
 /** A copy in float32 with 0 for what is not finite there; the points of such rows are marked, all of them where one row is for all. */
-function copyFinite(numbers: Batch["data"], rows: number, nonFinite: Uint8Array): Float32Array<ArrayBuffer> {
+function copyFinite(numbers: Batch["data"], rows: number, nonFinite: Uint8Array): Floats {
   const data = new Float32Array(numbers);
   if (areFinite(data)) return data;
   const width = data.length / rows;
@@ -336,7 +337,7 @@ export function readBuffer(
 export function readEncodeContext(
   given: BufferRows | number | ArrayLike<number> | null | undefined,
   width: number,
-): { readonly rows: BufferRows } | { readonly numbers: Float32Array<ArrayBuffer> } | null {
+): { readonly rows: BufferRows } | { readonly numbers: Floats } | null {
   if (typeof given === "object" && given !== null && ("buffer" in given ? !ArrayBuffer.isView(given) : "usage" in given)) {
     if (width === 0) throw new InputError("context is a buffer; the network takes none");
     return { rows: given as BufferRows };

@@ -1,7 +1,8 @@
 import { LimitError } from "./errors.js";
+import type { Floats } from "./typedArrays.js";
 
 /** @throws LimitError where an array would be too large. */
-export function allocate(name: string, count: number, size: number): Float32Array<ArrayBuffer>;
+export function allocate(name: string, count: number, size: number): Floats;
 export function allocate<A extends Numbers>(name: string, count: number, size: number, type: new (length: number) => A): A;
 export function allocate(name: string, count: number, size: number, type: new (length: number) => Numbers = Float32Array): Numbers {
   try {

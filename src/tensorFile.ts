@@ -1,4 +1,5 @@
 import { ModelError, quote } from "./errors.js";
+import type { Bytes } from "./typedArrays.js";
 
 /** A tensor of a safetensors file, row-major: F32 or F64, as its numbers are. */
 export interface FileTensor {
@@ -46,7 +47,7 @@ export function layOutTensors(
 }
 
 /** The bytes of a safetensors file, as {@link layOutTensors} lays them out. */
-export function encodeTensors(metadata: Readonly<Record<string, string>>, tensors: readonly FileTensor[]): Uint8Array<ArrayBuffer> {
+export function encodeTensors(metadata: Readonly<Record<string, string>>, tensors: readonly FileTensor[]): Bytes {
   const layouts = tensors.map(({ name, shape, numbers }): TensorLayout => ({
     name,
     shape,

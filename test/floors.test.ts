@@ -18,7 +18,7 @@ const houses: readonly House[] = [
   {
     folder: "src",
     floors: [
-      ["errors.ts", "mixBits.ts", "recent.ts", "turns.ts"],
+      ["errors.ts", "mixBits.ts", "recent.ts", "turns.ts", "typedArrays.ts"],
       ["tensorFile.ts"],
       ["model", "bitsPerDimension.ts", "rows.ts"],
       ["plan", "inputs.ts"],

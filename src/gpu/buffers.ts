@@ -4,6 +4,7 @@ import { halves } from "../model/float16.js";
 import { blockShape, isTrained, workOf, type PlannedMatrix } from "../plan/matrices.js";
 import type { Binding, MatrixLayout } from "../schedule/steps.js";
 import { bandOf, bandStart } from "../schedule/tile.js";
+import type { Floats, Halves } from "../typedArrays.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
@@ -14,7 +15,7 @@ export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x4
  * "product" is the transpose with 4 rows a vec4, [4 inner, ⌈rows/4⌉] of vec4, so that W x reads vec4s of outputs: all columns
  * of W, or those of the blocks that these rows have (bandOf). "half product" is that in float16.
  */
-export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Float32Array<ArrayBuffer> {
+export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Floats {
   const { rows, columns } = matrix;
   const width = 4 * Math.ceil((layout === "rows" ? columns : rows) / 4);
   if (layout === "rows") {
@@ -34,7 +35,7 @@ export function layoutMatrix(matrix: PlannedMatrix, layout: MatrixLayout): Float
   return padded;
 }
 
-function numbersOf(matrix: PlannedMatrix, layout: MatrixLayout): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> {
+function numbersOf(matrix: PlannedMatrix, layout: MatrixLayout): Floats | Halves {
   const numbers = layoutMatrix(matrix, layout);
   return layout === "half product" ? halves(numbers, matrix.name) : numbers;
 }
@@ -78,7 +79,7 @@ export class Matrices {
   }
 
   /** The numbers of a fused kernel. */
-  packed(name: string, data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): GPUBuffer {
+  packed(name: string, data: Floats | Halves): GPUBuffer {
     let buffer = this.packedBuffers.get(data);
     if (!buffer) {
       const label = `${this.label}: weights of ${name}`;

@@ -9,6 +9,7 @@ import { Constants, Scratch, USAGE } from "./buffers.js";
 import { bindSteps, encodeBound, type BoundStep } from "./encode.js";
 import { asGpuError, checked, whenFailed } from "./errors.js";
 import { compileKernels, type Shared } from "./run.js";
+import type { Floats } from "../typedArrays.js";
 
 /** What is recorded: a plan, from and into buffers of the caller. */
 export interface Recording {
@@ -48,7 +49,7 @@ export class Encoder {
   }
 
   /** A buffer of these numbers, for kernels to read. */
-  upload(name: string, numbers: Float32Array<ArrayBuffer>): GPUBuffer {
+  upload(name: string, numbers: Floats): GPUBuffer {
     return this.constants.get(name, numbers, USAGE.STORAGE);
   }
 

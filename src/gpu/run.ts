@@ -10,6 +10,7 @@ import { encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
 import type { Pace } from "./pace.js";
 import type { Readback } from "./readback.js";
+import type { Floats } from "../typedArrays.js";
 
 /** A piece of the results: `count` points from `first`, [count, read.width]. */
 export type Take = (read: Read, first: number, count: number, data: Float32Array) => void;
@@ -213,13 +214,12 @@ async function issue(chunk: Chunk, uploads: readonly Upload[], shared: Shared, c
 }
 
 /** Numbers for a scratch buffer. */
-export type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+export type Upload = readonly [name: string, data: Floats];
 
 /** The chunk's part of the inputs; a field whose divergence is constant reads no points. */
 function uploadsOf({ first, count, scratch }: Chunk, inputs: Inputs): Upload[] {
   const { points, context, tangents, valueCotangent, divergenceCotangent, stateSize, contextSize } = inputs;
-  const rows = (data: Float32Array<ArrayBuffer>, width: number, from: number, number: number): Float32Array<ArrayBuffer> =>
-    data.subarray(from * width, (from + number) * width);
+  const rows = (data: Floats, width: number, from: number, number: number): Floats => data.subarray(from * width, (from + number) * width);
   const uploads: Upload[] = [["points", rows(points, stateSize, first, count)]];
   if (context) {
     const one = context.runs !== null;

@@ -1,4 +1,5 @@
 import { LimitError } from "../errors.js";
+import type { Halves } from "../typedArrays.js";
 
 /** The number that the 16 bits of an IEEE half stand for. */
 export function float16(bits: number): number {
@@ -44,7 +45,7 @@ export function roundToEven(z: number): number {
 }
 
 /** Numbers in float16. @throws LimitError where one is too large for it. */
-export function halves(numbers: Float32Array, name: string): Uint16Array<ArrayBuffer> {
+export function halves(numbers: Float32Array, name: string): Halves {
   const result = new Uint16Array(numbers.length);
   for (let index = 0; index < result.length; index++) {
     result[index] = toFloat16(numbers[index]!);

@@ -15,6 +15,7 @@ import {
   type Integration,
 } from "./steps.js";
 import { stagesOf, statuses, type Status } from "./tableaus.js";
+import type { Floats, Words } from "../typedArrays.js";
 
 /** Steps that points try before the host looks how many are left. */
 const SWEEPS_PER_LOOK = 4;
@@ -24,13 +25,13 @@ const STEPS_AT_ONCE = 64;
 const WORTH_DROPPING = 0.1;
 
 /** What comes of each point. */
-export interface Integrated<A = Float32Array<ArrayBuffer>> {
+export interface Integrated<A = Floats> {
   /** x at the end, [count, d]; NaN where it did not get there. */
   readonly points: A;
   /** ∫ ∇·f dt along the way, [count]; or ∇ log p, [count, d]. */
   readonly carried: A;
   /** How often f was evaluated, [count]. */
-  readonly evaluations: Uint32Array<ArrayBuffer>;
+  readonly evaluations: Words;
   readonly status: Status[];
 }
 
@@ -181,9 +182,9 @@ class ChunkOfPoints {
     return new IntegrationSteps(this.job, this.first, this.count, rows, { ...limits, multiplyAddsPerSubmit: pace.multiplyAddsPerSubmit });
   }
 
-  private rowsOf(rows: Uint32Array<ArrayBuffer>): Upload[] {
+  private rowsOf(rows: Words): Upload[] {
     return [
-      [HOME, this.home as Float32Array<ArrayBuffer>],
+      [HOME, this.home as Floats],
       [POINTS, asFloats(rows)],
       [STATUS, new Float32Array(this.count)],
     ];
@@ -203,14 +204,14 @@ class ChunkOfPoints {
   }
 }
 
-type Upload = readonly [name: string, data: Float32Array<ArrayBuffer>];
+type Upload = readonly [name: string, data: Floats];
 
 /** Whole numbers where floats are uploaded. */
-function asFloats(numbers: Uint32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+function asFloats(numbers: Words): Floats {
   return new Float32Array(numbers.slice().buffer);
 }
 
-function allRows(count: number): Uint32Array<ArrayBuffer> {
+function allRows(count: number): Words {
   const rows = new Uint32Array(count);
   for (let row = 0; row < count; row++) rows[row] = row;
   return rows;

@@ -36,6 +36,7 @@ import { Results } from "../results.js";
 import { allocate } from "../rows.js";
 import { Turns } from "../turns.js";
 import { evaluationModel, gradientModel, jvpModel, sumPort, widestOf } from "./models.js";
+import type { Floats } from "../typedArrays.js";
 
 /** A tensor of onnxruntime. */
 export interface OnnxTensor {
@@ -302,7 +303,7 @@ export class OnnxField implements Field<Float32Array> {
     const value = this.evaluationJob({ outputs: ["value"] }, contextPerOf(inputs)) as Job<ValuePlan>;
     const passes = 2 * d + (plan.outputs.includes("value") ? 1 : 0);
     let pass = 0;
-    const valueAt = async (at: Float32Array<ArrayBuffer>): Promise<Float32Array> => {
+    const valueAt = async (at: Floats): Promise<Float32Array> => {
       const found = allocate("value", count, d);
       const begun = pass++;
       const onProgress = ({ done, total }: { done: number; total: number }): void => {

@@ -1,4 +1,6 @@
 /** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
+import type { Floats, Halves } from "../typedArrays.js";
+
 export interface Kernel {
   readonly label: string;
   readonly source: string;
@@ -7,5 +9,5 @@ export interface Kernel {
   /** Its buffers, from binding 1 on. */
   readonly storage: readonly { readonly name: string; readonly access: "read" | "read_write" }[];
   /** What its buffer `weights` holds, where it has one of its own. */
-  readonly weights?: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+  readonly weights?: Floats | Halves;
 }

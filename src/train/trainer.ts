@@ -24,6 +24,7 @@ import {
   type TrainerSettings,
 } from "./options.js";
 import { scheduleWeights } from "./weights.js";
+import type { Floats } from "../typedArrays.js";
 
 /** Of a submission: steps, and evaluations of f in all of them, since some drivers fail at some 60 000 dispatches. */
 const MOST_STEPS = 256;
@@ -52,13 +53,13 @@ export interface TrainerState {
   /** Whose moments these are: another one begins with its own. */
   readonly optimizer: "adam" | "adamw" | "sgd";
   /** As `parameterLayout` has them. */
-  readonly weights: Float32Array<ArrayBuffer>;
+  readonly weights: Floats;
   /** Their exponential moving average. */
-  readonly averaged: Float32Array<ArrayBuffer>;
+  readonly averaged: Floats;
   /** Two for each weight. */
-  readonly moments: Float32Array<ArrayBuffer>;
+  readonly moments: Floats;
   /** What the learning rate and Adam's corrections go on from. */
-  readonly rates: Float32Array<ArrayBuffer>;
+  readonly rates: Floats;
 }
 
 /** How far training is. */
@@ -408,8 +409,6 @@ export class Trainer {
     return readBuffers(this.parts.device, this.parts.settings.label, buffers);
   }
 }
-
-type Floats = Float32Array<ArrayBuffer>;
 
 /** Of a state. */
 const NUMBERS = ["weights", "averaged", "moments", "rates"] as const;

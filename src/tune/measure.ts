@@ -7,6 +7,7 @@ import { runParametersOf } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import type { Capacity, Chunk, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
+import type { Floats } from "../typedArrays.js";
 
 /** A measurement shorter than this is repeated within one submission. */
 const MEASURED_MILLISECONDS = 4;
@@ -269,7 +270,7 @@ function within(factor: number, all: readonly Measured[]): Measured[] {
 }
 
 /** Numbers between -1 and 1. */
-function wave(length: number): Float32Array<ArrayBuffer> {
+function wave(length: number): Floats {
   const numbers = new Float32Array(length);
   for (let index = 0; index < length; index++) numbers[index] = Math.sin(index);
   return numbers;

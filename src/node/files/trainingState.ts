@@ -2,6 +2,7 @@
 import { InputError, ModelError } from "../../errors.js";
 import { encodeTensors, readTensors } from "../../tensorFile.js";
 import type { TrainerState } from "../../train/index.js";
+import type { Floats } from "../../typedArrays.js";
 
 const parts = ["weights", "averaged", "moments", "rates"] as const;
 
@@ -24,7 +25,7 @@ export function decodeTraining(bytes: Uint8Array): StoredTraining {
   const { metadata, tensors } = readTensors(bytes);
   const step = metadata.get("step") ?? "";
   if (!/^\d{1,10}$/.test(step)) throw new InputError("its __metadata__ has no step; expected the state of a training run");
-  const numbersOf = (name: (typeof parts)[number]): Float32Array<ArrayBuffer> => {
+  const numbersOf = (name: (typeof parts)[number]): Floats => {
     const tensor = tensors.find((each) => each.name === name);
     if (tensor?.dtype !== "F32") throw new InputError(`it has no tensor ${name} of float32; expected the state of a training run`);
     const { buffer, byteOffset, byteLength } = tensor.data;

@@ -12,6 +12,7 @@ import { digestOf, sha256 } from "./digest.js";
 import { arrayPath, findShardsOfOne, manifestPath, mergedPaths, readManifest, stemOf, type Manifest } from "./manifest.js";
 import { rangeOf } from "./range.js";
 import { digestBlocks } from "./run.js";
+import type { Bytes } from "../../typedArrays.js";
 
 /** Bytes that are read, checked and written at a time. */
 const PIECE = 4 * 2 ** 20;
@@ -203,7 +204,7 @@ function addRows(sums: Float64Array, numbers: Float32Array | Float64Array, first
   for (let index = 0; index < numbers.length; index++) sums[(first + index) % sums.length]! += numbers[index]!;
 }
 
-function numbersIn(bytes: Uint8Array<ArrayBuffer>, descr: "<f4" | "<f8"): Float32Array | Float64Array {
+function numbersIn(bytes: Bytes, descr: "<f4" | "<f8"): Float32Array | Float64Array {
   return descr === "<f4" ? new Float32Array(bytes.buffer, 0, bytes.length / 4) : new Float64Array(bytes.buffer, 0, bytes.length / 8);
 }
 
@@ -216,7 +217,7 @@ async function* dataOf(
   path: string,
   size: number,
   expected: string,
-): AsyncGenerator<{ bytes: Uint8Array<ArrayBuffer>; at: number }, void, undefined> {
+): AsyncGenerator<{ bytes: Bytes; at: number }, void, undefined> {
   let handle: FileHandle | undefined;
   const hash = createHash("sha256");
   try {

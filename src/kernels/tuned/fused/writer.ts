@@ -2,11 +2,12 @@ import { activationWgsl, isIdentity, type Activation } from "../../../model/acti
 import { halves } from "../../../model/float16.js";
 import type { PlannedMatrix } from "../../../plan/matrices.js";
 import { isVector, type Elements, type FusedProgram, type Product, type Statement, type Vector } from "./statements.js";
+import type { Floats, Halves } from "../../../typedArrays.js";
 
 /** The text of a fused kernel, and what its buffer of weights holds, in vec4s; empty where it has none. */
 interface FusedText {
   readonly text: string;
-  readonly weights: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+  readonly weights: Floats | Halves;
 }
 
 /** Points of an invocation. One or four took an H200 longer, and its compiler seconds. */
