@@ -1,13 +1,10 @@
 /**
  * The package as its users get it: packed, installed into an empty project outside this one, and used from there in plain
- * Node, by TypeScript, by Vite, and in a browser through an import map, in a module worker and as a built app.
+ * Node, by Vite, and in a browser through an import map, in a module worker and as a built app. test/compat has more of each.
  */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, writeFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
@@ -17,28 +14,23 @@ import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { hasBrowser, openBrowser } from "./browser.js";
 import { expectClose } from "./close.js";
+import { makeProject, serve, type Project } from "./project.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const run = promisify(execFile);
 
-/** The empty project with the package in it. */
+/** The empty project with the package in it, and its folder. */
+let made: Project;
 let project = "";
 
 beforeAll(async () => {
-  project = await realpath(await mkdtemp(join(tmpdir(), "deldot-package-")));
-  await write("package.json", JSON.stringify({ private: true, type: "module" }));
-  // `npm test` has built dist already.
-  const { stdout } = await run("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", project], { cwd: root });
-  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
-  await run("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline", `./${filename}`], { cwd: project });
+  made = await makeProject();
+  project = made.folder;
 });
 
-afterAll(() => rm(project, { recursive: true, force: true }));
+afterAll(() => made?.remove());
 
-async function write(name: string, text: string): Promise<void> {
-  await mkdir(join(project, name, ".."), { recursive: true });
-  await writeFile(join(project, name), text);
-}
+const write = (name: string, text: string): Promise<void> => made.write(name, text);
 
 /** Runs a module in the project and gives what it prints. */
 async function inNode(code: string, ...flags: string[]): Promise<string> {
@@ -112,44 +104,6 @@ describe("in plain Node", () => {
     expect(stdout).toContain("R^3 -> R^3");
     // Where npx has linked to it once, nobody makes it executable after a later build.
     expect((await stat(join(root, "dist/cli.js"))).mode & 0o111).toBe(0o111);
-  });
-});
-
-describe("for TypeScript", () => {
-  const settings = [
-    { module: "esnext", moduleResolution: "bundler" },
-    { module: "node16", moduleResolution: "node16" },
-    { module: "nodenext", moduleResolution: "nodenext" },
-  ].flatMap((resolution) => [
-    { ...resolution, lib: ["es2023", "dom"], skipLibCheck: false },
-    { ...resolution, lib: ["es2023"], skipLibCheck: true },
-  ]);
-  it.for(settings)("types resolve and check with $moduleResolution and $lib", async (setting) => {
-    await write(
-      "consumer.ts",
-      `import { evaluateReference, mlp, parseOnnx, VectorField, type Evaluation, type Network } from "deldot";
-      import { requestDevice, type NodeDevice } from "deldot/node";
-      import { toOnnx, type OnnxOutput } from "deldot/onnx";
-      const network: Network = mlp({ layers: [{ weight: [[1]] }] });
-      const { device }: NodeDevice = await requestDevice();
-      const field: VectorField = await VectorField.create(device satisfies GPUDevice, network);
-      const result: Evaluation<"value" | "jacobian"> = await field.evaluate([1], { outputs: ["value", "jacobian"] });
-      result.jacobian satisfies Float32Array;
-      toOnnx(network, { outputs: ["value", "gradient"] satisfies OnnxOutput[] }) satisfies Uint8Array;
-      evaluateReference(parseOnnx(new Uint8Array()), [1]).divergence satisfies Float64Array | undefined;
-      // @ts-expect-error: it was not asked for.
-      result.diagonal;
-      // @ts-expect-error: there is no such method.
-      await field.divergence([1], { method: "reverse" });
-      `,
-    );
-    const compilerOptions = { ...setting, target: "es2023", strict: true, noEmit: true, types: [] };
-    await write("tsconfig.json", JSON.stringify({ compilerOptions, files: ["consumer.ts"] }));
-    const tsc = join(root, "node_modules/typescript/bin/tsc");
-    const { stdout } = await run(process.execPath, [tsc, "-p", "."], { cwd: project }).catch((error: { stdout: string }) => error);
-    // TypeScript's own "dom" has taken in part of @webgpu/types, and the two contradict each other in places.
-    const theirs = /^(node_modules\/@webgpu\/|\S*\/lib\.dom\.d\.ts)/;
-    expect(stdout.split("\n").filter((line) => line !== "" && !theirs.test(line))).toEqual([]);
   });
 });
 
@@ -227,20 +181,6 @@ describe("in a Vite app", () => {
   });
 });
 
-/** Serves the project's files, as any static server does. */
-async function serve(): Promise<{ server: Server; origin: string }> {
-  const types: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".map": "application/json" };
-  const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url!, "http://localhost");
-    readFile(join(project, pathname)).then(
-      (file) => response.writeHead(200, { "content-type": types[extname(pathname)] ?? "application/octet-stream" }).end(file),
-      () => response.writeHead(pathname === "/favicon.ico" ? 204 : 404).end(),
-    );
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
 /** Evaluates a field on the device of whatever page or worker runs it. */
 const checkOf = (from: string): string => `
 import { evaluateReference, mlp, VectorField } from "${from}";
@@ -263,13 +203,13 @@ export async function check() {
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
   let opened: { browser: Browser; close: () => Promise<void> };
-  let served: { server: Server; origin: string };
+  let served: { origin: string; close: () => void };
 
   beforeAll(async () => {
-    [opened, served] = await Promise.all([openBrowser(), serve()]);
+    [opened, served] = await Promise.all([openBrowser(), serve(project)]);
   });
   afterAll(async () => {
-    served?.server.close();
+    served?.close();
     await opened?.close();
   });
 

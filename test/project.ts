@@ -1,0 +1,58 @@
+/** The package as its users get it: packed, and installed into an empty project outside this one. */
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = promisify(execFile);
+
+export interface Project {
+  readonly folder: string;
+  write(name: string, text: string): Promise<void>;
+  remove(): Promise<void>;
+}
+
+/** @param others what the project needs beside the package, as npm names it. */
+export async function makeProject(...others: readonly string[]): Promise<Project> {
+  const folder = await realpath(await mkdtemp(join(tmpdir(), "deldot-project-")));
+  const write = async (name: string, text: string): Promise<void> => {
+    await mkdir(join(folder, name, ".."), { recursive: true });
+    await writeFile(join(folder, name), text);
+  };
+  await write("package.json", JSON.stringify({ private: true, type: "module" }));
+  // `npm test` has built dist already.
+  const { stdout } = await run("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", folder], { cwd: root });
+  const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+  await run("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline", `./${filename}`, ...others], { cwd: folder });
+  return { folder, write, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+const types: Readonly<Record<string, string>> = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".map": "application/json",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
+
+/** Serves a folder's files, as any static server does. */
+export async function serve(
+  folder: string,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<{ origin: string; close: () => void }> {
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url!, "http://localhost");
+    readFile(join(folder, pathname)).then(
+      (file) => response.writeHead(200, { ...headers, "content-type": types[extname(pathname)] ?? "application/octet-stream" }).end(file),
+      () => response.writeHead(pathname === "/favicon.ico" ? 204 : 404).end(),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => server.close() };
+}
