@@ -1,10 +1,10 @@
-/** The package as its users get it: packed, and installed into an empty project outside this one. */
+/** The package as its users get it: packed, and installed into a project outside this one. */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
+import { basename, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
@@ -17,14 +17,21 @@ export interface Project {
   remove(): Promise<void>;
 }
 
-/** @param others what the project needs beside the package, as npm names it. */
-export async function makeProject(...others: readonly string[]): Promise<Project> {
+export interface ProjectOptions {
+  /** A folder with a package.json and a package-lock.json: the project is a copy of it. Default an empty project. */
+  readonly like?: string;
+  /** What the project needs beside the package, as npm names it. */
+  readonly others?: readonly string[];
+}
+
+export async function makeProject({ like, others = [] }: ProjectOptions = {}): Promise<Project> {
   const folder = await realpath(await mkdtemp(join(tmpdir(), "deldot-project-")));
   const write = async (name: string, text: string): Promise<void> => {
     await mkdir(join(folder, name, ".."), { recursive: true });
     await writeFile(join(folder, name), text);
   };
-  await write("package.json", JSON.stringify({ private: true, type: "module" }));
+  if (like === undefined) await write("package.json", JSON.stringify({ private: true, type: "module" }));
+  else await cp(like, folder, { recursive: true, filter: (path) => basename(path) !== "node_modules" });
   // `npm test` has built dist already.
   const { stdout } = await run("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", folder], { cwd: root });
   const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];

@@ -84,7 +84,7 @@ describe.skipIf(!hasBrowser)("installed", () => {
       ? Promise.resolve()
       : run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"], { cwd: here });
     const needed = ["webgpu", "@types/node"].map((name) => `${name}@${own[name]}`);
-    [project] = await Promise.all([makeProject(...needed), tools]);
+    [project] = await Promise.all([makeProject({ others: needed }), tools]);
     await cp(join(here, "app"), folderOf("app"), { recursive: true });
     await copyFile(join(here, "consumer.ts"), folderOf("consumer.ts"));
     await project.write("required.cts", `import deldot = require("deldot");\ndeldot.mlp({ layers: [] }) satisfies deldot.Network;\n`);
