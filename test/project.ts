@@ -13,8 +13,8 @@ const run = promisify(execFile);
 
 export interface Project {
   readonly folder: string;
-  write(name: string, text: string): Promise<void>;
-  remove(): Promise<void>;
+  readonly write: (name: string, text: string) => Promise<void>;
+  readonly remove: () => Promise<void>;
 }
 
 export interface ProjectOptions {

@@ -16,7 +16,7 @@ import {
   type VectorFieldOptions,
 } from "deldot";
 import { createField, requestDevice, type NodeDevice } from "deldot/node";
-import { OnnxField, toOnnx, type OnnxOutput } from "deldot/onnx";
+import { OnnxField, toOnnx, type OnnxOutput, type OnnxRuntime } from "deldot/onnx";
 import { Trainer, type TrainerState } from "deldot/train";
 
 export const network: Network = mlp({ layers: [{ weight: [[1, 0.5]], bias: [0] }], activation: "silu" });
@@ -57,5 +57,5 @@ const state: TrainerState = await trainer.state();
 device.queue.writeBuffer(buffer, 0, state.weights);
 toSafetensors(await trainer.network({ averaged: true })) satisfies Uint8Array;
 toOnnx(network, { outputs: ["value", "gradient"] satisfies OnnxOutput[] }) satisfies Uint8Array;
-export const engine: typeof OnnxField.create = OnnxField.create;
+export const engine = (runtime: OnnxRuntime): Promise<OnnxField> => OnnxField.create(runtime, network);
 await dispose();

@@ -213,11 +213,7 @@ function bytesOf(numbers: Float32Array): Uint8Array {
 }
 
 /** The numbers of a shard's file in pieces, each in a buffer of its own. @throws InputError at the end where the file is another. */
-async function* dataOf(
-  path: string,
-  size: number,
-  expected: string,
-): AsyncGenerator<{ bytes: Bytes; at: number }, void, undefined> {
+async function* dataOf(path: string, size: number, expected: string): AsyncGenerator<{ bytes: Bytes; at: number }, void, undefined> {
   let handle: FileHandle | undefined;
   const hash = createHash("sha256");
   try {
