@@ -5,6 +5,7 @@ import { blockShape, isTrained, workOf, type PlannedMatrix } from "../plan/matri
 import type { Binding, MatrixLayout } from "../schedule/steps.js";
 import { bandOf, bandStart } from "../schedule/tile.js";
 import type { Floats, Halves } from "../typedArrays.js";
+import { asGpuError } from "./errors.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
 export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
@@ -217,7 +218,7 @@ export class Constants {
     return this.rows(name, [new Uint32Array(data.buffer, data.byteOffset, data.length)], data.byteLength, usage);
   }
 
-  /** Rows of words, `stride` bytes apart. */
+  /** Rows of words, `stride` bytes apart. @throws GpuError. */
   rows(name: string, rows: readonly ArrayLike<number>[], stride: number, usage: number): GPUBuffer {
     const key = `${name} ${usage} ${stride} ${rows.map((row) => Array.prototype.join.call(row)).join(" ")}`;
     let buffer = this.buffers.get(key);
@@ -230,13 +231,23 @@ export class Constants {
         this.buffers.delete(oldest);
         this.bytes -= freed;
       }
-      buffer = this.device.createBuffer({ label: `${this.label}: ${name}`, size, usage, mappedAtCreation: true });
-      const words = new Uint32Array(buffer.getMappedRange());
-      rows.forEach((row, index) => words.set(row, (index * stride) / 4));
-      buffer.unmap();
+      buffer = this.make(`${this.label}: ${name}`, size, usage, rows, stride);
       this.buffers.set(key, buffer);
     }
     return buffer;
+  }
+
+  /** @throws GpuError where there is no memory to map, or on Deno where the device is lost. */
+  private make(label: string, size: number, usage: number, rows: readonly ArrayLike<number>[], stride: number): GPUBuffer {
+    try {
+      const buffer = this.device.createBuffer({ label, size, usage, mappedAtCreation: true });
+      const words = new Uint32Array(buffer.getMappedRange());
+      rows.forEach((row, index) => words.set(row, (index * stride) / 4));
+      buffer.unmap();
+      return buffer;
+    } catch (error) {
+      throw asGpuError(label, error);
+    }
   }
 
   forget(): void {

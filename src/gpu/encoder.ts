@@ -101,7 +101,7 @@ export class Encoder {
     if (chunks.length === 0) return;
     for (const chunk of chunks) await compileKernels(chunk, shared);
     try {
-      await shared.watch.guard(checked(this.device, this.label, () => this.makeBuffers(chunks, shared)));
+      await shared.watch.guardUnread(checked(this.device, this.label, () => this.makeBuffers(chunks, shared)));
     } catch (error) {
       this.forget(shared);
       throw asGpuError(this.label, error);

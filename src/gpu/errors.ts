@@ -78,12 +78,27 @@ export class DeviceWatch {
     try {
       return await Promise.race([lost, promise]);
     } catch (error) {
-      // A call on a lost device may fail before `device.lost` has been delivered: give that one turn.
-      await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
-      this.check();
+      // A call on a lost device may fail before `device.lost` has been delivered.
+      await this.settle();
       throw error;
     } finally {
       this.waiting.delete(reject);
     }
+  }
+
+  /**
+   * The same for work that reads nothing back: of what a lost device was told WebGPU says that nothing failed, and Deno says
+   * so before it delivers `device.lost`.
+   */
+  async guardUnread<T>(promise: Promise<T>): Promise<T> {
+    const result = await this.guard(promise);
+    await this.settle();
+    return result;
+  }
+
+  /** Gives `device.lost` one turn of the event loop to be delivered, and throws if it is. */
+  private async settle(): Promise<void> {
+    await new Promise<void>((resolve) => setTimeout(() => resolve(), 0));
+    this.check();
   }
 }

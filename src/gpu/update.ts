@@ -33,7 +33,7 @@ export async function replaceWeights(replace: () => void, restore: () => void, s
         device.queue.submit([encoder.finish()]);
       }
     };
-    await watch.guard(checked(device, label, write));
+    await watch.guardUnread(checked(device, label, write));
   } catch (error) {
     restore();
     matrices.forget();

@@ -86,15 +86,7 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
     throw new InputError(`requestDevice: limits is ${quote(limits)}; expected "adapter" or "default"`);
   const found = await findAdapter(options);
   const { adapter, description } = found;
-  const descriptor: GPUDeviceDescriptor =
-    limits === "default"
-      ? { label: "deldot" }
-      : {
-          label: "deldot",
-          requiredLimits: Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]])),
-          requiredFeatures: wantedFeatures.filter((name) => adapter.features.has(name)),
-        };
-  const device = await adapter.requestDevice(descriptor).catch((error: Error) => {
+  const device = await adapter.requestDevice(limits === "default" ? { label: "deldot" } : allOf(adapter)).catch((error: Error) => {
     throw new AdapterError(`${description} refused to make a device: ${error.message}`, { cause: error });
   });
   keptAlive.add(found.gpu);
@@ -107,6 +99,15 @@ export async function requestDevice(options: RequestDeviceOptions = {}): Promise
       device.destroy();
       await device.lost;
     },
+  };
+}
+
+/** A device with all that its adapter has and kernels make use of. */
+export function allOf(adapter: GPUAdapter): GPUDeviceDescriptor {
+  return {
+    label: "deldot",
+    requiredLimits: Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]])),
+    requiredFeatures: wantedFeatures.filter((name) => adapter.features.has(name)),
   };
 }
 
