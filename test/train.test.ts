@@ -567,6 +567,14 @@ test("after the device is lost, training goes on from the last state elsewhere",
   await own.close();
 });
 
+test("data for a device that was just destroyed are refused", async () => {
+  const own = await openDevice();
+  const trainer = await Trainer.create(own.device, { stateSize: 2, hidden: [9], contextSize: 1 }, { loss: "flow_matching", batch: 8 });
+  own.device.destroy();
+  await expect(trainer.data(gaussian(10))).rejects.toThrow(DeviceLostError);
+  await own.close();
+});
+
 test("a loss that is not finite stops with the weights of before", async () => {
   const { network } = randomMlp({ seed: 9, widths: [2, 13, 2], activation: "identity" });
   const trainer = await Trainer.create(device, network, { loss: "regression", batch: 16, optimizer: { name: "sgd", learningRate: 1e12 } });

@@ -230,10 +230,13 @@ export class Trainer {
     const { device, field, kernels, settings, buffers } = this.parts;
     const rows = readData(field.network, settings, points, given);
     const { points: place } = placesOf(this.parts);
+    const { watch } = internalsOf(field).shared();
     await this.inTurn(async () => {
       let made: Batches | null = null;
       try {
-        await checked(device, settings.label, () => (made = new Batches(device, kernels, settings, field.network, buffers, place, rows)));
+        await watch.guardUnread(
+          checked(device, settings.label, () => (made = new Batches(device, kernels, settings, field.network, buffers, place, rows))),
+        );
       } catch (error) {
         (made as Batches | null)?.destroy();
         throw error;

@@ -1,0 +1,73 @@
+/** The same tests on another WebGPU: Deno's, which is wgpu, as Firefox's is. Devices come from {@link openDevice}. */
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { runDeno } from "./deno.js";
+
+let folder: string;
+beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "deldot-deno-"))));
+afterAll(() => rm(folder, { recursive: true }));
+
+interface Report {
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
+/** Fewer random networks than on Node: a driver compiles other texts here. */
+const environment = { DELDOT_RUNS: "5" };
+
+/** What says most for its time; all other tests that take their devices from openDevice pass too. */
+const runs = [
+  {
+    what: "values, divergences, contexts, chunks, estimates, gradients into buffers, and errors",
+    files: ["property", "closed-forms", "estimators", "calls", "encodeVjp", "errors"],
+    names: null,
+    least: 220,
+  },
+  {
+    what: "buffers of the caller's, densities, gradients, numbers that are not finite, training, and the families of kernels",
+    files: ["encode", "flow", "gradient", "nonFinite", "train", "kernels/tiles", "kernels/fused"],
+    names: [
+      "^(several encodes|offsets and strides|every method|memory) ",
+      "^(known answers of|log p is that of float64|in an app's own buffers)",
+      "^gradients of (tanh|silu)_2_\\S+ are PyTorch's on the GPU",
+      "a NaN or an infinity in it gets NaN|^a point that is not finite spoils|^a batch of nothing but NaN",
+      "^data for a device that was just destroyed",
+      "^a tile of .+ with '?(two hidden layers|a wide state)",
+      "value, divergence and diagonal of \\[ 3, 9, 3 \\]",
+    ],
+    least: 60,
+  },
+];
+
+test.for(runs)("on Deno: $what", { timeout: 300_000 }, async ({ files, names, least }, { task }) => {
+  const outputFile = join(folder, `${task.id}.json`);
+  const parameters = ["--reporter=json", `--outputFile=${outputFile}`, ...(names ? ["--testNamePattern", names.join("|")] : [])];
+  const paths = files.map((name) => `test/${name}.test.ts`);
+  const { status, stdout, stderr } = await runDeno(
+    ["run", "node_modules/vitest/vitest.mjs", "run", ...parameters, ...paths],
+    environment,
+    280_000,
+  );
+  const said = `${stdout}${stderr}`;
+  const report = (await readFile(outputFile, "utf8").then(JSON.parse, () => expect.fail(said))) as Report;
+  const all = report.testResults.flatMap(({ assertionResults }) => assertionResults);
+  const failed = all.filter(({ status: ended }) => ended === "failed");
+  expect(failed.map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages.join("\n")}`)).toEqual([]);
+  expect(status, said).toBe(0);
+  for (const { name, message, assertionResults } of report.testResults)
+    expect(
+      assertionResults.some(({ status: ended }) => ended === "passed"),
+      `${name}: ${message}`,
+    ).toBe(true);
+  expect(report.testResults).toHaveLength(files.length);
+  expect(all.filter(({ status: ended }) => ended === "passed").length).toBeGreaterThan(least);
+});
