@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { runDeno } from "./deno.js";
+import { HERE, runDeno } from "./deno.js";
 
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "deldot-deno-"))));
@@ -53,7 +53,7 @@ test.for(runs)("on Deno: $what", { timeout: 300_000 }, async ({ files, names, le
   const parameters = ["--reporter=json", `--outputFile=${outputFile}`, ...(names ? ["--testNamePattern", names.join("|")] : [])];
   const paths = files.map((name) => `test/${name}.test.ts`);
   const { status, stdout, stderr } = await runDeno(
-    ["run", "node_modules/vitest/vitest.mjs", "run", ...parameters, ...paths],
+    ["run", "--allow-all", ...HERE, "node_modules/vitest/vitest.mjs", "run", ...parameters, ...paths],
     environment,
     280_000,
   );
@@ -70,4 +70,37 @@ test.for(runs)("on Deno: $what", { timeout: 300_000 }, async ({ files, names, le
     ).toBe(true);
   expect(report.testResults).toHaveLength(files.length);
   expect(all.filter(({ status: ended }) => ended === "passed").length).toBeGreaterThan(least);
+});
+
+const page = await readFile("docs/platforms.md", "utf8");
+
+test("on Deno: the example of docs/platforms.md", async () => {
+  const [, code] = /^## Deno\n.*?^```ts\n(.*?)^```/ms.exec(page)!;
+  const { status, stdout, stderr } = await runDeno(["eval", ...HERE, "--ext=ts", code!]);
+  expect(status, stderr).toBe(0);
+  const numbers = stdout.match(/-?\d+\.\d+/g)!.map(Number);
+  expect(numbers).toHaveLength(2);
+  expect(numbers[0]).toBeCloseTo(numbers[1]!, 6);
+});
+
+test("on Deno: the command line, by the npm package webgpu", async () => {
+  const { status, stdout, stderr } = await runDeno([
+    "run",
+    "--allow-all",
+    ...HERE,
+    "dist/cli.js",
+    "verify",
+    "demo/models/lorenz.safetensors",
+  ]);
+  expect(status, stderr).toBe(0);
+  expect(stdout).toMatch(/: within$/m);
+});
+
+test("docs/platforms.md names the versions that run", async () => {
+  const versionOf = async (file: string, name: string): Promise<string> =>
+    JSON.parse(await readFile(file, "utf8")).packages[`node_modules/${name}`].version;
+  const { stdout } = await runDeno(["--version"]);
+  expect(page).toContain(`Deno ${/^deno (\S+)/.exec(stdout)![1]},`);
+  expect(page).toContain(`npm's \`webgpu\` ${await versionOf("package-lock.json", "webgpu")} |`);
+  expect(page).toContain(`npm's \`@sparticuz/chromium\` ${await versionOf("package-lock.json", "@sparticuz/chromium")} |`);
 });

@@ -15,7 +15,10 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs Deno in the root of the package, with all permissions. It is 92 MB, too large for everyone's node_modules. */
+/** The package's own node_modules, and no configuration of a folder above. */
+export const HERE = ["--no-config", "--node-modules-dir=manual"] as const;
+
+/** Runs Deno in the root of the package. It is 92 MB, too large for everyone's node_modules. */
 export async function runDeno(parameters: readonly string[], environment: NodeJS.ProcessEnv = {}, timeout = 60_000): Promise<Outcome> {
   const installer = join(folder, "node_modules/deno/install_api.cjs");
   if (!existsSync(installer)) await run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: folder });
@@ -29,9 +32,7 @@ export async function runDeno(parameters: readonly string[], environment: NodeJS
     NO_COLOR: "1",
     ...environment,
   };
-  const [command, ...rest] = parameters as [string, ...string[]];
-  const all = [command, "--allow-all", "--no-config", "--node-modules-dir=manual", ...rest];
-  const call = run(runInstall(), all, { cwd: root, env, timeout, maxBuffer: 2 ** 26 });
+  const call = run(runInstall(), parameters, { cwd: root, env, timeout, maxBuffer: 2 ** 26 });
   try {
     return { status: 0, ...(await call) };
   } catch (error) {

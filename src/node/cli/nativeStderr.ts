@@ -34,7 +34,8 @@ const STDERR = 2;
 /**
  * Runs `work` with file descriptor 2 in a temporary file, then writes what came there to stderr, the expected warnings left
  * out. A file that is opened gets the lowest free descriptor, and Linux opens a descriptor anew by its path, so no native
- * code is needed. Where that cannot be done (not Linux, stderr closed) nothing is left out; for sockets see filterSocket.
+ * code is needed. Where that cannot be done (not Linux, stderr closed, Deno with numbers of its own for descriptors) nothing is left
+ * out; for sockets see filterSocket.
  */
 export async function withQuietStderr<T>(work: () => Promise<T>): Promise<T> {
   const diverted = divert();
@@ -47,7 +48,7 @@ export async function withQuietStderr<T>(work: () => Promise<T>): Promise<T> {
 }
 
 function divert(): { restore: () => void } | null {
-  if (process.platform !== "linux") return null;
+  if (process.platform !== "linux" || "Deno" in globalThis) return null;
   let folder: string | undefined;
   let own: number | undefined;
   try {
