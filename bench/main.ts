@@ -7,9 +7,10 @@ import { availableParallelism, cpus } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { adapterName, requestDevice } from "deldot/node";
 import { cases, labelOf } from "./cases.js";
-import { measureEncode, measureScale } from "./extras.js";
+import { measureScale } from "./extras.js";
 import { measureFlows } from "./flows.js";
 import { measureGradients } from "./gradients.js";
+import { measureHost } from "./host.js";
 import { DeviceClock, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
 import type { Bench, Settings } from "./prepare.js";
@@ -19,8 +20,8 @@ import {
   markdownReport,
   markdownSummary,
   replaceBetween,
+  textOfCalls,
   textOfCase,
-  textOfEncode,
   textOfFlows,
   textOfGradients,
   textOfPeaks,
@@ -29,7 +30,7 @@ import {
   type Report,
 } from "./table.js";
 
-const sections = ["peak", "cases", "scale", "encode", "gradient", "train", "flow"] as const;
+const sections = ["peak", "cases", "scale", "host", "gradient", "train", "flow"] as const;
 type Section = (typeof sections)[number];
 
 interface Arguments {
@@ -139,8 +140,8 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   const counts = [1e4, 1e5, 1e6, ...(given.full ? [1e7] : [])].map((count) => Math.min(count, given.points));
   const scale = has("scale") ? await measureScale([...new Set(counts)], given.repeats, bench) : [];
   if (scale.length > 0) print(textOfScale(scale));
-  const encode = has("encode") ? await measureEncode(given.repeats + 1, bench) : [];
-  if (encode.length > 0) print(textOfEncode(encode));
+  const calls = has("host") ? await measureHost(given.repeats, bench) : [];
+  if (calls.length > 0) print(textOfCalls(calls));
   const named = (label: string): boolean => given.cases.test(label);
   const gradients = has("gradient") ? await measureGradients(named, given.points, given.repeats, bench) : [];
   if (gradients.length > 0) print(textOfGradients(gradients));
@@ -155,7 +156,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     peaks,
     cases: results,
     scale,
-    encode,
+    calls,
     gradients,
     training,
     flows,

@@ -1,6 +1,7 @@
-import type { EncodeResult, ScaleResult } from "./extras.js";
+import type { ScaleResult } from "./extras.js";
 import type { FlowResults } from "./flows.js";
 import type { GradientResult } from "./gradients.js";
+import type { HostResult } from "./host.js";
 import { digits, type Stats } from "./measure.js";
 import type { Peaks } from "./peak.js";
 import { labelOf } from "./cases.js";
@@ -17,7 +18,7 @@ export interface Report {
   readonly peaks: Peaks | null;
   readonly cases: readonly CaseResult[];
   readonly scale: readonly ScaleResult[];
-  readonly encode: readonly EncodeResult[];
+  readonly calls: readonly HostResult[];
   readonly gradients: readonly GradientResult[];
   readonly training: readonly TrainingResult[];
   readonly flows: FlowResults | null;
@@ -93,9 +94,18 @@ function scaleTable(scale: readonly ScaleResult[]): Table {
   return [header, ...rows];
 }
 
-function encodeTable(encode: readonly EncodeResult[]): Table {
-  const header = ["network", "points", "ms per call", "first call"];
-  return [header, ...encode.map(({ name, points, call, first }) => [name, digits(points), spread(call), digits(first)])];
+function callsTable(calls: readonly HostResult[]): Table {
+  const header = ["network", "points", "encode, ms", "its WebGPU calls", "first encode", "evaluate, ms", "its WebGPU calls and their wait"];
+  const rows = calls.map(({ name, points, encode, encodeCalls, first, evaluate, evaluateCalls }) => [
+    name,
+    digits(points),
+    spread(encode),
+    spread(encodeCalls),
+    digits(first),
+    spread(evaluate),
+    spread(evaluateCalls),
+  ]);
+  return [header, ...rows];
 }
 
 const titleOf = ({ name, points, network, forwardMultiplyAdds }: CaseResult): string =>
@@ -228,7 +238,7 @@ export const textOfFlows = (flows: FlowResults): string =>
     .join("\n\n");
 export const textOfGradients = (gradients: readonly GradientResult[]): string => textTable(gradientTable(gradients));
 export const textOfTraining = (training: readonly TrainingResult[]): string => textTable(trainingTable(training));
-export const textOfEncode = (encode: readonly EncodeResult[]): string => textTable(encodeTable(encode));
+export const textOfCalls = (calls: readonly HostResult[]): string => textTable(callsTable(calls));
 
 function textTable(rows: Table): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
@@ -287,7 +297,7 @@ export function markdownSummary(report: Report): string {
 
 /** For bench/RESULTS.md: everything. */
 export function markdownReport(report: Report, title: string): string {
-  const { host, peaks, cases, scale, encode, gradients, training, flows } = report;
+  const { host, peaks, cases, scale, calls, gradients, training, flows } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
@@ -295,7 +305,7 @@ export function markdownReport(report: Report, title: string): string {
     ...(peaks ? [part("The adapter", peakTable(peaks))] : []),
     ...cases.map((result) => part(titleOf(result), rowTable(result, peaks), ...notesOf(result))),
     ...(scale.length > 0 ? [part("By number of points", scaleTable(scale))] : []),
-    ...(encode.length > 0 ? [part("What encode costs the host", encodeTable(encode))] : []),
+    ...(calls.length > 0 ? [part("What a call costs the host", callsTable(calls))] : []),
     ...(gradients.length > 0 ? [part("What a step of training costs, with the gradient of every weight", gradientTable(gradients))] : []),
     ...(training.length > 0 ? [part("Steps of training on the device", trainingTable(training))] : []),
     ...(flows ? flowTables(flows).map((table, index) => part(FLOW_TITLES[index]!, table)) : []),

@@ -16,7 +16,7 @@ async function bench(flags: string): Promise<any> {
 }
 
 test("the benchmark measures a small case and gives its numbers as JSON", async () => {
-  const report = await bench("--sections cases,encode --cases ^residual --methods auto|jacobian --points 64 --repeats 1");
+  const report = await bench("--sections cases,host --cases ^residual --methods auto|jacobian --points 64 --repeats 1");
   expect(report).toMatchObject({ deviceTime: expect.any(String), peaks: null, scale: [] });
   expect(report.adapter).not.toBe("");
   const [{ name, points, forwardMultiplyAdds, rows }] = report.cases;
@@ -39,8 +39,9 @@ test("the benchmark measures a small case and gives its numbers as JSON", async 
   }
   expect(rows[0]).toMatchObject({ ratio: { median: 1 }, predictedRatio: 1 });
   expect(rows[1].predictedRatio).toBeCloseTo(2.5, 10);
-  expect(report.encode.map(({ name }: any) => name)).toEqual(["2-64-2", "64-256-3", "two-moons-flow"]);
-  for (const { call, first } of report.encode) for (const amount of [call.median, first]) expect(amount).toBeGreaterThan(0);
+  expect(report.calls.map(({ name }: any) => name)).toEqual(["2-64-2", "64-256-3", "two-moons-flow"]);
+  for (const { first, encode, encodeCalls, evaluate, evaluateCalls } of report.calls)
+    for (const amount of [first, encode.median, encodeCalls.median, evaluate.median, evaluateCalls.median]) expect(amount).toBeGreaterThan(0);
 });
 
 test("the benchmark measures a step of training beside what the plan counts", async () => {
