@@ -121,14 +121,15 @@ export class VectorField implements Field<Float32Array> {
   private readonly readback: Readback;
   private readonly turns = new Turns();
   private readonly encoder: Encoder;
+  private readonly shared: Shared;
 
   private constructor(
-    private readonly device: GPUDevice,
+    device: GPUDevice,
     network: Network,
-    private readonly memoryBudget: number,
-    private readonly label: string,
+    memoryBudget: number,
+    label: string,
     private readonly watch: DeviceWatch,
-    private readonly pace: Pace,
+    pace: Pace,
     private readonly tuner: Tuner,
   ) {
     this.current = network;
@@ -139,19 +140,24 @@ export class VectorField implements Field<Float32Array> {
     this.constants = new Constants(device, label, false);
     this.readback = new Readback(device, label);
     this.encoder = new Encoder(device, label);
+    const { pipelines, matrices, constants, scratch, readback, turns, gate } = this;
+    const checkUsable = (): void => this.checkUsable();
+    const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment } = device.limits;
+    const limits = { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget };
+    this.shared = { device, pipelines, matrices, constants, scratch, readback, turns, gate, watch, pace, label, limits, checkUsable };
     internals.set(this, {
-      shared: () => this.shared(),
+      shared: () => this.shared,
       planFor: (options) => this.planFor(options),
       gradientPlan: (options, wanted) => this.gradientPlan(options, wanted),
       pickFor: async (evaluations, plan, count, sharedContext, signal) => {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
-        return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared(), signal));
+        return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared, signal));
       },
       recording: (options) => this.recording(options, false),
       recordingOfGradient: (options, step) => this.recordingOfGradient(options, false, step),
       encoder: this.encoder,
       planned: this.own,
-      pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared()),
+      pickCompiled: (plan, count) => this.tuner.pickCompiled(plan, count, this.shared),
     });
   }
 
@@ -204,9 +210,9 @@ export class VectorField implements Field<Float32Array> {
     let began = 0;
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     const variant = await this.gate.pass(async () => {
-      const picked = await this.watch.guard(this.tuner.pick(plan, count, contextPer === "batch", this.shared(), options.signal));
+      const picked = await this.watch.guard(this.tuner.pick(plan, count, contextPer === "batch", this.shared, options.signal));
       began = performance.now();
-      await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared(), options, take);
+      await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared, options, take);
       return picked;
     });
     results.spoil(inputs.nonFinite);
@@ -238,7 +244,7 @@ export class VectorField implements Field<Float32Array> {
     const results = new Results(plan, inputs.count);
     const job = { plan, parameters: runParametersOf({}), variant: this.tuner.untuned };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
-    await this.gate.pass(() => run(job, inputs, this.shared(), options, take));
+    await this.gate.pass(() => run(job, inputs, this.shared, options, take));
     results.spoil(inputs.nonFinite);
     const { arrays, tangent } = results;
     return wantsValue ? { value: arrays.value!, tangent: tangent! } : tangent!;
@@ -278,7 +284,7 @@ export class VectorField implements Field<Float32Array> {
     // Chunks of bounded work whatever the pace, so that equal calls add up in the same order.
     const runOptions = { ...options, multiplyAddsPerSubmit: GRADIENT_WORK };
     const parameters = await this.gate.pass(async () => {
-      await run(job, inputs, this.shared(), runOptions, take);
+      await run(job, inputs, this.shared, runOptions, take);
       results.finish(inputs.nonFinite);
       return wrt.includes("parameters") ? results.parameters(this.own, (gradient, sums) => this.combine(plan, gradient, sums)) : null;
     });
@@ -288,7 +294,7 @@ export class VectorField implements Field<Float32Array> {
   /** A parameters' gradient out of the sums over points: on the host, in float64, or where that is much work on the device. */
   private async combine(plan: GradientPlan, gradient: PlannedMatrix, sums: ReadonlyMap<number, Float64Array>): Promise<Numbers> {
     if (workOf([gradient]) <= HOST_WORK) return gradient.build().data;
-    const shared = this.shared();
+    const shared = this.shared;
     // They take no more memory than the sums have taken, which the host has read.
     const limits = { ...shared.limits, multiplyAddsPerSubmit: GRADIENT_WORK };
     const has = this.matrices.has.bind(this.matrices);
@@ -313,7 +319,7 @@ export class VectorField implements Field<Float32Array> {
     this.checkUsable();
     checkTarget(target);
     const { recording, buffers } = this.recording(options, true);
-    if (options.count > 0) this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
+    if (options.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
   }
 
   private recording(options: EncodeOptions, isTuned: boolean): Recorded {
@@ -326,7 +332,7 @@ export class VectorField implements Field<Float32Array> {
     const route = routeTo(rows, buffers);
     // One dispatch may not read a buffer and write it, nor write one twice.
     const takesAny = isTuned && count > 0 && !route.sharesBuffers;
-    const variant = takesAny ? this.tuner.pickCompiled(plan, count, this.shared()) : this.tuner.untuned;
+    const variant = takesAny ? this.tuner.pickCompiled(plan, count, this.shared) : this.tuner.untuned;
     return { recording: { plan, parameters: runParametersOf(options), variant, count, route, after: null }, buffers };
   }
 
@@ -346,7 +352,7 @@ export class VectorField implements Field<Float32Array> {
     this.checkUsable();
     checkTarget(target);
     const { recording, buffers } = this.recordingOfGradient(options, true);
-    this.encoder.record(target, chunksOf(recording, this.shared()), buffers, this.shared());
+    this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
   }
 
   private recordingOfGradient(options: EncodeVjpOptions, marksNonFinite: boolean, step?: GPUBuffer): Recorded {
@@ -371,11 +377,11 @@ export class VectorField implements Field<Float32Array> {
     readRunOptions(planOptions);
     const plan = this.planFor(planOptions);
     if (count === 0) return;
-    await this.watch.guard(this.tuner.prepare(plan, count, this.shared()));
-    const variant = this.tuner.pickCompiled(plan, count, this.shared());
+    await this.watch.guard(this.tuner.prepare(plan, count, this.shared));
+    const variant = this.tuner.pickCompiled(plan, count, this.shared);
     const route = routeTo(usualRows(this.network, options), {});
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
-    await this.encoder.reserve(chunksOf(recording, this.shared()), this.shared());
+    await this.encoder.reserve(chunksOf(recording, this.shared), this.shared);
   }
 
   /**
@@ -389,7 +395,7 @@ export class VectorField implements Field<Float32Array> {
     const { rows, wanted } = readReserveVjpOptions(this.network, options);
     const plan = this.gradientPlan(options, wanted);
     const recording = this.gradientRecording(plan, count, routeTo(rows, {}), options);
-    await this.encoder.reserve(chunksOf(recording, this.shared()), this.shared());
+    await this.encoder.reserve(chunksOf(recording, this.shared), this.shared);
   }
 
   /**
@@ -410,7 +416,7 @@ export class VectorField implements Field<Float32Array> {
       const before = this.current;
       // Of what an update before this one has left.
       const replace = (): void => this.use(withNumbersOf(before, read));
-      await replaceWeights(replace, () => this.use(before), this.shared());
+      await replaceWeights(replace, () => this.use(before), this.shared);
     });
   }
 
@@ -431,7 +437,7 @@ export class VectorField implements Field<Float32Array> {
     checkCount(count, 1);
     const planOptions: PlanOptions = { contextPer: "batch", ...options };
     readRunOptions(planOptions);
-    return this.watch.guard(this.tuner.tune(this.planFor(planOptions), count, options.contextPer !== "point", this.shared()));
+    return this.watch.guard(this.tuner.tune(this.planFor(planOptions), count, options.contextPer !== "point", this.shared));
   }
 
   /** What evaluate would choose for these options, and why; where a gate follows the last layer, say `contextPer` as the call will be. */
@@ -497,18 +503,6 @@ export class VectorField implements Field<Float32Array> {
       probesPer ?? "point",
     ];
     return this.plans.get(`gradient ${JSON.stringify(key)}`, () => makeGradientPlan(this.own, { ...options, wrt })) as GradientPlan;
-  }
-
-  private limits(): Omit<ScheduleLimits, "multiplyAddsPerSubmit"> {
-    const { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment } = this.device.limits;
-    return { maxStorageBufferBindingSize, maxBufferSize, minStorageBufferOffsetAlignment, memoryBudget: this.memoryBudget };
-  }
-
-  private shared(): Shared {
-    const { device, pipelines, matrices, constants, scratch, readback, turns, gate, watch, pace, label } = this;
-    const checkUsable = (): void => this.checkUsable();
-    const limits = this.limits();
-    return { device, pipelines, matrices, constants, scratch, readback, turns, gate, watch, pace, label, limits, checkUsable };
   }
 }
 

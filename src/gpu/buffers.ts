@@ -47,6 +47,8 @@ export class Matrices {
   private readonly packedBuffers = new Map<Float32Array | Uint16Array, GPUBuffer>();
   /** How often weights were replaced. */
   version = 0;
+  /** How often buffers were: what names them is out of date then. */
+  generation = 0;
 
   constructor(
     private readonly device: GPUDevice,
@@ -114,6 +116,7 @@ export class Matrices {
 
   /** Uploads each anew when it is needed next; commands that name the old buffers keep them. */
   forget(): void {
+    this.generation++;
     this.buffers.clear();
     this.packedBuffers.clear();
   }
@@ -128,6 +131,8 @@ export class Matrices {
 /** Scratch buffers by name, which grow and do not shrink until they are destroyed. */
 export class Scratch {
   private readonly buffers = new Map<string, GPUBuffer>();
+  /** How often buffers were replaced. */
+  generation = 0;
   /** Outgrown buffers that live on while commands name them; weakly, so that the garbage collector may free the others. */
   private retired: WeakRef<GPUBuffer>[] = [];
 
@@ -177,6 +182,7 @@ export class Scratch {
   }
 
   private retire(buffer: GPUBuffer): void {
+    this.generation++;
     if (!this.keepRetired) return buffer.destroy();
     this.retired = [...this.retired.filter((reference) => reference.deref()), new WeakRef(buffer)];
   }
@@ -189,6 +195,7 @@ export class Scratch {
 
   destroy(): void {
     for (const buffer of [...this.buffers.values(), ...this.retired.map((reference) => reference.deref())]) buffer?.destroy();
+    this.generation++;
     this.buffers.clear();
     this.retired = [];
   }
@@ -200,6 +207,8 @@ export class Scratch {
  */
 export class Constants {
   private readonly buffers = new Map<string, GPUBuffer>();
+  /** How often buffers were replaced, or destroyed. */
+  generation = 0;
   private bytes = 0;
   /** All together, but for a larger one that is in use. */
   private static readonly BYTES_KEPT = 2 ** 20;
@@ -227,7 +236,10 @@ export class Constants {
       this.bytes += size;
       for (const [oldest, { size: freed }] of this.buffers) {
         if (this.bytes <= Constants.BYTES_KEPT) break;
-        if (!this.keepRetired) this.buffers.get(oldest)!.destroy();
+        if (!this.keepRetired) {
+          this.buffers.get(oldest)!.destroy();
+          this.generation++;
+        }
         this.buffers.delete(oldest);
         this.bytes -= freed;
       }
@@ -252,12 +264,14 @@ export class Constants {
 
   forget(): void {
     if (!this.keepRetired) return this.destroy();
+    this.generation++;
     this.buffers.clear();
     this.bytes = 0;
   }
 
   destroy(): void {
     for (const buffer of this.buffers.values()) buffer.destroy();
+    this.generation++;
     this.buffers.clear();
     this.bytes = 0;
   }

@@ -34,7 +34,42 @@ export function encodeBound(pass: GPUComputePassEncoder, steps: readonly BoundSt
   }
 }
 
-export function bindSteps(steps: readonly Step[], resources: Resources): BoundStep[] {
+/** The steps with all that they name; as they were bound before, where nothing of it was replaced since. */
+export function bindSteps(steps: readonly Step[], resources: Resources): readonly BoundStep[] {
+  const bound = placeOf(steps, resources).bound ?? bind(steps, resources);
+  // What was made may have replaced something in its turn: then this is another place.
+  placeOf(steps, resources).bound = bound;
+  return bound;
+}
+
+/** Whether all that the steps name is there, so that bindSteps has nothing to do. */
+export function areBound(steps: readonly Step[], resources: Resources): boolean {
+  return placeOf(steps, resources).bound !== null;
+}
+
+/** Steps that were bound before, found by themselves and by the caller's buffers, which are held weakly. */
+class BoundSteps {
+  readonly next = new WeakMap<readonly Step[] | GPUBuffer, BoundSteps>();
+  bound: readonly BoundStep[] | null = null;
+}
+
+/** By the scratch that they name, as long as nothing is replaced: what is out of date keeps no buffers. */
+const boundSteps = new WeakMap<Scratch, { readonly generation: number; readonly all: BoundSteps }>();
+
+function placeOf(steps: readonly Step[], { pipelines, matrices, constants, scratch, outer }: Resources): BoundSteps {
+  const generation = pipelines.generation + matrices.generation + constants.generation + scratch.generation;
+  let known = boundSteps.get(scratch);
+  if (known?.generation !== generation) boundSteps.set(scratch, (known = { generation, all: new BoundSteps() }));
+  let place = known.all;
+  for (const object of [steps, ...Object.values(outer)]) {
+    let next = place.next.get(object);
+    if (!next) place.next.set(object, (next = new BoundSteps()));
+    place = next;
+  }
+  return place;
+}
+
+function bind(steps: readonly Step[], resources: Resources): BoundStep[] {
   const { device, pipelines, constants } = resources;
   const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension } = device.limits;
   const kernels = steps.map(kernelOf);

@@ -6,7 +6,7 @@ import { isPartOfSum } from "../schedule/adjoint.js";
 import { capacityOf, scheduleChunk } from "../schedule/capacity.js";
 import { matricesOf, type Chunk, type OuterName, type Route, type ScheduleLimits, type Step, type Variant } from "../schedule/steps.js";
 import { Constants, Scratch, USAGE } from "./buffers.js";
-import { bindSteps, encodeBound, type BoundStep } from "./encode.js";
+import { areBound, bindSteps, encodeBound, type BoundStep } from "./encode.js";
 import { asGpuError, checked, whenFailed } from "./errors.js";
 import { compileKernels, type Shared } from "./run.js";
 import type { Floats } from "../typedArrays.js";
@@ -72,14 +72,15 @@ export class Encoder {
 
   /** The same, to be recorded as often as wanted: what is bound once takes most of the time. */
   prepare(chunks: readonly Chunk[], outer: Partial<Record<OuterName, GPUBuffer>>, shared: Shared): Replay {
+    const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
+    const isBound = chunks.every(({ submissions }) => submissions.every(({ steps }) => areBound(steps, resources)));
     // What could not be made is made anew by the next call; this one's commands fail where they are submitted.
-    if (!this.isReserved(chunks, shared))
+    if (!isBound && !this.isReserved(chunks, shared))
       whenFailed(
         this.device,
         () => this.makeBuffers(chunks, shared),
         () => this.forget(shared),
       );
-    const resources = { ...shared, scratch: this.scratch, constants: this.constants, outer };
     const parts = chunks.flatMap(({ first, count, submissions, forwardSteps }): Part[] => {
       const steps = submissions.flatMap((submission) => bindSteps(submission.steps, resources));
       if (forwardSteps === 0) return [{ steps, first, count: 0 }];

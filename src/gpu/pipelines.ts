@@ -13,6 +13,8 @@ const ofDevices = new WeakMap<GPUDevice, Recent<string, Promise<GPUComputePipeli
 export class Pipelines {
   private readonly shared: Recent<string, Promise<GPUComputePipeline>>;
   private readonly kept = new Map<string, GPUComputePipeline>();
+  /** How often pipelines were forgotten. */
+  generation = 0;
   private readonly recent = new Recent<string, GPUComputePipeline>(MOST_KEPT);
 
   constructor(private readonly device: GPUDevice) {
@@ -54,6 +56,7 @@ export class Pipelines {
 
   /** Those beside the plain ones are asked for anew. */
   forget(): void {
+    this.generation++;
     this.recent.clear();
   }
 

@@ -6,7 +6,7 @@ import type { Plan } from "../plan/plan.js";
 import { capacityOf, scheduleChunk, stagingBytes } from "../schedule/capacity.js";
 import type { Chunk, Read, Route, ScheduleLimits, Variant } from "../schedule/steps.js";
 import type { Turns } from "../turns.js";
-import { encodeSteps, type Resources } from "./encode.js";
+import { areBound, encodeSteps, type Resources } from "./encode.js";
 import { checked, type DeviceWatch } from "./errors.js";
 import type { Pace } from "./pace.js";
 import type { Readback } from "./readback.js";
@@ -139,15 +139,20 @@ async function settled(call: Call, shared: Shared, work: () => Promise<void>): P
 
 /** Submits a chunk when it is the call's turn. */
 async function send(chunk: Chunk, uploads: readonly Upload[], shared: Shared, call: Call, progress: () => void): Promise<void> {
-  await compileKernels(chunk, shared);
+  // What ran before has its kernels and its room, unless another call has taken that meanwhile.
+  if (!hasRun(chunk, shared)) await compileKernels(chunk, shared);
   const endTurn = await shared.watch.guard(shared.turns.take());
   try {
     stopWhereAsked(call, shared);
-    await makeRoom(chunk, shared);
+    if (!hasRun(chunk, shared)) await makeRoom(chunk, shared);
     await issue(chunk, uploads, shared, call, progress);
   } finally {
     endTurn();
   }
+}
+
+function hasRun({ submissions }: Chunk, shared: Shared): boolean {
+  return submissions.every(({ steps }) => areBound(steps, { ...shared, outer: {} }));
 }
 
 function stopWhereAsked({ signal, failures }: Call, { checkUsable }: Shared): void {

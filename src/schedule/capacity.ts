@@ -1,6 +1,7 @@
 import { LimitError } from "../errors.js";
 import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
+import { Recent } from "../recent.js";
 import { buildChunk } from "./chunk.js";
 import {
   floatsOf,
@@ -129,15 +130,15 @@ function largestBuffer({ maxStorageBufferBindingSize, maxBufferSize }: ScheduleL
   return Math.min(maxStorageBufferBindingSize, maxBufferSize);
 }
 
-/** A chunk, what decides it, and the work that a submission was allowed when it was built. */
+/** A chunk, and the work that a submission was allowed when it was built. */
 interface KnownChunk {
-  readonly key: string;
   readonly limit: number;
   readonly chunk: Chunk;
 }
 
-/** The last chunks of each plan, to the host and to the device: evaluate and encode are often called alike, frame by frame. */
-const lastChunks = new WeakMap<Plan, Partial<Record<Route["to"], KnownChunk>>>();
+/** The last chunks of each plan by what decides them: evaluate and encode are often called alike, frame by frame. */
+const lastChunks = new WeakMap<Plan, Recent<string, KnownChunk>>();
+const MOST_CHUNKS = 8;
 
 /** The chunk of `count` points from `first`, cut into submissions of bounded work. */
 export function scheduleChunk(
@@ -154,11 +155,12 @@ export function scheduleChunk(
   const { multiplyAddsPerSubmit: limit, ...lasting } = limits;
   const key = JSON.stringify([parameters, first, count, tangentsAtOnce, lasting, route, variant.name]);
   let known = lastChunks.get(plan);
-  if (!known) lastChunks.set(plan, (known = {}));
-  const last = known[route.to];
-  if (last && last.key === key && (last.limit === limit || isWhole(last.chunk, limit))) return last.chunk;
+  if (!known) lastChunks.set(plan, (known = new Recent(MOST_CHUNKS)));
+  const last = known.find(key);
+  if (last && (last.limit === limit || isWhole(last.chunk, limit))) return last.chunk;
   const chunk = buildChunk({ plan, parameters, first, count, tangentsAtOnce, limits, route, variant });
-  known[route.to] = { key, limit, chunk };
+  known.delete(key);
+  known.get(key, () => ({ limit, chunk }));
   return chunk;
 }
 

@@ -145,6 +145,7 @@ export class Tuner {
   /** As pick, at once, among what is compiled. */
   pickCompiled(plan: Plan, count: number, shared: Shared): Variant {
     const variant = this.fixed ? this.fixedFor(plan) : (this.choices.get(plan)?.get(bucketOf(count))?.variant ?? this.plain);
+    if (variant === this.plain) return variant;
     return this.kernelsOf(plan, variant, "device", shared).every((kernel) => shared.pipelines.has(kernel)) ? variant : this.plain;
   }
 
