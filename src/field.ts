@@ -34,7 +34,7 @@ import {
 } from "./fieldOptions.js";
 import { Gradients } from "./gradients.js";
 import { checkCount, checkObject, ownOptions, readInputs, startRun, type BatchInput } from "./inputs.js";
-import { kernelsFor } from "./kernels/layers.js";
+import { countKernel, kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network, Numbers } from "./model/network.js";
 import { numbersOf, parameterLayout, readParameters, withNumbersOf, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type WantedGradient } from "./plan/choose.js";
@@ -319,12 +319,12 @@ export class VectorField implements Field<Float32Array> {
     this.checkUsable();
     checkTarget(target);
     const { recording, buffers } = this.recording(options, true);
-    if (options.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
+    if (recording.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
   }
 
   private recording(options: EncodeOptions, isTuned: boolean): Recorded {
-    const { rows, buffers, outputs } = readEncodeOptions(this.network, options, (name, numbers) => this.encoder.upload(name, numbers));
-    const { count } = options;
+    const upload: Parameters<typeof readEncodeOptions>[2] = (name, numbers) => this.encoder.upload(name, numbers);
+    const { rows, buffers, count, outputs } = readEncodeOptions(this.network, options, upload);
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
     const planOptions: PlanOptions = { ...options, outputs, contextPer };
     readRunOptions(planOptions);
@@ -381,6 +381,7 @@ export class VectorField implements Field<Float32Array> {
     const variant = this.tuner.pickCompiled(plan, count, this.shared);
     const route = routeTo(usualRows(this.network, options), {});
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
+    await this.watch.guard(this.pipelines.compile(countKernel()));
     await this.encoder.reserve(chunksOf(recording, this.shared), this.shared);
   }
 
@@ -507,6 +508,7 @@ export class VectorField implements Field<Float32Array> {
 }
 
 function routeTo(rows: Recording["route"]["outer"], buffers: Partial<Record<OuterName, GPUBuffer>>): Recording["route"] {
-  const all = Object.values(buffers);
+  // The count is read apart from all else.
+  const all = Object.values({ ...buffers, count: undefined }).filter((buffer) => buffer !== undefined);
   return { to: "device", outer: rows, sharesBuffers: new Set(all).size < all.length, marksNonFinite: true };
 }

@@ -38,12 +38,20 @@ export interface VectorFieldOptions {
   readonly label?: string | undefined;
 }
 
+/** A number of points that the device writes, a u32 at `offset` bytes (a multiple of 4; default 0) of a buffer with usage STORAGE. */
+export type CountBuffer = GPUBuffer | { readonly buffer: GPUBuffer; readonly offset?: number | undefined };
+
 /** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
 export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step"> {
   /** [count, d], stride d unless given; usage STORAGE. */
   readonly points: BufferRows;
-  /** How many points. */
-  readonly count: number;
+  /**
+   * How many points; or where the device finds their number when it comes to it, as one u32: points past it are not read, and their
+   * rows stay as they are.
+   */
+  readonly count: number | CountBuffer;
+  /** Where the count is in a buffer: the most that come, for which every buffer has room. A larger number there counts as this one. */
+  readonly maxCount?: number | undefined;
   /** [count, c] in a buffer (stride c unless given, 0: one row for all), usage STORAGE; or one vector for all points. */
   readonly context?: BufferRows | number | ArrayLike<number> | undefined;
   /** Receives f(x), [count, d], stride d unless given; usage STORAGE. */
@@ -130,6 +138,8 @@ export function readFieldOptions(options: VectorFieldOptions): FieldSettings {
 interface EncodeBuffers {
   readonly rows: { -readonly [Name in OuterName]?: OuterRows };
   readonly buffers: { -readonly [Name in OuterName]?: GPUBuffer };
+  /** How many points there are, or the most that come. */
+  readonly count: number;
   readonly outputs: readonly Output[];
 }
 
@@ -141,16 +151,25 @@ type Upload = (name: string, numbers: Floats) => GPUBuffer;
  * @throws InputError where a buffer is missing, of the wrong usage or too small.
  */
 export function readEncodeOptions(network: Network, options: EncodeOptions, upload: Upload): EncodeBuffers {
-  const { rows, buffers, add } = readEncodeInputs(network, options, upload);
+  checkObject("options", options);
+  const { count, maxCount } = options;
+  const isCounted = typeof count === "object" && count !== null;
+  if (isCounted) checkCount(maxCount, 0, "maxCount");
+  else if (maxCount !== undefined) throw new InputError(`maxCount is ${quote(maxCount)}; expected it with a count in a buffer`);
+  const most = isCounted ? maxCount! : count;
+  const { rows, buffers, add } = readEncodeInputs(network, { ...options, count: most }, upload);
+  if (isCounted) {
+    add("count", count, 1, 1);
+    rows.count = { ...rows.count!, stride: 0 };
+  }
   const outputs = ENCODED.filter((name) => options[name] !== undefined);
   if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
   for (const name of outputs) add(name, options[name]!);
-  return { rows, buffers, outputs };
+  return { rows, buffers, count: most, outputs };
 }
 
 /** Points and context, and what adds other buffers to them. */
-function readEncodeInputs(network: Network, options: Pick<EncodeOptions, "points" | "count" | "context">, upload: Upload) {
-  checkObject("options", options);
+function readEncodeInputs(network: Network, options: Pick<EncodeVjpOptions, "points" | "count" | "context">, upload: Upload) {
   const { count, points } = options;
   checkCount(count, 0);
   const rows: Partial<Record<OuterName, OuterRows>> = {};
@@ -170,12 +189,13 @@ function readEncodeInputs(network: Network, options: Pick<EncodeOptions, "points
 }
 
 /** What a gradient is asked for in buffers. */
-interface GradientBuffers extends Omit<EncodeBuffers, "outputs"> {
+interface GradientBuffers extends Omit<EncodeBuffers, "outputs" | "count"> {
   readonly wanted: WantedGradient;
 }
 
 /** @throws InputError where a buffer is missing, of the wrong usage or too small; PlanError. */
 export function readEncodeVjpOptions(network: Network, options: EncodeVjpOptions, upload: Upload): GradientBuffers {
+  checkObject("options", options);
   const { rows, buffers, add } = readEncodeInputs(network, options, upload);
   readRunOptions({ ...options, outputs: ["divergence"] });
   const { cotangents, gradients } = options;

@@ -300,9 +300,9 @@ export function checkObject(name: string, given: unknown): void {
 }
 
 /** @throws InputError where it is no whole number of points, at least `least`. */
-export function checkCount(count: number, least: 0 | 1): void {
-  if (!Number.isInteger(count) || count < least)
-    throw new InputError(`count is ${quote(count)}; expected a whole number of points${least > 0 ? ", at least 1" : ""}`);
+export function checkCount(count: number | undefined, least: 0 | 1, what = "count"): void {
+  if (!Number.isInteger(count) || count! < least)
+    throw new InputError(`${what} is ${quote(count)}; expected a whole number of points${least > 0 ? ", at least 1" : ""}`);
 }
 
 /** GPUBufferUsage.STORAGE; the global itself is absent in Node. */

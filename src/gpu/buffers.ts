@@ -8,7 +8,7 @@ import type { Floats, Halves } from "../typedArrays.js";
 import { asGpuError } from "./errors.js";
 
 /** GPUBufferUsage's flags by their values in the specification; the global itself is absent in Node. */
-export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 } as const;
+export const USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80, INDIRECT: 0x100 } as const;
 
 /**
  * A matrix [rows, columns] as kernels read it, in float32, padded with zeros to whole vec4s:

@@ -18,7 +18,8 @@ export interface BoundStep {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
   readonly offsets: readonly number[];
-  readonly workgroups: readonly [number, number];
+  /** In x and y; or where the device itself puts them, a buffer and an offset. */
+  readonly workgroups: readonly [number, number] | readonly [GPUBuffer, number];
 }
 
 /** Records the steps into a compute pass: no submit, no choices. */
@@ -30,7 +31,9 @@ export function encodeBound(pass: GPUComputePassEncoder, steps: readonly BoundSt
   for (const { pipeline, group, offsets, workgroups } of steps) {
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group, offsets);
-    pass.dispatchWorkgroups(...workgroups);
+    const [across, down] = workgroups;
+    if (typeof across === "number") pass.dispatchWorkgroups(across, down);
+    else pass.dispatchWorkgroupsIndirect(across, down);
   }
 }
 
@@ -70,28 +73,59 @@ function placeOf(steps: readonly Step[], { pipelines, matrices, constants, scrat
 }
 
 function bind(steps: readonly Step[], resources: Resources): BoundStep[] {
-  const { device, pipelines, constants } = resources;
-  const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension } = device.limits;
-  const kernels = steps.map(kernelOf);
-  const parameters = steps.map((step, index) => kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)));
-  const uniforms = constants.rows("parameters", parameters, slot, USAGE.UNIFORM);
+  const isCounted = steps[0]?.kernel === "count";
+  const counting = isCounted ? steps[0] : undefined;
+  const others = isCounted ? steps.slice(1) : steps;
+  const { device, constants } = resources;
+  const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension: most } = device.limits;
+  const kernels = others.map(kernelOf);
+  const parameters = others.map((step, index) => kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)));
+  if (!counting) {
+    const uniforms = constants.rows("parameters", parameters, slot, USAGE.UNIFORM);
+    return others.map((step, index) => bindStep(step, index * slot, uniforms, workgroupsOf(step, most), resources));
+  }
+  // Behind the parameters lie the dispatches; the device writes both, each time anew.
+  const sizesAt = (index: number): number => (others.length + index) * slot;
+  const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.INDIRECT;
+  const sizes = constants.rows("parameters and dispatches", [...parameters, ...others.map(() => [0, 1, 1])], slot, usage);
+  const entries = others.flatMap(({ growth, tile }, index) => [
+    ...growth!.parameters.map(({ name, fixed, slope }) => [index * (slot / 4) + kernels[index]!.parameters.indexOf(name), fixed, slope, 0]),
+    [sizesAt(index) / 4, growth!.invocations.fixed, growth!.invocations.slope, tile?.workgroup ?? WORKGROUP_SIZE],
+  ]);
+  const table = constants.rows("growth", entries, 16, USAGE.STORAGE);
+  const count = kernelOf(counting).parameters.map((name) => (name === "across" ? most : known(counting, counting.parameters[name], name)));
+  const uniforms = constants.rows("parameters", [count], slot, USAGE.UNIFORM);
+  return [
+    bindStep(counting, 0, uniforms, workgroupsOf(counting, most), resources, { entries: { buffer: table }, sizes: { buffer: sizes } }),
+    ...others.map((step, index) => bindStep(step, index * slot, sizes, [sizes, sizesAt(index)], resources)),
+  ];
+}
 
-  return steps.map((step, index) => {
-    const kernel = kernels[index]!;
-    const pipeline = pipelines.get(kernel);
-    const bindings = [
-      { buffer: uniforms, size: 4 * kernel.parameters.length },
-      ...kernel.storage.map(({ name }) => {
-        if (name === "weights") return { buffer: resources.matrices.packed(kernel.label, kernel.weights!) };
-        return resourceOf(known(step, step.bindings[name], name), resources);
-      }),
-    ];
-    const group = bindGroupOf(device, step.label, pipeline, bindings);
-    const workgroups = Math.ceil(step.invocations / (step.tile?.workgroup ?? WORKGROUP_SIZE));
-    // Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free.
-    const down = Math.ceil(workgroups / maxComputeWorkgroupsPerDimension);
-    return { pipeline, group, offsets: [index * slot], workgroups: [Math.ceil(workgroups / down), down] };
-  });
+function bindStep(
+  step: Step,
+  offset: number,
+  uniforms: GPUBuffer,
+  workgroups: BoundStep["workgroups"],
+  resources: Resources,
+  own: Readonly<Record<string, GPUBufferBinding>> = {},
+): BoundStep {
+  const kernel = kernelOf(step);
+  const pipeline = resources.pipelines.get(kernel);
+  const bindings = [
+    { buffer: uniforms, size: 4 * kernel.parameters.length },
+    ...kernel.storage.map(({ name }) => {
+      if (name === "weights") return { buffer: resources.matrices.packed(kernel.label, kernel.weights!) };
+      return own[name] ?? resourceOf(known(step, step.bindings[name], name), resources);
+    }),
+  ];
+  return { pipeline, group: bindGroupOf(resources.device, step.label, pipeline, bindings), offsets: [offset], workgroups };
+}
+
+/** Even rows: a full one and a rest would leave up to half of the workgroups without work, which is not free. */
+function workgroupsOf({ invocations, tile }: Step, most: number): readonly [number, number] {
+  const workgroups = Math.ceil(invocations / (tile?.workgroup ?? WORKGROUP_SIZE));
+  const down = Math.ceil(workgroups / most);
+  return [Math.ceil(workgroups / down), down];
 }
 
 /**

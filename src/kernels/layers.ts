@@ -2,6 +2,7 @@ import blend from "../../shaders/blend.wgsl?raw";
 import carry from "../../shaders/carry.wgsl?raw";
 import combine from "../../shaders/combine.wgsl?raw";
 import contract from "../../shaders/contract.wgsl?raw";
+import count from "../../shaders/count.wgsl?raw";
 import diagonal from "../../shaders/diagonal.wgsl?raw";
 import difference from "../../shaders/difference.wgsl?raw";
 import dot from "../../shaders/dot.wgsl?raw";
@@ -59,12 +60,13 @@ const TEXTS: Record<KernelName, string> = {
   diagonal,
   difference,
   reduce,
+  count,
 };
 /** What those that multiply by a matrix do with their products. */
 const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
-/** Those that gradients and integrations alone run; they are compiled when one is first asked for. */
+/** Those that gradients, integrations and counts of the device alone run; they are compiled when one is first asked for. */
 const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "fold",
   "outer",
@@ -74,7 +76,9 @@ const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "ode_stage",
   "ode_control",
   "log_density",
+  "count",
 ]);
+
 /** Those that end with an activation. */
 const ACTIVATED: ReadonlySet<KernelName> = new Set(["primal", "combine"]);
 
@@ -146,6 +150,11 @@ function makeKernel(
   const ending = PRODUCTS[kernel];
   if (tile && ending) parts.push(tile.main(scaling, ending));
   return { label, source: [preamble(tile?.enables ?? [], constants), ...parts].join("\n"), ...interfaceOf(text) };
+}
+
+/** What counts the points where the device alone knows how many there are. */
+export function countKernel(): Kernel {
+  return kernelOf({ kernel: "count", activation: null, tile: null, scaling: "none", curved: false });
 }
 
 /** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */

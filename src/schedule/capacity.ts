@@ -3,6 +3,7 @@ import type { PlanParameters } from "../plan/options.js";
 import type { Plan } from "../plan/plan.js";
 import { Recent } from "../recent.js";
 import { buildChunk } from "./chunk.js";
+import { countedChunk } from "./counted.js";
 import {
   floatsOf,
   STAGING_BUFFERS,
@@ -158,7 +159,10 @@ export function scheduleChunk(
   if (!known) lastChunks.set(plan, (known = new Recent(MOST_CHUNKS)));
   const last = known.find(key);
   if (last && (last.limit === limit || isWhole(last.chunk, limit))) return last.chunk;
-  const chunk = buildChunk({ plan, parameters, first, count, tangentsAtOnce, limits, route, variant });
+  const build = (points: number): Chunk =>
+    buildChunk({ plan, parameters, first, count: points, tangentsAtOnce, limits, route, variant });
+  const counted = route.to === "device" ? route.outer.count : undefined;
+  const chunk = counted ? countedChunk(build(count), build, counted, limits.minStorageBufferOffsetAlignment) : build(count);
   known.delete(key);
   known.get(key, () => ({ limit, chunk }));
   return chunk;

@@ -44,7 +44,7 @@ export interface Address {
 }
 
 /** What a step may leave out. */
-type Defaulted = "activation" | "tile" | "scaling" | "curved" | "multiplyAdds";
+type Defaulted = "activation" | "tile" | "scaling" | "curved" | "multiplyAdds" | "growth";
 
 /** Collects steps, cut into submissions, and the scratch buffers they need. */
 export class StepRecorder {
@@ -64,7 +64,7 @@ export class StepRecorder {
   }
 
   add(step: Omit<Step, Defaulted> & Partial<Pick<Step, Defaulted>>): void {
-    const whole = { activation: null, tile: null, scaling: "none" as const, curved: false, multiplyAdds: 0, ...step };
+    const whole = { activation: null, tile: null, scaling: "none" as const, curved: false, multiplyAdds: 0, growth: null, ...step };
     this.steps.push(whole);
     this.work += whole.multiplyAdds;
   }

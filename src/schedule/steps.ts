@@ -20,7 +20,8 @@ export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
   | ("value" | "divergence" | "diagonal")
   | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters" | "step")
-  | ("end points" | "divergence integral" | "log density");
+  | ("end points" | "divergence integral" | "log density")
+  | "count";
 
 /** Where a caller's rows begin (bytes) and how far apart they are (floats; 0: one row for all points). */
 export interface OuterRows {
@@ -45,7 +46,8 @@ export type KernelName =
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
   | ("ode_stage" | "ode_control" | "log_density")
-  | ("diagonal" | "difference" | "reduce");
+  | ("diagonal" | "difference" | "reduce")
+  | "count";
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */
 export type FusedOutput = "value" | "divergence" | "diagonal";
@@ -74,6 +76,14 @@ export interface Variant {
   readonly fuse: ((plan: Plan, to: Route["to"]) => Fused | null) | null;
 }
 
+/** What a step takes for n points of a chunk, where the device alone knows n. */
+export interface Growth {
+  /** Those that are not the same for all n: fixed + slope n. */
+  readonly parameters: readonly { readonly name: string; readonly fixed: number; readonly slope: number }[];
+  /** fixed + slope ⌈n / BLOCK⌉, or none where n is 0; see schedule/counted.ts. */
+  readonly invocations: { readonly fixed: number; readonly slope: number };
+}
+
 /** One dispatch: which kernel, over how many invocations, with which numbers and buffers. Data only. */
 export interface Step {
   readonly label: string;
@@ -93,6 +103,8 @@ export interface Step {
   readonly bindings: Readonly<Record<string, Binding>>;
   readonly invocations: number;
   readonly multiplyAdds: number;
+  /** Where the device counts the points: `parameters` and `invocations` are then those of all that may come. Else null. */
+  readonly growth: Growth | null;
 }
 
 /** What comes back to the host after a submission. */
