@@ -16,7 +16,8 @@ struct Parameters {
   weight_per_point: u32,
   weight_per_column: u32,
   times: u32,                 // bits of a float that all weights are multiplied by
-  out_per_point: u32,         // in floats, as the next two
+  out_offset: u32,            // in floats, as the next three
+  out_per_point: u32,
   out_per_column: u32,
   out_per_row: u32,
   out_rows: u32,              // how many outputs are stored
@@ -41,7 +42,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   let t = p.tangent_offset + point * p.tangent_per_point + (row % p.columns) * p.tangent_per_column;
   let w = bitcast<f32>(p.times) * weight[p.weight_offset + point * p.weight_per_point + (row % p.columns) * p.weight_per_column];
   let moved = w * (scale[point * p.scale_per_point + quad] * tangent[t + quad]);
-  let at = point * p.out_per_point + (row % p.columns) * p.out_per_column;
+  let at = p.out_offset + point * p.out_per_point + (row % p.columns) * p.out_per_column;
   for (var lane = 0u; lane < 4u; lane++) {
     let output = quad * 4u + lane;
     if (output < p.out_rows) {

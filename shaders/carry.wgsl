@@ -17,7 +17,8 @@ struct Parameters {
   tangent_per_point: u32,
   tangent_per_column: u32,
   scale_per_point: u32,
-  out_per_point: u32,         // in floats, as the next two
+  out_offset: u32,            // in floats, as the next three
+  out_per_point: u32,
   out_per_column: u32,
   out_per_row: u32,
   out_rows: u32,              // how many outputs are stored
@@ -37,7 +38,7 @@ fn finish(row: u32, output: u32, y: vec4f) {
     return;
   }
   let point = row / p.columns;
-  let at = point * p.out_per_point + (row % p.columns) * p.out_per_column;
+  let at = p.out_offset + point * p.out_per_point + (row % p.columns) * p.out_per_column;
   let scaled = y * end_scale[point * p.end_scale_per_point + output];
   for (var lane = 0u; lane < 4u; lane++) {
     let i = output * 4u + lane;

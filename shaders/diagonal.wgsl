@@ -5,7 +5,9 @@
 struct Parameters {
   rows: u32,
   columns: u32,
-  per_point: u32,         // d columns
+  offset: u32,            // in floats, as the next two
+  per_point: u32,
+  per_row: u32,
   first: u32,
   terms_per_point: u32,
 }
@@ -22,5 +24,5 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workg
   }
   let point = row / p.columns;
   let k = row % p.columns;
-  terms[point * p.terms_per_point + p.first + k] = jacobian[point * p.per_point + (p.first + k) * p.columns + k];
+  terms[point * p.terms_per_point + p.first + k] = jacobian[p.offset + point * p.per_point + (p.first + k) * p.per_row + k];
 }

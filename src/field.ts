@@ -34,7 +34,7 @@ import {
 } from "./fieldOptions.js";
 import { Gradients } from "./gradients.js";
 import { checkCount, checkObject, ownOptions, readInputs, startRun, type BatchInput } from "./inputs.js";
-import { countKernel, kernelsFor } from "./kernels/layers.js";
+import { encodeKernels, kernelsFor } from "./kernels/layers.js";
 import type { LinearOperation, Network, Numbers } from "./model/network.js";
 import { numbersOf, parameterLayout, readParameters, withNumbersOf, type ParameterInput } from "./model/parameters.js";
 import { makeGradientPlan, makeJvpPlan, makePlan, type WantedGradient } from "./plan/choose.js";
@@ -153,7 +153,7 @@ export class VectorField implements Field<Float32Array> {
         if (plan.kind === "gradient" || count === 0) return this.tuner.plain;
         return await this.watch.guard(this.tuner.pickFor(evaluations, plan, count, sharedContext, this.shared, signal));
       },
-      recording: (options) => this.recording(options, false),
+      recording: (options) => this.recordings(options, false)[0]!,
       recordingOfGradient: (options, step) => this.recordingOfGradient(options, false, step),
       encoder: this.encoder,
       planned: this.own,
@@ -240,7 +240,7 @@ export class VectorField implements Field<Float32Array> {
     const inputs = readInputs(this.network, points, options.context, tangents);
     startRun(options);
     const { value: wantsValue = false } = options;
-    const plan = this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
+    const plan = this.jvpPlan(wantsValue);
     const results = new Results(plan, inputs.count);
     const job = { plan, parameters: runParametersOf({}), variant: this.tuner.untuned };
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
@@ -318,22 +318,35 @@ export class VectorField implements Field<Float32Array> {
   encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
     this.checkUsable();
     checkTarget(target);
-    const { recording, buffers } = this.recording(options, true);
-    if (recording.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
+    for (const { recording, buffers } of this.recordings(options, true))
+      if (recording.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
   }
 
-  private recording(options: EncodeOptions, isTuned: boolean): Recorded {
+  /** The evaluation, and J t beside it where that is asked for: by passes of their own, but that f alone comes with J t. */
+  private recordings(options: EncodeOptions, isTuned: boolean): Recorded[] {
     const upload: Parameters<typeof readEncodeOptions>[2] = (name, numbers) => this.encoder.upload(name, numbers);
     const { rows, buffers, count, outputs } = readEncodeOptions(this.network, options, upload);
     const contextPer = rows.context && rows.context.stride > 0 ? "point" : "batch";
-    const planOptions: PlanOptions = { ...options, outputs, contextPer };
+    const planOptions: PlanOptions = { ...options, contextPer, ...(outputs.length > 0 && { outputs }) };
     readRunOptions(planOptions);
-    const plan = this.planFor(planOptions);
     const route = routeTo(rows, buffers);
+    const parameters = runParametersOf(options);
+    const { untuned } = this.tuner;
+    const recorded = (plan: Plan, variant: Variant): Recorded => ({
+      recording: { plan, parameters, variant, count, route, after: null },
+      buffers,
+    });
+    const isAlone = outputs.every((output) => output === "value");
+    const jvp = rows.jvp ? [recorded(this.jvpPlan(isAlone && outputs.length > 0), untuned)] : [];
+    if (rows.jvp && isAlone) return jvp;
+    const plan = this.planFor(planOptions);
     // One dispatch may not read a buffer and write it, nor write one twice.
     const takesAny = isTuned && count > 0 && !route.sharesBuffers;
-    const variant = takesAny ? this.tuner.pickCompiled(plan, count, this.shared) : this.tuner.untuned;
-    return { recording: { plan, parameters: runParametersOf(options), variant, count, route, after: null }, buffers };
+    return [recorded(plan, takesAny ? this.tuner.pickCompiled(plan, count, this.shared) : untuned), ...jvp];
+  }
+
+  private jvpPlan(wantsValue: boolean): Plan {
+    return this.plans.get(`jvp ${wantsValue}`, () => makeJvpPlan(this.own, wantsValue));
   }
 
   /**
@@ -379,9 +392,9 @@ export class VectorField implements Field<Float32Array> {
     if (count === 0) return;
     await this.watch.guard(this.tuner.prepare(plan, count, this.shared));
     const variant = this.tuner.pickCompiled(plan, count, this.shared);
-    const route = routeTo(usualRows(this.network, options), {});
+    const route = routeTo(usualRows(this.network, options, plan.outputs), {});
     const recording = { plan, parameters: runParametersOf(options), variant, count, route, after: null };
-    await this.watch.guard(this.pipelines.compile(countKernel()));
+    await this.watch.guard(Promise.all(encodeKernels().map((kernel) => this.pipelines.compile(kernel))));
     await this.encoder.reserve(chunksOf(recording, this.shared), this.shared);
   }
 

@@ -1,4 +1,4 @@
-import { InputError, quote } from "./errors.js";
+import { InputError, PlanError, quote } from "./errors.js";
 import type { Store } from "./gpu/store.js";
 import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, type BufferRows, type Wrt } from "./inputs.js";
 import type { Network } from "./model/network.js";
@@ -60,6 +60,14 @@ export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" 
   readonly divergence?: BufferRows | undefined;
   /** Receives ∂f_i/∂x_i, [count, d], stride d unless given; usage STORAGE. */
   readonly diagonal?: BufferRows | undefined;
+  /** Receives J[i][j] = ∂f_i/∂x_j, [count, d, d], stride d² unless given; usage STORAGE. */
+  readonly jacobian?: BufferRows | undefined;
+  /** Receives the standard error of the divergence by method "hutchinson", [count], stride 1 unless given; NaN for a single probe. */
+  readonly standardError?: BufferRows | undefined;
+  /** Receives J(x) t for the `tangents` t, [count, d], stride d unless given; usage STORAGE. */
+  readonly jvp?: BufferRows | undefined;
+  /** One tangent for each point, [count, d], stride d unless given; usage STORAGE. */
+  readonly tangents?: BufferRows | undefined;
   /** Default "auto". */
   readonly method?: Method | "auto" | undefined;
 }
@@ -111,7 +119,7 @@ export interface ReserveOptions extends PlanOptions {}
 
 const DEFAULT_BUDGET = 256 * 2 ** 20;
 /** The outputs that encode can leave in buffers. */
-const ENCODED = ["value", "divergence", "diagonal"] as const;
+const ENCODED = ["value", "divergence", "diagonal", "jacobian"] as const;
 
 interface FieldSettings {
   readonly memoryBudget: number;
@@ -140,6 +148,7 @@ interface EncodeBuffers {
   readonly buffers: { -readonly [Name in OuterName]?: GPUBuffer };
   /** How many points there are, or the most that come. */
   readonly count: number;
+  /** Of the evaluation; J t is another matter. */
   readonly outputs: readonly Output[];
 }
 
@@ -162,9 +171,24 @@ export function readEncodeOptions(network: Network, options: EncodeOptions, uplo
     add("count", count, 1, 1);
     rows.count = { ...rows.count!, stride: 0 };
   }
-  const outputs = ENCODED.filter((name) => options[name] !== undefined);
-  if (outputs.length === 0) throw new InputError("no output buffer was given; expected at least one of value, divergence, diagonal");
-  for (const name of outputs) add(name, options[name]!);
+  const named = ENCODED.filter((name) => options[name] !== undefined);
+  const { standardError, jvp, tangents, method = "auto" } = options;
+  if (named.length === 0 && standardError === undefined && jvp === undefined)
+    throw new InputError(`no output buffer was given; expected at least one of ${[...ENCODED, "standardError", "jvp"].join(", ")}`);
+  for (const name of named) add(name, options[name]!);
+  if (standardError !== undefined) {
+    if (method !== "hutchinson")
+      throw new PlanError(`method ${quote(method)} does not give the output "standardError"; it is given by "hutchinson"`);
+    add("standardError", standardError);
+  }
+  if ((jvp === undefined) !== (tangents === undefined))
+    throw new InputError(jvp === undefined ? "tangents is given without jvp" : "tangents is missing; expected a buffer with one for each point");
+  if (jvp !== undefined) {
+    add("jvp", jvp);
+    add("tangents", tangents!);
+  }
+  // The error is one of a divergence, whether that is left anywhere or not.
+  const outputs = standardError === undefined || named.includes("divergence") ? named : [...named, "divergence" as const];
   return { rows, buffers, count: most, outputs };
 }
 
@@ -253,12 +277,19 @@ export function readReserveVjpOptions(network: Network, options: ReserveVjpOptio
 }
 
 /** Rows as they lie where nothing else is said, for reserve: one context for all points unless each has its own. */
-export function usualRows(network: Network, { contextPer }: ReserveOptions): Partial<Record<OuterName, OuterRows>> {
+export function usualRows(
+  network: Network,
+  { contextPer }: ReserveOptions,
+  outputs: readonly Output[],
+): Partial<Record<OuterName, OuterRows>> {
   const strideOf = (name: OuterName): number => (name === "context" && contextPer !== "point" ? 0 : widthOf(network, name));
-  return Object.fromEntries((["points", "context", ...ENCODED] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
+  const encoded = ENCODED.filter((name) => outputs.includes(name));
+  return Object.fromEntries((["points", "context", ...encoded] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
 }
 
 function widthOf({ stateSize, contextSize }: Network, name: OuterName): number {
   if (name.endsWith("context")) return contextSize;
+  if (name === "jacobian") return stateSize * stateSize;
+  if (name === "standardError") return 1;
   return name.startsWith("divergence") ? 1 : stateSize;
 }

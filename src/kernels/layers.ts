@@ -29,6 +29,7 @@ import outer from "../../shaders/outer.wgsl?raw";
 import primal from "../../shaders/primal.wgsl?raw";
 import probes from "../../shaders/probes.wgsl?raw";
 import reduce from "../../shaders/reduce.wgsl?raw";
+import spread from "../../shaders/spread.wgsl?raw";
 import { Recent } from "../recent.js";
 import { activationWgsl, curvatureWgsl, parseActivation, textOf, type Activation } from "../model/activation.js";
 import type { Kernel } from "../schedule/kernel.js";
@@ -60,13 +61,14 @@ const TEXTS: Record<KernelName, string> = {
   diagonal,
   difference,
   reduce,
+  spread,
   count,
 };
 /** What those that multiply by a matrix do with their products. */
 const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
-/** Those that gradients, integrations and counts of the device alone run; they are compiled when one is first asked for. */
+/** Those that few calls run, such as gradients and integrations alone; they are compiled when one is first asked for. */
 const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "fold",
   "outer",
@@ -76,6 +78,7 @@ const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "ode_stage",
   "ode_control",
   "log_density",
+  "spread",
   "count",
 ]);
 
@@ -152,9 +155,9 @@ function makeKernel(
   return { label, source: [preamble(tile?.enables ?? [], constants), ...parts].join("\n"), ...interfaceOf(text) };
 }
 
-/** What counts the points where the device alone knows how many there are. */
-export function countKernel(): Kernel {
-  return kernelOf({ kernel: "count", activation: null, tile: null, scaling: "none", curved: false });
+/** Kernels that encode may run beside those of its plan. */
+export function encodeKernels(): Kernel[] {
+  return (["count", "spread"] as const).map((kernel) => kernelOf({ kernel, activation: null, tile: null, scaling: "none", curved: false }));
 }
 
 /** Every kernel that some plan of a network with these activations may run, its products cut into one kind of tile. */

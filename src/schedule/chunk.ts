@@ -36,8 +36,9 @@ export function buildChunk(request: ChunkRequest): Chunk {
     if (plan.kind === "difference") recordDifferences(chunk, forward, plan);
   }
   if (wantsValue && route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
-  if (plan.method === "jvp") reads.push({ what: "tangent", scratch: "tangent", width: graph.stateSize, first: 0, columns: 0 });
-  else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));
+  if (plan.method === "jvp") {
+    if (route.to === "host") reads.push({ what: "tangent", scratch: "jvp", width: graph.stateSize, first: 0, columns: 0 });
+  } else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));
   if (adjointSteps && route.to === "device" && route.marksNonFinite) for (const output of plan.outputs) adjointSteps.markOutput(output);
   return chunk.finish(reads);
 }

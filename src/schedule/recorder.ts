@@ -135,10 +135,14 @@ export class ChunkRecorder extends StepRecorder {
   }
 
   valueAddress(): Address {
-    const { stateSize: d } = this.graph;
+    return this.resultAddress("value", this.graph.stateSize);
+  }
+
+  /** Where a result goes, [count, width]: to the caller's buffer, or to scratch of its name. */
+  resultAddress(name: "value" | "jvp", width: number): Address {
     return this.route.to === "device"
-      ? this.outer("value", d)
-      : { binding: this.scratch("value", this.count * d), offset: 0, stride: d, width: d };
+      ? this.outer(name, width)
+      : { binding: this.scratch(name, this.count * width), offset: 0, stride: width, width };
   }
 
   /** The rows of this chunk in a buffer of the caller: bound from an aligned offset on, the rest is added in the kernel. */

@@ -18,7 +18,7 @@ export interface ScheduleLimits {
 /** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
-  | ("value" | "divergence" | "diagonal")
+  | ("value" | "divergence" | "diagonal" | "jacobian" | "jvp" | "standardError")
   | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters" | "step")
   | ("end points" | "divergence integral" | "log density")
   | "count";
@@ -46,7 +46,7 @@ export type KernelName =
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
   | ("ode_stage" | "ode_control" | "log_density")
-  | ("diagonal" | "difference" | "reduce")
+  | ("diagonal" | "difference" | "reduce" | "spread")
   | "count";
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */

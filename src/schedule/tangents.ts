@@ -284,21 +284,17 @@ export class TangentSteps {
 
   private diagonal(column: number, columns: number): void {
     const d = this.chunk.graph.stateSize;
-    const terms = this.chunk.scratch("terms", this.chunk.count * termsPerPoint(this.chunk));
+    const { route, plan, count } = this.chunk;
+    const terms = this.chunk.scratch("terms", count * termsPerPoint(this.chunk));
+    const { binding, ...place } = this.jacobian(column, columns);
     this.chunk.add({
       label: "diagonal of the Jacobian",
       kernel: "diagonal",
-      parameters: {
-        rows: this.chunk.count * columns,
-        columns,
-        perPoint: d * columns,
-        first: column,
-        termsPerPoint: termsPerPoint(this.chunk),
-      },
-      bindings: { jacobian: this.chunk.scratch("jacobian", 0), terms },
-      invocations: this.chunk.count * columns,
+      parameters: { rows: count * columns, columns, ...place, first: column, termsPerPoint: termsPerPoint(this.chunk) },
+      bindings: { jacobian: binding, terms },
+      invocations: count * columns,
     });
-    if (this.chunk.plan.outputs.includes("jacobian"))
+    if (route.to === "host" && plan.outputs.includes("jacobian"))
       this.chunk.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
   }
 
@@ -391,7 +387,7 @@ export class TangentSteps {
     into: Target,
     pass: TangentPass,
     slots: Slots,
-  ): { binding: Binding; strides: Record<"outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
+  ): { binding: Binding; strides: Record<"outOffset" | "outPerPoint" | "outPerColumn" | "outPerRow" | "outRows", number> } {
     const { columns } = pass;
     if (into.kind === "register") {
       const { index, width } = into.register;
@@ -402,11 +398,27 @@ export class TangentSteps {
       }
       const padded = quads(width) * 4;
       const binding = this.chunk.scratch(pass.names.get(index)!, this.pointsOf(into) * columns * padded);
-      return { binding, strides: { outPerPoint: columns * padded, outPerColumn: padded, outPerRow: 1, outRows: padded } };
+      return { binding, strides: { outOffset: 0, outPerPoint: columns * padded, outPerColumn: padded, outPerRow: 1, outRows: padded } };
     }
     const d = into.width;
-    const binding = this.chunk.scratch(into.kind, this.chunk.count * d * columns);
-    return { binding, strides: { outPerPoint: d * columns, outPerColumn: 1, outPerRow: columns, outRows: d } };
+    if (into.kind === "tangent") {
+      const { binding, offset, stride } = this.chunk.resultAddress("jvp", d);
+      return { binding, strides: { outOffset: offset, outPerPoint: stride, outPerColumn: 1, outPerRow: 1, outRows: d } };
+    }
+    const { binding, offset, perPoint, perRow } = this.jacobian(pass.column, columns);
+    return { binding, strides: { outOffset: offset, outPerPoint: perPoint, outPerColumn: 1, outPerRow: perRow, outRows: d } };
+  }
+
+  /** Where the columns [column, column + columns) of the points' Jacobians lie: in the caller's buffer, or by themselves. */
+  private jacobian(column: number, columns: number): Record<"offset" | "perPoint" | "perRow", number> & { binding: Binding } {
+    const d = this.chunk.graph.stateSize;
+    const { route, plan } = this.chunk;
+    if (route.to === "device" && plan.outputs.includes("jacobian")) {
+      const { binding, offset, stride } = this.chunk.outer("jacobian", d * d);
+      return { binding, offset: offset + column, perPoint: stride, perRow: d };
+    }
+    const binding = this.chunk.scratch("jacobian", this.chunk.count * d * columns);
+    return { binding, offset: 0, perPoint: d * columns, perRow: columns };
   }
 
   /** A scale as rows, the product of its factors where there are several, ones where there is none. */

@@ -36,8 +36,20 @@ export function reduceTerms(chunk: ChunkRecorder): Read[] {
     return [{ what: "terms", scratch: "partial sums", width: PARTIAL_SUMS, first: 0, columns: 0 }];
   }
   if (plan.outputs.includes("diagonal")) recordSums(chunk, terms, width, width, chunk.outer("diagonal", width));
-  if (plan.outputs.includes("divergence")) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), share);
+  if (plan.outputs.includes("divergence") && route.outer.divergence) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), share);
+  if (route.outer.standardError) recordSpread(chunk, terms, width, chunk.outer("standardError", 1));
   return [];
+}
+
+/** The standard error of the mean of each point's terms. */
+function recordSpread(chunk: ChunkRecorder, terms: Binding, width: number, into: Address): void {
+  chunk.add({
+    label: "spread of the terms",
+    kernel: "spread",
+    parameters: { rows: chunk.count, width, outOffset: into.offset, outStride: into.stride, notANumber: asBits(NaN) },
+    bindings: { terms, out: into.binding },
+    invocations: chunk.count,
+  });
 }
 
 /** out[b, g] = factor Σ terms[b, k] over k = g, g + groups, ... */
