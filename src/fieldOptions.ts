@@ -182,7 +182,9 @@ export function readEncodeOptions(network: Network, options: EncodeOptions, uplo
     add("standardError", standardError);
   }
   if ((jvp === undefined) !== (tangents === undefined))
-    throw new InputError(jvp === undefined ? "tangents is given without jvp" : "tangents is missing; expected a buffer with one for each point");
+    throw new InputError(
+      jvp === undefined ? "tangents is given without jvp" : "tangents is missing; expected a buffer with one for each point",
+    );
   if (jvp !== undefined) {
     add("jvp", jvp);
     add("tangents", tangents!);

@@ -41,7 +41,8 @@ test("the benchmark measures a small case and gives its numbers as JSON", async 
   expect(rows[1].predictedRatio).toBeCloseTo(2.5, 10);
   expect(report.calls.map(({ name }: any) => name)).toEqual(["2-64-2", "64-256-3", "two-moons-flow"]);
   for (const { first, encode, encodeCalls, evaluate, evaluateCalls } of report.calls)
-    for (const amount of [first, encode.median, encodeCalls.median, evaluate.median, evaluateCalls.median]) expect(amount).toBeGreaterThan(0);
+    for (const amount of [first, encode.median, encodeCalls.median, evaluate.median, evaluateCalls.median])
+      expect(amount).toBeGreaterThan(0);
 });
 
 test("the benchmark measures a step of training beside what the plan counts", async () => {

@@ -585,12 +585,12 @@ describe("bad input throws at once and names the value", () => {
   });
 });
 
-/** Runs `work` on the device as if a dispatch had no more workgroups than this in a dimension. */
-async function withFewWorkgroups(most: number, work: () => Promise<void>): Promise<void> {
+/** Runs `work` on the device as if it had these limits. */
+async function withLimits(others: Partial<Record<keyof GPUSupportedLimits, number>>, work: () => Promise<void>): Promise<void> {
   const { limits } = device;
   const names = Object.getOwnPropertyNames(Object.getPrototypeOf(limits)) as (keyof GPUSupportedLimits)[];
-  const fewer = Object.fromEntries(names.map((name) => [name, limits[name]]));
-  Object.defineProperty(device, "limits", { value: { ...fewer, maxComputeWorkgroupsPerDimension: most }, configurable: true });
+  const own = Object.fromEntries(names.map((name) => [name, limits[name]]));
+  Object.defineProperty(device, "limits", { value: { ...own, ...others }, configurable: true });
   try {
     await work();
   } finally {
@@ -621,7 +621,7 @@ test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused s
     expect(one.dispatches.every(([, down]) => down === 1)).toBe(true);
     const widest = Math.max(...one.dispatches.map(([across]) => across!));
     for (const most of [3, widest - 1])
-      await withFewWorkgroups(most, async () => {
+      await withLimits({ maxComputeWorkgroupsPerDimension: most }, async () => {
         const many = await run();
         expect(many.results).toEqual(one.results);
         expect(many.dispatches.some(([, down]) => down! > 1)).toBe(true);
@@ -636,3 +636,29 @@ test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused s
     fixed.destroy();
   },
 );
+
+test("parameters of steps lie apart on a device whose uniform buffers may begin anywhere", async () => {
+  const fresh = await VectorField.create(device, network);
+  await withLimits({ minUniformBufferOffsetAlignment: 16 }, async () => {
+    const sizes = new Map<GPUBindGroup, number>();
+    const createBindGroup = device.createBindGroup.bind(device);
+    device.createBindGroup = (descriptor) => {
+      const group = createBindGroup(descriptor);
+      sizes.set(group, ([...descriptor.entries][0]!.resource as GPUBufferBinding).size!);
+      return group;
+    };
+    const steps: { at: number; size: number }[] = [];
+    // A device of this name takes them; this one here begins at multiples of 256 alone, so that nothing is recorded.
+    const pass = {
+      setPipeline: () => undefined,
+      setBindGroup: (_: number, group: GPUBindGroup, [at]: number[]) => steps.push({ at: at!, size: sizes.get(group)! }),
+      dispatchWorkgroups: () => undefined,
+    };
+    fresh.encode(pass as unknown as GPUComputePassEncoder, { points: buffer(30), count: 10, value: buffer(30), divergence: buffer(10) });
+    device.createBindGroup = createBindGroup;
+    expect(steps.length).toBeGreaterThan(3);
+    steps.slice(1).forEach(({ at }, index) => expect(at).toBeGreaterThanOrEqual(steps[index]!.at + steps[index]!.size));
+    expect(steps.at(-1)!.at % 16).toBe(0);
+  });
+  fresh.destroy();
+});

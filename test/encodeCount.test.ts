@@ -205,7 +205,11 @@ test("what is encoded again makes nothing new, and after reserve compiles nothin
   const originals = ["createBuffer", "createBindGroup", "createComputePipeline"] as const;
   for (const name of originals) {
     const original = device[name].bind(device) as (given: never) => never;
-    Object.defineProperty(device, name, { value: (given: never) => (made.push(name), original(given)), configurable: true, writable: true });
+    Object.defineProperty(device, name, {
+      value: (given: never) => (made.push(name), original(given)),
+      configurable: true,
+      writable: true,
+    });
   }
   const given = { points: buffer(most * d), count: counts(5), maxCount: most, divergence: buffer(most), value: buffer(most * d) };
   submit(field, given);
@@ -232,7 +236,11 @@ describe("bad input throws at once and names the value", () => {
       /count.*usage 0x100.*STORAGE/,
     ],
     ["a count past its buffer", () => ({ count: { buffer: counts(1), offset: 4 } }), /the buffer of count has 4 bytes/],
-    ["a count between words", () => ({ count: { buffer: counts(1, 1), offset: 2 } }), /the offset of count is 2 bytes; expected a multiple of 4/],
+    [
+      "a count between words",
+      () => ({ count: { buffer: counts(1, 1), offset: 2 } }),
+      /the offset of count is 2 bytes; expected a multiple of 4/,
+    ],
     ["a count of no kind", () => ({ count: anything({}) }), /count is .*expected a GPUBuffer/],
     ["a count that is null", () => ({ count: anything(null), maxCount: undefined }), /count is null/],
   ];

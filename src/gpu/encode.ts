@@ -77,9 +77,11 @@ function bind(steps: readonly Step[], resources: Resources): BoundStep[] {
   const counting = isCounted ? steps[0] : undefined;
   const others = isCounted ? steps.slice(1) : steps;
   const { device, constants } = resources;
-  const { minUniformBufferOffsetAlignment: slot, maxComputeWorkgroupsPerDimension: most } = device.limits;
+  const { minUniformBufferOffsetAlignment: alignment, maxComputeWorkgroupsPerDimension: most } = device.limits;
   const kernels = others.map(kernelOf);
   const parameters = others.map((step, index) => kernels[index]!.parameters.map((name) => known(step, step.parameters[name], name)));
+  // An app may have asked for a finer alignment than its device has unasked.
+  const slot = alignment * Math.ceil(Math.max(16, ...parameters.map((row) => 4 * row.length)) / alignment);
   if (!counting) {
     const uniforms = constants.rows("parameters", parameters, slot, USAGE.UNIFORM);
     return others.map((step, index) => bindStep(step, index * slot, uniforms, workgroupsOf(step, most), resources));

@@ -103,8 +103,8 @@ export class AdjointSteps extends TangentSteps {
   /** In the caller's buffer, of points that are not finite. */
   markOutput(name: Output): void {
     const width = name === "value" ? this.chunk.graph.stateSize : 1;
-    const { binding, offset, stride } = this.chunk.outer(name as OuterName, width);
-    this.addMarks(name as OuterName, inRows(binding, stride, offset), this.chunk.count, width, false);
+    const { binding, offset, stride } = this.chunk.outer(name, width);
+    this.addMarks(name, inRows(binding, stride, offset), this.chunk.count, width, false);
   }
 
   /** NaN into the rows of marked points; into all that sums over points, where one of them is marked. */

@@ -159,8 +159,7 @@ export function scheduleChunk(
   if (!known) lastChunks.set(plan, (known = new Recent(MOST_CHUNKS)));
   const last = known.find(key);
   if (last && (last.limit === limit || isWhole(last.chunk, limit))) return last.chunk;
-  const build = (points: number): Chunk =>
-    buildChunk({ plan, parameters, first, count: points, tangentsAtOnce, limits, route, variant });
+  const build = (points: number): Chunk => buildChunk({ plan, parameters, first, count: points, tangentsAtOnce, limits, route, variant });
   const counted = route.to === "device" ? route.outer.count : undefined;
   const chunk = counted ? countedChunk(build(count), build, counted, limits.minStorageBufferOffsetAlignment) : build(count);
   known.delete(key);

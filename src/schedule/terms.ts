@@ -36,7 +36,8 @@ export function reduceTerms(chunk: ChunkRecorder): Read[] {
     return [{ what: "terms", scratch: "partial sums", width: PARTIAL_SUMS, first: 0, columns: 0 }];
   }
   if (plan.outputs.includes("diagonal")) recordSums(chunk, terms, width, width, chunk.outer("diagonal", width));
-  if (plan.outputs.includes("divergence") && route.outer.divergence) recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), share);
+  if (plan.outputs.includes("divergence") && route.outer.divergence)
+    recordSums(chunk, terms, width, 1, chunk.outer("divergence", 1), share);
   if (route.outer.standardError) recordSpread(chunk, terms, width, chunk.outer("standardError", 1));
   return [];
 }
