@@ -37,7 +37,14 @@ export {
   type Transport,
   type TransportOptions,
 } from "./flowOptions.js";
-export type { EncodeOptions, EncodeVjpOptions, ReserveOptions, ReserveVjpOptions, VectorFieldOptions } from "./fieldOptions.js";
+export type {
+  CountBuffer,
+  EncodeOptions,
+  EncodeVjpOptions,
+  ReserveOptions,
+  ReserveVjpOptions,
+  VectorFieldOptions,
+} from "./fieldOptions.js";
 export type { Store } from "./gpu/store.js";
 export type { BatchInput, BufferRows, ContextInput, RunOptions } from "./inputs.js";
 export { activationNames, type Activation } from "./model/activation.js";
