@@ -66,7 +66,8 @@ interface Gradients<A> {
 /**
  * Results, row-major, with the batch shape of the points in front; those that were asked for:
  * `value`, f(x), [...shape, d]; `divergence`, Σ ∂f_i/∂x_i, [...shape]; `diagonal`, ∂f_i/∂x_i, [...shape, d];
- * `jacobian`, J[i][j] = ∂f_i/∂x_j, [...shape, d, d].
+ * `jacobian`, J[i][j] = ∂f_i/∂x_j, [...shape, d, d]; `curl`, ∇×f, [...shape, 3], for d = 2 [...shape]; `strain`, (J + Jᵀ)/2,
+ * [...shape, d, d]; `qCriterion`, ½(‖Ω‖² - ‖S‖²) with S that strain and Ω = (J - Jᵀ)/2, [...shape].
  */
 export type Evaluation<O extends Output = Output, A = Float32Array> = {
   /** The method that ran; "value" where only f was asked for. */
@@ -79,7 +80,7 @@ export type Evaluation<O extends Output = Output, A = Float32Array> = {
   readonly standardError?: A;
 } & (Output extends O ? Partial<Arrays<Output, A>> : Arrays<O, A>);
 
-/** value: f(x), [...shape, d]; divergence: [...shape]; diagonal: ∂f_i/∂x_i, [...shape, d]; jacobian: J[i][j] = ∂f_i/∂x_j, [...shape, d, d]. */
+/** As {@link Evaluation} has them. */
 type Arrays<O extends Output, A> = { readonly [K in O]: A };
 
 /** J(x) t, [B, d], and where it is asked for f(x), [B, d]. */

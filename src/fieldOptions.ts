@@ -4,8 +4,8 @@ import { checkCount, checkObject, readBuffer, readEncodeContext, readWrt, type B
 import type { Network } from "./model/network.js";
 import { parameterLayout } from "./model/parameters.js";
 import type { WantedGradient } from "./plan/choose.js";
-import { readRunOptions, readVjpOutputs, type PlanOptions } from "./plan/options.js";
-import type { Method, Output } from "./plan/outputs.js";
+import { readRunOptions, readVjpOutputs, requireOutputs, type PlanOptions } from "./plan/options.js";
+import { KINEMATICS, OUTPUTS, sizeOf, type Method, type Output } from "./plan/outputs.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 import type { Floats } from "./typedArrays.js";
 
@@ -68,6 +68,12 @@ export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" 
   readonly jvp?: BufferRows | undefined;
   /** One tangent for each point, [count, d], stride d unless given; usage STORAGE. */
   readonly tangents?: BufferRows | undefined;
+  /** Receives the curl, [count, 3], stride 3 unless given; [count] for d = 2, stride 1 unless given; usage STORAGE. */
+  readonly curl?: BufferRows | undefined;
+  /** Receives the strain, [count, d, d], stride d² unless given; usage STORAGE. */
+  readonly strain?: BufferRows | undefined;
+  /** Receives the Q criterion, [count], stride 1 unless given; usage STORAGE. */
+  readonly qCriterion?: BufferRows | undefined;
   /** Default "auto". */
   readonly method?: Method | "auto" | undefined;
 }
@@ -119,7 +125,7 @@ export interface ReserveOptions extends PlanOptions {}
 
 const DEFAULT_BUDGET = 256 * 2 ** 20;
 /** The outputs that encode can leave in buffers. */
-const ENCODED = ["value", "divergence", "diagonal", "jacobian"] as const;
+const ENCODED = ["value", "divergence", "diagonal", "jacobian", ...KINEMATICS] as const;
 
 interface FieldSettings {
   readonly memoryBudget: number;
@@ -175,6 +181,7 @@ export function readEncodeOptions(network: Network, options: EncodeOptions, uplo
   const { standardError, jvp, tangents, method = "auto" } = options;
   if (named.length === 0 && standardError === undefined && jvp === undefined)
     throw new InputError(`no output buffer was given; expected at least one of ${[...ENCODED, "standardError", "jvp"].join(", ")}`);
+  requireOutputs(named, network.stateSize);
   for (const name of named) add(name, options[name]!);
   if (standardError !== undefined) {
     if (method !== "hutchinson")
@@ -291,7 +298,7 @@ export function usualRows(
 
 function widthOf({ stateSize, contextSize }: Network, name: OuterName): number {
   if (name.endsWith("context")) return contextSize;
-  if (name === "jacobian") return stateSize * stateSize;
+  if (name in OUTPUTS) return sizeOf(name as Output, stateSize);
   if (name === "standardError") return 1;
   return name.startsWith("divergence") ? 1 : stateSize;
 }

@@ -13,6 +13,7 @@ export { evaluateReference, type ReferenceOptions, type ReferenceResult } from "
 export { ReferenceField } from "./cpu/field.js";
 export { logProbReference, transportReference, type FlowReferenceOptions, type TransportReferenceOptions } from "./cpu/flow.js";
 export { bitsPerDimension } from "./bitsPerDimension.js";
+export { gradientField } from "./model/gradientField.js";
 export { probabilityFlow, type DiffusionSchedule, type ProbabilityFlowOptions } from "./model/probabilityFlow.js";
 export { AdapterError, DeldotError, DeviceLostError, GpuError, InputError, LimitError, ModelError, PlanError } from "./errors.js";
 export type { EvaluateOptions, Evaluation, Field, Jvp, JvpOptions, Vjp, VjpOptions } from "./evaluation.js";

@@ -31,7 +31,7 @@ export class Results {
       const { from, by } = OUTPUTS[output];
       const array = this.arrays[output]!;
       if (from !== read.what) continue;
-      if (by === "copy") array.set(data, first * this.d);
+      if (by === "copy") array.set(data, first * sizeOf(output, this.d));
       else if (by === "columns") setColumns(array, data, first, rows, this.d, read.first, read.columns);
       else if (!this.standardError) sumRowsInto(array.subarray(first, first + rows), data, read.width);
       else {

@@ -348,10 +348,10 @@ describe("points", () => {
       expect(result.shape).toEqual(shape);
       expect(evaluateReference(network, given).shape).toEqual(shape);
       const count = shape.reduce((size, n) => size * n, 1);
-      expect(result.value).toEqual(whole.value!.subarray(0, 3 * count));
-      expect(result.divergence).toEqual(whole.divergence!.subarray(0, count));
-      expect(result.diagonal).toEqual(whole.diagonal!.subarray(0, 3 * count));
-      expect(result.jacobian).toEqual(whole.jacobian!.subarray(0, 9 * count));
+      expect(result.value).toEqual(whole.value.subarray(0, 3 * count));
+      expect(result.divergence).toEqual(whole.divergence.subarray(0, count));
+      expect(result.diagonal).toEqual(whole.diagonal.subarray(0, 3 * count));
+      expect(result.jacobian).toEqual(whole.jacobian.subarray(0, 9 * count));
     }
   });
 
@@ -405,7 +405,7 @@ describe("points", () => {
     const result = await evaluate(line, points, { outputs: wanted });
     expect(result.divergence).toEqual(result.diagonal);
     expect(result.divergence).toEqual(result.jacobian);
-    expectClose(result.divergence!, evaluateReference(line, points).divergence!, result.divergence!.map(Math.abs));
+    expectClose(result.divergence, evaluateReference(line, points).divergence!, result.divergence.map(Math.abs));
   });
 });
 

@@ -154,7 +154,7 @@ describe("bad input to evaluate, and to the reference alike", () => {
   const optionCases: [string, unknown, typeof InputError | typeof PlanError, RegExp][] = [
     ["an unknown method", { method: "fastest" }, PlanError, /method is "fastest"; expected "auto" or one of tangent, cyclic/],
     ["a method that is a number", { method: 1 }, PlanError, /method is 1/],
-    ["an unknown output", { outputs: ["value", "curl"] }, PlanError, /"curl".*"value", "divergence", "diagonal", "jacobian"/],
+    ["an unknown output", { outputs: ["value", "torsion"] }, PlanError, /"torsion".*"value", "divergence", "diagonal", "jacobian"/],
     ["no outputs", { outputs: [] }, PlanError, /outputs is \[\]/],
     ["outputs that are a text", { outputs: "value" }, PlanError, /outputs is "value"; expected a list/],
     [

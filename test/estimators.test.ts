@@ -276,7 +276,7 @@ describe("auto", () => {
         widths: [size, ...Array.from({ length: draw(6) - 1 }, () => draw(100)), size],
         activation: run % 2 ? "tanh" : "identity",
       });
-      const wanted = outputs.filter(() => uniform() < 0.5);
+      const wanted = outputs.filter((output) => output !== "curl" && uniform() < 0.5);
       const { method, candidates } = explainPlan(network, {
         outputs: wanted.length > 0 ? wanted : ["divergence"],
         probes: 1,

@@ -24,7 +24,7 @@ async function onDevice(network: Network, points: Float32Array): Promise<Results
   const field = await VectorField.create(device, network);
   const result = await field.evaluate(points, { method: "jacobian", outputs });
   field.destroy();
-  return result as Results;
+  return result;
 }
 
 const kinds = [true, false].flatMap((centered) => [0, 1e-5, 1].map((epsilon) => ({ centered, epsilon })));

@@ -8,14 +8,16 @@ import {
   InputError,
   mlp,
   ModelError,
+  outputs,
   parseOnnx,
   PlanError,
   vjpReference,
   type Method,
   type Network,
+  type Output,
 } from "../src/index.js";
 import { activationFunctions, parseActivation } from "../src/model/activation.js";
-import { onnxOutputs, toOnnx, type OnnxExportOptions, type OnnxOutput } from "../src/onnx/index.js";
+import { toOnnx, type OnnxExportOptions, type OnnxOutput } from "../src/onnx/index.js";
 import { caseNames, answers, readCase, truthOfCase } from "./cases.js";
 import { expectClose } from "./close.js";
 import { loadModel, loadVector, modelNames, randomMlp, vectorNames } from "./fields.js";
@@ -33,9 +35,12 @@ function methodsOf(network: Network): (typeof able)[number][] {
   return able.filter((method) => candidates.some((candidate) => candidate.method === method));
 }
 
-function delivered(method: Method | "auto"): readonly OnnxOutput[] {
+/** Of most sizes there is no curl. */
+const everything = outputs.filter((output): output is Exclude<Output, "curl"> => output !== "curl");
+
+function delivered(method: Method | "auto"): readonly Exclude<OnnxOutput, "curl">[] {
   if (method === "cyclic") return ["value", "divergence", "gradient"];
-  return method === "tangent" ? ["value", "divergence", "diagonal", "gradient"] : onnxOutputs;
+  return method === "tangent" ? ["value", "divergence", "diagonal", "gradient"] : [...everything, "gradient"];
 }
 
 async function run(
@@ -196,7 +201,7 @@ describe("networks of files", () => {
     const relative = /sin30/.test(name) ? 1e-4 : 2e-5;
     for (const contextPer of c > 0 ? (["point", "batch"] as const) : (["point"] as const)) {
       const given = context && rowsOf(context, contextPer === "point" ? count : 1, c);
-      const reference = evaluateReference(network, x, { context: given, outputs: ["value", "divergence", "diagonal", "jacobian"] });
+      const reference = evaluateReference(network, x, { context: given, outputs: everything });
       const { points: gradient } = vjpReference(network, x, { divergence: 1 }, { context: given, wrt: ["points"] });
       const sums = rowsOf(reference.diagonal!, count, d).map(Math.abs);
       const scale = reference.divergence!.map((_, point) =>
@@ -204,11 +209,13 @@ describe("networks of files", () => {
       );
       const largest = gradient.reduce((most, entry) => Math.max(most, Math.abs(entry)), 0);
       const entry = reference.jacobian!.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
-      const expected: Record<OnnxOutput, readonly [Float64Array, Float64Array]> = {
+      const expected: Record<Exclude<OnnxOutput, "curl">, readonly [Float64Array, Float64Array]> = {
         value: [reference.value!, reference.value!.map((each) => 1 + Math.abs(each))],
         divergence: [reference.divergence!, scale],
         diagonal: [reference.diagonal!, reference.diagonal!.map((_, at) => scale[Math.floor(at / d)]!)],
         jacobian: [reference.jacobian!, reference.jacobian!.map(() => entry)],
+        strain: [reference.strain!, reference.strain!.map(() => entry)],
+        qCriterion: [reference.qCriterion!, reference.qCriterion!.map(() => (entry * d) ** 2)],
         gradient: [gradient, gradient.map(() => 5 * largest)],
       };
       for (const method of ["auto", ...methodsOf(network)] as const) {
@@ -223,12 +230,14 @@ describe("networks of files", () => {
             const label = `${output} by ${method}, ${n} points, a context per ${contextPer}`;
             expectClose(results[output]!.data, numbers.subarray(0, n * each), sizes.subarray(0, n * each), { relative, label });
           }
-          const { value, divergence, diagonal, jacobian } = results;
-          expect([value, divergence, diagonal, jacobian].map((result) => result?.shape)).toEqual([
+          const { value, divergence, diagonal, jacobian, strain, qCriterion } = results;
+          expect([value, divergence, diagonal, jacobian, strain, qCriterion].map((result) => result?.shape)).toEqual([
             [n, d],
             [n],
             diagonal && [n, d],
             jacobian && [n, d, d],
+            strain && [n, d, d],
+            qCriterion && [n],
           ]);
         }
         await model.release();
@@ -257,7 +266,7 @@ test("random networks, by any method and opset, give what float32 may", { timeou
     const points = pool.points.subarray(0, count * d);
     const context = pool.context && (contextPer === "batch" ? pool.context : pool.context.subarray(0, count * c));
     const method = draw.pick(["auto" as const, ...methodsOf(network)]);
-    const outputs = delivered(method).filter(() => draw.chance(0.7));
+    const outputs = delivered(method).filter((output) => output !== "strain" && output !== "qCriterion" && draw.chance(0.7));
     if (outputs.length === 0) outputs.push("divergence");
     const opset = draw.integer(13, 21);
     const results = await run(network, { outputs, method, opset, contextPer }, points, context);
@@ -383,9 +392,9 @@ describe("refused are", () => {
   test.for<[string, unknown, typeof PlanError | typeof InputError, RegExp]>([
     [
       "outputs that do not exist",
-      { outputs: ["curl"] },
+      { outputs: ["torsion"] },
       PlanError,
-      /^outputs is \["curl"\]; expected a list out of "value", .*"gradient"$/,
+      /^outputs is \["torsion"\]; expected a list out of "value", .*"gradient"$/,
     ],
     ["no outputs", { outputs: [] }, PlanError, /expected a list/],
     ["estimates", { method: "hutchinson" }, PlanError, /"hutchinson".*expected "auto" or one of tangent, cyclic, jacobian/],

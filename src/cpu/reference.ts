@@ -6,7 +6,7 @@ import { makePlan } from "../plan/choose.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
 import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
 import { runParametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
-import type { Method, Output } from "../plan/outputs.js";
+import { kinematicsOf, type Method, type Output } from "../plan/outputs.js";
 import type { Plan, TracePlan } from "../plan/plan.js";
 import { tangentsOf, type Factor, type Rows, type Scale, type TangentInstruction } from "../plan/program.js";
 import { meanRows, sumRows } from "../plan/reduce.js";
@@ -32,6 +32,12 @@ export interface ReferenceResult {
   readonly diagonal?: Float64Array;
   /** J[i][j] = ∂f_i/∂x_j, [...shape, d, d]. */
   readonly jacobian?: Float64Array;
+  /** ∇×f, [...shape, 3]; for d = 2 the vorticity ∂f_1/∂x_0 - ∂f_0/∂x_1, [...shape]. */
+  readonly curl?: Float64Array;
+  /** S = (J + Jᵀ)/2, [...shape, d, d]. */
+  readonly strain?: Float64Array;
+  /** ½(‖Ω‖² - ‖S‖²) with Ω = (J - Jᵀ)/2, [...shape]. */
+  readonly qCriterion?: Float64Array;
   /** hutchinson: the standard error of the divergence, [...shape]; NaN for a single probe. */
   readonly standardError?: Float64Array;
 }
@@ -69,6 +75,7 @@ export class Reference {
   private readonly forward: Forward;
   private readonly trace: Trace | null;
   private readonly value: Float64Array;
+  private readonly keepsJacobian: boolean;
   private readonly jacobian: Float64Array;
   private readonly terms: Float64Array;
   /** Terms of a point. */
@@ -88,7 +95,8 @@ export class Reference {
     this.trace = makeTrace(plan, this.forward, runParametersOf(options));
     this.width = plan.kind === "value" ? 0 : plan.kind === "trace" && !plan.diagonal && !plan.probesPer ? 1 : plan.tangents;
     this.value = new Float64Array(this.wants("value") ? count * d : 0);
-    this.jacobian = new Float64Array(this.wants("jacobian") ? count * d * d : 0);
+    this.keepsJacobian = needsJacobian(plan);
+    this.jacobian = new Float64Array(this.keepsJacobian ? count * d * d : 0);
     this.terms = new Float64Array(count * this.width);
   }
 
@@ -96,7 +104,7 @@ export class Reference {
     const d = this.plan.graph.stateSize;
     const inputs = this.at(point);
     const terms = this.terms.subarray(point * this.width, (point + 1) * this.width);
-    const jacobian = this.wants("jacobian") ? this.jacobian.subarray(point * d * d, (point + 1) * d * d) : this.jacobian;
+    const jacobian = this.keepsJacobian ? this.jacobian.subarray(point * d * d, (point + 1) * d * d) : this.jacobian;
     if (!inputs) {
       if (this.wants("value")) this.value.fill(NaN, point * d, (point + 1) * d);
       jacobian.fill(NaN);
@@ -130,6 +138,9 @@ export class Reference {
       ...(this.wants("divergence") && { divergence: estimate?.mean ?? sumRows(terms, count, width) }),
       ...(this.wants("diagonal") && { diagonal: terms }),
       ...(this.wants("jacobian") && { jacobian }),
+      ...(this.wants("curl") && { curl: perPoint(jacobian, count, curlOf) }),
+      ...(this.wants("strain") && { strain: perPoint(jacobian, count, (j) => halvesOf(j).strain) }),
+      ...(this.wants("qCriterion") && { qCriterion: perPoint(jacobian, count, qCriterionOf) }),
       ...(estimate && { standardError: estimate.standardError }),
     };
   }
@@ -234,6 +245,39 @@ function makeForward(graph: Graph): Forward {
   };
 }
 
+function needsJacobian({ outputs }: Plan): boolean {
+  return outputs.includes("jacobian") || kinematicsOf(outputs).length > 0;
+}
+
+/** What is made of the Jacobian J [d, d] of each point, one after another. */
+function perPoint(jacobian: Float64Array, count: number, of: (j: Float64Array) => ArrayLike<number>): Float64Array {
+  const size = jacobian.length / Math.max(1, count);
+  const each = Array.from({ length: count }, (_, point) => of(jacobian.subarray(point * size, (point + 1) * size)));
+  const all = new Float64Array(count * (each[0]?.length ?? 0));
+  each.forEach((numbers, point) => all.set(numbers, point * numbers.length));
+  return all;
+}
+
+/** ∂f_y/∂x - ∂f_x/∂y, and in three dimensions what stands beside it. */
+function curlOf(j: Float64Array): number[] {
+  if (j.length === 4) return [j[2]! - j[1]!];
+  const [, xy, xz, yx, , yz, zx, zy] = j as unknown as [number, number, number, number, number, number, number, number];
+  return [zy - yz, xz - zx, yx - xy];
+}
+
+/** J = S + Ω with S = Sᵀ and Ω = -Ωᵀ. */
+function halvesOf(j: Float64Array): { strain: Float64Array; rotation: Float64Array } {
+  const d = Math.sqrt(j.length);
+  const mirrored = j.map((_, at) => j[(at % d) * d + Math.floor(at / d)]!);
+  return { strain: j.map((entry, at) => (entry + mirrored[at]!) / 2), rotation: j.map((entry, at) => (entry - mirrored[at]!) / 2) };
+}
+
+function qCriterionOf(j: Float64Array): [number] {
+  const { strain, rotation } = halvesOf(j);
+  const square = (entries: Float64Array): number => entries.reduce((sum, entry) => sum + entry * entry, 0);
+  return [(square(rotation) - square(strain)) / 2];
+}
+
 /** y = r (x - μ) and r. The largest distance sets the scale in which they are squared. */
 function normed(x: Float64Array, centered: boolean, epsilon: number): [Float64Array, number] {
   const [lowest, highest] = [x.reduce((a, b) => Math.min(a, b)), x.reduce((a, b) => Math.max(a, b))];
@@ -265,7 +309,7 @@ function makeTrace(plan: Plan, forward: Forward, { seed, step }: PlanParameters)
   if (plan.kind === "difference") return differences(graph, step, forward);
   if (plan.probesPer) return estimate(graph, plan.probesPer, seed, plan.tangents);
   if (plan.method === "cyclic") return cycle(plan);
-  return isElementwise(graph) && !plan.outputs.includes("jacobian") ? diagonalTangent(graph) : basisTangents(graph);
+  return isElementwise(graph) && !needsJacobian(plan) ? diagonalTangent(graph) : basisTangents(graph);
 }
 
 /** Whether every f_i depends on no state but x_i, by way of sums and products element by element. */

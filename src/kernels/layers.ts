@@ -8,6 +8,7 @@ import difference from "../../shaders/difference.wgsl?raw";
 import dot from "../../shaders/dot.wgsl?raw";
 import fold from "../../shaders/fold.wgsl?raw";
 import gather from "../../shaders/gather.wgsl?raw";
+import kinematics from "../../shaders/kinematics.wgsl?raw";
 import activations from "../../shaders/lib/activations.wgsl?raw";
 import curvatures from "../../shaders/lib/curvatures.wgsl?raw";
 import dispatch from "../../shaders/lib/dispatch.wgsl?raw";
@@ -63,12 +64,13 @@ const TEXTS: Record<KernelName, string> = {
   reduce,
   spread,
   count,
+  kinematics,
 };
 /** What those that multiply by a matrix do with their products. */
 const PRODUCTS: Partial<Record<KernelName, Ending>> = { primal: "stores", carry: "stores", contract: "contracts" };
 /** Those whose rows are tangents. */
 const TANGENTS: ReadonlySet<KernelName> = new Set(["carry", "contract"]);
-/** Those that few calls run, such as gradients and integrations alone; they are compiled when one is first asked for. */
+/** Those that gradients, integrations and few outputs alone run; they are compiled when one is first asked for. */
 const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "fold",
   "outer",
@@ -80,6 +82,7 @@ const ON_DEMAND: ReadonlySet<KernelName> = new Set([
   "log_density",
   "spread",
   "count",
+  "kinematics",
 ]);
 
 /** Those that end with an activation. */

@@ -47,6 +47,8 @@ export interface LinearOperation {
   }[];
   /** [width]; null for none. */
   readonly bias: Numbers | null;
+  /** Whether its numbers are a formula's own, which are no parameters. Default false. */
+  readonly isFixed?: boolean;
 }
 
 /** a = σ(z), element by element. */
@@ -181,6 +183,10 @@ export interface ChainOptions {
   readonly activation?: string | readonly string[] | undefined;
   /** Where the context's columns stand in the first weight: after the state's ("last", the default) or before. */
   readonly contextColumns?: "last" | "first" | undefined;
+  /** Whether the last layer gives one number, a potential that {@link gradientField} makes a field of, and no velocity. Default false. */
+  readonly potential?: boolean | undefined;
+  /** Of a potential: how many of the inputs are context, which the outputs do not tell. Default 0. */
+  readonly contextSize?: number | undefined;
 }
 
 /** What {@link mlp} makes a network of. Numbers are copied. */
@@ -220,9 +226,10 @@ export interface Affine {
 
 /**
  * A multilayer perceptron as a vector field: z_l = W_l a_(l-1) + b_l, a_l = σ_l(z_l).
- * d is the number of outputs of the last layer; what the first layer takes beyond d is context.
+ * d is the number of outputs of the last layer; what the first layer takes beyond d is context. With `potential` it is a potential
+ * R^d x R^c -> R, no field yet: {@link gradientField} makes one of it.
  *
- * @throws ModelError where shapes do not chain, the field is not square, a number is not finite, or the activation is
+ * @throws ModelError where shapes do not chain, the field is not square or the potential gives more than one number, a number is not finite, or the activation is
  * missing or unknown.
  */
 export function mlp(options: MlpOptions): Network {
@@ -275,13 +282,7 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
     }
   }
 
-  const inputSize = first.weight.columns;
-  const stateSize = last.weight.rows;
-  const contextSize = inputSize - stateSize;
-  if (contextSize < 0)
-    throw new ModelError(
-      `${source}: the network takes ${inputSize} inputs and gives ${stateSize} outputs; a vector field gives as many outputs as its state has components, so at most ${inputSize}`,
-    );
+  const { stateSize, contextSize } = readSizes(source, first.weight.columns, last.weight.rows, options);
 
   const activations = readActivations(source, options.activation, layers);
   const operations: Operation[] = [];
@@ -319,6 +320,31 @@ export function linearChain(source: string, layers: readonly LinearLayer[], opti
     after.forEach(scale);
   }
   return { stateSize, contextSize, tensors, operations };
+}
+
+function readSizes(
+  source: string,
+  inputs: number,
+  outputs: number,
+  { potential = false, contextSize: given }: ChainOptions,
+): Pick<Network, "stateSize" | "contextSize"> {
+  if (typeof potential !== "boolean") throw new ModelError(`${source}: potential is ${quote(potential)}; expected true or false`);
+  if (!potential) {
+    if (given !== undefined)
+      throw new ModelError(`${source}: contextSize is ${quote(given)}; expected none but of a potential, since a velocity's size tells it`);
+    if (outputs > inputs)
+      throw new ModelError(
+        `${source}: the network takes ${inputs} inputs and gives ${outputs} outputs; a vector field gives as many outputs as its state has components, so at most ${inputs}`,
+      );
+    return { stateSize: outputs, contextSize: inputs - outputs };
+  }
+  const contextSize = given ?? 0;
+  if (outputs !== 1) throw new ModelError(`${source}: the network gives ${outputs} outputs; expected 1 of a potential`);
+  if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < inputs))
+    throw new ModelError(
+      `${source}: contextSize is ${quote(given)}; expected a whole number below ${inputs}, the inputs of the first layer`,
+    );
+  return { stateSize: inputs - contextSize, contextSize };
 }
 
 function tensorsOfLayer(

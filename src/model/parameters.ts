@@ -63,7 +63,7 @@ function listTensors(network: Network): readonly Tensor[] {
   };
   const rest: Tensor[] = [];
   operations.forEach((operation, index) => {
-    if (operation.kind !== "linear") return;
+    if (operation.kind !== "linear" || operation.isFixed) return;
     const add = (part: Place["part"], name: string, shape: readonly number[]): void => {
       if (placed.has(`${index} ${part}`)) return;
       const places = [{ operation: index, part, offset: 0, rowStride: shape.length > 1 ? shape[1]! : 0, columnStride: 1 }];

@@ -305,9 +305,9 @@ class Writer {
   }
 
   /** A linear operation of the network with the terms that stand for its own. */
-  private linear({ bias }: LinearOperation, index: number, terms: readonly (LinearTerm & { readonly isOwn: boolean })[]): number {
+  private linear({ bias, isFixed }: LinearOperation, index: number, terms: readonly (LinearTerm & { readonly isOwn: boolean })[]): number {
     const own = terms.map(({ operand, weight }) => ({ operand, weight }));
-    const operation = this.push({ kind: "linear", terms: own, bias });
+    const operation = this.push({ kind: "linear", terms: own, bias, ...(isFixed && { isFixed }) });
     for (const [part, { isOwn }] of terms.entries()) if (isOwn) this.moved.set(`${index} ${part}`, { operation, part });
     this.moved.set(`${index} bias`, { operation, part: "bias" });
     return operation;

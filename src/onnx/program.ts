@@ -77,6 +77,37 @@ export class Program {
     return { ...rest, name: turned, hasTangents: true };
   }
 
+  /** ∂f_1/∂x_0 - ∂f_0/∂x_1, [B, 1], of two dimensions, ∇×f, [B, 3], of three. */
+  get curl(): Value {
+    const { nodes } = this.forward;
+    const { name, ofPoints } = this.jacobian;
+    // The places of ∂f_j/∂x_i and ∂f_i/∂x_j in a point's J, row after row.
+    const [minuends, subtrahends, size] = this.tangents === 2 ? [[2], [1], 4] : [[7, 2, 3], [5, 6, 1], 9];
+    const entries = this.flat(name, size);
+    const pick = (places: readonly number[]): string => nodes.op("Gather", [entries, nodes.integers(places)], { axis: { int: 1 } });
+    return { name: nodes.op("Sub", [pick(minuends), pick(subtrahends)]), hasTangents: false, ofPoints };
+  }
+
+  /** (J + Jᵀ) / 2, [B, d, d]. */
+  get strain(): Value {
+    const { jacobian } = this;
+    const { nodes } = this.forward;
+    return { ...jacobian, name: nodes.op("Mul", [nodes.op("Add", [jacobian.name, this.mirrored(jacobian)]), 0.5]) };
+  }
+
+  /** -tr(J²) / 2, which is (‖Ω‖² - ‖S‖²) / 2: [B, 1]. */
+  get qCriterion(): Value {
+    const { jacobian } = this;
+    const { nodes } = this.forward;
+    const products = this.flat(nodes.op("Mul", [jacobian.name, this.mirrored(jacobian)]), this.tangents ** 2);
+    return { ...jacobian, name: nodes.op("Mul", [nodes.sum(products, 1, true), -0.5]), hasTangents: false };
+  }
+
+  /** Jᵀ */
+  private mirrored({ name }: Value): string {
+    return this.forward.nodes.op("Transpose", [name], { perm: { ints: [0, 2, 1] } });
+  }
+
   run(instruction: AdjointInstruction): void {
     const { forward } = this;
     switch (instruction.kind) {

@@ -31,7 +31,7 @@ const methods: readonly Method[] = ["tangent", "cyclic", "jacobian"];
  * The plan for a network as an ONNX model, for any runtime: f, its divergence and what else is asked for as one graph of standard
  * operators in float32, merged matrices among its initializers. Its inputs are x, [batch, d], and, where there is a context,
  * context, [batch, c] or [1, c]; its outputs have the names asked for: value [batch, d], divergence [batch], diagonal [batch, d],
- * jacobian [batch, d, d], gradient [batch, d].
+ * jacobian [batch, d, d], curl [batch, 3] or for d = 2 [batch], strain [batch, d, d], qCriterion [batch], gradient [batch, d].
  *
  * @throws PlanError where an output or the method does not exist, or the method does not give the outputs; InputError for other
  * options; ModelError where the file would have 2 GiB.
@@ -47,7 +47,7 @@ export function toOnnx(network: Network, options: OnnxExportOptions = {}): Uint8
 
   // With the gradient the trace comes out of its plan, unless the other outputs need one of their own.
   const others = outputs.filter((output) => output !== "gradient");
-  const isApart = others.some((output) => output === "diagonal" || output === "jacobian");
+  const isApart = others.some((output) => output !== "value" && output !== "divergence");
   if (outputs.includes("gradient")) {
     const traced = isApart ? [] : others.filter((output) => output === "divergence");
     const plan = makeGradientPlan(network, {

@@ -3,7 +3,7 @@ import { hutchinson } from "./estimators.js";
 import type { Graph } from "./graph.js";
 import { identity, sizeOf, transposed, type PlannedMatrix } from "./matrices.js";
 import type { PlanOptions } from "./options.js";
-import { delivers, EXACT, outputs, type Method, type Output } from "./outputs.js";
+import { delivers, EXACT, exists, outputs, type Method, type Output } from "./outputs.js";
 import type { DifferencePlan, TracePlan } from "./plan.js";
 import {
   forwardInstruction,
@@ -175,7 +175,7 @@ function priced(
     passes: Math.ceil(tangents / tangentsAtOnce),
     bytesPerPoint,
     matrixBytes,
-    delivers: outputs.filter((output) => delivers(method, output)),
+    delivers: outputs.filter((output) => delivers(method, output) && exists(output, graph.stateSize)),
     planFor,
   };
 }

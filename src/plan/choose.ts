@@ -4,7 +4,7 @@ import type { Method, Output } from "./outputs.js";
 import type { Network } from "../model/network.js";
 import { candidatesOf, type Candidate } from "./candidates.js";
 import { graphOf } from "./graph.js";
-import { readPlanOptions, requireGradient, type PlanOptions, type Wanted } from "./options.js";
+import { readPlanOptions, requireGradient, requireOutputs, type PlanOptions, type Wanted } from "./options.js";
 import type { DifferencePlan, GradientPlan, TracePlan, ValuePlan } from "./plan.js";
 import { tangentsOf, withForward } from "./program.js";
 import { Pushforward } from "./pushforward.js";
@@ -16,6 +16,7 @@ import { Pushforward } from "./pushforward.js";
 export function makePlan(network: Network, options: PlanOptions = {}): TracePlan | DifferencePlan | ValuePlan {
   const graph = graphOf(network);
   const wanted = readPlanOptions(options);
+  requireOutputs(wanted.outputs, graph.stateSize);
   if (wanted.outputs.every((output) => output === "value"))
     return { kind: "value", method: "value", graph, outputs: wanted.outputs, instructions: withForward(graph, true, []) };
   return chooseCandidate(candidatesOf(graph, options), wanted).planFor(wanted.outputs);

@@ -3,7 +3,7 @@ import { candidatesOf, forwardMultiplyAdds, type Candidate } from "./candidates.
 import { priceOfAdjoint } from "./adjoint.js";
 import { chooseCandidate, makeGradientPlan } from "./choose.js";
 import { graphOf, type Graph } from "./graph.js";
-import { readPlanOptions, type PlanOptions } from "./options.js";
+import { readPlanOptions, requireOutputs, type PlanOptions } from "./options.js";
 import type { GradientPlan } from "./plan.js";
 import type { Method, Output } from "./outputs.js";
 
@@ -69,6 +69,7 @@ export interface ExplainOptions extends PlanOptions {
 export function explainPlan(network: Network, options: ExplainOptions = {}): PlanExplanation {
   const wanted = readPlanOptions(options);
   const graph = graphOf(network);
+  requireOutputs(wanted.outputs, graph.stateSize);
   const candidates = candidatesOf(graph, options);
   const tangents = wanted.outputs.some((output) => output !== "value");
   const chosen = tangents ? chooseCandidate(candidates, wanted) : null;

@@ -116,7 +116,7 @@ class GraphBuilder {
     const output = this.nodeOf.at(-1);
     if (output === undefined || this.drafts[output]!.width !== stateSize)
       throw new ModelError(
-        `the network gives ${output === undefined ? "nothing" : this.drafts[output]!.width}; expected a velocity of ${stateSize}`,
+        `the network gives ${output === undefined ? "nothing" : this.drafts[output]!.width}; expected a velocity of ${stateSize}, which gradientField makes of a potential`,
       );
     return { ...compact(this.drafts, output, stateSize, contextSize), weights: this.weights };
   }

@@ -1,5 +1,5 @@
 import { InputError, PlanError, quote } from "../errors.js";
-import { delivers, methods, outputs, type Method, type Output } from "./outputs.js";
+import { delivers, exists, methods, OUTPUTS, outputs, type Method, type Output } from "./outputs.js";
 
 /** What a plan is asked for. */
 export interface PlanOptions {
@@ -73,6 +73,15 @@ function readOutputs(given: readonly Output[] | undefined): readonly Output[] {
   if (!Array.isArray(wanted) || wanted.length === 0 || !wanted.every((output) => outputs.includes(output)))
     throw new PlanError(`outputs is ${quote(wanted)}; expected a list out of ${outputs.map((output) => `"${output}"`).join(", ")}`);
   return outputs.filter((output) => wanted.includes(output));
+}
+
+/** @throws PlanError where a field on R^d has no such output. */
+export function requireOutputs(wanted: readonly Output[], d: number): void {
+  const missing = wanted.find((output) => !exists(output, d));
+  if (missing !== undefined)
+    throw new PlanError(
+      `the field is on R^${d}, where there is no "${missing}"; expected a state of ${OUTPUTS[missing].sizes!.join(" or ")}`,
+    );
 }
 
 /** What a gradient gives beside itself: none, value, divergence or both. @throws PlanError. */

@@ -24,28 +24,41 @@ interface OutputRow {
   /** The shape of one point's, of a field on R^d. */
   readonly shape: (d: number) => readonly number[];
   /** Which of the numbers that a plan leaves behind it is made of: see `Read` in schedule/steps.ts. */
-  readonly from: "value" | "terms" | "jacobian";
+  readonly from: "value" | "terms" | "jacobian" | Kinematic;
   /** How: as they are; the terms of a point summed in float64; columns of J put into their places. */
   readonly by: "copy" | "sum" | "columns";
   /** The methods that give it. */
   readonly methods: readonly Method[];
+  /** The d that it exists for; any where left out. */
+  readonly sizes?: readonly number[];
 }
 
-/** All outputs: f(x); ∇·f = Σ ∂f_i/∂x_i; the diagonal ∂f_i/∂x_i; J[i][j] = ∂f_i/∂x_j. */
+/** What a kernel makes of the whole Jacobian of a point, in this order of its cases: see shaders/kinematics.wgsl. */
+export const KINEMATICS = ["curl", "strain", "qCriterion"] as const;
+export type Kinematic = (typeof KINEMATICS)[number];
+
+/**
+ * All outputs: f(x); ∇·f = Σ ∂f_i/∂x_i; the diagonal ∂f_i/∂x_i; J[i][j] = ∂f_i/∂x_j; ∇×f; S = (J + Jᵀ)/2; and ½(‖Ω‖² - ‖S‖²) with
+ * Ω = (J - Jᵀ)/2 (Hunt, Wray and Moin, Eddies, streams, and convergence zones in turbulent flows, 1988).
+ */
 export const OUTPUTS: Readonly<Record<Output, OutputRow>> = {
   value: { shape: (d) => [d], from: "value", by: "copy", methods },
   divergence: { shape: () => [], from: "terms", by: "sum", methods },
   diagonal: { shape: (d) => [d], from: "terms", by: "copy", methods: ["tangent", "jacobian", "coordinate", "difference"] },
   jacobian: { shape: (d) => [d, d], from: "jacobian", by: "columns", methods: ["jacobian"] },
+  curl: { shape: (d) => (d === 2 ? [] : [d]), from: "curl", by: "copy", methods: ["jacobian"], sizes: [2, 3] },
+  strain: { shape: (d) => [d, d], from: "strain", by: "copy", methods: ["jacobian"] },
+  qCriterion: { shape: () => [], from: "qCriterion", by: "copy", methods: ["jacobian"] },
 };
 
 /**
- * What an evaluation may give at each point: f(x), [d]; ∇·f = Σ ∂f_i/∂x_i, one number; the diagonal ∂f_i/∂x_i, [d]; and
- * J[i][j] = ∂f_i/∂x_j, [d, d].
+ * What an evaluation may give at each point: f(x), [d]; ∇·f = Σ ∂f_i/∂x_i, one number; the diagonal ∂f_i/∂x_i, [d];
+ * J[i][j] = ∂f_i/∂x_j, [d, d]; the curl ∇×f, [3] for d = 3, for d = 2 the vorticity ∂f_1/∂x_0 - ∂f_0/∂x_1, one number; the strain
+ * S = (J + Jᵀ)/2, [d, d]; and the Q criterion ½(‖Ω‖² - ‖S‖²) with Ω = (J - Jᵀ)/2, one number.
  */
-export type Output = "value" | "divergence" | "diagonal" | "jacobian";
+export type Output = "value" | "divergence" | "diagonal" | "jacobian" | "curl" | "strain" | "qCriterion";
 /** All of them. */
-export const outputs: readonly Output[] = ["value", "divergence", "diagonal", "jacobian"];
+export const outputs: readonly Output[] = ["value", "divergence", "diagonal", "jacobian", "curl", "strain", "qCriterion"];
 
 /** How many numbers of an output a point has. */
 export function sizeOf(output: Output, d: number): number {
@@ -54,4 +67,14 @@ export function sizeOf(output: Output, d: number): number {
 
 export function delivers(method: Method, output: Output): boolean {
   return OUTPUTS[output].methods.includes(method);
+}
+
+/** Whether a field on R^d has the output. */
+export function exists(output: Output, d: number): boolean {
+  return OUTPUTS[output].sizes?.includes(d) ?? true;
+}
+
+/** Those that are made of the whole Jacobian. */
+export function kinematicsOf(wanted: readonly Output[]): Kinematic[] {
+  return KINEMATICS.filter((output) => wanted.includes(output));
 }

@@ -1,4 +1,5 @@
 import type { Chunk, Read } from "./steps.js";
+import { kinematicsOf, sizeOf } from "../plan/outputs.js";
 import type { DifferencePlan } from "../plan/plan.js";
 import { forwardOf, readsOf, tangentsOf } from "../plan/program.js";
 import { readsOfAdjoint } from "../plan/adjoint.js";
@@ -36,6 +37,9 @@ export function buildChunk(request: ChunkRequest): Chunk {
     if (plan.kind === "difference") recordDifferences(chunk, forward, plan);
   }
   if (wantsValue && route.to === "host") reads.push({ what: "value", scratch: "value", width: graph.stateSize, first: 0, columns: 0 });
+  if (route.to === "host")
+    for (const output of kinematicsOf(plan.outputs))
+      reads.push({ what: output, scratch: output, width: sizeOf(output, graph.stateSize), first: 0, columns: 0 });
   if (plan.method === "jvp") {
     if (route.to === "host") reads.push({ what: "tangent", scratch: "jvp", width: graph.stateSize, first: 0, columns: 0 });
   } else if (plan.kind !== "value") reads.push(...reduceTerms(chunk));

@@ -1,5 +1,6 @@
 import type { Activation } from "../model/activation.js";
 import type { PlannedMatrix } from "../plan/matrices.js";
+import type { Kinematic } from "../plan/outputs.js";
 import type { Plan } from "../plan/plan.js";
 import type { Kernel } from "./kernel.js";
 import type { Scaling, Tile } from "./tile.js";
@@ -18,7 +19,7 @@ export interface ScheduleLimits {
 /** Buffers of the caller in `encode`, and their like of the field itself in `evaluate`. */
 export type OuterName =
   | ("points" | "context" | "tangents" | "value cotangent" | "divergence cotangent")
-  | ("value" | "divergence" | "diagonal" | "jacobian" | "jvp" | "standardError")
+  | ("value" | "divergence" | "diagonal" | "jacobian" | "jvp" | "standardError" | Kinematic)
   | ("gradient of points" | "gradient of context" | "gradient of parameters" | "parameters" | "step")
   | ("end points" | "divergence integral" | "log density")
   | "count";
@@ -46,7 +47,7 @@ export type KernelName =
   | ("carry" | "blend" | "norm_tangent" | "contract" | "dot")
   | ("fold" | "outer" | "norm_fold" | "mark" | "multiply")
   | ("ode_stage" | "ode_control" | "log_density")
-  | ("diagonal" | "difference" | "reduce" | "spread")
+  | ("diagonal" | "difference" | "reduce" | "spread" | "kinematics")
   | "count";
 
 /** What a fused kernel may leave behind: f(x) [d]; Σ terms; the terms [K] themselves. */
@@ -109,7 +110,7 @@ export interface Step {
 
 /** What comes back to the host after a submission. */
 export interface Read {
-  readonly what: "value" | "terms" | "jacobian" | "tangent" | "points" | "context" | "sum" | "parameters";
+  readonly what: "value" | "terms" | "jacobian" | Kinematic | "tangent" | "points" | "context" | "sum" | "parameters";
   readonly scratch: string;
   /** Floats per point; of all points together where `isSum`. */
   readonly width: number;

@@ -1,5 +1,6 @@
 import type { GradientPlan, TracePlan } from "../plan/plan.js";
 import { sizeOf, zeros, type PlannedMatrix } from "../plan/matrices.js";
+import { KINEMATICS, kinematicsOf, sizeOf as sizeOfOutput } from "../plan/outputs.js";
 import {
   isOnes,
   multiplyAddsOf,
@@ -17,7 +18,7 @@ import {
 import { curvatureName, inverseDeviationName, slopeName, UNMOVED, valueName, type ForwardSteps } from "./forward.js";
 import { asBits, asProduct, asRows, onesRow, quads, Slots, type ChunkRecorder, type Values } from "./recorder.js";
 import type { Binding } from "./steps.js";
-import { partsPerTerm, termsPerPoint } from "./terms.js";
+import { partsPerTerm, recordSums, termsPerPoint } from "./terms.js";
 import { bandOf, productInvocations, tilesAcross, type Scaling } from "./tile.js";
 
 /** Tangents, or rows contracted with them: where column k of point b is found, in vec4. */
@@ -26,6 +27,14 @@ export interface Columns {
   readonly offset: number;
   readonly perPoint: number;
   readonly perColumn: number;
+}
+
+/** Columns of the points' Jacobians, in floats. */
+interface Place {
+  readonly binding: Binding;
+  readonly offset: number;
+  readonly perPoint: number;
+  readonly perRow: number;
 }
 
 /** Writes the steps of a trace: pass by pass over the tangents, from seed to end. */
@@ -294,8 +303,50 @@ export class TangentSteps {
       bindings: { jacobian: binding, terms },
       invocations: count * columns,
     });
+    this.kinematics(column, columns, { binding, ...place });
     if (route.to === "host" && plan.outputs.includes("jacobian"))
       this.chunk.submit([{ what: "jacobian", scratch: "jacobian", width: d * columns, first: column, columns }]);
+  }
+
+  /** What is made of the whole Jacobian, once its last columns are there; what comes in strips is put together first. */
+  private kinematics(column: number, columns: number, strip: Place): void {
+    const { chunk } = this;
+    const { count } = chunk;
+    const { stateSize: d } = chunk.graph;
+    const wanted = kinematicsOf(chunk.plan.outputs);
+    if (wanted.length === 0) return;
+    let { binding: jacobian, offset, perPoint } = strip;
+    if (strip.perRow === d) offset -= column;
+    else {
+      jacobian = chunk.scratch("whole jacobian", count * d * d);
+      recordSums(chunk, strip.binding, columns, columns, { binding: jacobian, offset: column, stride: d, width: columns }, 1, count * d);
+      [offset, perPoint] = [0, d * d];
+    }
+    if (column + columns < d) return;
+    for (const output of wanted) {
+      const numbers = sizeOfOutput(output, d);
+      const multiplyAdds = count * (output === "qCriterion" ? d * d : numbers);
+      chunk.submitWhenFull(multiplyAdds);
+      const into = chunk.outer(output, numbers);
+      const invocations = count * numbers;
+      chunk.add({
+        label: `the ${output} of the Jacobian`,
+        kernel: "kinematics",
+        parameters: {
+          rows: invocations,
+          numbers,
+          stateSize: d,
+          offset,
+          perPoint,
+          what: KINEMATICS.indexOf(output),
+          outOffset: into.offset,
+          outStride: into.stride,
+        },
+        bindings: { jacobian, out: into.binding },
+        invocations,
+        multiplyAdds,
+      });
+    }
   }
 
   protected probes(plan: TracePlan | GradientPlan, column: number, columns: number): Columns {
@@ -410,7 +461,7 @@ export class TangentSteps {
   }
 
   /** Where the columns [column, column + columns) of the points' Jacobians lie: in the caller's buffer, or by themselves. */
-  private jacobian(column: number, columns: number): Record<"offset" | "perPoint" | "perRow", number> & { binding: Binding } {
+  private jacobian(column: number, columns: number): Place {
     const d = this.chunk.graph.stateSize;
     const { route, plan } = this.chunk;
     if (route.to === "device" && plan.outputs.includes("jacobian")) {

@@ -53,13 +53,21 @@ function recordSpread(chunk: ChunkRecorder, terms: Binding, width: number, into:
   });
 }
 
-/** out[b, g] = factor Σ terms[b, k] over k = g, g + groups, ... */
-function recordSums(chunk: ChunkRecorder, terms: Binding, width: number, groups: number, into: Address, factor = 1): void {
+/** out[b, g] = factor Σ terms[b, k] over k = g, g + groups, ... for each of the rows b, points unless there are others. */
+export function recordSums(
+  chunk: ChunkRecorder,
+  terms: Binding,
+  width: number,
+  groups: number,
+  into: Address,
+  factor = 1,
+  rows: number = chunk.count,
+): void {
   chunk.add({
     label: groups === width ? "copy the terms" : "sum the terms",
     kernel: "reduce",
     parameters: {
-      sums: chunk.count * groups,
+      sums: rows * groups,
       groups,
       width,
       outOffset: into.offset,
@@ -67,6 +75,6 @@ function recordSums(chunk: ChunkRecorder, terms: Binding, width: number, groups:
       factor: asBits(factor),
     },
     bindings: { terms, out: into.binding },
-    invocations: chunk.count * groups,
+    invocations: rows * groups,
   });
 }

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { decode } from "fast-png";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parseSafetensors } from "../../src/model/readers/safetensors.js";
+import { evaluateReference, mlp, parseSafetensors, toSafetensors } from "../../src/index.js";
 import { toOnnx } from "../../src/onnx/index.js";
 import { readCsv } from "../../src/node/files/csv.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
@@ -92,6 +92,66 @@ describe("eval", () => {
     expectClose(result["divergence"] as number[], truth.divergence, tolerance);
     expectClose((result["value"] as number[][]).flat(), truth.value.flat(), tolerance);
     expectClose((result["diagonal"] as number[][]).flat(), truth.jacobianDiagonal.flat(), tolerance);
+  });
+
+  test("gives curl, strain and Q criterion where --outputs names them, in every format", async () => {
+    const common = ["eval", lorenz, "--points", "six.csv", "--adapter", "reference", "--outputs", "curl,strain,qCriterion"];
+    const result = await evalJson(...common.slice(1));
+    const network = parseSafetensors(await readFile(lorenz));
+    const { curl, strain, qCriterion } = evaluateReference(network, [1, 2, 3, 4, 5, 6], { outputs: ["curl", "strain", "qCriterion"] });
+    expect((result["curl"] as number[][]).flat()).toEqual([...curl!]);
+    expect((result["strain"] as number[][][]).flat(2)).toEqual([...strain!]);
+    expect(result["qCriterion"]).toEqual([...qCriterion!]);
+    for (const out of ["kinematics.npy", "kinematics.csv"])
+      expect(await deldot([...common, "--out", out])).toMatchObject({ status: 0, stderr: "" });
+    const array = async (name: string) => readNpy(await readFile(join(folder, `kinematics.${name}.npy`)));
+    expect(await array("curl")).toMatchObject({ shape: [2, 3], data: curl });
+    expect(await array("strain")).toMatchObject({ shape: [2, 3, 3], data: strain });
+    expect(await array("qCriterion")).toMatchObject({ shape: [2], data: qCriterion });
+    const [names] = (await readFile(join(folder, "kinematics.csv"), "utf8")).split("\n");
+    expect(names).toBe(
+      `x0,x1,x2,v0,v1,v2,div,curl0,curl1,curl2,${[0, 1, 2, 3, 4, 5, 6, 7, 8].map((at) => `strain${at}`).join()},qCriterion`,
+    );
+    const { status, stderr } = await deldot(["eval", lorenz, "--points", "six.csv", "--outputs", "torsion"]);
+    expect([status, stderr]).toEqual([2, expect.stringContaining("Expected names out of diagonal,jacobian,curl,strain,qCriterion.")]);
+  });
+
+  test("takes the gradient of a potential for the field, and its Laplacian for the divergence", async () => {
+    // φ = x² + 3 y² + t x², in a file that knows of its context or is told
+    const layers = [
+      {
+        weight: [
+          [1, 0, 0],
+          [0, 1, 0],
+          [1, 0, 1],
+          [1, 0, -1],
+        ],
+      },
+      { weight: [[1, 3, 0.25, -0.25]] },
+    ];
+    const file = toSafetensors(mlp({ layers, activation: "square", potential: true, contextSize: 1 }));
+    await writeFile(join(folder, "potential.safetensors"), file);
+    const result = await evalJson(
+      "potential.safetensors",
+      "--potential",
+      "--points",
+      "plain.csv",
+      "--context",
+      "0",
+      "--adapter",
+      "reference",
+    );
+    expect((result["value"] as number[][])[0]).toEqual([1, -6]);
+    expect(result["divergence"]).toEqual([8, null, 8]);
+    const { stdout } = await deldot(["info", "potential.safetensors", "--potential"]);
+    expect(stdout).toContain("state of 2, context of 1, 16 parameters\n");
+    for (const [parameters, message] of [
+      [["--context-size", "1"], /expected it with --potential alone/],
+      [["--potential", "--context-size", "2"], /__metadata__.context is "1"; expected "2", as --context-size says/],
+    ] as const) {
+      const refused = await deldot(["info", "potential.safetensors", ...parameters]);
+      expect([refused.status, refused.stderr]).toEqual([2, expect.stringMatching(message)]);
+    }
   });
 
   test("leaves the diagonal out unless it is asked for; a point with a NaN gives nulls and touches no other", async () => {
@@ -221,7 +281,10 @@ describe("export", () => {
 
   test("says what it does not write, and leaves no file", async () => {
     for (const [parameters, message] of [
-      [["--outputs", "curl", "--out", "no.onnx"], /Expected names out of value,divergence,diagonal,jacobian,gradient\.\n$/],
+      [
+        ["--outputs", "torsion", "--out", "no.onnx"],
+        /Expected names out of value,divergence,diagonal,jacobian,curl,strain,qCriterion,gradient\.\n$/,
+      ],
       [["--outputs", "diagonal", "--method", "cyclic", "--out", "no.onnx"], /method "cyclic" does not give the output "diagonal"/],
       [["--out", "no.safetensors"], /its extension is "\.safetensors"; expected \.onnx\n$/],
     ] as const) {

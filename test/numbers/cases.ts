@@ -5,7 +5,6 @@ import {
   InputError,
   LimitError,
   methods,
-  outputs,
   VectorField,
   type Method,
   type Output,
@@ -98,7 +97,7 @@ const fusedMethods: readonly Method[] = ["tangent", "cyclic"];
 
 /** Outputs, and a method among these that gives them. */
 function drawPlan(draw: Draw, { network }: Pool, among: readonly Method[], withJacobian: boolean): PlanDraw {
-  const offered: readonly Output[] = withJacobian ? outputs : outputs.filter((output) => output !== "jacobian");
+  const offered: readonly Output[] = ["value", "divergence", "diagonal", ...(withJacobian ? (["jacobian"] as const) : [])];
   const usual: readonly (readonly Output[])[] = [["divergence"], ["value", "divergence"], ["value"], ["value", "divergence", "diagonal"]];
   const drawn = draw.chance(0.5) ? draw.pick(usual) : offered.filter(() => draw.chance(0.45));
   const wanted = drawn.length > 0 ? drawn : (["divergence"] as const);

@@ -98,7 +98,11 @@ describe("auto", () => {
   const width = fc.integer({ min: 1, max: 200 });
   const widths = fc.tuple(width, fc.array(width, { maxLength: 5 })).map(([d, hidden]) => [d, ...hidden, d]);
   const activations = fc.array(fc.constantFrom("tanh", "identity"), { minLength: 6, maxLength: 6 });
-  const wanted = fc.subarray([...outputs], { minLength: 1 });
+  // Of most sizes there is no curl.
+  const wanted = fc.subarray(
+    outputs.filter((output) => output !== "curl"),
+    { minLength: 1 },
+  );
 
   test("takes the exact candidate with the fewest multiply-adds that delivers the outputs, and never an inexact one", () => {
     const property = fc.property(widths, activations, fc.boolean(), wanted, (all, names, atOutput, asked) => {
@@ -117,7 +121,7 @@ describe("auto", () => {
       expect(chosen[0]!.multiplyAdds).toBe(Math.min(...able.map(({ multiplyAdds }) => multiplyAdds)));
       // In one dimension the Jacobian is its diagonal.
       if (all[0] === 1) return;
-      if (asked.includes("jacobian")) expect(plan.method).toBe("jacobian");
+      if (asked.some((output) => ["jacobian", "strain", "qCriterion"].includes(output))) expect(plan.method).toBe("jacobian");
       else if (asked.includes("diagonal")) expect(plan.method).toBe("tangent");
       else expect(["tangent", "cyclic"]).toContain(plan.method);
     });
@@ -135,7 +139,7 @@ describe("a method named", () => {
   const delivered: Record<Method, Output[]> = {
     tangent: ["value", "divergence", "diagonal"],
     cyclic: ["value", "divergence"],
-    jacobian: ["value", "divergence", "diagonal", "jacobian"],
+    jacobian: ["value", "divergence", "diagonal", "jacobian", "curl", "strain", "qCriterion"],
     coordinate: ["value", "divergence", "diagonal"],
     difference: ["value", "divergence", "diagonal"],
     hutchinson: ["value", "divergence"],
@@ -172,8 +176,8 @@ describe("a method named", () => {
     expect(() => explainPlan(network, { method: "exact" as Method })).toThrow(
       'method is "exact"; expected "auto" or one of tangent, cyclic, jacobian, coordinate, difference, hutchinson',
     );
-    expect(() => explainPlan(network, { outputs: ["curl" as Output] })).toThrow(
-      'outputs is ["curl"]; expected a list out of "value", "divergence", "diagonal", "jacobian"',
+    expect(() => explainPlan(network, { outputs: ["torsion" as Output] })).toThrow(
+      'outputs is ["torsion"]; expected a list out of "value", "divergence", "diagonal", "jacobian"',
     );
     expect(() => explainPlan(network, { outputs: [] })).toThrow("outputs is []; expected a list out of");
     const refused: [Parameters<typeof explainPlan>[1], string][] = [

@@ -70,8 +70,10 @@ const options: fc.Arbitrary<PlanOptions> = fc.record({
 });
 /** A method with any of the outputs that it gives. */
 const asked = fc.tuple(options, fc.subarray([...outputs], { minLength: 1 })).map(([chosen, wanted]): PlanOptions => {
-  const without: Record<string, Output[]> = { cyclic: ["diagonal", "jacobian"], hutchinson: ["diagonal", "jacobian"], jacobian: [] };
-  const given = wanted.filter((output) => !(without[chosen.method!] ?? ["jacobian"]).includes(output));
+  const ofJacobian: Output[] = ["jacobian", "strain", "qCriterion"];
+  const without: Record<string, Output[]> = { cyclic: ["diagonal", ...ofJacobian], hutchinson: ["diagonal", ...ofJacobian], jacobian: [] };
+  // Of most sizes there is no curl.
+  const given = wanted.filter((output) => output !== "curl" && !(without[chosen.method!] ?? ofJacobian).includes(output));
   return { ...chosen, outputs: given.length > 0 ? given : ["divergence"] };
 });
 const limits: fc.Arbitrary<ScheduleLimits> = fc

@@ -17,7 +17,7 @@ import {
 import { emit } from "./onnx/emit.js";
 import { inlined } from "./onnx/functions.js";
 import { nameTensors } from "./onnx/names.js";
-import { Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
+import { constantOf, Graph, replaceInputs, simplify, type Node } from "./onnx/graph.js";
 import { callOperator } from "./onnx/operators.js";
 import { Call, feature, rowsOf, showBatch, type Feature, type Value } from "./onnx/values.js";
 
@@ -32,8 +32,12 @@ export interface OnnxOptions {
   readonly state?: string | undefined;
   /** The names of the inputs that are the context, in its order. Left out: all inputs but the state, in the file's order. */
   readonly context?: string | readonly string[] | undefined;
-  /** The name of the output that is the velocity. Left out: the only one, or the only one of an input's size. */
+  /** The name of the output that is the velocity. Left out: the only one, or the only one of an input's size (of a potential, of one number). */
   readonly output?: string | undefined;
+  /** Whether the output is one number, a potential that {@link gradientField} makes a field of, and no velocity. Default false. */
+  readonly potential?: boolean | undefined;
+  /** Of a potential: how many columns of the one input are context. Default 0. */
+  readonly contextSize?: number | undefined;
   /**
    * The bytes of files beside the model that hold its weights, by the location that the model gives ("field.onnx.data"), as
    * PyTorch's exporter writes them: a Map, or anything that gives them.
@@ -62,16 +66,20 @@ const ornaments = /^(serving_default_|onnx::|inputs?_(?=\D))|(:\d+|[._]\d+)$/g;
  * Reads an ONNX file of opset 7 to 25 that holds a vector field: linear layers, activations, norms, products and quotients of
  * what depends on the state, and anything that folds away, such as shapes and constants. Each input has the shape
  * [batch, size], or [size] in a file for one point; a batch that the file fixes is free here. One input of more columns than
- * the output has joins state and context. The output has the state's shape, a row for each point. Weights are F32, F64, F16
+ * the output has joins state and context. The output has the state's shape, a row for each point; with `potential` it is one number for
+ * each, [batch, 1] or [batch]. Weights are F32, F64, F16
  * or BF16, in the file or in `options.externalData`, or constants that DequantizeLinear reads. Softplus is PyTorch's, which is linear beyond 20 and differs from ONNX's by 2e-9 there.
  *
  * @throws ModelError where the file is not valid ONNX, or holds anything else: the message names operation, node and reason.
  */
 export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions = {}): Network {
   if (typeof bytes !== "object" || bytes === null) fail(`the file is ${quote(bytes)}; expected its bytes`);
-  const { contextColumns = "last" } = options;
+  const { contextColumns = "last", potential = false } = options;
   if (contextColumns !== "last" && contextColumns !== "first")
     fail(`contextColumns is ${quote(contextColumns)}; expected "last" or "first"`);
+  if (typeof potential !== "boolean") fail(`options.potential is ${quote(potential)}; expected true or false`);
+  if (!potential && options.contextSize !== undefined)
+    fail(`options.contextSize is ${quote(options.contextSize)}; expected none but of a potential, since a velocity's size tells it`);
   const file = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
   const graph = new Graph(new Budget(file.length));
   const model = decodeModel(file, graph.budget, options.externalData ?? new Map());
@@ -86,10 +94,13 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const velocity = evaluate(graph, model, nodes, { output: output.name, opset, fixedBatch: batch.fixedBatch, inputs });
   requireDeclared(output, velocity, batch);
   const { state: given, why } = findState(inputs, velocity, options);
-  requireRows(output, velocity, given);
+  requireRows(output, velocity, given, potential);
   const others = findContext(inputs, given, options);
-  const { state, contextSize, replacements } = splitInputs(graph, given, others, velocity.node.width, contextColumns);
+  const size = potential ? readPotentialSize(output, velocity, given, options) : velocity.node.width;
+  const { state, contextSize, replacements } = splitInputs(graph, given, others, size, contextColumns);
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
+  if (potential && constantOf(field))
+    fail(`the output ${quote(output.name)} is the same for all inputs; expected a potential of the state`);
   const own = given.value.shape.filter((_, axis) => axis !== given.value.batch);
   const shape = own.length > 1 && given.value.node.width === state.width ? { stateShape: own } : {};
   const network = emit(graph, field, state, contextSize);
@@ -97,7 +108,7 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
     ...network,
     ...shape,
     tensors: nameTensors(model, nodes, network.operations, graph.budget),
-    notes: describeReading(output, velocity, given, why, others, contextColumns),
+    notes: describeReading(output, size, given, why, others, contextColumns, potential),
   };
 }
 
@@ -113,17 +124,19 @@ interface Batch {
   readonly batchName: string | null;
 }
 
-function readOutput({ inputs, initializers, outputs }: OnnxModel, { output }: OnnxOptions): OnnxValue {
+function readOutput({ inputs, initializers, outputs }: OnnxModel, { output, potential }: OnnxOptions): OnnxValue {
   const list = outputs.map(showValue).join(", ") || "none";
   if (output !== undefined)
     return (
       outputs.find(({ name }) => name === output) ?? fail(`options.output is ${quote(output)}; expected one of the file's outputs, ${list}`)
     );
-  const sizes = inputs.filter(({ name }) => !initializers.has(name)).map(declaredSize);
+  const sizes = potential ? [1] : inputs.filter(({ name }) => !initializers.has(name)).map(declaredSize);
   const fitting = outputs.filter((value) => declaredSize(value) !== null && sizes.includes(declaredSize(value)));
   const [only] = outputs.length === 1 ? outputs : outputs.every((value) => declaredSize(value) !== null) ? fitting : [];
   if (only && (outputs.length === 1 || fitting.length === 1)) return only;
-  return fail(`the file has ${outputs.length} outputs, ${list}; expected one of the state's size, or its name in options.output`);
+  return fail(
+    `the file has ${outputs.length} outputs, ${list}; expected one of ${potential ? "one number" : "the state's size"}, or its name in options.output`,
+  );
 }
 
 /** How many numbers a point has there, as far as the file says so. */
@@ -265,7 +278,7 @@ function requireDeclared({ name, shape }: OnnxValue, velocity: Feature, { fixedB
 }
 
 /** The output has a row for each point, as the state has, and each element of it stands where that of the state does. */
-function requireRows({ name }: OnnxValue, velocity: Feature, state: Input): void {
+function requireRows({ name }: OnnxValue, velocity: Feature, state: Input, potential: boolean): void {
   const expected = state.value;
   if (isWhole(expected.type)) fail(`the state ${quote(state.name)} is of the type ${expected.type}; expected floats`);
   if (expected.batch === null && expected.shape.length > 1 && expected.shape[0] !== 1)
@@ -274,12 +287,23 @@ function requireRows({ name }: OnnxValue, velocity: Feature, state: Input): void
     fail(
       `the output ${quote(name)} has the shape ${showShape(velocity)} where the state ${quote(state.name)} has ${showShape(expected)}; expected a row for each point, along the same axis`,
     );
+  if (potential) return;
   const [given, own] = [velocity, expected].map(({ shape }) => shape.filter((size) => size !== 1)) as [number[], number[]];
   const isJoined = expected.node.width > velocity.node.width && own.length <= 1 && given.length <= 1;
   if (expected.node.width >= velocity.node.width && !isJoined && String(given) !== String(own))
     fail(
       `the output ${quote(name)} has the shape ${showShape(velocity)} where the state ${quote(state.name)} has ${showShape(expected)}; expected the same, or that of some columns of a state of one dimension`,
     );
+}
+
+/** How many of the numbers of its one input are the state of a potential. */
+function readPotentialSize({ name }: OnnxValue, potential: Feature, state: Input, { contextSize = 0 }: OnnxOptions): number {
+  if (potential.node.width !== 1)
+    fail(`the output ${quote(name)} has the shape ${showShape(potential)}; expected one number of a potential`);
+  const { width } = state.value.node;
+  if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < width))
+    fail(`options.contextSize is ${quote(contextSize)}; expected a whole number below ${width}, the size of the input ${showInput(state)}`);
+  return width - contextSize;
 }
 
 function showShape({ shape, batch }: Feature): string {
@@ -347,7 +371,7 @@ function splitInputs(
 }
 
 /** Never by its place: an exporter's order says nothing. */
-function findState(inputs: readonly Input[], velocity: Feature, { state }: OnnxOptions): { state: Input; why: string } {
+function findState(inputs: readonly Input[], velocity: Feature, { state, potential = false }: OnnxOptions): { state: Input; why: string } {
   const list = inputs.map(showInput).join(", ");
   if (state !== undefined) {
     const told = inputs.find(({ name }) => name === state);
@@ -359,9 +383,11 @@ function findState(inputs: readonly Input[], velocity: Feature, { state }: OnnxO
   const [first] = inputs;
   if (first && inputs.length === 1) return { state: first, why: "the only input" };
   const { width } = velocity.node;
-  const fitting = inputs.filter(({ value }) => value.node.width === width && !isWhole(value.type));
+  // A potential's one number tells of no size.
+  const fitting = inputs.filter(({ value }) => (potential || value.node.width === width) && !isWhole(value.type));
   const [only] = fitting;
-  if (only && fitting.length === 1) return { state: only, why: "the only input of the output's size" };
+  if (only && fitting.length === 1)
+    return { state: only, why: potential ? "the only input of floats" : "the only input of the output's size" };
   const named = fitting.filter(({ name }) => stateNames.has(plainName(name)));
   const rest = fitting.filter(({ name }) => contextNames.has(plainName(name)));
   const [byName] = named;
@@ -369,7 +395,7 @@ function findState(inputs: readonly Input[], velocity: Feature, { state }: OnnxO
   if (fitting.length === 0)
     return fail(`none of the inputs ${list} has the output's size, ${width}; expected a field that gives as many numbers as its state has`);
   return fail(
-    `the inputs ${fitting.map(showInput).join(", ")} are of the output's size, and their names do not say which one is the state; expected its name in options.state`,
+    `the inputs ${fitting.map(showInput).join(", ")} are ${potential ? "all floats" : "of the output's size"}, and their names do not say which one is the state; expected its name in options.state`,
   );
 }
 
@@ -384,13 +410,13 @@ function showInput({ name, value }: Input): string {
 /** What the file does not say by itself, for people to check. */
 function describeReading(
   output: OnnxValue,
-  velocity: Feature,
+  size: number,
   state: Input,
   why: string,
   context: readonly Input[],
   contextColumns: "last" | "first",
+  potential: boolean,
 ): string[] {
-  const size = velocity.node.width;
   const joined = state.value.node.width - size;
   const columns = joined > 0 ? `the ${contextColumns === "last" ? "first" : "last"} ${size} columns of ` : "";
   const notes = [`the state is ${columns}the input ${showInput(state)}, ${why}`];
@@ -399,7 +425,11 @@ function describeReading(
       `the context is its ${contextColumns} ${joined} (options.contextColumns may say ${contextColumns === "last" ? "first" : "last"})`,
     );
   if (context.length > 0) notes.push(`the context is ${context.map(showInput).join(", then ")}`);
-  notes.push(`the divergence is Σ_i ∂${output.name}_i/∂${state.name}_i; whether they belong together in this order is the maker's to know`);
+  if (potential) notes.push(`${output.name} is a potential, whose gradient by ${state.name} is the field`);
+  else
+    notes.push(
+      `the divergence is Σ_i ∂${output.name}_i/∂${state.name}_i; whether they belong together in this order is the maker's to know`,
+    );
   return notes;
 }
 

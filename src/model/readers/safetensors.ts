@@ -10,6 +10,10 @@ export interface SafetensorsOptions {
   activation?: string | readonly string[] | undefined;
   /** As in {@link mlp}. Wins over the file's own `__metadata__.contextColumns`. */
   contextColumns?: "last" | "first" | undefined;
+  /** As in {@link mlp}: whether the file holds a potential, for {@link gradientField}. */
+  potential?: boolean | undefined;
+  /** As in {@link mlp}, of a potential. Default the file's own `__metadata__.context`, else 0. */
+  contextSize?: number | undefined;
   /** The layers in order, each by its tensors' names less ".weight", where names and shapes do not tell the order. */
   layers?: readonly string[] | undefined;
   /** Only tensors whose names begin so are read: "ema." where a file holds a network and its moving average. */
@@ -54,17 +58,20 @@ export function parseSafetensors(bytes: Uint8Array | ArrayBuffer, options: Safet
     // linearChain refuses any other text.
     contextColumns: options.contextColumns ?? (metadata.get("contextColumns") as "last" | "first" | undefined),
   };
-  const { prefix, layers: order, ignore } = options;
+  const { prefix, layers: order, ignore, potential } = options;
+  const context = metadata.get("context");
   if (prefix !== undefined && typeof prefix !== "string") fail(`prefix is ${quote(prefix)}; expected what tensors' names begin with`);
   for (const [option, names] of Object.entries({ layers: order, ignore }))
     if (names !== undefined && !(Array.isArray(names) && names.every((name) => typeof name === "string")))
       fail(`${option} is ${quote(names)}; expected a list of names`);
   const { layers, notes } = readLayers(tensors, { activation: chain.activation, prefix, layers: order, ignore });
-  const network = linearChain("safetensors", layers, chain);
-  const context = metadata.get("context");
+  // What is no such number is refused below.
+  const contextSize =
+    options.contextSize ?? (potential && context !== undefined && /^\d{1,9}$/.test(context) ? Number(context) : undefined);
+  const network = linearChain("safetensors", layers, { ...chain, potential, contextSize });
   if (context !== undefined && context !== String(network.contextSize))
     fail(
-      `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", the inputs of the first layer minus the outputs of the last`,
+      `__metadata__.context is ${quote(context)}; expected "${network.contextSize}", ${potential ? "as options.contextSize says" : "the inputs of the first layer minus the outputs of the last"}`,
     );
   if (network.contextSize > 0 && chain.contextColumns === undefined)
     notes.push(

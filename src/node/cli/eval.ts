@@ -1,5 +1,5 @@
-import type { Command } from "commander";
-import { explainPlan, type Network, type Output } from "../../index.js";
+import { InvalidArgumentError, Option, type Command } from "commander";
+import { explainPlan, outputs as allOutputs, type Network, type Output } from "../../index.js";
 import { writeCsv } from "../files/csv.js";
 import { writeJsonObject } from "../files/json.js";
 import { writeNpy } from "../files/npy.js";
@@ -25,6 +25,7 @@ interface EvalOptions extends ModelOptions, EvaluationOptions, ShardOptions {
   readonly points: string;
   readonly context?: string;
   readonly diagonal?: boolean;
+  readonly outputs?: readonly Output[];
   readonly probes?: number;
   readonly seed?: number;
   readonly out?: string;
@@ -42,14 +43,32 @@ Points:
 
 Results, by the extension of --out:
   .json  the same object as --json prints: count, state, context (their sizes), method, adapter, milliseconds,
-         divergence, value, with --diagonal diagonal, with hutchinson standardError; NaN and infinities are null
-  .csv   a line of names, then a line per point: x0.. (the point), v0.. (f), div, with --diagonal d0..
-  .npy   the divergence, in the batch shape of the points; in theirs, f in NAME.value.npy and, with --diagonal, the
-         diagonal in NAME.diagonal.npy beside it
+         divergence, value, what --outputs names, with hutchinson standardError; NaN and infinities are null
+  .csv   a line of names, then a line per point: x0.. (the point), v0.. (f), div, with --diagonal d0.., and what else
+         --outputs names: jacobian0.. (row after row), curl0.., strain0.., qCriterion
+  .npy   the divergence, in the batch shape of the points; in theirs, f in NAME.value.npy beside it, and what --outputs
+         names: NAME.diagonal.npy, NAME.jacobian.npy, NAME.curl.npy, NAME.strain.npy, NAME.qCriterion.npy
+
+Outputs:
+  diagonal    every ∂f_i/∂x_i
+  jacobian    J[i][j] = ∂f_i/∂x_j
+  curl        ∇×f of three dimensions; of two the vorticity ∂f_1/∂x_0 - ∂f_0/∂x_1
+  strain      S = (J + Jᵀ)/2
+  qCriterion  (‖Ω‖² - ‖S‖²)/2 with Ω = (J - Jᵀ)/2
 ${shardHelp}
 
 Example:
   deldot eval two-moons-flow.safetensors --points points.csv --context 0.5 --out result.csv`;
+
+/** What is given where it is asked for, beside value and divergence. */
+const others: readonly Output[] = allOutputs.filter((output) => output !== "value" && output !== "divergence");
+
+function parseOutputs(text: string): Output[] {
+  const names = text.split(",").map((name) => name.trim());
+  if (!names.every((name) => allOutputs.includes(name as Output)))
+    throw new InvalidArgumentError(`Expected names out of ${others.join(",")}.`);
+  return names as Output[];
+}
 
 export function addEval(program: Command): void {
   const command = program
@@ -60,7 +79,8 @@ export function addEval(program: Command): void {
     .option("--context <numbers>", contextHelp);
   addModelOptions(command);
   addEvaluationOptions(command)
-    .option("--diagonal", "give every ∂f_i/∂x_i too")
+    .option("--diagonal", "give every ∂f_i/∂x_i too, as --outputs diagonal does")
+    .addOption(new Option("--outputs <names>", `what else is given, with commas: ${others.join(", ")}`).argParser(parseOutputs))
     .option("--probes <count>", "hutchinson: probes per point", parseWhole(1, 2 ** 20))
     .option("--seed <number>", "hutchinson: seed of the probes", parseWhole(0, 2 ** 32 - 1))
     .option("--out <file>", "write the results: .npy, .csv or .json")
@@ -72,8 +92,8 @@ export function addEval(program: Command): void {
 
 async function runEval(modelPath: string, options: EvalOptions): Promise<void> {
   const network = await readModel(modelPath, options);
-  const outputs: Output[] = ["value", "divergence"];
-  if (options.diagonal) outputs.push("diagonal");
+  const asked = [...(options.outputs ?? []), ...(options.diagonal ? ["diagonal"] : [])];
+  const outputs = allOutputs.filter((output) => !others.includes(output) || asked.includes(output));
   // Throws where the method does not give them, before a device is looked for.
   explainPlan(network, { method: options.method, outputs, probes: options.probes });
   if (options.shard !== undefined) return evalShard(modelPath, network, outputs, options.shard, options);
@@ -107,7 +127,7 @@ async function evalShard(
   const { stateSize: d, contextSize } = network;
   const points = await openPoints(options.points, network);
   const context = await openRows(options.context, "context", contextSize, points.count);
-  const hasDiagonal = outputs.includes("diagonal");
+  const asked = othersOf(outputs);
   await runShardTask({
     name: "evaluate",
     command: "eval",
@@ -121,12 +141,19 @@ async function evalShard(
     arrays: [
       { name: "", per: "point", width: 1 },
       { name: "value", per: "point", width: d },
-      ...(hasDiagonal ? [{ name: "diagonal", per: "point", width: d } as const] : []),
+      ...asked.map((output) => ({ name: output, per: "point", width: sizeOf(output, d) }) as const),
     ],
-    merged: { format: "npy", shapes: { "": points.batch, value: points.shape, ...(hasDiagonal && { diagonal: points.shape }) } },
+    merged: {
+      format: "npy",
+      shapes: {
+        "": points.batch,
+        value: points.shape,
+        ...Object.fromEntries(asked.map((output) => [output, shapeOf(output, network, points)])),
+      },
+    },
     open: () => createEvaluator(network, options),
     compute: async ({ field }, { from, rowsOf }, signal) => {
-      const { divergence, value, diagonal } = await field.evaluate(rowsOf("points")!, {
+      const results = await field.evaluate(rowsOf("points")!, {
         context: rowsOf("context"),
         method,
         outputs,
@@ -134,7 +161,8 @@ async function evalShard(
         seed: seedOfRows(seed, from),
         signal,
       });
-      return { "": divergence!, value: value!, ...(diagonal && { diagonal }) };
+      const { divergence, value } = results;
+      return { "": divergence!, value: value!, ...Object.fromEntries(asked.map((output) => [output, results[output]!])) };
     },
   });
 }
@@ -155,16 +183,38 @@ function resultFormats(outputs: readonly Output[]): ResultFormats<Run> {
     npy: {
       "": ({ points, results }) => writeNpy({ data: results.divergence!, shape: points.batch }),
       ".value": ({ points, results }) => writeNpy({ data: results.value!, shape: points.shape }),
-      ...(outputs.includes("diagonal") && {
-        ".diagonal": ({ points, results }: Run) => writeNpy({ data: results.diagonal!, shape: points.shape }),
-      }),
+      ...Object.fromEntries(
+        othersOf(outputs).map((output) => [
+          `.${output}`,
+          ({ network, points, results }: Run) => writeNpy({ data: results[output]!, shape: shapeOf(output, network, points) }),
+        ]),
+      ),
     },
   };
 }
 
+/** Of one point's. */
+function ownShape(output: Output, d: number): readonly number[] {
+  if (output === "qCriterion" || (output === "curl" && d === 2)) return [];
+  return output === "jacobian" || output === "strain" ? [d, d] : [d];
+}
+
+function sizeOf(output: Output, d: number): number {
+  return ownShape(output, d).reduce((product, size) => product * size, 1);
+}
+
+function othersOf(outputs: readonly Output[]): Output[] {
+  return others.filter((output) => outputs.includes(output));
+}
+
+/** Of all points: a point's own shape behind that of the batch, where the output has the state's as it comes. */
+function shapeOf(output: Output, { stateSize }: Network, { batch, shape }: Pick<Points, "batch" | "shape">): readonly number[] {
+  return output === "diagonal" ? shape : [...batch, ...ownShape(output, stateSize)];
+}
+
 function resultObject({ network, count, adapter, milliseconds, results }: Run): Generator<string, void, undefined> {
   const { stateSize, contextSize } = network;
-  const { divergence, value, diagonal, standardError } = results;
+  const { divergence, value, standardError } = results;
   return writeJsonObject([
     ["count", count],
     ["state", stateSize],
@@ -174,18 +224,26 @@ function resultObject({ network, count, adapter, milliseconds, results }: Run): 
     ["milliseconds", Number(milliseconds.toFixed(3))],
     ["divergence", { data: divergence!, shape: [count] }],
     ["value", { data: value!, shape: [count, stateSize] }],
-    ...(diagonal ? [["diagonal", { data: diagonal, shape: [count, stateSize] }] as const] : []),
+    ...others.flatMap((output) => {
+      const data = results[output];
+      return data ? [[output, { data, shape: [count, ...ownShape(output, stateSize)] }] as const] : [];
+    }),
     ...(standardError ? [["standardError", { data: standardError, shape: [count] }] as const] : []),
   ]);
 }
 
 function resultColumns({ network: { stateSize }, points, results }: Run): Column[] {
-  const { divergence, value, diagonal, standardError } = results;
+  const { divergence, value, standardError } = results;
   return [
     ...columnsOf("x", points.data, stateSize),
     ...columnsOf("v", value!, stateSize),
     { name: "div", data: divergence!, offset: 0, stride: 1 },
-    ...(diagonal ? columnsOf("d", diagonal, stateSize) : []),
+    ...others.flatMap((output) => {
+      const [data, size] = [results[output], sizeOf(output, stateSize)];
+      if (!data) return [];
+      if (ownShape(output, stateSize).length === 0) return [{ name: output, data, offset: 0, stride: 1 }];
+      return columnsOf(output === "diagonal" ? "d" : output, data, size);
+    }),
     ...(standardError ? [{ name: "standardError", data: standardError, offset: 0, stride: 1 }] : []),
   ];
 }

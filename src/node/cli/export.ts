@@ -21,7 +21,10 @@ batch is free. --output, for .onnx models, is the output to read; --outputs are 
   value       [batch, d]     f
   divergence  [batch]        ∇·f
   diagonal    [batch, d]     ∂f_i/∂x_i, not by cyclic
-  jacobian    [batch, d, d]  J[i][j] = ∂f_i/∂x_j, by jacobian
+  jacobian    [batch, d, d]  J[i][j] = ∂f_i/∂x_j, by jacobian, and so are the next three
+  curl        [batch, 3]     ∇×f; for d = 2 [batch], ∂f_1/∂x_0 - ∂f_0/∂x_1
+  strain      [batch, d, d]  S = (J + Jᵀ)/2
+  qCriterion  [batch]        (‖Ω‖² - ‖S‖²)/2 with Ω = (J - Jᵀ)/2
   gradient    [batch, d]     ∇(∇·f), by the point
 No device is needed.
 

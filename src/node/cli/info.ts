@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { explainPlan, type Network, type Operand, type Operation, type Weight } from "../../index.js";
+import { explainPlan, parameterLayout, type Network, type Operand, type Operation, type Weight } from "../../index.js";
 import { addModelOptions, modelArgument, readModel, type ModelOptions } from "./options.js";
 import { formatTable, print } from "./output.js";
 
@@ -16,17 +16,16 @@ export function addInfo(program: Command): void {
     });
 }
 
-function describeNetwork(path: string, { stateSize, contextSize, operations, notes = [] }: Network): string {
+function describeNetwork(path: string, network: Network): string {
+  const { stateSize, contextSize, operations, notes = [] } = network;
   const rows = [["", "operation", "reads", "weights", "parameters"]];
-  let total = 0;
   operations.forEach((operation, index) => {
     const { name, reads, weights, parameters } = describeOperation(operation);
-    total += parameters;
     const sources = reads.map((operand) => (typeof operand === "number" ? String(operand + 1) : operand));
     rows.push([String(index + 1), name, sources.join(", "), weights, parameters === 0 ? "" : String(parameters)]);
   });
   const context = contextSize === 0 ? "no context" : `context of ${contextSize}`;
-  return `${path}: a vector field, state of ${stateSize}, ${context}, ${total} parameters\n${notes.map((note) => `${note}\n`).join("")}\n${formatTable(rows)}`;
+  return `${path}: a vector field, state of ${stateSize}, ${context}, ${parameterLayout(network).size} parameters\n${notes.map((note) => `${note}\n`).join("")}\n${formatTable(rows)}`;
 }
 
 interface Description {
@@ -57,7 +56,7 @@ function describeOperation(operation: Operation): Description {
         name: "linear",
         reads: operation.terms.map(({ operand }) => operand),
         weights: [...weights.map(({ shape }) => shape), ...(bias ? [`bias ${biases}`] : [])].join(" + "),
-        parameters: weights.reduce((sum, { parameters }) => sum + parameters, 0) + biases,
+        parameters: operation.isFixed ? 0 : weights.reduce((sum, { parameters }) => sum + parameters, 0) + biases,
       };
     }
   }

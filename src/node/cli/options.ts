@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import type { EngineOptions } from "./evaluator.js";
 import { Argument, InvalidArgumentError, Option, type Command } from "commander";
 import { DeldotError, InputError, ModelError, quote } from "../../errors.js";
-import { methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
+import { gradientField, methods, parseOnnx, parseSafetensors, type Method, type Network } from "../../index.js";
 import { engines } from "../engines.js";
 import { asContext, readBytes, readBytesAtOnce, readNumbers } from "../files/points.js";
 
@@ -14,6 +14,8 @@ export interface ModelOptions {
   readonly state?: string;
   readonly contextOrder?: string;
   readonly output?: string;
+  readonly potential?: boolean;
+  readonly contextSize?: number;
   readonly prefix?: string;
   readonly layers?: string;
   readonly ignore?: string;
@@ -23,13 +25,14 @@ export interface ModelOptions {
 const flags: ReadonlyMap<string, string> = new Map([
   ["contextColumns", "--context-columns"],
   ["context", "--context-order"],
+  ["contextSize", "--context-size"],
 ]);
 
 /** The readers' texts write options as in code, options.state and layers: ["a", "b"]; here they are typed, --state and --layers a,b. */
 export function asTyped(text: string): string {
   const flag = (name: string): string => flags.get(name) ?? `--${name}`;
   return text
-    .replaceAll(/\boptions\.(contextColumns|state|context|output)\b/g, (_, name: string) => flag(name))
+    .replaceAll(/\boptions\.(contextColumns|contextSize|state|context|output)\b/g, (_, name: string) => flag(name))
     .replaceAll(
       /\b(activation|contextColumns|layers|prefix|ignore): (\[[^\]]*\]|"[^"]*")/g,
       (_, name: string, value: string) => `${flag(name)} ${value.replaceAll(/[[\]"]/g, "").replaceAll(", ", ",") || '""'}`,
@@ -48,6 +51,14 @@ export function addModelOptions(command: Command): Command {
     .addOption(new Option("--state <name>", "the input of an .onnx file that is the state"))
     .addOption(new Option("--context-order <names>", "its other inputs, with commas, in the order of the context's numbers"))
     .addOption(new Option("--output <name>", "its output that is the field"))
+    .addOption(
+      new Option("--potential", "the model gives one number, a potential: the field is its gradient, the divergence its Laplacian"),
+    )
+    .addOption(
+      new Option("--context-size <count>", "of a potential: how many numbers of its one input are context").argParser(
+        parseWhole(0, 2 ** 20),
+      ),
+    )
     .addOption(new Option("--prefix <text>", "what the names in a .safetensors file begin with that are the network's, of several in it"))
     .addOption(new Option("--layers <names>", "its layers in their order, with commas, where neither numbers nor shapes tell it"))
     .addOption(new Option("--ignore <names>", "its tensors, with commas, that are no part of the field"));
@@ -58,7 +69,7 @@ export function modelArgument(): Argument {
 }
 
 export async function readModel(path: string, options: ModelOptions): Promise<Network> {
-  const { activation, contextColumns, state, contextOrder, output, prefix, layers, ignore } = options;
+  const { activation, contextColumns, state, contextOrder, output, potential, contextSize, prefix, layers, ignore } = options;
   const isOnnx = path.toLowerCase().endsWith(".onnx");
   if (isOnnx && activation !== undefined)
     throw new InputError(`--activation is ${quote(activation)}, but an .onnx file holds its own; expected no --activation`);
@@ -68,17 +79,30 @@ export async function readModel(path: string, options: ModelOptions): Promise<Ne
   for (const [flag, name] of Object.entries({ "--prefix": prefix, "--layers": layers, "--ignore": ignore }))
     if (isOnnx && name !== undefined)
       throw new InputError(`${flag} is ${quote(name)}, which only a .safetensors file needs; expected no ${flag}`);
+  if (contextSize !== undefined && !potential)
+    throw new InputError(`--context-size is ${contextSize}, which a velocity's size tells; expected it with --potential alone`);
   const bytes = await readBytes(path);
   try {
-    const network = isOnnx
+    const read = isOnnx
       ? parseOnnx(bytes, {
           contextColumns,
           state,
           context: namesIn(contextOrder),
           output,
+          potential,
+          contextSize,
           externalData: { get: (location) => readBeside(path, location) },
         })
-      : parseSafetensors(bytes, { activation, contextColumns, prefix, layers: namesIn(layers), ignore: namesIn(ignore) });
+      : parseSafetensors(bytes, {
+          activation,
+          contextColumns,
+          potential,
+          contextSize,
+          prefix,
+          layers: namesIn(layers),
+          ignore: namesIn(ignore),
+        });
+    const network = potential ? gradientField(read) : read;
     return { ...network, notes: (network.notes ?? []).map(asTyped) };
   } catch (error) {
     if (error instanceof DeldotError) throw new ModelError(`${path}: ${asTyped(error.message)}`, { cause: error });

@@ -83,21 +83,26 @@ function* writeJsonTexts(texts: readonly string[]): Generator<string, void, unde
   yield "]";
 }
 
-/** [B] as [...], [B, d] as [[...], ...]. */
+/** [B] as [...], [B, d] as [[...], ...], and so on. */
 function* writeJsonArray({ data, shape }: NumberArray): Generator<string, void, undefined> {
   const float32 = data instanceof Float32Array;
   const format = (value: number): string => (Number.isFinite(value) ? formatNumber(value, float32) : "null");
-  const rows = shape[0]!;
-  const width = shape[1];
+  const [rows, ...rest] = shape as [number, ...number[]];
+  const width = sizeOf(rest);
+  const nested = (from: number, [count, ...inner]: readonly number[]): string => {
+    if (count === undefined) return format(data[from]!);
+    return `[${Array.from({ length: count }, (_, index) => nested(from + index * sizeOf(inner), inner)).join(", ")}]`;
+  };
   const block = 4096;
   yield "[";
   for (let from = 0; from < rows; from += block) {
     const parts: string[] = [];
-    for (let row = from; row < Math.min(rows, from + block); row++)
-      parts.push(
-        width === undefined ? format(data[row]!) : `[${Array.from(data.subarray(row * width, (row + 1) * width), format).join(", ")}]`,
-      );
+    for (let row = from; row < Math.min(rows, from + block); row++) parts.push(nested(row * width, rest));
     yield (from === 0 ? "" : ", ") + parts.join(", ");
   }
   yield "]";
+}
+
+function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
 }
