@@ -42,6 +42,7 @@ import { workOf, type PlannedMatrix } from "./plan/matrices.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "./plan/explain.js";
 import { graphOf } from "./plan/graph.js";
 import { DEFAULT_PROBES } from "./plan/estimators.js";
+import { populationOf } from "./plan/orthogonal.js";
 import { runParametersOf, readPlanOptions, readRunOptions, type PlanOptions } from "./plan/options.js";
 import type { Output } from "./plan/outputs.js";
 import type { GradientPlan, Plan } from "./plan/plan.js";
@@ -206,13 +207,14 @@ export class VectorField implements Field<Float32Array> {
     const { count } = inputs;
     const contextPer = contextPerOf(inputs);
     const plan = this.planFor({ ...options, contextPer });
-    const results = new Results(plan, count);
+    const parameters = runParametersOf(options);
+    const results = new Results(plan, count, populationOf(this.network.stateSize, parameters.orthogonal));
     let began = 0;
     const take: Take = (read, first, rows, data) => results.take(read, first, rows, data);
     const variant = await this.gate.pass(async () => {
       const picked = await this.watch.guard(this.tuner.pick(plan, count, contextPer === "batch", this.shared, options.signal));
       began = performance.now();
-      await run({ plan, parameters: runParametersOf(options), variant: picked }, inputs, this.shared, options, take);
+      await run({ plan, parameters, variant: picked }, inputs, this.shared, options, take);
       return picked;
     });
     results.spoil(inputs.nonFinite);

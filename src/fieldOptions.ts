@@ -42,7 +42,7 @@ export interface VectorFieldOptions {
 export type CountBuffer = GPUBuffer | { readonly buffer: GPUBuffer; readonly offset?: number | undefined };
 
 /** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
-export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step"> {
+export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal" | "step"> {
   /** [count, d], stride d unless given; usage STORAGE. */
   readonly points: BufferRows;
   /**
@@ -79,7 +79,7 @@ export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" 
 }
 
 /** What {@link VectorField.encodeVjp} reads and writes: buffers of the caller, in float32, with usage STORAGE. */
-export interface EncodeVjpOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer"> {
+export interface EncodeVjpOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal"> {
   /** [count, d], stride d unless given. */
   readonly points: BufferRows;
   /** How many points. */

@@ -13,10 +13,14 @@ export class Results {
   readonly standardError: Float32Array | null;
   private readonly d: number;
 
-  /** @throws LimitError where an array would be too large. */
+  /**
+   * @param population as meanRows takes it.
+   * @throws LimitError where an array would be too large.
+   */
   constructor(
     private readonly plan: Plan,
     count: number,
+    private readonly population: number = Infinity,
   ) {
     this.d = plan.graph.stateSize;
     this.arrays = Object.fromEntries(plan.outputs.map((output) => [output, allocate(output, count, sizeOf(output, this.d))]));
@@ -35,7 +39,7 @@ export class Results {
       else if (by === "columns") setColumns(array, data, first, rows, this.d, read.first, read.columns);
       else if (!this.standardError) sumRowsInto(array.subarray(first, first + rows), data, read.width);
       else {
-        const { mean, standardError } = meanRows(data, rows, read.width);
+        const { mean, standardError } = meanRows(data, rows, read.width, this.population);
         array.set(mean, first);
         this.standardError.set(standardError, first);
       }

@@ -79,7 +79,9 @@ test("random networks by any method give what float32 may", { timeout: 60_000 + 
     const outputs = outputsOf(method).filter(() => draw.chance(0.7));
     if (outputs.length === 0) outputs.push("divergence");
     const estimate = method === "hutchinson" && outputs.includes("divergence");
-    const own = estimate ? { probes: draw.integer(1, 4), seed, probesPer: draw.pick(["point", "batch"] as const) } : {};
+    const own = estimate
+      ? { probes: draw.integer(1, 4), seed, probesPer: draw.pick(["point", "batch"] as const), orthogonal: draw.chance(0.5) }
+      : {};
     const field = await OnnxField.create(runtime, network);
     try {
       const { shape, kernels: _, method: __, ...results } = await field.evaluate<Output>(points, { context, method, outputs, ...own });
@@ -118,7 +120,10 @@ describe("gradients", () => {
     for (let seed = 1; seed <= numRuns; seed++) {
       const { network, points, context, cotangents } = drawGradient(seed);
       const method = [...exact, "hutchinson" as const][seed % 6]!;
-      const probes = method === "hutchinson" ? ({ probes: 3, seed: 5, probesPer: seed % 4 ? "batch" : "point" } as const) : {};
+      const probes =
+        method === "hutchinson"
+          ? ({ probes: 3, seed: 5, probesPer: seed % 4 ? "batch" : "point", orthogonal: seed % 3 === 0 } as const)
+          : {};
       const options = { context, wrt: allOf(network), outputs: ["value", "divergence"], method, ...probes } as const;
       const field = await OnnxField.create(runtime, network);
       try {

@@ -5,6 +5,7 @@ import type { Network, Numbers } from "../model/network.js";
 import { makePlan } from "../plan/choose.js";
 import { CONTEXT, graphOf, STATE, type Graph, type Node } from "../plan/graph.js";
 import { blockShape, type PlannedMatrix } from "../plan/matrices.js";
+import { populationOf } from "../plan/orthogonal.js";
 import { runParametersOf, readRunOptions, type PlanOptions, type PlanParameters } from "../plan/options.js";
 import { kinematicsOf, type Method, type Output } from "../plan/outputs.js";
 import type { Plan, TracePlan } from "../plan/plan.js";
@@ -74,6 +75,8 @@ export class Reference {
   private readonly at: (point: number) => PointInputs | null;
   private readonly forward: Forward;
   private readonly trace: Trace | null;
+  /** As meanRows takes it. */
+  private readonly population: number;
   private readonly value: Float64Array;
   private readonly keepsJacobian: boolean;
   private readonly jacobian: Float64Array;
@@ -92,7 +95,9 @@ export class Reference {
     this.at = at;
     this.plan = plan;
     this.forward = makeForward(graph);
-    this.trace = makeTrace(plan, this.forward, runParametersOf(options));
+    const parameters = runParametersOf(options);
+    this.population = populationOf(d, parameters.orthogonal);
+    this.trace = makeTrace(plan, this.forward, parameters);
     this.width = plan.kind === "value" ? 0 : plan.kind === "trace" && !plan.diagonal && !plan.probesPer ? 1 : plan.tangents;
     this.value = new Float64Array(this.wants("value") ? count * d : 0);
     this.keepsJacobian = needsJacobian(plan);
@@ -130,7 +135,7 @@ export class Reference {
 
   result(): ReferenceResult {
     const { plan, shape, value, jacobian, terms, count, width } = this;
-    const estimate = plan.kind === "trace" && plan.probesPer ? meanRows(terms, count, width) : null;
+    const estimate = plan.kind === "trace" && plan.probesPer ? meanRows(terms, count, width, this.population) : null;
     return {
       method: plan.method as Method | "value",
       shape,
@@ -303,11 +308,11 @@ interface TraceArguments {
 
 type Trace = (at: TraceArguments) => void;
 
-function makeTrace(plan: Plan, forward: Forward, { seed, step }: PlanParameters): Trace | null {
+function makeTrace(plan: Plan, forward: Forward, { seed, step, orthogonal }: PlanParameters): Trace | null {
   const { graph } = plan;
   if (plan.kind === "value" || plan.kind === "gradient") return null;
   if (plan.kind === "difference") return differences(graph, step, forward);
-  if (plan.probesPer) return estimate(graph, plan.probesPer, seed, plan.tangents);
+  if (plan.probesPer) return estimate(graph, plan.probesPer, plan.tangents, seed, orthogonal);
   if (plan.method === "cyclic") return cycle(plan);
   return isElementwise(graph) && !needsJacobian(plan) ? diagonalTangent(graph) : basisTangents(graph);
 }
@@ -445,10 +450,10 @@ function differences({ output }: Graph, step: number, forward: Forward): Trace {
 }
 
 /** vᵀ J v for each probe v. */
-function estimate(graph: Graph, probesPer: "point" | "batch", seed: number, count: number): Trace {
+function estimate(graph: Graph, probesPer: "point" | "batch", count: number, seed: number, isOrthogonal: boolean): Trace {
   return ({ primal, point, terms }) => {
     for (let k = 0; k < count; k++) {
-      const v = rademacher(graph.stateSize, seed, probesPer === "batch" ? 0 : point, k);
+      const v = rademacher(graph.stateSize, seed, probesPer === "batch" ? 0 : point, k, isOrthogonal);
       const jv = pushForward(graph, primal, v);
       terms[k] = v.reduce((sum, sign, i) => sum + sign * jv[i]!, 0);
     }

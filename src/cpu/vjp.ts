@@ -170,8 +170,8 @@ export class ReferenceVjp {
   private seeds(point: number): Float64Array[] {
     const { stateSize: d } = this.network;
     if (this.method !== "hutchinson") return Array.from({ length: d }, (_, k) => new Float64Array(d).fill(1, k, k + 1));
-    const { probes = DEFAULT_PROBES, probesPer, seed = 0 } = this.options;
-    return Array.from({ length: probes }, (_, k) => rademacher(d, seed >>> 0, probesPer === "batch" ? 0 : point, k));
+    const { probes = DEFAULT_PROBES, probesPer, seed = 0, orthogonal = false } = this.options;
+    return Array.from({ length: probes }, (_, k) => rademacher(d, seed >>> 0, probesPer === "batch" ? 0 : point, k, orthogonal));
   }
 
   private gradientOf(operation: LinearOperation, index: number, part: number | "bias"): Float64Array {

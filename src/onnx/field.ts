@@ -28,7 +28,8 @@ import { makeGradientPlan, makeJvpPlan, makePlan } from "../plan/choose.js";
 import { DEFAULT_PROBES } from "../plan/estimators.js";
 import { explainPlan, type ExplainOptions, type PlanExplanation } from "../plan/explain.js";
 import { graphOf } from "../plan/graph.js";
-import { readPlanOptions, readRunOptions, runParametersOf, type PlanOptions } from "../plan/options.js";
+import { populationOf } from "../plan/orthogonal.js";
+import { readPlanOptions, readRunOptions, runParametersOf, type PlanOptions, type PlanParameters } from "../plan/options.js";
 import { sizeOf, type Output } from "../plan/outputs.js";
 import type { DifferencePlan, GradientPlan, Plan, TracePlan, ValuePlan } from "../plan/plan.js";
 import { Recent } from "../recent.js";
@@ -153,10 +154,10 @@ export class OnnxField implements Field<Float32Array> {
     const inputs = readInputs(this.network, points, options.context, null);
     startRun(options);
     const job = this.evaluationJob(options, contextPerOf(inputs));
-    const results = new Results(job.plan, inputs.count);
     const parameters = runParametersOf(options);
+    const results = new Results(job.plan, inputs.count, populationOf(inputs.stateSize, parameters.orthogonal));
     if (isDifference(job)) await this.differences(job.plan, inputs, options, parameters.step, results);
-    else await this.evaluateModel(job, inputs, options, parameters.seed, results);
+    else await this.evaluateModel(job, inputs, options, parameters, results);
     results.spoil(inputs.nonFinite);
     return results.asEvaluation("onnxruntime", inputs.shape) as Evaluation<O>;
   }
@@ -213,14 +214,14 @@ export class OnnxField implements Field<Float32Array> {
     });
     const { plan } = job;
     const gradients = new Gradients(plan, this.network, count, wrt, inputs.context?.shared === true);
-    const { seed } = runParametersOf(options);
+    const drawn = runParametersOf(options);
     const feeds: Feeds = (first, rows) => ({
       value_cotangent: this.tensor(valueCotangent ?? new Float32Array(rows * d), valueCotangent ? first : 0, [rows, d]),
       divergence_cotangent:
         divergenceCotangent?.shared === false
           ? this.tensor(divergenceCotangent.data, first, [rows, 1])
           : this.tensor(new Float32Array(rows).fill(divergenceCotangent?.data[0] ?? 0), 0, [rows, 1]),
-      ...this.probes(plan, seed, first, rows),
+      ...this.probes(plan, drawn, first, rows),
     });
     await this.run(job, inputs, options, feeds, (results, first, rows) => {
       const take = (what: "points" | "context" | "value" | "terms" | "sum", name: string, width: number, index = 0): void => {
@@ -284,11 +285,11 @@ export class OnnxField implements Field<Float32Array> {
     job: Job<TracePlan | ValuePlan>,
     inputs: Inputs,
     options: RunOptions,
-    seed: number,
+    parameters: PlanParameters,
     results: Results,
   ): Promise<void> {
     const { plan } = job;
-    const feeds: Feeds = (first, rows) => this.probes(plan, seed, first, rows);
+    const feeds: Feeds = (first, rows) => this.probes(plan, parameters, first, rows);
     await this.run(job, inputs, options, feeds, (outputs, first, rows) => {
       const { terms } = outputs;
       if (terms) results.take({ what: "terms", scratch: "terms", width: terms.length / rows, first: 0, columns: 0 }, first, rows, terms);
@@ -391,7 +392,7 @@ export class OnnxField implements Field<Float32Array> {
   /** Those of an estimate, by point and seed. */
   private probes(
     plan: TracePlan | ValuePlan | GradientPlan,
-    seed: number,
+    { seed, orthogonal }: PlanParameters,
     first: number,
     count: number,
   ): Readonly<Record<string, OnnxTensor>> {
@@ -402,7 +403,7 @@ export class OnnxField implements Field<Float32Array> {
     const numbers = new Float32Array(rows * tangents * d);
     for (let row = 0; row < rows; row++) {
       const point = plan.probesPer === "batch" ? 0 : first + row;
-      for (let k = 0; k < tangents; k++) numbers.set(rademacher(d, seed, point, k), (row * tangents + k) * d);
+      for (let k = 0; k < tangents; k++) numbers.set(rademacher(d, seed, point, k, orthogonal), (row * tangents + k) * d);
     }
     return { probes: this.tensor(numbers, 0, tangents > 1 ? [rows, tangents, d] : [rows, d]) };
   }

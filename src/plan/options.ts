@@ -15,6 +15,11 @@ export interface PlanOptions {
   readonly seed?: number | undefined;
   /** hutchinson: every point has probes of its own ("point", the default), or all share one set ("batch", cheaper). */
   readonly probesPer?: "point" | "batch" | undefined;
+  /**
+   * hutchinson: whether the probes of a point are orthogonal to one another, default false. For the same price K of them have (N - K) /
+   * (N - 1) times the variance of independent ones, N the least power of two from d; N of them have none.
+   */
+  readonly orthogonal?: boolean | undefined;
   /** Whether every point has a context of its own ("point", the default) or all share one ("batch"); evaluate sees for itself. */
   readonly contextPer?: "point" | "batch" | undefined;
   /** difference: the step is this times max(1, |x_i|); default 2^-7, near the optimum ε^(1/3) of float32. */
@@ -27,12 +32,14 @@ export interface PlanParameters {
   readonly seed: number;
   /** Of central differences. */
   readonly step: number;
+  /** Whether the probes of a point are orthogonal to one another. */
+  readonly orthogonal: boolean;
 }
 
 const DEFAULT_STEP = 2 ** -7;
 
-export function runParametersOf({ seed = 0, step = DEFAULT_STEP }: PlanOptions): PlanParameters {
-  return { seed: seed >>> 0, step };
+export function runParametersOf({ seed = 0, step = DEFAULT_STEP, orthogonal = false }: PlanOptions): PlanParameters {
+  return { seed: seed >>> 0, step, orthogonal };
 }
 
 /** What is asked for, checked. */
@@ -55,7 +62,7 @@ export function readPlanOptions(options: PlanOptions): Wanted {
 }
 
 /** Which method reads which options. */
-const READ_BY = { probes: "hutchinson", probesPer: "hutchinson" } as const;
+const READ_BY = { probes: "hutchinson", probesPer: "hutchinson", orthogonal: "hutchinson" } as const;
 
 /** As readPlanOptions, for an evaluation: what the method does not read is a mistake there. */
 export function readRunOptions(options: PlanOptions): Wanted {
@@ -107,7 +114,7 @@ function checkDelivers(method: Method, wanted: readonly Output[]): void {
   );
 }
 
-function checkRanges({ chunkSize, probes, seed, probesPer, contextPer, step }: PlanOptions): void {
+function checkRanges({ chunkSize, probes, seed, probesPer, orthogonal, contextPer, step }: PlanOptions): void {
   const positive = (name: string, value: number | undefined): void => {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= 2 ** 31))
       throw new InputError(`${name} is ${quote(value)}; expected a whole number from 1 to 2^31`);
@@ -120,5 +127,7 @@ function checkRanges({ chunkSize, probes, seed, probesPer, contextPer, step }: P
     throw new InputError(`contextPer is ${quote(contextPer)}; expected "point" or "batch"`);
   if (probesPer !== undefined && probesPer !== "point" && probesPer !== "batch")
     throw new InputError(`probesPer is ${quote(probesPer)}; expected "point" or "batch"`);
+  if (orthogonal !== undefined && typeof orthogonal !== "boolean")
+    throw new InputError(`orthogonal is ${quote(orthogonal)}; expected true or false`);
   if (step !== undefined && !(step > 0 && step < 1)) throw new InputError(`step is ${quote(step)}; expected a number between 0 and 1`);
 }

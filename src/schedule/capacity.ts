@@ -39,7 +39,7 @@ interface Footprint {
 const footprints = new WeakMap<Plan, Map<string, Map<number, Footprint>>>();
 
 /** Of no consequence for how much a chunk takes. */
-const ANY: PlanParameters = { seed: 0, step: 0.5 };
+const ANY: PlanParameters = { seed: 0, step: 0.5, orthogonal: false };
 
 /** The largest chunk within the limits; fewer tangents at once where one point alone would not fit. */
 export function capacityOf(plan: Plan, limits: ScheduleLimits, route: Route, variant: Variant): Capacity {

@@ -30,7 +30,7 @@ export function scheduleParameterGradient(
   const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   if (4 * size > largest)
     throw new LimitError(`the gradient of ${size} parameters takes ${4 * size} bytes; the device allows ${largest} in one buffer`);
-  const parameters = { seed: 0, step: 0 };
+  const parameters = { seed: 0, step: 0, orthogonal: false };
   const request = { plan, parameters, first: 0, count: Math.min(count, 1), tangentsAtOnce: 1, limits, route, variant };
   const chunk = buildParameterGradient(request, plan, network, has);
   lastChunks.set(plan, { key, chunk });

@@ -1,5 +1,6 @@
 import type { GradientPlan, TracePlan } from "../plan/plan.js";
 import { sizeOf, zeros, type PlannedMatrix } from "../plan/matrices.js";
+import { drawsOf } from "../plan/orthogonal.js";
 import { KINEMATICS, kinematicsOf, sizeOf as sizeOfOutput } from "../plan/outputs.js";
 import {
   isOnes,
@@ -355,7 +356,8 @@ export class TangentSteps {
     const width = quads(d);
     const rows = columns * (shared ? 1 : this.chunk.count);
     const binding = this.chunk.scratch("probes", rows * width * 4);
-    const { route } = this.chunk;
+    const { route, request } = this.chunk;
+    const { parameters } = request;
     const isTraining = route.to === "device" && route.outer.step !== undefined;
     this.chunk.add({
       label: "Rademacher probes",
@@ -365,9 +367,10 @@ export class TangentSteps {
         columns,
         stateSize: d,
         width,
-        firstPoint: shared ? 0 : this.chunk.request.first,
+        firstPoint: shared ? 0 : request.first,
         firstColumn: column,
-        seed: this.chunk.request.parameters.seed,
+        seed: parameters.seed,
+        ...drawsOf(d, parameters.orthogonal),
       },
       bindings: { step: isTraining ? this.chunk.outer("step", 1).binding : asRows(zeros(1, 1)), probes: binding },
       invocations: rows * width,

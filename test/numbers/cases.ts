@@ -40,7 +40,7 @@ export interface CaseOptions {
 interface PlanDraw {
   readonly outputs: readonly Output[];
   readonly method: Method | "auto";
-  readonly options: Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step">;
+  readonly options: Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal" | "step">;
 }
 
 /**
@@ -116,6 +116,7 @@ function drawPlan(draw: Draw, { network }: Pool, among: readonly Method[], withJ
         probes: draw.integer(1, 9),
         seed: draw.integer(-5, 1e6),
         probesPer: draw.pick(["point", "batch"] as const),
+        orthogonal: draw.chance(0.5),
       }),
       ...(method === "difference" && draw.chance(0.5) && { step: draw.pick([2 ** -5, 2 ** -9, 0.01]) }),
     },

@@ -2,7 +2,7 @@ import { evaluateReference, type Method, type Output, type PlanOptions } from "d
 import { cut, type Pool } from "./pool.js";
 
 /** What was asked of a call, as far as it says which numbers are right. */
-export interface Asked extends Pick<PlanOptions, "probes" | "seed" | "probesPer" | "step"> {
+export interface Asked extends Pick<PlanOptions, "probes" | "seed" | "probesPer" | "orthogonal" | "step"> {
   readonly pool: Pool;
   /** Which of the pool's points. */
   readonly first: number;
@@ -106,9 +106,9 @@ function differences(asked: Asked, name: keyof Results, value: Expected, diagona
 }
 
 function reference(asked: Asked, outputs: readonly Output[]): ReturnType<typeof evaluateReference> {
-  const { pool, first, count, method, probes, seed, probesPer, step } = asked;
+  const { pool, first, count, method, probes, seed, probesPer, orthogonal, step } = asked;
   const { stateSize, contextSize } = pool.network;
   const context = pool.context && pool.contextKind !== "shared" ? cut(pool.context, contextSize, first, count) : pool.context;
   const points = cut(pool.points, stateSize, first, count);
-  return evaluateReference(pool.network, points, { context, method, probes, seed, probesPer, step, outputs });
+  return evaluateReference(pool.network, points, { context, method, probes, seed, probesPer, orthogonal, step, outputs });
 }

@@ -6,7 +6,7 @@ import type { Draw } from "./draw.js";
 export interface EncodeRequest {
   readonly outputs: readonly Output[];
   readonly method: NonNullable<EncodeOptions["method"]>;
-  readonly options: Pick<EncodeOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "step">;
+  readonly options: Pick<EncodeOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal" | "step">;
   readonly count: number;
   /** [count, d] */
   readonly points: Float32Array;

@@ -26,7 +26,7 @@ const guaranteed: ScheduleLimits = {
   memoryBudget: 256 * 2 ** 20,
   multiplyAddsPerSubmit: 2 ** 24,
 };
-const parameters: PlanParameters = { seed: 0, step: 2 ** -7 };
+const parameters: PlanParameters = { seed: 0, step: 2 ** -7, orthogonal: false };
 const toHost: Route = { to: "host", sharedContext: true };
 const workOf = ({ steps }: Submission): number => steps.reduce((sum, { multiplyAdds }) => sum + multiplyAdds, 0);
 
