@@ -333,7 +333,7 @@ async function measureTimes(network: Network, all: readonly Timed[], device: GPU
 /** Points whose traces are estimated, and repetitions with other seeds. */
 function amountsOf(d: number): { count: number; seeds: number } {
   if (d <= 64) return { count: 16, seeds: 32 };
-  return d <= 256 ? { count: 8, seeds: 16 } : { count: 8, seeds: 8 };
+  return d <= 256 ? { count: 8, seeds: 16 } : { count: 4, seeds: 8 };
 }
 
 async function measureCase(one: Case, device: GPUDevice, rounds: number): Promise<string> {

@@ -12,7 +12,7 @@ import { operatorNames } from "../src/model/readers/onnx/operators.js";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
 const page = (name: string): string => readFileSync(join(root, `docs/${name}.md`), "utf8");
-const pages = [readme, ...["kernels", "gradients", "flows", "onnx", "shards", "outputs"].map(page)].join("\n");
+const pages = [readme, ...["kernels", "gradients", "flows", "onnx", "shards", "outputs", "estimators", "encode"].map(page)].join("\n");
 const run = promisify(execFile);
 
 /** The fenced blocks of one language, of the README and of docs/. */
