@@ -69,6 +69,7 @@ cd "$scratch"
 model=$root/demo/models/two-moons-flow.safetensors
 export DELDOT="node $root/dist/cli.js"
 # 2^19 points: each of four shards has two blocks of 2^16.
+# shellcheck disable=SC2016
 node -e '
   const numbers = Float32Array.from({ length: 2 ** 20 }, (_, index) => ((Math.imul(index + 1, 2654435761) >>> 8) / 2 ** 24) * 4 - 2);
   const header = `{"descr": "<f4", "fortran_order": False, "shape": (524288, 2), }`.replaceAll("\"", "\x27").padEnd(117) + "\n";
