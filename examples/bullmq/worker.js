@@ -52,5 +52,5 @@ async function close() {
   worker.cancelAllJobs();
   await closed;
 }
-process.once("SIGTERM", close);
-process.once("SIGINT", close);
+process.once("SIGTERM", () => void close());
+process.once("SIGINT", () => void close());

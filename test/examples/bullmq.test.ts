@@ -61,7 +61,6 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
       this.ended = once(this.process, "close");
       for (const stream of [this.process.stdout, this.process.stderr]) stream.on("data", (text) => (this.log += text));
       this.process.stdout.on("data", (text) => (starts += String(text).split(": started\n").length - 1));
-      workers.add(this);
     }
 
     /** Resolves when it has begun as many jobs. */
@@ -78,6 +77,11 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
       await this.ended;
       workers.delete(this);
     }
+  }
+  function startWorker(script?: string): Worker {
+    const worker = new Worker(script);
+    workers.add(worker);
+    return worker;
   }
   afterEach(async () => {
     await Promise.all([...workers].map((worker) => worker.end("SIGTERM")));
@@ -112,7 +116,7 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
 
     const added = add(String(shards), ...command, "--out", "result.npy");
     const kill = async (milliseconds: number): Promise<void> => {
-      const worker = new Worker();
+      const worker = startWorker();
       // On a busy machine the others may have done all of it before.
       await Promise.race([worker.begun(1), added]);
       await sleep(milliseconds);
@@ -120,7 +124,7 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
       await worker.end("SIGKILL");
       // What it had begun ends too, instead of computing for nobody.
       for (const pid of computing) await gone(pid);
-      new Worker();
+      startWorker();
     };
     // The first while its command still starts.
     await Promise.all([kill(next() * 100), kill(next() * 2000), kill(next() * 2000)]);
@@ -133,7 +137,7 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
   });
 
   test("what no retry mends is tried once, and nothing is merged", async () => {
-    const worker = new Worker();
+    const worker = startWorker();
     const { status, stderr } = await add("2", "eval", "nowhere.safetensors", "--points", "points.npy", "--out", "none.npy");
     expect(status).toBe(1);
     expect(stderr).toMatch(/^shard \d: deldot: nowhere\.safetensors: no such file or directory.* \(status 42\)$/m);
@@ -142,7 +146,7 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
   });
 
   test("what a retry may mend is tried again", async () => {
-    const worker = new Worker(
+    const worker = startWorker(
       await script(
         "flaky.mjs",
         `import { writeFileSync } from "node:fs";
@@ -163,13 +167,13 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
       appendFileSync("waits", "");
       setInterval(() => {}, 1000);`,
     );
-    const worker = new Worker(patient);
+    const worker = startWorker(patient);
     const added = add("1", "eval", "--out", "given.npy");
     while (!existsSync(join(folder, "waits"))) await sleep(50);
     await worker.end("SIGTERM");
     expect(await readFile(join(folder, "stopped"), "utf8")).toBe("x");
     expect(worker.log).toBe("shard 0: started\n");
-    const other = new Worker(await script("quick.mjs", ""));
+    const other = startWorker(await script("quick.mjs", ""));
     expect(await added).toMatchObject({ status: 0, stdout: "shard 0: done\nmerge: done\n", stderr: "" });
     expect(other.jobs).toEqual(["shard 0", "merge"]);
   });

@@ -206,7 +206,7 @@ test("the containers' commands make the bits of one run, pod by pod, and end wit
   }
   expect(await runDeldot(folder, commandOf(files.merge))).toMatchObject({ status: 0, stderr: "" });
   const at = shard.indexOf("--shard");
-  const whole = [...shard.toSpliced(at, 2).with(-3, join(folder, "whole.npy"))];
+  const whole = shard.toSpliced(at, 2).map((argument) => argument.replace("result", "whole"));
   expect((await runDeldot(folder, whole)).status).toBe(0);
   for (const array of ["", ".base"])
     expect((await readFile(join(folder, `result${array}.npy`))).equals(await readFile(join(folder, `whole${array}.npy`)))).toBe(true);
