@@ -89,19 +89,19 @@ merge() {
 }
 # What has become of a job: a line for each task.
 tell() {
-  scontrol --oneliner show job "$1" | sort --field-separator== --key=2,2n | awk '{
+  scontrol --oneliner show job "$1" | awk '{
     for (field = 1; field <= NF; field++) { split($field, pair, "="); of[pair[1]] = pair[2] }
     split(of["ExitCode"], code, ":")
     task = "ArrayTaskId" in of ? " " of["ArrayTaskId"] : ""
     print of["JobName"] task ": " of["JobState"] ", " of["Restarts"] " restarts, status " code[1]
-  }'
+  }' | sort
 }
 # Sends a signal to what computes a shard, and to nothing else, once its first block of rows is there.
 cut_off() {
   until_true sh -c "grep --silent count result.shard-$2-of-4.json.*.part"
   job=$(squeue --noheader --jobs="$1_$2" --format=%A)
   kill "-$3" "$(scontrol listpids "$job.0" | awk '$4 == 0 { print $1 }')"
-  echo "$3 to task $2, which had $(node "$root/dist/cli.js" shards result.npy | awk -v shard="$2" '$1 == shard { print $3, "rows" }')"
+  echo "$3 to task $2, which had $(node "$root/dist/cli.js" shards result.npy | awk -v shard="$2" '$1 == shard && $2 == "begun" { print $3, "rows" }')"
 }
 
 echo "An array of four shards, two of which are cut off:"
