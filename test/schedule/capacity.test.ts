@@ -333,9 +333,7 @@ describe("chunks", () => {
 
   test("of a jvp carry one tangent per point", () => {
     const [chunk] = chunksOf(makeJvpPlan(hiddenLayers(5, 8, 2), false), 7, guaranteed, toHost) as [Chunk];
-    expect(chunk.submissions.flatMap(({ reads }) => reads)).toEqual([
-      { what: "tangent", scratch: "jvp", width: 5, first: 0, columns: 0 },
-    ]);
+    expect(chunk.submissions.flatMap(({ reads }) => reads)).toEqual([{ what: "tangent", scratch: "jvp", width: 5, first: 0, columns: 0 }]);
     expect(chunk.submissions.reduce((sum, submission) => sum + workOf(submission), 0)).toBe(
       7 * (5 * 8 + 8 * 8) + 7 * (5 * 8 + 8 * 8 + 8 * 5),
     );
