@@ -282,13 +282,19 @@ test("random networks: all of them are what the definitions make of the referenc
 });
 
 describe("in the caller's buffers", () => {
-  test.each([2, 3])("of R^%i, at strides, whole and in strips", async (d) => {
+  test.each([
+    [2, false],
+    [3, false],
+    [2, true],
+    [3, true],
+  ])("of R^%i, at strides, whole and in strips, the Jacobian there too: %s", async (d, hasJacobian) => {
     const { network } = randomMlp({ seed: 4, widths: [d, 17, 13, d], activation: "silu", contextSize: 1 });
     const field = await VectorField.create(device, network);
     const count = 23;
     const points = randomPoints(5, count, d);
     const context = 0.3;
-    const expected = ofJacobian(evaluateReference(network, points, { context, outputs: ["jacobian"] }).jacobian!, d);
+    const truth = evaluateReference(network, points, { context, outputs: ["jacobian"] }).jacobian!;
+    const expected = ofJacobian(truth, d);
     const widths = { curl: d === 2 ? 1 : 3, strain: d * d, qCriterion: 1 };
     for (const chunkSize of [undefined, 1, 2]) {
       const pointBuffer = makeBuffer(device, points);
@@ -297,11 +303,14 @@ describe("in the caller's buffers", () => {
         strain: makeBuffer(device, 1 + count * (widths.strain + 2)),
         qCriterion: makeBuffer(device, count),
       };
-      await field.reserve(count, { outputs: [...kinematics], chunkSize });
+      const square = d * d;
+      const jacobians = makeBuffer(device, 2 + count * (square + 1));
+      const jacobian = hasJacobian ? { buffer: jacobians, offset: 8, stride: square + 1 } : undefined;
+      await field.reserve(count, { outputs: [...kinematics, ...(hasJacobian ? (["jacobian"] as const) : [])], chunkSize });
       const encoder = device.createCommandEncoder();
       const { curl, qCriterion } = buffers;
       const strain = { buffer: buffers.strain, offset: 4, stride: widths.strain + 2 };
-      field.encode(encoder, { points: pointBuffer, count, context, curl, strain, qCriterion, chunkSize });
+      field.encode(encoder, { points: pointBuffer, count, context, curl, strain, qCriterion, jacobian, chunkSize });
       device.queue.submit([encoder.finish()]);
       const raw = await readBuffer(device, buffers.strain);
       const rows = Array.from(
@@ -310,6 +319,16 @@ describe("in the caller's buffers", () => {
       );
       const found = { curl: await readBuffer(device, curl), strain: rows, qCriterion: await readBuffer(device, qCriterion) };
       expectKinematics(found, expected, 2e-6, `encoded, ${chunkSize} at once`);
+      if (hasJacobian) {
+        const written = await readBuffer(device, jacobians);
+        const entries = Array.from(
+          { length: count * square },
+          (_, at) => written[2 + Math.floor(at / square) * (square + 1) + (at % square)]!,
+        );
+        const sizes = entries.map((_, at) => expected.size[Math.floor(at / square)]!);
+        expectClose(entries, truth, sizes, { label: `Jacobian, ${chunkSize} at once` });
+      }
+      jacobians.destroy();
       // What lies between the rows stays.
       expect([raw[0], raw[1 + widths.strain], raw[2 + widths.strain]]).toEqual([7, 7, 7]);
       for (const each of [pointBuffer, ...Object.values(buffers)]) each.destroy();
@@ -324,7 +343,9 @@ describe("in the caller's buffers", () => {
     const encoder = device.createCommandEncoder();
     expect(() => field.encode(encoder, { points: buffer, count: 1, curl: buffer })).toThrow(PlanError);
     expect(() => field.encode(encoder, { points: buffer, count: 1 })).toThrow(
-      new InputError("no output buffer was given; expected at least one of value, divergence, diagonal, curl, strain, qCriterion"),
+      new InputError(
+        "no output buffer was given; expected at least one of value, divergence, diagonal, jacobian, curl, strain, qCriterion, standardError, jvp",
+      ),
     );
     buffer.destroy();
     field.destroy();
