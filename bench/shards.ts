@@ -124,7 +124,7 @@ try {
 
   let killed = 0;
   const time = await timed(async () => {
-    killed = await byWorkers("many.npy", Number(kills), (side * 3) / shards);
+    killed = await byWorkers("many.npy", Number(kills), (side * 1.5) / shards);
   });
   console.log(`${shards} shards by ${workers} workers, ${killed} killed: ${(time / 1000).toFixed(1)} s`);
   const merging = await timed(() => merge("many.npy"));
