@@ -320,8 +320,11 @@ export class VectorField implements Field<Float32Array> {
   encode(target: GPUCommandEncoder | GPUComputePassEncoder, options: EncodeOptions): void {
     this.checkUsable();
     checkTarget(target);
-    for (const { recording, buffers } of this.recordings(options, true))
-      if (recording.count > 0) this.encoder.record(target, chunksOf(recording, this.shared), buffers, this.shared);
+    // All of it is laid out before any is recorded: what does not fit leaves the target as it was.
+    const laidOut = this.recordings(options, true)
+      .filter(({ recording }) => recording.count > 0)
+      .map(({ recording, buffers }) => ({ chunks: chunksOf(recording, this.shared), buffers }));
+    for (const { chunks, buffers } of laidOut) this.encoder.record(target, chunks, buffers, this.shared);
   }
 
   /** The evaluation, and J t beside it where that is asked for: by passes of their own, but that f alone comes with J t. */

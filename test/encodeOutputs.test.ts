@@ -152,8 +152,16 @@ describe.for(Object.keys(networks))("of %s", (name) => {
     const network = await networks[name]!();
     const field = await VectorField.create(device, network);
     const points = randomPoints(5, count, network.stateSize);
-    for (const probesPer of ["point", "batch"] as const) {
-      const options = { method: "hutchinson", probes: 6, seed: 9, probesPer, ...contextOf(network) } as const;
+    const all = 2 ** Math.ceil(Math.log2(network.stateSize));
+    for (const [probesPer, orthogonal, probes] of [
+      ["point", false, 6],
+      ["batch", false, 6],
+      ["point", true, Math.max(2, all - 1)],
+      ["point", true, all],
+      ["batch", true, all + 1],
+      ["point", true, 2 * all + 1],
+    ] as const) {
+      const options = { method: "hutchinson", probes, seed: 9, probesPer, orthogonal, ...contextOf(network) } as const;
       const truth = evaluateReference(network, points, options) as Required<ReturnType<typeof evaluateReference>>;
       const [divergence, standardError, alone] = [buffer(count), buffer(1 + 2 * count), buffer(count)];
       submit(field, {

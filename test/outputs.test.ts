@@ -336,6 +336,33 @@ describe("in the caller's buffers", () => {
     field.destroy();
   });
 
+  test.each([undefined, 2])("in one buffer with the Jacobian, %s columns at once", async (chunkSize) => {
+    const { network } = randomMlp({ seed: 4, widths: [3, 17, 13, 3], activation: "silu" });
+    const field = await VectorField.create(device, network);
+    const count = 5;
+    const points = randomPoints(5, count, 3);
+    const truth = evaluateReference(network, points, { outputs: ["jacobian"] }).jacobian!;
+    const all = makeBuffer(device, count * 12);
+    const pointBuffer = makeBuffer(device, points);
+    const encoder = device.createCommandEncoder();
+    const curl = { buffer: all, offset: 36, stride: 12 };
+    field.encode(encoder, { points: pointBuffer, count, jacobian: { buffer: all, stride: 12 }, curl, chunkSize });
+    device.queue.submit([encoder.finish()]);
+    const rows = await readBuffer(device, all);
+    const expected = Array.from({ length: count }, (_, point) => {
+      const j = truth.subarray(point * 9, (point + 1) * 9);
+      return [...j, j[7]! - j[5]!, j[2]! - j[6]!, j[3]! - j[1]!];
+    });
+    const sizes = expected.map((row) => row.slice(0, 9).reduce((sum, x) => sum + Math.abs(x), 0));
+    expectClose(
+      rows,
+      expected.flat(),
+      expected.flat().map((_, at) => sizes[Math.floor(at / 12)]!),
+    );
+    for (const each of [all, pointBuffer]) each.destroy();
+    field.destroy();
+  });
+
   test("a curl of four dimensions, or no buffer at all, is refused", async () => {
     const four = mlp({ layers: [{ weight: Array.from({ length: 4 }, (_, i) => [i, 1, 2, 3]) }] });
     const field = await VectorField.create(device, four);

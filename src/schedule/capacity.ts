@@ -91,7 +91,16 @@ function footprintsOf(plan: Plan, limits: ScheduleLimits, route: Route, variant:
 /** Builds chunks of a few points, cut into the smallest submissions, to see how they grow. */
 function measure(plan: Plan, tangentsAtOnce: number, limits: ScheduleLimits, route: Route, variant: Variant): Footprint {
   const build = (count: number): Chunk =>
-    buildChunk({ plan, parameters: ANY, first: 0, count, tangentsAtOnce, limits: { ...limits, multiplyAddsPerSubmit: 0 }, route, variant });
+    buildChunk({
+      plan,
+      parameters: ANY,
+      first: 0,
+      count,
+      tangentsAtOnce,
+      limits: { ...limits, multiplyAddsPerSubmit: 0 },
+      route: route.to === "device" ? { ...route, sharesBuffers: true } : route,
+      variant,
+    });
   // Every buffer is a whole number of 16 bytes; over 4 points and over 8 that rounding does not show.
   const [four, eight] = [build(4), build(8)];
   const line = (at4: number, at8: number): Line => ({ fixed: 2 * at4 - at8, slope: (at8 - at4) / 4 });

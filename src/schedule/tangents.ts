@@ -324,6 +324,7 @@ export class TangentSteps {
       [offset, perPoint] = [0, d * d];
     }
     if (column + columns < d) return;
+    if (this.mustCopy()) recordSums(chunk, jacobian, d * d, d * d, chunk.outer("jacobian", d * d));
     for (const output of wanted) {
       const numbers = sizeOfOutput(output, d);
       const multiplyAdds = count * (output === "qCriterion" ? d * d : numbers);
@@ -463,11 +464,17 @@ export class TangentSteps {
     return { binding, strides: { outOffset: offset, outPerPoint: perPoint, outPerColumn: 1, outPerRow: perRow, outRows: d } };
   }
 
+  /** Whether what is made of the Jacobian may lie in its buffer, which one dispatch may not read and write. */
+  private mustCopy(): boolean {
+    const { route, plan } = this.chunk;
+    return route.to === "device" && route.sharesBuffers && plan.outputs.includes("jacobian") && kinematicsOf(plan.outputs).length > 0;
+  }
+
   /** Where the columns [column, column + columns) of the points' Jacobians lie: in the caller's buffer, or by themselves. */
   private jacobian(column: number, columns: number): Place {
     const d = this.chunk.graph.stateSize;
     const { route, plan } = this.chunk;
-    if (route.to === "device" && plan.outputs.includes("jacobian")) {
+    if (route.to === "device" && plan.outputs.includes("jacobian") && !this.mustCopy()) {
       const { binding, offset, stride } = this.chunk.outer("jacobian", d * d);
       return { binding, offset: offset + column, perPoint: stride, perRow: d };
     }

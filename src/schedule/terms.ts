@@ -1,3 +1,4 @@
+import { populationOf } from "../plan/orthogonal.js";
 import { tangentsOf } from "../plan/program.js";
 import { asBits, type Address, type ChunkRecorder } from "./recorder.js";
 import { PARTIAL_SUMS, type Binding, type Read } from "./steps.js";
@@ -47,7 +48,14 @@ function recordSpread(chunk: ChunkRecorder, terms: Binding, width: number, into:
   chunk.add({
     label: "spread of the terms",
     kernel: "spread",
-    parameters: { rows: chunk.count, width, outOffset: into.offset, outStride: into.stride, notANumber: asBits(NaN) },
+    parameters: {
+      rows: chunk.count,
+      width,
+      outOffset: into.offset,
+      outStride: into.stride,
+      population: Math.min(populationOf(chunk.graph.stateSize, chunk.request.parameters.orthogonal), 0xffffffff),
+      notANumber: asBits(NaN),
+    },
     bindings: { terms, out: into.binding },
     invocations: chunk.count,
   });

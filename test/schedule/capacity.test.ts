@@ -166,6 +166,27 @@ describe("random plans under random limits", () => {
     fc.assert(property, runs);
   });
 
+  test("in the caller's buffers keep within the budget wherever they begin", () => {
+    const given: ScheduleLimits = {
+      maxStorageBufferBindingSize: 2 ** 28,
+      maxBufferSize: 2 ** 28,
+      minStorageBufferOffsetAlignment: 256,
+      memoryBudget: 200_000,
+      multiplyAddsPerSubmit: Infinity,
+    };
+    const { network: net } = randomMlp({ seed: 1, widths: [16, 4, 16], activation: "tanh" });
+    for (const outputs of [["value"], ["value", "divergence"]] as const) {
+      const plan = makePlan(net, { outputs });
+      const outer = { points: { offset: 0, stride: 16 }, value: { offset: 0, stride: 16 }, divergence: { offset: 0, stride: 1 } };
+      const route: Route = { to: "device", outer, sharesBuffers: false, marksNonFinite: true };
+      const capacity = capacityOf(plan, given, route, PLAIN);
+      for (const first of [0, capacity.points, 1]) {
+        const chunk = scheduleChunk(plan, { seed: 0, step: 0.1, orthogonal: false }, first, capacity.points, capacity, given, route, PLAIN);
+        expect(bytesOf(chunk), `from ${first}`).toBeLessThanOrEqual(given.memoryBudget);
+      }
+    }
+  });
+
   test("leave the results of all points in the caller's buffers, each row once", () => {
     const offsets = fc.nat({ max: 100 }).map((words) => 4 * words);
     const property = fc.property(network, asked, limits, offsets, size, (net, choice, given, offset, count) => {
