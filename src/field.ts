@@ -477,7 +477,8 @@ export class VectorField implements Field<Float32Array> {
     this.tuner.layersOnly();
     for (const matrix of graphOf(this.own).weights) {
       const { rows, columns, place } = matrix;
-      const { numbers } = numbersOf(network.operations[place!.operation] as LinearOperation, place!.part);
+      if (!place) continue;
+      const { numbers } = numbersOf(network.operations[place.operation] as LinearOperation, place.part);
       matrix.replace({ rows, columns, data: numbers });
     }
   }

@@ -194,6 +194,8 @@ export function readSolveOptions(options: Omit<SolveOptions, "condition">, toler
   if (steps === null && tableaus[solver].error === null) throw new InputError(`solver "${solver}" has no error control; expected steps`);
   if (divergence !== "exact" && (typeof divergence !== "object" || divergence?.method !== "hutchinson"))
     throw new InputError(`divergence is ${quote(divergence)}; expected "exact" or { method: "hutchinson", probes, seed }`);
+  const other = Object.keys(divergence === "exact" ? {} : divergence).find((key) => !["method", "probes", "seed"].includes(key));
+  if (other !== undefined) throw new InputError(`divergence has ${quote(other)}; expected method, probes and seed alone`);
   return { solver, rtol, atol, steps, maxSteps, divergence: divergence === "exact" ? divergence : { ...divergence } };
 }
 

@@ -488,6 +488,7 @@ test("mistakes are errors, an abort ends a call", async () => {
     [{ steps: 0 }, /steps is/],
     [{ rtol: 0 }, /rtol is/],
     [{ divergence: "hutchinson" }, /divergence is/],
+    [{ divergence: { method: "hutchinson", orthogonal: true } }, /divergence has "orthogonal"; expected method, probes and seed alone/],
     [{ condition: 1 }, /condition is/],
   ] as const;
   for (const [options, message] of refused) {

@@ -158,6 +158,12 @@ class Reverse {
   /** The sum of shares, an operation of its own. */
   private sum(shares: readonly Share[], width: number): number {
     const { formulas } = this;
+    // The formula's constants have an operation of their own, which is fixed: beside what is named they would be taken for parameters.
+    const constants = shares.filter((share) => !this.isNamed(share.origin) && !("weight" in share && isIdentityWeight(share.weight)));
+    if (constants.length > 0 && shares.some(({ origin }) => this.isNamed(origin))) {
+      const rest = shares.filter((share) => !constants.includes(share));
+      return this.sum([...rest, { operand: this.sum(constants, width), weight: ones(width), origin: null }], width);
+    }
     const [bias, ...others] = shares.filter((share) => "numbers" in share);
     const products = shares.filter((share) => "weight" in share);
     for (const other of others) products.push({ operand: this.sum([other], width), weight: ones(width), origin: null });

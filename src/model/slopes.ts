@@ -88,7 +88,7 @@ const SMOOTH_THRESHOLD = 17;
 const slopes: Readonly<Record<string, Slope>> = {
   identity: () => "one",
   relu: (of, z) => of.step(z),
-  leaky_relu: (of, z, slope) => of.affine(of.step(z), 1 - slope, slope),
+  leaky_relu: (of, z, slope) => of.sum(of.step(z), of.affine(stepDown(of, z), slope)),
   relu6: (of, z) => of.product(of.step(z), of.step(of.affine(z, -1, 6))),
   elu: (of, z, alpha) => exponentialUnit(of, z, 1, alpha),
   selu: (of, z) => exponentialUnit(of, z, 1.0507009873554805, 1.7580993408473766),
@@ -176,7 +176,12 @@ const slopes: Readonly<Record<string, Slope>> = {
 /** positive for z > 0, elsewhere alpha e^z. */
 function exponentialUnit(of: Formulas, z: Operand, positive: number, alpha: number): Operand {
   const decay = of.affine(of.decay(z), alpha);
-  return alpha === positive ? decay : of.sum(decay, of.affine(of.step(z), positive - alpha));
+  return alpha === positive ? decay : of.sum(of.affine(of.step(z), positive), of.product(decay, stepDown(of, z)));
+}
+
+/** 1 for z <= 0, elsewhere 0: by a relu, which is not merged with what follows, where 1 - step would cancel beside large factors. */
+function stepDown(of: Formulas, z: Operand): Operand {
+  return of.call("relu", of.affine(of.step(z), -1, 1));
 }
 
 function tanhSlope(of: Formulas, z: Operand): Operand {

@@ -167,9 +167,13 @@ class GraphBuilder {
         return this.add(this.drafts[source]!.width, { kind: "norm", source, centered: operation.centered, epsilon: operation.epsilon });
       }
       case "linear": {
-        const terms = operation.terms.flatMap(({ operand, weight }, part) => this.terms(operand, weight, { operation: index, part }));
+        const terms = operation.terms.flatMap(({ operand, weight }, part) =>
+          this.terms(operand, weight, { operation: index, part }, operation.isFixed),
+        );
         const width = widthOfLinear(operation);
-        const bias = operation.bias && this.weight(rowOf(this.name("b"), operation.bias, { operation: index, part: "bias" }));
+        const bias =
+          operation.bias &&
+          this.weight(rowOf(this.name("b"), operation.bias, operation.isFixed ? null : { operation: index, part: "bias" }));
         const fixed = terms.filter(({ source }) => !this.drafts[source]!.moves);
         if (fixed.length === 0 || fixed.length === terms.length) return this.add(width, { kind: "sum", terms, bias });
         // What the context alone decides is a shift that all points of one context share.
@@ -181,20 +185,20 @@ class GraphBuilder {
   }
 
   /** One term, or those of a sum that is read here alone and needs no node of its own. */
-  private terms(operand: Operand, weight: Weight, place: MatrixPlace): Term[] {
+  private terms(operand: Operand, weight: Weight, place: MatrixPlace, isFixed = false): Term[] {
     const source = this.node(operand);
     // W1, W2, ... act on what moves with the state, C1, C2, ... on the context, d1, d2, ... element by element.
     if (!("diagonal" in weight)) {
       checkWeight(weight, place);
       const name = this.name(this.drafts[source]!.moves ? "W" : "C");
-      const own = this.weight(lazily(name, "block" in weight ? weight.block : weight, place));
+      const own = this.weight(lazily(name, "block" in weight ? weight.block : weight, isFixed ? null : place));
       const matrix = "block" in weight ? repeated(own, weight.times) : own;
       return [{ kind: "dense", source, matrix }];
     }
     const { diagonal } = weight;
     // Factors of 1 that a tensor names are trained, and will be others.
     const isIdentity = !this.named.has(`${place.operation} ${place.part}`) && diagonal.every((factor) => factor === 1);
-    const factors = isIdentity ? null : this.weight(rowOf(this.name("d"), diagonal, place));
+    const factors = isIdentity ? null : this.weight(rowOf(this.name("d"), diagonal, isFixed ? null : place));
     const { body, activation } = this.drafts[source]!;
     if (factors === null && this.readAlone(operand) && activation === null && body.kind === "sum" && body.bias === null)
       return [...body.terms];

@@ -22,6 +22,7 @@ import {
 } from "../../src/index.js";
 import { activationFunctions, parseActivation } from "../../src/model/activation.js";
 import { OnnxField, toOnnx } from "../../src/onnx/index.js";
+import { Trainer } from "../../src/train/index.js";
 import { expectClose } from "../close.js";
 import { openDevice } from "../device.js";
 import { random, randomPoints } from "../fields.js";
@@ -412,6 +413,77 @@ test("what trains the field trains the potential: gradients are sums over all pl
   expectClose(updated.value, expected.value!, all(expected.value!, 1), { relative: 1e-5 });
   expectClose(updated.divergence, expected.divergence!, all(expected.divergence!, 5), { relative: 2e-5 });
   onDevice.destroy();
+});
+
+test("constants of the formula are no parameters, whatever they are added to", () => {
+  const scalar = { rows: 1, columns: 1, data: Float64Array.of(0.75) };
+  const potential: Network = {
+    stateSize: 2,
+    contextSize: 0,
+    operations: [
+      {
+        kind: "linear",
+        terms: [{ operand: "state", weight: { rows: 1, columns: 2, data: Float64Array.of(0.5, -1) } }],
+        bias: Float64Array.of(0.1),
+      },
+      { kind: "activation", operand: 0, activation: parseActivation("tanh") },
+      {
+        kind: "linear",
+        terms: [
+          { operand: 0, weight: { diagonal: Float64Array.of(1) } },
+          { operand: 1, weight: scalar },
+        ],
+        bias: null,
+      },
+    ],
+  };
+  const field = gradientField(potential);
+  expect(Object.keys(parametersOf(field)).toSorted()).toEqual(Object.keys(parametersOf(potential)).toSorted());
+  const points = randomPoints(3, 5, 2);
+  const { value } = evaluateReference(field, points);
+  const expected = forwardGradient(potential, points, undefined);
+  expectClose(value!, expected, expected.map(Math.abs), { relative: 1e-12 });
+});
+
+test("a field is trained as the gradient that it is", { timeout: 60_000 }, async () => {
+  const points = randomPoints(9, 200, 2);
+  for (const activation of ["tanh", "silu", "gelu", "softplus", "elu(0.5)", "leaky_relu(0.2)"]) {
+    const potential = randomPotential(3, [2, 6, 5], activation);
+    const trainer = await Trainer.create(device, gradientField(potential), {
+      loss: "score_matching",
+      batch: 32,
+      seed: 1,
+      timeColumn: null,
+      kernels: "layers 4x4",
+    });
+    await trainer.data(points);
+    const losses = await trainer.train(5);
+    expect(losses.every(Number.isFinite), activation).toBe(true);
+    const trained = await trainer.network();
+    const own = withParameters(potential, parametersOf(trained));
+    expect(parametersOf(own)).not.toEqual(parametersOf(potential));
+    const { value } = evaluateReference(trained, points);
+    const expected = forwardGradient(own, points, undefined);
+    expectClose(
+      value!,
+      expected,
+      expected.map((each) => 1 + Math.abs(each)),
+      { relative: 1e-6, label: activation },
+    );
+    trainer.destroy();
+  }
+});
+
+test("slopes beside 1 do not cancel, however large", async () => {
+  for (const activation of ["leaky_relu(1e8)", "elu(1e8)"]) {
+    const network = gradientField(mlp({ layers: [{ weight: [[1, 0]] }, { weight: [[1]] }], activation, potential: true }));
+    const field = await VectorField.create(device, network);
+    const { value } = await field.evaluate([0.5, 0, -0.5, 0]);
+    const truth = evaluateReference(network, [0.5, 0, -0.5, 0]).value!;
+    expect(truth[0]).toBe(1);
+    expectClose(value, truth, truth.map(Math.abs), { relative: 1e-6, label: activation });
+    field.destroy();
+  }
 });
 
 describe("files", () => {
