@@ -39,7 +39,14 @@ export interface VectorFieldOptions {
 }
 
 /** A number of points that the device writes, a u32 at `offset` bytes (a multiple of 4; default 0) of a buffer with usage STORAGE. */
-export type CountBuffer = GPUBuffer | { readonly buffer: GPUBuffer; readonly offset?: number | undefined };
+export type CountBuffer =
+  | GPUBuffer
+  | {
+      /** Where the count lies. */
+      readonly buffer: GPUBuffer;
+      /** In bytes. */
+      readonly offset?: number | undefined;
+    };
 
 /** What {@link VectorField.encode} reads and writes: buffers of the caller, in float32. At least one output is needed. */
 export interface EncodeOptions extends Pick<PlanOptions, "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal" | "step"> {
