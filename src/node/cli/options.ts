@@ -165,6 +165,12 @@ export async function readRows(
   size: number,
   pointCount: number,
 ): Promise<Float32Array | Float64Array | undefined> {
+  const row = readRow(text, name, size);
+  return typeof row === "string" ? asContext(await readNumbers(row), size, pointCount, row, name) : row;
+}
+
+/** What the option --NAME says: the row itself, the file that it is in, or nothing where the model takes none. @throws InputError. */
+export function readRow(text: string | undefined, name: "context" | "condition", size: number): Float64Array | string | undefined {
   if (text === undefined) {
     if (size === 0) return undefined;
     throw new InputError(
@@ -173,7 +179,7 @@ export async function readRows(
   }
   if (size === 0) throw new InputError(`--${name} is ${quote(text)}, but the model takes no ${name}; expected no --${name}`);
   const numbers = parseNumbers(text);
-  if (!numbers) return asContext(await readNumbers(text), size, pointCount, text, name);
+  if (!numbers) return text;
   if (numbers.length !== size)
     throw new InputError(`--${name} ${text} has ${numbers.length} numbers; expected ${size}, as the model takes`);
   return Float64Array.from(numbers);

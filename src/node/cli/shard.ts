@@ -11,7 +11,7 @@ import { digestOf } from "../shards/digest.js";
 import { arrayPath, mergedPaths, stemOf, type ArrayLayout, type Merged } from "../shards/manifest.js";
 import { blockRowsOf, rangeOf, readShard, type Shard } from "../shards/range.js";
 import { runShard, type Block, type RowInput } from "../shards/run.js";
-import { parseNumbers } from "./options.js";
+import { readRow } from "./options.js";
 import { print } from "./output.js";
 import { interruptSignal, withProgress } from "./progress.js";
 import { version } from "./version.js";
@@ -63,20 +63,12 @@ export async function openPoints(
   return { rows, shape, batch, count: rows.header.count / network.stateSize };
 }
 
-/** What the option --NAME gives, a context or a condition of `size` numbers. @throws InputError as {@link readRows} does. */
+/** What the option --NAME gives, a context or a condition of `size` numbers. @throws InputError. */
 export async function openRows(text: string | undefined, name: "context" | "condition", size: number, count: number): Promise<Rows> {
-  if (text === undefined && size > 0)
-    throw new InputError(
-      `the model takes a ${name} of ${size} ${size === 1 ? "number" : "numbers"} and none was given; expected --${name}`,
-    );
-  if (text === undefined) return { shared: undefined };
-  if (size === 0) throw new InputError(`--${name} is ${quote(text)}, but the model takes no ${name}; expected no --${name}`);
-  const numbers = parseNumbers(text);
-  if (numbers && numbers.length !== size)
-    throw new InputError(`--${name} ${text} has ${numbers.length} numbers; expected ${size}, as the model takes`);
-  if (numbers) return { shared: Float64Array.from(numbers) };
-  const file = await NpyRows.open(text);
-  checkContextShape(file.header.shape, file.header.count, size, count, text, name);
+  const row = readRow(text, name, size);
+  if (typeof row !== "string") return { shared: row };
+  const file = await NpyRows.open(row);
+  checkContextShape(file.header.shape, file.header.count, size, count, row, name);
   if (file.header.count !== size) return { file };
   const shared = file.decode(await file.bytes(0, 1, size), 0, size);
   await file.close();

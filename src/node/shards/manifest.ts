@@ -81,7 +81,7 @@ export interface Manifest extends Common {
   readonly milliseconds: number;
 }
 
-/** The key of a shard: two of one key hold the same numbers. The place of its inputs is no part of it. */
+/** The key of a shard: two of one key are the same rows by the same options. The place of its inputs is no part of it. */
 export function keyOf(common: Common, shard: number, range: Range, inputs: readonly InputDigest[]): string {
   return digestOf({ common, shard, range, inputs: inputs.map((input) => ({ ...input, path: null })) });
 }

@@ -118,7 +118,8 @@ export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>
     }
     signal.throwIfAborted();
     const described = { ...common, key, shard: shard.index, ...range, inputs };
-    if (await parts.putInPlace(described)) return { manifest: await readManifest(manifestPath(stem)), paths, skipped: false, resumed };
+    const manifest = await parts.putInPlace(described);
+    if (manifest) return { manifest, paths, skipped: false, resumed };
   } finally {
     await parts.close();
   }
@@ -318,8 +319,8 @@ class Parts {
     this.adapters.add(block.adapter);
   }
 
-  /** Syncs the files and gives them their names, the manifest last. @returns false where another process has removed them. */
-  async putInPlace(described: Omit<Manifest, "files" | "adapters" | "milliseconds">): Promise<boolean> {
+  /** Syncs the files and gives them their names, the manifest last. @returns it; null where another process has removed them. */
+  async putInPlace(described: Omit<Manifest, "files" | "adapters" | "milliseconds">): Promise<Manifest | null> {
     try {
       // Without rows there is no type.
       if (this.parts.length === 0) await this.begin(this.common.arrays.map(() => "<f4"));
@@ -330,9 +331,10 @@ class Parts {
         bytes,
         sha256: hash.copy().digest("hex"),
       }));
+      const manifest: Manifest = { ...described, files, adapters: [...this.adapters], milliseconds: this.milliseconds };
       const scratch = `${manifestPath(this.stem)}.${this.token}.new.part`;
       const handle = await open(scratch, "wx");
-      await handle.writeFile(writeManifest({ ...described, files, adapters: [...this.adapters], milliseconds: this.milliseconds }));
+      await handle.writeFile(writeManifest(manifest));
       await handle.sync();
       await handle.close();
       try {
@@ -340,12 +342,12 @@ class Parts {
         await rename(scratch, manifestPath(this.stem));
       } catch (error) {
         await rm(scratch, { force: true });
-        if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+        if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
         throw error;
       }
       await syncFolder(dirname(this.stem));
       await removeParts(this.stem, this.key);
-      return true;
+      return manifest;
     } catch (error) {
       throw refusal(this.stem, error);
     }
