@@ -13,7 +13,7 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> jacobian: array<f32>;      // [points, d, columns]
+@group(0) @binding(1) var<storage, read> jacobian: array<f32>;      // [points, d, columns] at offset, per_point and per_row
 @group(0) @binding(2) var<storage, read_write> terms: array<f32>;   // [points, terms_per_point]
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -1,20 +1,20 @@
 // out[b, g] = factor Σ_k terms[b, k] over k = g, g + groups, g + 2 groups, ...
-// groups = 1 is the divergence, groups = width a copy of the terms.
+// groups = 1 is the divergence, groups = width a copy, of terms or of Jacobians.
 // One invocation computes one sum.
 // Needs: lib/dispatch.wgsl.
 
 struct Parameters {
-  sums: u32,         // points groups
+  sums: u32,         // rows groups
   groups: u32,
-  width: u32,        // terms per point
+  width: u32,        // terms per row
   out_offset: u32,   // in floats
   out_stride: u32,
   factor: u32,       // bits of a float
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(1) var<storage, read> terms: array<f32>;       // [points, width]
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;   // [points, groups] at out_stride
+@group(0) @binding(1) var<storage, read> terms: array<f32>;       // [rows, width]
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;   // [rows, groups] at out_stride
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) workgroups: vec3u) {

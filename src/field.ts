@@ -112,7 +112,7 @@ export class VectorField implements Field<Float32Array> {
   /** The network that plans are made of: of no other field, since update replaces its numbers. */
   private readonly own: Network;
   private readonly gate = new Gate();
-  /** By what changes a plan: not the seed, nor the step. */
+  /** By what changes a plan: not the seed, nor the step, nor whether probes are orthogonal. */
   private readonly plans = new Recent<string, Plan>(MOST_PLANS);
   private readonly pipelines: Pipelines;
   private readonly matrices: Matrices;

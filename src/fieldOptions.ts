@@ -5,7 +5,7 @@ import type { Network } from "./model/network.js";
 import { parameterLayout } from "./model/parameters.js";
 import type { WantedGradient } from "./plan/choose.js";
 import { readRunOptions, readVjpOutputs, requireOutputs, type PlanOptions } from "./plan/options.js";
-import { KINEMATICS, OUTPUTS, sizeOf, type Method, type Output } from "./plan/outputs.js";
+import { OUTPUTS, outputs as ofEvaluations, sizeOf, type Method, type Output } from "./plan/outputs.js";
 import type { OuterName, OuterRows } from "./schedule/steps.js";
 import type { Floats } from "./typedArrays.js";
 
@@ -118,7 +118,10 @@ export interface EncodeVjpOptions extends Pick<PlanOptions, "chunkSize" | "probe
 }
 
 /** What decides the plan of a later encodeVjp. */
-export interface ReserveVjpOptions extends Pick<PlanOptions, "method" | "chunkSize" | "probes" | "seed" | "probesPer" | "contextPer"> {
+export interface ReserveVjpOptions extends Pick<
+  PlanOptions,
+  "method" | "chunkSize" | "probes" | "seed" | "probesPer" | "orthogonal" | "contextPer"
+> {
   /** What gradients will be taken for. Default the points alone. */
   readonly wrt?: readonly Wrt[] | undefined;
   /** Which cotangents will come. Default both. */
@@ -131,8 +134,6 @@ export interface ReserveVjpOptions extends Pick<PlanOptions, "method" | "chunkSi
 export interface ReserveOptions extends PlanOptions {}
 
 const DEFAULT_BUDGET = 256 * 2 ** 20;
-/** The outputs that encode can leave in buffers. */
-const ENCODED = ["value", "divergence", "diagonal", "jacobian", ...KINEMATICS] as const;
 
 interface FieldSettings {
   readonly memoryBudget: number;
@@ -184,10 +185,10 @@ export function readEncodeOptions(network: Network, options: EncodeOptions, uplo
     add("count", count, 1, 1);
     rows.count = { ...rows.count!, stride: 0 };
   }
-  const named = ENCODED.filter((name) => options[name] !== undefined);
+  const named = ofEvaluations.filter((name) => options[name] !== undefined);
   const { standardError, jvp, tangents, method = "auto" } = options;
   if (named.length === 0 && standardError === undefined && jvp === undefined)
-    throw new InputError(`no output buffer was given; expected at least one of ${[...ENCODED, "standardError", "jvp"].join(", ")}`);
+    throw new InputError(`no output buffer was given; expected at least one of ${[...ofEvaluations, "standardError", "jvp"].join(", ")}`);
   requireOutputs(named, network.stateSize);
   for (const name of named) add(name, options[name]!);
   if (standardError !== undefined) {
@@ -299,8 +300,7 @@ export function usualRows(
   outputs: readonly Output[],
 ): Partial<Record<OuterName, OuterRows>> {
   const strideOf = (name: OuterName): number => (name === "context" && contextPer !== "point" ? 0 : widthOf(network, name));
-  const encoded = ENCODED.filter((name) => outputs.includes(name));
-  return Object.fromEntries((["points", "context", ...encoded] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
+  return Object.fromEntries((["points", "context", ...outputs] as const).map((name) => [name, { offset: 0, stride: strideOf(name) }]));
 }
 
 function widthOf({ stateSize, contextSize }: Network, name: OuterName): number {

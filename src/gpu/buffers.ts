@@ -203,7 +203,7 @@ export class Scratch {
 
 /**
  * Small constant buffers, found by their content. One that was handed out is never written again, so that commands
- * recorded earlier, whenever they are submitted, see their own numbers.
+ * recorded earlier, whenever they are submitted, see their own numbers; but for those that the device counts, which each recording writes anew before it reads them.
  */
 export class Constants {
   private readonly buffers = new Map<string, GPUBuffer>();

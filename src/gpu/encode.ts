@@ -39,7 +39,9 @@ export function encodeBound(pass: GPUComputePassEncoder, steps: readonly BoundSt
 
 /** The steps with all that they name; as they were bound before, where nothing of it was replaced since. */
 export function bindSteps(steps: readonly Step[], resources: Resources): readonly BoundStep[] {
-  const bound = placeOf(steps, resources).bound ?? bind(steps, resources);
+  const before = placeOf(steps, resources).bound;
+  if (before) return before;
+  const bound = bind(steps, resources);
   // What was made may have replaced something in its turn: then this is another place.
   placeOf(steps, resources).bound = bound;
   return bound;

@@ -67,8 +67,8 @@ function integersBeside(z: number): readonly number[] {
 /** The default of clip on both sides, the largest float32: none. */
 export const largestClip = 3.4028234663852886e38;
 
-const seluScale = 1.0507009873554805;
-const seluScaleAlpha = 1.7580993408473766;
+export const seluScale = 1.0507009873554805;
+export const seluScaleAlpha = 1.7580993408473766;
 
 /** Each formula is PyTorch's, written so that it neither overflows nor cancels; the shaders use the same forms. */
 const rows: Readonly<Record<string, Row>> = {

@@ -1,6 +1,7 @@
 import { ModelError, quote } from "../errors.js";
 import {
   isIdentityWeight,
+  operandsOf,
   widthOf,
   type LinearOperation,
   type Matrix,
@@ -217,9 +218,4 @@ function transposedMatrix({ rows, columns, data }: Matrix): Matrix {
   for (let row = 0; row < rows; row++)
     for (let column = 0; column < columns; column++) turned[column * rows + row] = data[row * columns + column]!;
   return { rows: columns, columns: rows, data: turned };
-}
-
-function operandsOf(operation: Operation): readonly Operand[] {
-  if (operation.kind === "linear") return operation.terms.map(({ operand }) => operand);
-  return operation.kind === "product" ? operation.operands : [operation.operand];
 }

@@ -112,7 +112,7 @@ export interface Tensor {
 }
 
 /**
- * A vector field f: R^d x R^c -> R^d as a graph of operations in topological order; the last one is the velocity.
+ * A vector field f: R^d x R^c -> R^d as a graph of operations in topological order; the last one is the velocity, or of a potential its one number.
  * Made by {@link mlp} or by a file reader; never changed afterwards.
  */
 export interface Network {
@@ -122,9 +122,9 @@ export interface Network {
   readonly stateShape?: readonly number[];
   /** c, the size of the context (time and the like); 0 where there is none. */
   readonly contextSize: number;
-  /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d]. */
+  /** In an order in which each reads earlier ones alone; the last one gives the velocity, [d], or a potential, [1]. */
   readonly operations: readonly Operation[];
-  /** Weights and biases by the names of their file, in its order; what no tensor gives has a name made out of its operation. */
+  /** Weights and biases by the names of their file, in its order; what no tensor gives has a name made out of its operation, but for fixed numbers. */
   readonly tensors?: readonly Tensor[];
   /** Sentences of the reader: what it took for state and context and why, what a file does not show, what it left out. */
   readonly notes?: readonly string[];
@@ -146,6 +146,12 @@ export function widthOfLinear({ terms, bias }: LinearOperation): number {
   const weight = terms[0]?.weight;
   if (weight === undefined) return bias?.length ?? 0;
   return "diagonal" in weight ? weight.diagonal.length : "block" in weight ? weight.times * weight.block.rows : weight.rows;
+}
+
+/** What an operation reads. */
+export function operandsOf(operation: Operation): readonly Operand[] {
+  if (operation.kind === "linear") return operation.terms.map(({ operand }) => operand);
+  return operation.kind === "product" ? operation.operands : [operation.operand];
 }
 
 /** Whether it takes its operand as it is. */
@@ -229,8 +235,8 @@ export interface Affine {
  * d is the number of outputs of the last layer; what the first layer takes beyond d is context. With `potential` it is a potential
  * R^d x R^c -> R, no field yet: {@link gradientField} makes one of it.
  *
- * @throws ModelError where shapes do not chain, the field is not square or the potential gives more than one number, a number is not finite, or the activation is
- * missing or unknown.
+ * @throws ModelError where shapes do not chain, the field is not square or the potential gives more than one number, a number is not
+ * finite, or the activation is missing or unknown.
  */
 export function mlp(options: MlpOptions): Network {
   const { layers: inputs } = options;

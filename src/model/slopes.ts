@@ -1,5 +1,5 @@
 import { ModelError } from "../errors.js";
-import { largestClip, parseActivation, type Activation } from "./activation.js";
+import { largestClip, parseActivation, seluScale, seluScaleAlpha, type Activation } from "./activation.js";
 import { widthOf, type Network, type Operand, type Operation } from "./network.js";
 
 /** What has σ'; "one" or "zero" where it is that everywhere. */
@@ -91,7 +91,7 @@ const slopes: Readonly<Record<string, Slope>> = {
   leaky_relu: (of, z, slope) => of.sum(of.step(z), of.affine(stepDown(of, z), slope)),
   relu6: (of, z) => of.product(of.step(z), of.step(of.affine(z, -1, 6))),
   elu: (of, z, alpha) => exponentialUnit(of, z, 1, alpha),
-  selu: (of, z) => exponentialUnit(of, z, 1.0507009873554805, 1.7580993408473766),
+  selu: (of, z) => exponentialUnit(of, z, seluScale, seluScaleAlpha),
   celu: (of, z, alpha) => of.decay(z, 1 / alpha),
   // Φ(z) + z φ(z)
   gelu: (of, z) => {

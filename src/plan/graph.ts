@@ -1,7 +1,16 @@
 import { ModelError, quote } from "../errors.js";
 import { isIdentity, type Activation } from "../model/activation.js";
 import { lazily, repeated, rowOf, type MatrixPlace, type PlannedMatrix } from "./matrices.js";
-import { widthOfLinear, type Matrix, type Network, type Operand, type Operation, type Repeated, type Weight } from "../model/network.js";
+import {
+  operandsOf,
+  widthOfLinear,
+  type Matrix,
+  type Network,
+  type Operand,
+  type Operation,
+  type Repeated,
+  type Weight,
+} from "../model/network.js";
 
 /** A part of a node's sum; `source` is a node. */
 export type Term =
@@ -217,12 +226,6 @@ function checkWeight(weight: Matrix | Repeated, { operation, part }: MatrixPlace
 
 function isTransparent(operation: Operation): boolean {
   return operation.kind === "activation" && isIdentity(operation.activation);
-}
-
-function operandsOf(operation: Operation): readonly Operand[] {
-  if (operation.kind === "linear") return operation.terms.map(({ operand }) => operand);
-  if (operation.kind === "product") return operation.operands;
-  return [operation.operand];
 }
 
 /** Drops the nodes that nothing reads, numbers the rest anew, and counts their uses. */

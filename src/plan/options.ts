@@ -17,7 +17,7 @@ export interface PlanOptions {
   readonly probesPer?: "point" | "batch" | undefined;
   /**
    * hutchinson: whether the probes of a point are orthogonal to one another, default false. For the same price K of them have (N - K) /
-   * (N - 1) times the variance of independent ones, N the least power of two from d; N of them have none.
+   * (N - 1) times the variance of independent ones, N the least power of two from d; N of them have none, and the next N are drawn anew.
    */
   readonly orthogonal?: boolean | undefined;
   /** Whether every point has a context of its own ("point", the default) or all share one ("batch"); evaluate sees for itself. */

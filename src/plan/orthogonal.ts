@@ -17,7 +17,7 @@ export interface Draws {
 const polynomials: number[] = [];
 
 export function drawsOf(d: number, isOrthogonal: boolean): Draws {
-  const degree = isOrthogonal ? Math.ceil(Math.log2(d)) : 0;
+  const degree = isOrthogonal ? 32 - Math.clz32(d - 1) : 0;
   return { population: 2 ** degree, polynomial: (polynomials[degree] ??= irreducible(degree)) };
 }
 

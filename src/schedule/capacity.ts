@@ -88,7 +88,10 @@ function footprintsOf(plan: Plan, limits: ScheduleLimits, route: Route, variant:
   return known;
 }
 
-/** Builds chunks of a few points, cut into the smallest submissions, to see how they grow. */
+/**
+ * Builds chunks of a few points, cut into the smallest submissions, to see how they grow. They are as where buffers are shared, which takes
+ * the most: points are gathered, as later chunks may have to that begin elsewhere, and the Jacobian lies in scratch.
+ */
 function measure(plan: Plan, tangentsAtOnce: number, limits: ScheduleLimits, route: Route, variant: Variant): Footprint {
   const build = (count: number): Chunk =>
     buildChunk({

@@ -1,6 +1,6 @@
-/** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
 import type { Floats, Halves } from "../typedArrays.js";
 
+/** A shader ready to be compiled. What it reads is told by its own text, so nothing is kept in step by hand. */
 export interface Kernel {
   readonly label: string;
   readonly source: string;

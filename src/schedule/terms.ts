@@ -72,7 +72,7 @@ export function recordSums(
   rows: number = chunk.count,
 ): void {
   chunk.add({
-    label: groups === width ? "copy the terms" : "sum the terms",
+    label: groups === width ? "copy rows" : "sum the terms",
     kernel: "reduce",
     parameters: {
       sums: rows * groups,

@@ -96,7 +96,7 @@ export function parseOnnx(bytes: Uint8Array | ArrayBuffer, options: OnnxOptions 
   const { state: given, why } = findState(inputs, velocity, options);
   requireRows(output, velocity, given, potential);
   const others = findContext(inputs, given, options);
-  const size = potential ? readPotentialSize(output, velocity, given, options) : velocity.node.width;
+  const size = potential ? readPotentialSize(output, velocity, given, others, options) : velocity.node.width;
   const { state, contextSize, replacements } = splitInputs(graph, given, others, size, contextColumns);
   const field = simplify(graph, replaceInputs(graph, velocity.node, replacements));
   if (potential && constantOf(field))
@@ -297,12 +297,20 @@ function requireRows({ name }: OnnxValue, velocity: Feature, state: Input, poten
 }
 
 /** How many of the numbers of its one input are the state of a potential. */
-function readPotentialSize({ name }: OnnxValue, potential: Feature, state: Input, { contextSize = 0 }: OnnxOptions): number {
+function readPotentialSize(
+  { name }: OnnxValue,
+  potential: Feature,
+  state: Input,
+  others: readonly Input[],
+  { contextSize = 0 }: OnnxOptions,
+): number {
   if (potential.node.width !== 1)
     fail(`the output ${quote(name)} has the shape ${showShape(potential)}; expected one number of a potential`);
   const { width } = state.value.node;
   if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < width))
     fail(`options.contextSize is ${quote(contextSize)}; expected a whole number below ${width}, the size of the input ${showInput(state)}`);
+  if (contextSize > 0 && others.length > 0)
+    fail(`options.contextSize is ${quote(contextSize)}; expected none where the context is ${others.map(showInput).join(", then ")}`);
   return width - contextSize;
 }
 
