@@ -2,13 +2,13 @@
  * Measures what estimates of ∇·f err by and what they cost, beside the exact trace; docs/estimators.md says what is measured. Errors are
  * of estimators in float64 (traceEstimators.ts) on the Jacobians of points, times of the kernels on one adapter.
  */
-import { availableParallelism, cpus } from "node:os";
 import { Command } from "commander";
 import { explainPlan, Flow, VectorField, type Network } from "deldot";
 import { adapterName, requestDevice } from "deldot/node";
 import { Trainer } from "deldot/train";
 import { random } from "../test/random.js";
-import { digits, DeviceClock, interleave, statsOf } from "./measure.js";
+import { digits, DeviceClock, hostName, interleave, statsOf } from "./measure.js";
+import { markdownTable } from "./table.js";
 import { normalPoints, randomMlp, readNetwork } from "./networks.js";
 import {
   aroundMatrix,
@@ -35,14 +35,14 @@ interface Case {
   readonly d: number;
   readonly width: number;
   readonly layers: number;
-  /** How large the images are of which a flow is learned first, [side, side]; 0 for random weights, null for a network that is there. */
+  /** Points lie half way between noise and images of side x side; null where they are noise alone. */
   readonly side: number | null;
   readonly make: (device: GPUDevice) => Promise<Network>;
 }
 
 function randomCase(d: number, width: number, layers: number): Case {
   const make = async (): Promise<Network> => randomMlp(d, width, layers, "tanh");
-  return { name: `${d}-${width}-${layers}, random`, d, width, layers, side: 0, make };
+  return { name: `${d}-${width}-${layers}, random`, d, width, layers, side: null, make };
 }
 
 /** Flow matching to images, as long as it takes to say something of trained weights. */
@@ -375,9 +375,8 @@ async function measureCase(one: Case, device: GPUDevice, rounds: number): Promis
     }),
   ];
   const header = ["estimator", "products", "price, f", "time, f", "error", "said", "error of the mean", "over hutchinson's"];
-  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const title = `### ${one.name}: sd of one probe ${digits(subject.deviation)}, of ∇·f over points ${digits(spread)}`;
-  return [title, "", line(header), line(header.map(() => "---")), ...rows.map(line)].join("\n");
+  return [title, "", markdownTable([header, ...rows])].join("\n");
 }
 
 const command = new Command("bench:estimators")
@@ -390,8 +389,7 @@ async function main(): Promise<void> {
   const { cases: named, rounds, adapter } = command.parse().opts<{ cases: string; rounds: string; adapter: "auto" | "software" }>();
   const { device, dispose } = await requestDevice({ adapter });
   try {
-    const host = `${cpus()[0]?.model.trim() ?? process.arch}, ${availableParallelism()} threads, Node ${process.version}`;
-    process.stdout.write(`${adapterName(device.adapterInfo)} (${host})\n`);
+    process.stdout.write(`${adapterName(device.adapterInfo)} (${hostName()})\n`);
     for (const one of cases.filter(({ name }) => new RegExp(named).test(name)))
       process.stdout.write(`\n${await measureCase(one, device, Number(rounds))}\n`);
   } finally {

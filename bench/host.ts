@@ -34,7 +34,7 @@ export async function measureHost(rounds: number, bench: Bench): Promise<HostRes
   ];
   const results: HostResult[] = [];
   for (const { name, network, context } of fields) {
-    progress(`encode: ${name}`);
+    progress(`host: ${name}`);
     const field = await VectorField.create(bench.device, network, { label: "host", store: bench.store, kernels: bench.kernels });
     await field.tune(POINTS);
     const encoded = await timeEncode(field, context, rounds, bench.device);

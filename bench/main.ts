@@ -3,7 +3,6 @@
  * What is measured and how: bench/RESULTS.md.
  */
 import { readFile, writeFile } from "node:fs/promises";
-import { availableParallelism, cpus } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { adapterName, requestDevice } from "deldot/node";
 import { cases, labelOf } from "./cases.js";
@@ -11,7 +10,7 @@ import { measureScale } from "./extras.js";
 import { measureFlows } from "./flows.js";
 import { measureGradients } from "./gradients.js";
 import { measureHost } from "./host.js";
-import { DeviceClock, MemoryWatch } from "./measure.js";
+import { DeviceClock, hostName, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
 import type { Bench, Settings } from "./prepare.js";
 import { measureCase, type CaseResult } from "./rows.js";
@@ -115,7 +114,7 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   const bench: Bench = { device, clock, memory: new MemoryWatch(device), store, kernels: given.kernels, progress };
   const has = (section: Section): boolean => given.sections.includes(section);
   const adapter = adapterName(device.adapterInfo);
-  const host = `${cpus()[0]?.model.trim() ?? process.arch}, ${availableParallelism()} threads, Node ${process.version}`;
+  const host = hostName();
   print(`${adapter} (${host})`);
 
   if (has("peak")) progress("peak");

@@ -1,3 +1,5 @@
+import { availableParallelism, cpus } from "node:os";
+
 /** The middle of several samples and their spread, in the unit of the samples. */
 export interface Stats {
   readonly median: number;
@@ -165,4 +167,9 @@ export async function interleave(all: readonly Sampled[], rounds: number): Promi
       if (allowed[index]) spent[index]! += await wallTime(all[index]!.sample);
     }
   }
+}
+
+/** What the host is, for people. */
+export function hostName(): string {
+  return `${cpus()[0]?.model.trim() ?? process.arch}, ${availableParallelism()} threads, Node ${process.version}`;
 }

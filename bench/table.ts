@@ -252,7 +252,7 @@ function textTable(rows: Table): string {
     .join("\n");
 }
 
-function markdownTable([header, ...rows]: Table): string {
+export function markdownTable([header, ...rows]: Table): string {
   const line = (cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [line(header!), `|${"---|".repeat(header!.length)}`, ...rows.map(line)].join("\n");
 }

@@ -29,3 +29,10 @@ export function expectClose(
     expect.fail(`${label}[${i}] is ${actual[i]}; expected ${expected[i]}; the error ${error} is over the allowance ${allowance}`);
   }
 }
+
+/** Σ_i |∂f_i/∂x_i| of each point, of diagonals [B, d]: the scale of a divergence's errors. */
+export function divergenceScale(diagonal: ArrayLike<number>, d: number): Float64Array {
+  const scale = new Float64Array(diagonal.length / d);
+  for (let at = 0; at < diagonal.length; at++) scale[Math.floor(at / d)]! += Math.abs(diagonal[at]!);
+  return scale;
+}

@@ -1,3 +1,4 @@
+import { afterEach, beforeEach, expect } from "vitest";
 import { adapterName, requestDevice } from "../src/node/index.js";
 import { allOf } from "../src/node/adapters.js";
 
@@ -24,4 +25,33 @@ async function openOwnDevice(): Promise<TestDevice> {
     await device.lost;
   };
   return { device, description: adapterName(adapter.info), close };
+}
+
+/** No test of the file may leave a WebGPU error behind. To be called after the beforeAll that opens the device. */
+export function leaveNoErrors(deviceOf: () => GPUDevice): void {
+  beforeEach(() => {
+    deviceOf().pushErrorScope("validation");
+    deviceOf().pushErrorScope("out-of-memory");
+  });
+  afterEach(async () => {
+    expect(await deviceOf().popErrorScope()).toBeNull();
+    expect(await deviceOf().popErrorScope()).toBeNull();
+  });
+}
+
+/** Runs `work` on the device as if it had these limits. */
+export async function withLimits(
+  device: GPUDevice,
+  others: Partial<Record<keyof GPUSupportedLimits, number>>,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { limits } = device;
+  const names = Object.getOwnPropertyNames(Object.getPrototypeOf(limits)) as (keyof GPUSupportedLimits)[];
+  const own = Object.fromEntries(names.map((name) => [name, limits[name]]));
+  Object.defineProperty(device, "limits", { value: { ...own, ...others }, configurable: true });
+  try {
+    await work();
+  } finally {
+    Object.defineProperty(device, "limits", { value: limits, configurable: true });
+  }
 }

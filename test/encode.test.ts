@@ -1,8 +1,8 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, VectorField, type BufferRows, type EncodeOptions, type Method } from "../src/index.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
-import { expectClose } from "./close.js";
-import { openDevice } from "./device.js";
+import { divergenceScale, expectClose } from "./close.js";
+import { leaveNoErrors, openDevice, withLimits } from "./device.js";
 import { randomMlp, randomPoints } from "./fields.js";
 
 const d = 3;
@@ -24,15 +24,7 @@ afterAll(async () => {
   await close();
 });
 
-// Nothing here may leave a WebGPU error behind.
-beforeEach(() => {
-  device.pushErrorScope("validation");
-  device.pushErrorScope("out-of-memory");
-});
-afterEach(async () => {
-  expect(await device.popErrorScope()).toBeNull();
-  expect(await device.popErrorScope()).toBeNull();
-});
+leaveNoErrors(() => device);
 
 const buffer = (content: Float32Array | number, usage?: number): GPUBuffer => makeBuffer(device, content, usage);
 const read = (source: GPUBuffer): Promise<Float32Array> => readBuffer(device, source);
@@ -57,9 +49,7 @@ function expectTruth(
   } as const;
   const truth = evaluateReference(on, points, options);
   const width = on.stateSize;
-  const scale = truth.divergence!.map((_, point) =>
-    truth.diagonal!.subarray(point * width, (point + 1) * width).reduce((sum, entry) => sum + Math.abs(entry), 0),
-  );
+  const scale = divergenceScale(truth.diagonal!, width);
   if (results.value) expectClose(results.value, truth.value!, truth.value!.map(Math.abs), { label: `value ${label}` });
   if (results.divergence) expectClose(results.divergence, truth.divergence!, scale, { label: `divergence ${label}` });
   if (results.diagonal)
@@ -585,19 +575,6 @@ describe("bad input throws at once and names the value", () => {
   });
 });
 
-/** Runs `work` on the device as if it had these limits. */
-async function withLimits(others: Partial<Record<keyof GPUSupportedLimits, number>>, work: () => Promise<void>): Promise<void> {
-  const { limits } = device;
-  const names = Object.getOwnPropertyNames(Object.getPrototypeOf(limits)) as (keyof GPUSupportedLimits)[];
-  const own = Object.fromEntries(names.map((name) => [name, limits[name]]));
-  Object.defineProperty(device, "limits", { value: { ...own, ...others }, configurable: true });
-  try {
-    await work();
-  } finally {
-    Object.defineProperty(device, "limits", { value: limits, configurable: true });
-  }
-}
-
 test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused storage x2"])(
   "more workgroups than fit in one dimension lie in even rows, and the results are the same bits: %s",
   async (kernels) => {
@@ -621,7 +598,7 @@ test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused s
     expect(one.dispatches.every(([, down]) => down === 1)).toBe(true);
     const widest = Math.max(...one.dispatches.map(([across]) => across!));
     for (const most of [3, widest - 1])
-      await withLimits({ maxComputeWorkgroupsPerDimension: most }, async () => {
+      await withLimits(device, { maxComputeWorkgroupsPerDimension: most }, async () => {
         const many = await run();
         expect(many.results).toEqual(one.results);
         expect(many.dispatches.some(([, down]) => down! > 1)).toBe(true);
@@ -639,7 +616,7 @@ test.for(["layers 4x4", "layers 8x16", "layers 4x4 in groups of 16x16", "fused s
 
 test("parameters of steps lie apart on a device whose uniform buffers may begin anywhere", async () => {
   const fresh = await VectorField.create(device, network);
-  await withLimits({ minUniformBufferOffsetAlignment: 16 }, async () => {
+  await withLimits(device, { minUniformBufferOffsetAlignment: 16 }, async () => {
     const sizes = new Map<GPUBindGroup, number>();
     const createBindGroup = device.createBindGroup.bind(device);
     device.createBindGroup = (descriptor) => {

@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, parseOnnx, PlanError, VectorField, type EncodeOptions, type Network } from "../src/index.js";
 import { makeBuffer, readBuffer } from "./buffers.js";
-import { expectClose } from "./close.js";
-import { openDevice } from "./device.js";
+import { divergenceScale, expectClose } from "./close.js";
+import { leaveNoErrors, openDevice } from "./device.js";
 import { randomMlp, randomPoints } from "./fields.js";
+import { rowsOf } from "./rows.js";
 import { familiesOf } from "./numbers/families.js";
 
 const count = 70;
@@ -27,15 +28,7 @@ let close: () => Promise<void>;
 beforeAll(async () => void ({ device, close } = await openDevice()));
 afterAll(() => close());
 
-// Nothing here may leave a WebGPU error behind.
-beforeEach(() => {
-  device.pushErrorScope("validation");
-  device.pushErrorScope("out-of-memory");
-});
-afterEach(async () => {
-  expect(await device.popErrorScope()).toBeNull();
-  expect(await device.popErrorScope()).toBeNull();
-});
+leaveNoErrors(() => device);
 
 const buffer = (content: Float32Array | number): GPUBuffer => makeBuffer(device, content);
 
@@ -47,18 +40,6 @@ function submit(on: VectorField, options: EncodeOptions): void {
 
 const contextOf = ({ contextSize }: Network): { context?: number[] } =>
   contextSize > 0 ? { context: Array.from({ length: contextSize }, (_, i) => 0.4 - 0.3 * i) } : {};
-
-/** Rows out of the midst of a buffer, at a stride; all else must be 7s. */
-function rowsOf(data: Float32Array, rows: number, width: number, offset: number, stride: number): Float32Array {
-  const rest = data.slice();
-  const taken = Float32Array.from({ length: rows * width }, (_, i) => {
-    const at = offset + Math.floor(i / width) * stride + (i % width);
-    rest[at] = 7;
-    return data[at]!;
-  });
-  expect(rest).toEqual(new Float32Array(data.length).fill(7));
-  return taken;
-}
 
 /** f, its divergence and its derivatives in float64. */
 function truthOf(network: Network, points: Float32Array, given: { context?: ArrayLike<number> } = {}) {
@@ -78,9 +59,7 @@ describe.for(Object.keys(networks))("of %s", (name) => {
     const scale = truth.jacobian.map((_, i) =>
       Math.max(...truth.jacobian.subarray(Math.floor(i / d) * d, (Math.floor(i / d) + 1) * d).map(Math.abs)),
     );
-    const sizes = truth.divergence.map((_, point) =>
-      truth.diagonal.subarray(point * d, (point + 1) * d).reduce((sum, x) => sum + Math.abs(x), 0),
-    );
+    const sizes = divergenceScale(truth.diagonal, d);
     for (const chunkSize of [undefined, 2]) {
       const stride = d * d + 3;
       const [jacobian, divergence, diagonal] = [buffer(5 + count * stride), buffer(count), buffer(count * d)];
@@ -137,13 +116,7 @@ describe.for(Object.keys(networks))("of %s", (name) => {
         expectClose(rowsOf(await readBuffer(device, jvp), count, d, 2, stride), expected, scale, { label: "jvp" });
         if (others.length > 0) expectClose(await readBuffer(device, outputs.value), truth.value, truth.value.map(Math.abs));
         if (others.length > 1)
-          expectClose(
-            await readBuffer(device, outputs.divergence),
-            truth.divergence,
-            truth.divergence.map((_, point) =>
-              truth.diagonal.subarray(point * d, (point + 1) * d).reduce((sum, x) => sum + Math.abs(x), 0),
-            ),
-          );
+          expectClose(await readBuffer(device, outputs.divergence), truth.divergence, divergenceScale(truth.diagonal, d));
       }
     field.destroy();
   });
@@ -218,9 +191,7 @@ describe("a context in a buffer is what it holds when the commands run", () => {
 
   async function expectAt(divergence: Float32Array, context: Float32Array): Promise<void> {
     const truth = truthOf(network, points, { context });
-    const scale = truth.divergence.map((_, point) =>
-      truth.diagonal.subarray(point * 3, point * 3 + 3).reduce((sum, x) => sum + Math.abs(x), 0),
-    );
+    const scale = divergenceScale(truth.diagonal, 3);
     expectClose(divergence, truth.divergence, scale);
   }
 

@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { evaluateReference, parseOnnx, parseSafetensors, type Network } from "../src/index.js";
 import { hasBrowser, openBrowser } from "./browser.js";
-import { expectClose } from "./close.js";
+import { divergenceScale, expectClose } from "./close.js";
 import { makeProject, serve } from "./project.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -23,7 +23,7 @@ async function install(example: string): Promise<string> {
 /** Holds ∇·f at points of R^3 to float64. */
 function expectDivergence(network: Network, points: readonly number[], actual: readonly number[]): void {
   const { divergence, diagonal } = evaluateReference(network, points, { outputs: ["divergence", "diagonal"] });
-  const scale = Array.from(divergence!, (_, i) => diagonal!.slice(3 * i, 3 * i + 3).reduce((sum, term) => sum + Math.abs(term), 0));
+  const scale = divergenceScale(diagonal!, 3);
   expectClose(actual, divergence!, scale, { label: "divergence" });
 }
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, explainPlan, VectorField, type Network, type Operation } from "../src/index.js";
 import { parseActivation } from "../src/model/activation.js";
 
-import { expectClose } from "./close.js";
+import { divergenceScale, expectClose } from "./close.js";
 import { openDevice } from "./device.js";
 import { randomPoints } from "./fields.js";
 import { Draw } from "./numbers/draw.js";
@@ -65,9 +65,7 @@ test("what is huge at 0 does not leak out of the padding of a row: x / √(1 + |
       const network: Network = { stateSize, contextSize: 0, operations };
       const points = Float64Array.from(randomPoints(1, 3, stateSize));
       const truth = evaluateReference(network, points, { method: "tangent", outputs: ["value", "divergence", "diagonal"] });
-      const scale = truth.divergence!.map((_, point) =>
-        truth.diagonal!.subarray(point * stateSize, (point + 1) * stateSize).reduce((sum, entry) => sum + Math.abs(entry), 0),
-      );
+      const scale = divergenceScale(truth.diagonal!, stateSize);
       const field = await VectorField.create(device, network);
       for (const method of ["tangent", "jacobian"] as const) {
         const { value, divergence } = await field.evaluate(points, { method });

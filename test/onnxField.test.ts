@@ -17,7 +17,7 @@ import {
   type Output,
 } from "../src/index.js";
 import { OnnxField, type OnnxRuntime } from "../src/onnx/index.js";
-import { expectClose } from "./close.js";
+import { divergenceScale, expectClose } from "./close.js";
 import { loadModel, loadVector, modelNames, randomMlp, randomPoints, vectorNames } from "./fields.js";
 import { allOf, drawGradient, expectGradient, expectVector, expectVjp, loadGradient } from "./gradients.js";
 import { check } from "./numbers/check.js";
@@ -41,9 +41,7 @@ test.each(shipped)("$name by every exact method", async ({ name, network, points
   const field = await OnnxField.create(runtime, network);
   const { value, divergence, diagonal } = evaluateReference(network, points, { context, outputs: ["value", "divergence", "diagonal"] });
   const d = network.stateSize;
-  const scale = divergence!.map((_, point) =>
-    diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, each) => sum + Math.abs(each), 0),
-  );
+  const scale = divergenceScale(diagonal!, d);
   for (const method of exact) {
     const found = await field.evaluate(points, { context, method });
     expect(found.kernels).toBe("onnxruntime");

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, VectorField, vjpReference, type Network } from "../src/index.js";
 import { rademacher } from "../src/cpu/probes.js";
 import { drawsOf, multiplyInField } from "../src/plan/orthogonal.js";
+import { makeBuffer, readBuffer } from "./buffers.js";
 import { expectClose } from "./close.js";
 import { openDevice } from "./device.js";
 import { randomMlp, randomPoints } from "./fields.js";
@@ -183,19 +184,13 @@ describe("an estimate by orthogonal probes", () => {
   test("comes by encode and its gradient by vjp, too", async () => {
     const field = await VectorField.create(device, network);
     const options = { method, probes: 5, seed: 2, orthogonal: true } as const;
-    const { STORAGE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-    const x = device.createBuffer({ label: "points", size: 4 * count * d, usage: STORAGE | COPY_DST });
-    device.queue.writeBuffer(x, 0, points);
-    const y = device.createBuffer({ label: "divergence", size: 4 * count, usage: STORAGE | COPY_SRC });
-    const staging = device.createBuffer({ label: "staging", size: 4 * count, usage: MAP_READ | COPY_DST });
+    const [x, y] = [makeBuffer(device, points), makeBuffer(device, count)];
     const encoder = device.createCommandEncoder({ label: "test" });
     field.encode(encoder, { points: x, count, context, divergence: y, ...options });
-    encoder.copyBufferToBuffer(y, 0, staging, 0, 4 * count);
     device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(GPUMapMode.READ);
     const expected = await field.divergence(points, { context, ...options });
-    expectClose(new Float32Array(staging.getMappedRange()), expected, jacobiansOf(network).scale, { relative: 1e-6 });
-    for (const buffer of [x, y, staging]) buffer.destroy();
+    expectClose(await readBuffer(device, y), expected, jacobiansOf(network).scale, { relative: 1e-6 });
+    for (const buffer of [x, y]) buffer.destroy();
     const gradient = await field.vjp(points, { divergence: 1 }, { context, ...options });
     const reference = vjpReference(network, points, { divergence: 1 }, { context, ...options });
     expectClose(

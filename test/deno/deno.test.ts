@@ -24,7 +24,7 @@ interface Report {
 /** Fewer random networks than on Node: a driver compiles other texts here. */
 const environment = { DELDOT_RUNS: "5" };
 
-/** What says most for its time; all other tests that take their devices from openDevice pass too. */
+/** What says most for its time; nearly all others that take their devices from openDevice pass too, by hand. */
 const runs = [
   {
     what: "values, divergences, contexts, chunks, estimates, gradients into buffers, and errors",

@@ -165,7 +165,7 @@ describe("the manifests", () => {
       expect(refusalsOf(specOf(changed(shards, from, to))).join("\n")).toMatch(refusal);
   });
 
-  test("belong together: as many shards as pods, one volume, and what no retry mends fails its index alone", () => {
+  test("belong together: as many shards as pods, one volume, and what no retry mends fails its index at once", () => {
     const [shards, merge, volume] = [files.shards, files.merge, files.volume].map(parse) as [Manifest, Manifest, Manifest];
     const { completions, parallelism, podFailurePolicy, template } = specOf(shards);
     const { args } = template.spec.containers[0]!;

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DeldotError, evaluateReference, FieldFlow, InputError, logProbReference, mlp, PlanError } from "../../src/index.js";
 import { AdapterError } from "../../src/errors.js";
 import { createField, engines } from "../../src/node/index.js";
-import { expectClose } from "../close.js";
+import { divergenceScale, expectClose } from "../close.js";
 import { loadModel, modelNames, randomPoints } from "../fields.js";
 import { allOf, expectVector, loadGradient } from "../gradients.js";
 import { check } from "../numbers/check.js";
@@ -184,9 +184,7 @@ describe("the native engine", () => {
     const field = await createField(network, { device: "cpu" });
     const { diagonal } = evaluateReference(network, points, { context, outputs: ["diagonal"] });
     const d = network.stateSize;
-    const scale = truth.divergence.map((_, point) =>
-      diagonal!.subarray(point * d, (point + 1) * d).reduce((sum, each) => sum + Math.abs(each), 0),
-    );
+    const scale = divergenceScale(diagonal!, d);
     for (const method of ["tangent", "cyclic", "jacobian", "coordinate"] as const) {
       try {
         const { divergence } = await field.evaluate(points, { context, method, outputs: ["divergence"] });

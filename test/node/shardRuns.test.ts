@@ -142,7 +142,15 @@ test("goes on from the next best where a journal's arrays are gone", async () =>
 
 test("many at once, on what one has left, all end well", async () => {
   await cutAt(3);
-  const wait = async (): Promise<void> => new Promise((done) => setTimeout(done, 5 * Math.random()));
+  let begun = 0;
+  let start = (): void => undefined;
+  const started = new Promise<void>((resolve) => (start = resolve));
+  const wait = async (index: number): Promise<void> => {
+    // None goes on before all have found what was left.
+    if (index === 0 && ++begun === 6) start();
+    await started;
+    await new Promise((done) => setTimeout(done, 5 * Math.random()));
+  };
   const outcomes = await Promise.all(Array.from({ length: 6 }, () => run({ before: wait })));
   expect(outcomes.some(({ skipped }) => !skipped)).toBe(true);
   for (const { resumed, skipped } of outcomes) if (!skipped) expect(resumed).toBe(3 * blockRows);
