@@ -1,5 +1,5 @@
 /** What ends, starts and crosses while a shard is computed, with a device that is none. */
-import { mkdtemp, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -7,7 +7,7 @@ import { DeldotError, InputError } from "../../src/index.js";
 import { readNpy, writeNpy } from "../../src/node/files/npy.js";
 import { NpyRows } from "../../src/node/files/npyRows.js";
 import { listShards } from "../../src/node/shards/list.js";
-import type { Common } from "../../src/node/shards/manifest.js";
+import { writeManifest, type Common } from "../../src/node/shards/manifest.js";
 import { mergeShards } from "../../src/node/shards/merge.js";
 import { runShard, type Block, type ShardOutcome } from "../../src/node/shards/run.js";
 
@@ -22,6 +22,8 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 interface RunOptions {
+  readonly out?: string;
+  readonly points?: string;
   readonly settings?: Readonly<Record<string, unknown>>;
   readonly shards?: number;
   readonly device?: string;
@@ -32,6 +34,8 @@ interface RunOptions {
 
 /** A sum and a copy of each point, and the sum of a block. */
 async function run({
+  out = "r.safetensors",
+  points: from = "points.npy",
   settings = {},
   shards = 1,
   device = "a device",
@@ -60,12 +64,12 @@ async function run({
       ],
     },
   };
-  const file = await NpyRows.open(join(folder, "points.npy"));
+  const file = await NpyRows.open(join(folder, from));
   const controller = new AbortController();
   let index = 0;
   try {
     return await runShard({
-      out: join(folder, "r.safetensors"),
+      out: join(folder, out),
       shard: { index: 0, count: shards },
       common,
       inputs: [{ name: "points", rows: file, width }],
@@ -197,6 +201,61 @@ test("whose files are removed says so", async () => {
   };
   await expect(run({ before: remove })).rejects.toThrow("its files were removed while they were written");
   expect(await left()).toEqual([]);
+});
+
+test("journals and manifests are not trusted, whatever their checksums", async () => {
+  const stem = join(folder, "r.safetensors.shard-0-of-1");
+  const junk = ['{"key":"a"}\nnull\n', "5\n7\n", "", "{\n", `{"key":"a","descrs":["<f4","<f4","<f4"]}\n{"count":1e400}\n{"count":-5}\n`];
+  for (const [index, text] of junk.entries()) await writeFile(`${stem}.json.${String(index).padStart(12, "a")}.part`, text);
+  await mkdir(`${stem}.json.bbbbbbbbbbbb.part`);
+  await writeFile(join(folder, "r.safetensors.shard-00000000000-of-99999999999.json"), "");
+  expect((await listShards(join(folder, "r.safetensors"))).shards).toMatchObject([{ state: "begun", rows: 0 }]);
+  const { manifest } = await run();
+  await expectRight();
+
+  const [first, ...others] = manifest.inputs;
+  const changes: Record<string, unknown>[] = [
+    ...Object.keys(manifest).map((key) => ({ [key]: undefined })),
+    { adapters: null },
+    { arrays: [null] },
+    { inputs: [null] },
+    { merged: { format: "safetensors", metadata: {}, tensors: [null] } },
+    { files: [] },
+    { files: manifest.files.map((file) => ({ ...file, name: "../../x" })) },
+    { files: manifest.files.map((file) => ({ ...file, descr: "<f8x" })) },
+    { arrays: manifest.arrays.map((array) => ({ ...array, name: "../x" })) },
+    { arrays: manifest.arrays.map((array) => ({ ...array, width: 0 })) },
+    { inputs: [{ ...first, path: 5 }, ...others] },
+    { inputs: [{ ...first, name: "__proto__" }, ...others] },
+    { inputs: [{ ...first, width: 1e12 }, ...others] },
+    { blockRows: 0 },
+    { blockRows: -1 },
+    { merged: { format: "zip" } },
+    { merged: { format: "npy", shapes: { "": [1e9, 1e9] } } },
+    { merged: { format: "safetensors", metadata: {}, tensors: [{ name: "copy", shape: [7], array: "copy", offset: 0 }] } },
+    { merged: { format: "safetensors", metadata: {}, tensors: [{ name: "total", shape: [9], array: "sum", offset: 0 }] } },
+  ];
+  for (const change of changes) {
+    const label = JSON.stringify(change, (_, value: unknown) => value ?? null);
+    await writeFile(`${stem}.json`, writeManifest({ ...manifest, ...change }));
+    const { shards } = await listShards(join(folder, "r.safetensors"));
+    expect(shards, label).toMatchObject([{ state: "broken", fault: expect.stringContaining("it is not as a shard left it") }]);
+    const merging = mergeShards(join(folder, "r.safetensors"), { inputs: {}, signal: new AbortController().signal, onProgress: () => {} });
+    await expect(merging, label).rejects.toThrow(InputError);
+    expect(await readdir(folder)).not.toContain("r.safetensors");
+  }
+  // A run makes it anew.
+  expect(await run()).toMatchObject({ skipped: false });
+  await expectRight();
+});
+
+test("inputs are found from the folder that the result lies in, by a link too", async () => {
+  await mkdir(join(folder, "far/results"), { recursive: true });
+  await rename(join(folder, "points.npy"), join(folder, "far/points.npy"));
+  await symlink(join(folder, "far/results"), join(folder, "link"));
+  await run({ out: "link/r.safetensors", points: "far/points.npy" });
+  const options = { inputs: {}, signal: new AbortController().signal, onProgress: () => {} };
+  for (const way of ["link", "far/results"]) await mergeShards(join(folder, way, "r.safetensors"), options);
 });
 
 test("what is begun of another number of shards does not stand in the way of those that are whole", async () => {

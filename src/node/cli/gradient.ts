@@ -201,7 +201,6 @@ async function gradientShard(
             : points.shape;
     return [{ name: array, shape, array, offset: 0 }];
   });
-  const chosen = explainPlan(network, { method, outputs: ["divergence"], probes, gradient: true }).gradient!.method;
   await runShardTask({
     name: "gradient",
     command: "gradient",
@@ -218,7 +217,7 @@ async function gradientShard(
       "divergence-cotangent": { rows: cotangents.divergence, width: 1 },
     },
     arrays,
-    merged: { format: "safetensors", metadata: { model: basename(modelPath), method: chosen }, tensors },
+    merged: { format: "safetensors", metadata: { model: basename(modelPath), method }, tensors },
     open: () => createEvaluator(network, options),
     compute: async ({ field }, { from, rowsOf }, signal) => {
       const divergence = rowsOf("divergence-cotangent");

@@ -72,7 +72,7 @@ function isFinal(error: DeldotError): boolean {
   let code: string | undefined;
   for (let cause = error.cause as NodeJS.ErrnoException | undefined; cause && code === undefined; cause = cause.cause as typeof cause)
     ({ code } = cause);
-  if (isOfInput && code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code);
+  if (isOfInput && code !== undefined) return ["ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP"].includes(code);
   return isOfInput;
 }
 

@@ -62,6 +62,8 @@ export function readNpyHeader(bytes: Uint8Array, fileSize: number): NpyHeader {
   if (bytes.length < headerStart) throw new InputError(`it ends after ${fileSize} bytes, within its header`);
   const headerLength = version === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
   const dataStart = headerStart + headerLength;
+  if (dataStart > bytes.length && bytes.length < fileSize)
+    throw new InputError(`its header claims ${headerLength} bytes; expected at most ${bytes.length - headerStart}`);
   if (dataStart > bytes.length)
     throw new InputError(`its header claims ${headerLength} bytes, but ${bytes.length - headerStart} are left in the file`);
 

@@ -6,7 +6,7 @@ import { basename, dirname, extname, join } from "node:path";
 import { InputError, quote } from "../../errors.js";
 import { describeSystemError } from "../files/points.js";
 import { digestOf, sha256 } from "./digest.js";
-import type { Range, Shard } from "./range.js";
+import { mostShards, type Range, type Shard } from "./range.js";
 
 /** An array of results: a row for each point, or for each block of points where it is a sum over them. */
 export interface ArrayLayout {
@@ -120,7 +120,7 @@ async function findShards(out: string): Promise<Map<number, Map<number, { whole:
     const match = /^(\d+)-of-(\d+)\.json(\.\w+\.part)?$/.exec(file.slice(`${name}.shard-`.length));
     if (!match) continue;
     const [index, count] = [Number(match[1]), Number(match[2])];
-    if (index >= count || basename(stemOf(out, { index, count })) !== file.replace(/\.json.*$/, "")) continue;
+    if (index >= count || count > mostShards || basename(stemOf(out, { index, count })) !== file.replace(/\.json.*$/, "")) continue;
     const ofCount = found.get(count) ?? new Map<number, { whole: boolean; journals: string[] }>();
     const shard = ofCount.get(index) ?? { whole: false, journals: [] };
     if (match[3] === undefined) shard.whole = true;
@@ -153,17 +153,83 @@ export function mergedPaths(out: string, { arrays, merged }: Pick<Common, "array
 
 /** @throws InputError, which begins with the path, where it is not there or none that a shard leaves. */
 export async function readManifest(path: string): Promise<Manifest> {
-  let text: string;
+  const text = await readText(path);
+  // Its last key is a checksum of all before it.
+  const match = /^(.*),\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/s.exec(text);
+  const manifest = match && sha256(match[1]!) === match[2] ? (JSON.parse(text) as Manifest) : null;
+  if (!manifest || !isManifest(manifest)) throw new InputError(`${path}: it is not as a shard left it; expected one that was not changed`);
+  return manifest;
+}
+
+/** @throws InputError where there is no ordinary file, which would have an end, or it cannot be read. */
+export async function readText(path: string): Promise<string> {
   try {
-    text = await readFile(path, "utf8");
+    if (!(await stat(path)).isFile()) throw new Error("it is not an ordinary file");
+    return await readFile(path, "utf8");
   } catch (error) {
     throw new InputError(`${path}: ${describeSystemError(error)}; expected a file that can be read`, { cause: error });
   }
-  // Its last key is a checksum of all before it.
-  const match = /^(.*),\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/s.exec(text);
-  if (!match || sha256(match[1]!) !== match[2])
-    throw new InputError(`${path}: it is not as a shard left it; expected one that was not changed`);
-  return JSON.parse(text) as Manifest;
+}
+
+/** Whether all of it is of the types that it is taken for: anyone can write a checksum beside anything. */
+function isManifest(given: Manifest): boolean {
+  const {
+    version,
+    command,
+    settings,
+    rows,
+    blockRows,
+    shards,
+    arrays,
+    merged,
+    key,
+    shard,
+    from,
+    to,
+    inputs,
+    files,
+    adapters,
+    milliseconds,
+  } = given;
+  const areTexts = (...texts: unknown[]): boolean => texts.every((text) => typeof text === "string");
+  const areWhole = (...numbers: unknown[]): boolean => numbers.every((number) => Number.isSafeInteger(number) && (number as number) >= 0);
+  const isObject = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+  const isShape = (shape: unknown, count: number): boolean =>
+    Array.isArray(shape) && areWhole(...(shape as unknown[])) && (shape as number[]).reduce((product, n) => product * n, 1) === count;
+  const isDescr = (descr: unknown): boolean => descr === "<f4" || descr === "<f8";
+  const areObjects = (values: unknown): boolean => Array.isArray(values) && values.every(isObject);
+  return (
+    areTexts(version, command, key) &&
+    areWhole(rows, blockRows, shards, shard, from, to, milliseconds) &&
+    blockRows > 0 &&
+    isObject(settings) &&
+    [arrays, inputs, files].every(areObjects) &&
+    Array.isArray(adapters) &&
+    areTexts(...adapters) &&
+    arrays.every(({ name, per, width }) => /^[\w.]*$/.test(name) && (per === "point" || per === "block") && areWhole(width) && width > 0) &&
+    inputs.every(
+      ({ name, path, width, descr, shape, sha256: digest }) =>
+        /^[a-z-]+$/.test(name) && areTexts(path, descr, digest) && areWhole(width) && width > 0 && isShape(shape, rows * width),
+    ) &&
+    files.length === arrays.length &&
+    files.every(
+      ({ name, descr, bytes, sha256: digest }, index) =>
+        name === arrays[index]!.name && isDescr(descr) && areWhole(bytes) && areTexts(digest),
+    ) &&
+    isObject(merged) &&
+    (merged.format === "npy"
+      ? isObject(merged.shapes) && arrays.every(({ name, per, width }) => per === "point" && isShape(merged.shapes[name], rows * width))
+      : merged.format === "safetensors" &&
+        isObject(merged.metadata) &&
+        areTexts(...Object.values(merged.metadata)) &&
+        areObjects(merged.tensors) &&
+        merged.tensors.every(({ name, shape, array, offset }) => {
+          const of = arrays.find((each) => each.name === array);
+          if (!of || !areTexts(name) || !areWhole(offset) || !Array.isArray(shape)) return false;
+          const size = shape.reduce((product, n) => product * n, 1);
+          return isShape(shape, size) && (of.per === "point" ? size === rows * of.width : offset + size <= of.width);
+        }))
+  );
 }
 
 export function writeManifest(manifest: Manifest): string {
@@ -178,7 +244,12 @@ export async function findFault(stem: string, { files }: Manifest, signal?: Abor
     const status = await stat(path).catch(() => null);
     if (!status) return `${path} is not there`;
     if (status.size !== file.bytes) return `${path} has ${status.size} bytes; expected ${file.bytes}`;
-    if ((await hashOfFile(path, signal)) !== file.sha256) return `${path} is not as it was written: its checksum is another`;
+    const hash = await hashOfFile(path, signal).catch((error: NodeJS.ErrnoException) => {
+      if (typeof error.code !== "string") throw error;
+      return error;
+    });
+    if (typeof hash !== "string") return `${path} cannot be read: ${describeSystemError(hash)}`;
+    if (hash !== file.sha256) return `${path} is not as it was written: its checksum is another`;
   }
   return null;
 }

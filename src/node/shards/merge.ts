@@ -1,6 +1,6 @@
 /** One result of all its shards, whose files and inputs are checked byte by byte on the way. */
 import { createHash } from "node:crypto";
-import { open, type FileHandle } from "node:fs/promises";
+import { open, realpath, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { InputError } from "../../errors.js";
 import { layOutTensors } from "../../tensorFile.js";
@@ -33,13 +33,18 @@ export interface MergeOptions {
 export async function mergeShards(out: string, options: MergeOptions): Promise<{ paths: string[]; shards: Manifest[] }> {
   const { stems, shards } = await readShards(out);
   const first = shards[0]!;
-  const read = await checkInputs(dirname(out), shards, stems, options);
+  const read = await checkInputs(await realpath(dirname(out)), shards, stems, options);
   const paths = mergedPaths(out, first);
   const own = stems.flatMap((stem) => [manifestPath(stem), ...first.arrays.map(({ name }) => arrayPath(stem, name))]);
   const files = await openOutputs(paths, [...read, ...own]);
   try {
-    await writeMerged(files, stems, shards, options);
-    for (const { handle } of files) await handle.sync();
+    try {
+      await writeMerged(files, stems, shards, options);
+      for (const { handle } of files) await handle.sync();
+    } catch (error) {
+      if (error instanceof InputError || typeof (error as NodeJS.ErrnoException).code !== "string") throw error;
+      throw new InputError(`${out}: ${describeSystemError(error)}; expected a file that can be written`, { cause: error });
+    }
     await commit(
       files.map((file) => ({ file, content: [] })),
       options.signal,
@@ -110,7 +115,7 @@ async function checkInputs(
   const total = shards[0]!.rows;
   const read: string[] = [];
   for (const [each, { name, path: given, shape, descr, width }] of shards[0]!.inputs.entries()) {
-    const path = inputs[name] ?? join(folder, given);
+    const path = Object.hasOwn(inputs, name) ? inputs[name]! : join(folder, given);
     const rows = await NpyRows.open(path);
     read.push(path);
     try {

@@ -14,7 +14,7 @@ export interface Range {
 }
 
 /** More files than that beside one another help nobody. */
-const mostShards = 100_000;
+export const mostShards = 100_000;
 
 /** Rows of a block at most: what is lost when a process is killed. */
 const mostRows = 2 ** 16;

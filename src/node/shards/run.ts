@@ -5,8 +5,8 @@
  * first has made it, and the others find that it is there.
  */
 import { createHash, randomBytes, type Hash } from "node:crypto";
-import { open, readdir, readFile, rename, rm, type FileHandle } from "node:fs/promises";
-import { basename, dirname, join, relative, resolve } from "node:path";
+import { open, readdir, realpath, rename, rm, type FileHandle } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
 import { DeldotError, InputError } from "../../errors.js";
 import { descrOf, npyHeader } from "../files/npy.js";
 import { readUpTo, type NpyRows } from "../files/npyRows.js";
@@ -18,6 +18,7 @@ import {
   keyOf,
   manifestPath,
   readManifest,
+  readText,
   stemOf,
   writeManifest,
   type ArrayFile,
@@ -78,8 +79,12 @@ export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>
   const { out, shard, common, signal } = job;
   const range = rangeOf(shard, common.rows, common.blockRows);
   const stem = stemOf(out, shard);
+  // By what links stand for, as the system follows them.
+  const folder = await realpath(dirname(out)).catch((error: unknown) => {
+    throw refusal(stem, error);
+  });
   const digests: BlockDigests[] = [];
-  for (const input of job.inputs) digests.push(await digestInput(input, dirname(out), range, common.blockRows, signal));
+  for (const input of job.inputs) digests.push(await digestInput(input, folder, range, common.blockRows, signal));
   const inputs = digests.map(({ input }) => input);
   const key = keyOf(common, shard.index, range, inputs);
   const paths = common.arrays.map(({ name }) => arrayPath(stem, name));
@@ -154,7 +159,7 @@ async function digestInput(
 ): Promise<BlockDigests> {
   const blocks: string[] = [];
   for await (const { digest } of digestBlocks(rows, width, range, blockRows, signal)) blocks.push(digest);
-  const path = relative(resolve(folder), resolve(rows.path));
+  const path = relative(folder, await realpath(rows.path));
   const { descr, shape } = rows.header;
   return { input: { name, path, width, descr, shape, sha256: sha256(blocks.join("\n")) }, blocks };
 }
@@ -382,21 +387,32 @@ interface Journal {
   readonly blocks: readonly JournalBlock[];
 }
 
-/** Its lines that are whole, up to the first that is not. */
+/** Its lines that are whole, up to the first that is not; none where it cannot be read: then nothing is gone on from. */
 export async function readJournal(path: string): Promise<Journal> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return "";
-    throw error;
-  });
-  const values: unknown[] = [];
-  for (const line of text.split("\n").slice(0, -1))
-    try {
-      values.push(JSON.parse(line));
-    } catch {
-      break;
-    }
-  const [head, ...blocks] = values as [JournalHead?, ...JournalBlock[]];
-  return { path, head: head ?? null, blocks };
+  const [first, ...lines] = (await readText(path).catch(() => "")).split("\n").slice(0, -1).map(parsed);
+  if (!isHead(first)) return { path, head: null, blocks: [] };
+  const end = lines.findIndex((line) => !isBlock(line));
+  return { path, head: first, blocks: (end < 0 ? lines : lines.slice(0, end)) as JournalBlock[] };
+}
+
+/** Null for what is no JSON. */
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return null;
+  }
+}
+
+function isHead(line: unknown): line is JournalHead {
+  const { key, descrs } = (line ?? {}) as Partial<JournalHead>;
+  return typeof key === "string" && Array.isArray(descrs) && descrs.every((descr) => descr === "<f4" || descr === "<f8");
+}
+
+function isBlock(line: unknown): line is JournalBlock {
+  const { count, sha256: digests, adapter, milliseconds } = (line ?? {}) as Partial<JournalBlock>;
+  const isCount = Number.isSafeInteger(count) && count! > 0;
+  return isCount && Array.isArray(digests) && typeof adapter === "string" && Number.isSafeInteger(milliseconds) && milliseconds! >= 0;
 }
 
 /** All files of a shard that are half done. */
@@ -414,10 +430,17 @@ async function journalsOf(stem: string): Promise<Journal[]> {
   return Promise.all((await partsOf(stem)).filter((path) => isJournal.test(path)).map(readJournal));
 }
 
-/** What runs of one key have left half done. Others may be at work, on other points or by other options. */
+/**
+ * Removes what runs of one key have left half done, where that can be: the shard is there. Others may be at work, on other points or by
+ * other options.
+ */
 async function removeParts(stem: string, key: string): Promise<void> {
-  const own = (await journalsOf(stem)).filter(({ head }) => head?.key === key);
-  await removeTokens(stem, new Set(own.map(({ path }) => tokenOf(path)!)));
+  try {
+    const own = (await journalsOf(stem)).filter(({ head }) => head?.key === key);
+    await removeTokens(stem, new Set(own.map(({ path }) => tokenOf(path)!)));
+  } catch (error) {
+    if (typeof (error as NodeJS.ErrnoException).code !== "string") throw error;
+  }
 }
 
 async function removeTokens(stem: string, tokens: ReadonlySet<string>): Promise<void> {
