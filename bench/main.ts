@@ -12,6 +12,7 @@ import { measureGradients } from "./gradients.js";
 import { measureHost } from "./host.js";
 import { DeviceClock, hostName, MemoryWatch } from "./measure.js";
 import { measurePeaks } from "./peak.js";
+import { measureProcessor } from "./processor.js";
 import type { Bench, Settings } from "./prepare.js";
 import { measureCase, type CaseResult } from "./rows.js";
 import { measureTraining } from "./training.js";
@@ -19,17 +20,19 @@ import {
   markdownReport,
   markdownSummary,
   replaceBetween,
+  replaceParts,
   textOfCalls,
   textOfCase,
   textOfFlows,
   textOfGradients,
   textOfPeaks,
+  textOfProcessor,
   textOfScale,
   textOfTraining,
   type Report,
 } from "./table.js";
 
-const sections = ["peak", "cases", "scale", "host", "gradient", "train", "flow"] as const;
+const sections = ["peak", "cases", "scale", "host", "gradient", "train", "flow", "processor"] as const;
 type Section = (typeof sections)[number];
 
 interface Arguments {
@@ -85,7 +88,7 @@ const command = new Command("bench")
   .option("--tuned", "print what the tuning of each method found")
   .addOption(new Option("--adapter <kind>", "which adapter").choices(["auto", "software"]).default("auto"))
   .option("--json [file]", "write everything as JSON, to stdout where no file is named")
-  .option("--markdown", "write the results into README.md and bench/RESULTS.md");
+  .option("--markdown", "write the results into README.md and bench/RESULTS.md, in the place of those of the same sections");
 
 async function main(): Promise<void> {
   const given = command.parse().opts<Arguments>();
@@ -148,6 +151,8 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
   if (training.length > 0) print(textOfTraining(training));
   const flows = has("flow") ? await measureFlows(named, given.points, given.repeats, bench) : null;
   if (flows) print(textOfFlows(flows));
+  const processor = has("processor") ? await measureProcessor(named, given.points, given.repeats, bench) : [];
+  if (processor.length > 0) print(textOfProcessor(processor));
   return {
     adapter,
     host,
@@ -159,14 +164,18 @@ async function measure(device: GPUDevice, given: Arguments, progress: Bench["pro
     gradients,
     training,
     flows,
+    processor,
   };
 }
 
-/** A full run has a section of its own and no summary: it takes so long that few cases are chosen for it. */
+/**
+ * What was measured replaces what stands there of the same title. A full run has a section of its own and no summary: it takes so long
+ * that few cases are chosen for it.
+ */
 async function writeMarkdown(report: Report, full: boolean): Promise<void> {
-  if (!full) {
+  if (!full && report.cases.length > 0) {
     const readme = new URL("../README.md", import.meta.url);
-    const filled = replaceBetween(await readFile(readme, "utf8"), "bench", markdownSummary(report));
+    const filled = replaceBetween(await readFile(readme, "utf8"), "bench", () => markdownSummary(report));
     if (filled === null) throw new Error("README.md has no markers <!-- bench --> and <!-- /bench -->");
     await writeFile(readme, filled);
   }
@@ -177,7 +186,7 @@ async function writeMarkdown(report: Report, full: boolean): Promise<void> {
   const name = `adapter ${title}`;
   const body = markdownReport(report, title);
   const appended = `${text.trimEnd()}\n\n<!-- ${name} -->\n\n${body}\n\n<!-- /${name} -->\n`;
-  await writeFile(file, replaceBetween(text, name, body) ?? appended);
+  await writeFile(file, replaceBetween(text, name, (former) => replaceParts(former, body)) ?? appended);
 }
 
 await main();

@@ -5,6 +5,7 @@ import type { HostResult } from "./host.js";
 import { digits, type Stats } from "./measure.js";
 import type { Peaks } from "./peak.js";
 import { labelOf } from "./cases.js";
+import type { ProcessorResult } from "./processor.js";
 import type { CaseResult, Row } from "./rows.js";
 import type { TrainingResult } from "./training.js";
 
@@ -22,6 +23,7 @@ export interface Report {
   readonly gradients: readonly GradientResult[];
   readonly training: readonly TrainingResult[];
   readonly flows: FlowResults | null;
+  readonly processor: readonly ProcessorResult[];
 }
 
 type Table = readonly (readonly string[])[];
@@ -231,6 +233,24 @@ function flowTables({ solvers, estimates, speeds }: FlowResults): Table[] {
   ];
 }
 
+function processorTable(results: readonly ProcessorResult[]): Table {
+  const names = [...new Set(results.flatMap(({ kernels }) => kernels.map(({ name }) => name)))];
+  return [
+    ["network", "points", "onnxruntime, ms", ...names.flatMap((name) => [`${name}, ms`, "of it"])],
+    ...results.map(({ name, points, processor, kernels }) => [
+      name,
+      digits(points),
+      spread(processor),
+      ...names.flatMap((each) => {
+        const found = kernels.find((one) => one.name === each);
+        return found ? [spread(found.milliseconds), digits(found.ratio.median)] : ["", ""];
+      }),
+    ]),
+  ];
+}
+
+export const textOfProcessor = (results: readonly ProcessorResult[]): string => textTable(processorTable(results));
+
 export const textOfFlows = (flows: FlowResults): string =>
   flowTables(flows)
     .filter((rows) => rows.length > 1)
@@ -297,7 +317,7 @@ export function markdownSummary(report: Report): string {
 
 /** For bench/RESULTS.md: everything. */
 export function markdownReport(report: Report, title: string): string {
-  const { host, peaks, cases, scale, calls, gradients, training, flows } = report;
+  const { host, peaks, cases, scale, calls, gradients, training, flows, processor } = report;
   const part = (title: string, table: Table, ...notes: string[]): string =>
     [`### ${title}`, "", markdownTable(table), ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${note}`)] : [])].join("\n");
   return [
@@ -309,13 +329,24 @@ export function markdownReport(report: Report, title: string): string {
     ...(gradients.length > 0 ? [part("What a step of training costs, with the gradient of every weight", gradientTable(gradients))] : []),
     ...(training.length > 0 ? [part("Steps of training on the device", trainingTable(training))] : []),
     ...(flows ? flowTables(flows).map((table, index) => part(FLOW_TITLES[index]!, table)) : []),
+    ...(processor.length > 0 ? [part("onnxruntime on the processor, and kernels", processorTable(processor))] : []),
   ].join("\n\n");
 }
 
-/** Puts `body` between the markers <!-- name --> and <!-- /name -->; null where the text has none. */
-export function replaceBetween(text: string, name: string, body: string): string | null {
+/** Puts what `change` makes of it between the markers <!-- name --> and <!-- /name -->; null where the text has none. */
+export function replaceBetween(text: string, name: string, change: (former: string) => string): string | null {
   const [open, close] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
   const [begin, end] = [text.indexOf(open), text.indexOf(close)];
   if (begin < 0 || end < begin) return null;
-  return `${text.slice(0, begin + open.length)}\n\n${body}\n\n${text.slice(end)}`;
+  const start = begin + open.length;
+  return `${text.slice(0, start)}\n\n${change(text.slice(start, end).trim())}\n\n${text.slice(end)}`;
+}
+
+/** The parts of a report, with a title each, in the place of those of the same title; others stay. */
+export function replaceParts(former: string, report: string): string {
+  const parts = new Map<string, string>();
+  // What is before the first title is that of the whole.
+  for (const part of [former, report].flatMap((text) => text.split(/\n+(?=### )/)))
+    parts.set(part.startsWith("### ") ? part.slice(0, part.indexOf("\n")) : "", part);
+  return [...parts.values()].join("\n\n");
 }

@@ -251,7 +251,7 @@ describe("networks of files", () => {
 });
 
 /** DELDOT_RUNS=2000 looks further than the usual run does; the first networks are the same. */
-const numRuns = Number(process.env["DELDOT_RUNS"] ?? 120);
+const numRuns = Number(process.env["DELDOT_RUNS"] ?? 500);
 const MOST_POINTS = 12;
 
 test("random networks, by any method and opset, give what float32 may", { timeout: 60_000 + 1000 * numRuns }, async () => {

@@ -8,6 +8,7 @@ import { offerWebgpu } from "./adapter.js";
 import type { Case } from "./networks.js";
 import type { Answer, Call, Kernels, Peer } from "./peer.js";
 import { readJob, work } from "./process.js";
+import { quantile } from "./quantile.js";
 import { tasks } from "./tasks.js";
 import { judge, withoutValues, type Truth, type Verdict } from "./truth.js";
 
@@ -23,9 +24,9 @@ export interface LineJob {
 
 /** Where the answer is wrong, or WebGPU complained, nothing was timed. */
 export interface LineReport {
-  /** Milliseconds of each call, or of a step of it. */
+  /** Milliseconds of a call, or of a step of it, in each round. */
   readonly times: readonly number[];
-  /** deldot's, in turns with them: of each of the task's baselines. */
+  /** deldot's, in the same rounds: of each of the task's baselines. */
   readonly baselineTimes: readonly (readonly number[])[];
   /** On the worst of all answers. */
   readonly verdict: Verdict;
@@ -42,6 +43,8 @@ const MOST_MILLISECONDS = 20_000;
 const LONG = 5000;
 /** So that no call finds the machine busy with what another left behind: threads that spin, memory to free. */
 const PAUSE = 10;
+/** Milliseconds in which short calls are repeated; the first of them wakes threads and fills caches, and does not count. */
+const BLOCK = 60;
 
 const job = readJob() as LineJob;
 const { steps = 1 } = job.case;
@@ -100,9 +103,16 @@ await work(async (tell): Promise<LineReport> => {
   return report();
 });
 
+/** Of one call: the median of a block of them where they are short. */
 async function time(call: Call): Promise<{ answer: Answer; milliseconds: number }> {
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   const start = performance.now();
-  const answer = await call();
-  return { answer, milliseconds: (performance.now() - start) / steps };
+  const times: number[] = [];
+  for (let begin = start; ;) {
+    const answer = await call();
+    const now = performance.now();
+    times.push(now - begin);
+    begin = now;
+    if (now - start >= BLOCK) return { answer, milliseconds: quantile(times.slice(times.length > 1 ? 1 : 0), 0.5) / steps };
+  }
 }

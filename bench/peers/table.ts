@@ -1,5 +1,6 @@
 import type { LineReport } from "./line.js";
 import type { Outcome } from "./process.js";
+import { quantile } from "./quantile.js";
 import type { Task } from "./tasks.js";
 
 /** One line, with what it is about. */
@@ -52,21 +53,22 @@ function cells({ baselines }: Task, line: Line, adapter: string): string[] {
   const error = Number.isNaN(verdict.error) ? "" : verdict.error.toExponential(1);
   if (verdict.wrong || errors.length > 0) return [...start, ...untimed, error, shorten(remarks.join("; "))];
   if (times.length < 5) remarks.push(`${times.length} ${times.length === 1 ? "call" : "calls"}`);
-  const median = quantile(times, 0.5);
   return [
     ...start,
-    digits(median),
+    digits(quantile(times, 0.5)),
     `${digits(quantile(times, 0.25))}-${digits(quantile(times, 0.75))}`,
-    ...baselineTimes.map((own) => digits(median / quantile(own, 0.5))),
+    // Whatever slows the machine for some rounds slows both.
+    ...baselineTimes.map((own) =>
+      digits(
+        quantile(
+          times.map((time, round) => time / own[round]!),
+          0.5,
+        ),
+      ),
+    ),
     error,
     shorten(remarks.join("; ")),
   ];
-}
-
-/** The rank next to the wanted one, so that few times give one that was measured. */
-function quantile(times: readonly number[], rank: number): number {
-  const sorted = times.toSorted((a, b) => a - b);
-  return sorted[Math.round(rank * (sorted.length - 1))]!;
 }
 
 /** Three figures, and no exponent. */

@@ -1,4 +1,4 @@
-import { chmod, link, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, link, mkdir, mkdtemp, open, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -7,7 +7,8 @@ import { InputError } from "../../src/errors.js";
 import { float16 } from "../../src/model/float16.js";
 import { readCsv, writeCsv } from "../../src/node/files/csv.js";
 import { readJson, writeJsonObject } from "../../src/node/files/json.js";
-import { readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { npyHeader, readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { NpyRows } from "../../src/node/files/npyRows.js";
 import { commit, discard, openOutputs, type OutputFile } from "../../src/node/files/output.js";
 import { asContext, asPoints, readBytes, readNumbers } from "../../src/node/files/points.js";
 import { formatNumber } from "../../src/node/files/table.js";
@@ -180,6 +181,23 @@ describe(".npy", () => {
       { seed: 2, numRuns: 2000 },
     );
   });
+});
+
+test("rows beyond 2^32 bytes of a .npy file are read where they lie", async () => {
+  const [rows, width] = [300_000_000, 4];
+  const path = join(folder, "long.npy");
+  const header = npyHeader("<f4", [rows, width]);
+  const handle = await open(path, "w");
+  await handle.write(header);
+  await handle.write(Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8), 0, 32, header.length + (rows - 2) * width * 4);
+  await handle.close();
+  const file = await NpyRows.open(path);
+  try {
+    expect(file.decode(await file.bytes(rows - 3, 3, width), rows - 3, width)).toEqual(Float32Array.of(0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8));
+  } finally {
+    await file.close();
+  }
+  await rm(path);
 });
 
 describe(".csv", () => {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evaluateReference, InputError, parametersOf, toSafetensors, vjpReference } from "../../src/index.js";
 import { readTensors } from "../../src/tensorFile.js";
 import { descrOf, npyHeader, readNpy, writeNpy } from "../../src/node/files/npy.js";
+import { readManifest, writeManifest } from "../../src/node/shards/manifest.js";
 import { blockRowsOf, rangeOf, readShard } from "../../src/node/shards/range.js";
 import { divergenceScale, expectClose } from "../close.js";
 import { randomMlp } from "../fields.js";
@@ -355,13 +356,39 @@ describe("what is not one work", () => {
   const again = (shard: string, ...more: string[]): Promise<Outcome> => inOwn([...how, "--shard", shard, "--out", "r.npy", ...more]);
 
   test.each<[string, () => Promise<unknown>, RegExp]>([
-    ["a shard that is missing", () => rm(join(own, "r.shard-0-of-2.json")), /r\.npy: r\.shard-0-of-2 is missing; expected all 2 shards/],
+    [
+      "a shard that is missing",
+      async () => {
+        await rm(join(own, "r.shard-0-of-2.json"));
+        const { status, stdout } = await inOwn(["shards", "r.npy", "--json"]);
+        expect(status).toBe(1);
+        expect(JSON.parse(stdout)).toMatchObject({ count: 2, whole: 1, shards: [{ state: "missing", rows: 0 }, { state: "whole" }] });
+      },
+      /r\.npy: r\.shard-0-of-2 is missing; expected all 2 shards/,
+    ],
     [
       "a method of its own",
       () => again("1/2", "--method", "jacobian"),
       /r\.shard-1-of-2\.json: its method is "jacobian", unlike that of r\.shard-0-of-2\.json/,
     ],
     ["a context of its own", () => again("1/2", "--context", "0.25"), /its context is "0\.25", unlike that of/],
+    [
+      "a model of its own",
+      async () => {
+        const { network: other } = randomMlp({ widths: [d, 4, d], activation: "tanh", contextSize: 1, seed: 6 });
+        await writeFile(join(own, "other.safetensors"), toSafetensors(other));
+        return inOwn(["eval", "other.safetensors", ...how.slice(2), "--shard", "1/2", "--out", "r.npy"]);
+      },
+      /its model is "[0-9a-f]+", unlike that of/,
+    ],
+    [
+      "a version of its own",
+      async () => {
+        const path = join(own, "r.shard-1-of-2.json");
+        await writeFile(path, writeManifest({ ...(await readManifest(path)), version: "0.0.1" }));
+      },
+      /its version is "0\.0\.1", unlike that of/,
+    ],
     ["arrays of its own", () => again("1/2", "--diagonal"), /its arrays are unlike that of/],
     ["shards of another number", () => again("0/3"), /there are shards of 2, and of 3|there are shards of 3, and of 2/],
     [
@@ -468,6 +495,14 @@ describe("what is not one work", () => {
     }
   });
 
+  test("ends with 42 at a limit", async () => {
+    await prepare();
+    const parameters = ["gradient", ...how.slice(1), "--divergence-cotangent", "1", "--method", "hutchinson", "--probes", "1048576"];
+    const { status, stderr } = await inOwn([...parameters, "--shard", "0/2", "--out", "g.safetensors"]);
+    expect(stderr).toMatch(/a point has 1048576 probes of 64 numbers; expected at most/);
+    expect(status).toBe(42);
+  });
+
   test.each<[number, string, readonly string[], RegExp]>([
     [
       42,
@@ -476,6 +511,7 @@ describe("what is not one work", () => {
       /nowhere\.safetensors: no such file/,
     ],
     [42, "points of another model", [lorenz, "--points", "few.npy", "--shard", "0/2", "--out", "x.npy"], /expected 3/],
+    [42, "a model that is none", ["few.npy", "--points", "few.npy", "--shard", "0/2", "--out", "x.npy"], /few\.npy/],
     [
       42,
       "points that are no .npy file",

@@ -7,7 +7,7 @@ import { withQuietStderr } from "./nativeStderr.js";
 import { formatTable, print } from "./output.js";
 
 /** What onnxruntime saves where there is no GPU: docs/onnx.md. */
-const GAIN = "0.13 to 0.25 of the time of a software GPU on the same processor";
+const GAIN = "0.11 to 0.2 of the time of a software GPU on the same processor";
 
 export function addDoctor(program: Command): void {
   program
