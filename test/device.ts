@@ -8,18 +8,34 @@ interface TestDevice {
   close: () => Promise<void>;
 }
 
+const bunWebgpu = new URL("bun/node_modules/bun-webgpu/index.js", import.meta.url).href;
+
 /** A device on the driver that setup.ts names, or whoever runs the tests; one per test file, closed in afterAll. */
 export async function openDevice(): Promise<TestDevice> {
   if ("Deno" in globalThis) return openOwnDevice();
+  if ("Bun" in globalThis) {
+    const { setupGlobals } = (await import(/* @vite-ignore */ bunWebgpu)) as { setupGlobals: () => Promise<void> };
+    await setupGlobals();
+    return openOwnDevice(unaskedOnBun);
+  }
   const { device, description, dispose } = await requestDevice();
   return { device, description, close: dispose };
 }
 
+/** bun-webgpu asks for more of these than an adapter has, unless it is told. */
+const unaskedOnBun = {
+  maxStorageBuffersInFragmentStage: 0,
+  maxStorageBuffersInVertexStage: 0,
+  maxStorageTexturesInFragmentStage: 0,
+  maxStorageTexturesInVertexStage: 0,
+};
+
 /** Of the WebGPU that the runtime itself has, as Deno does. */
-async function openOwnDevice(): Promise<TestDevice> {
+async function openOwnDevice(limits: Readonly<Record<string, number>> = {}): Promise<TestDevice> {
   const adapter = await navigator.gpu.requestAdapter();
   if (!adapter) throw new Error("navigator.gpu gives no adapter");
-  const device = await adapter.requestDevice(allOf(adapter));
+  const all = allOf(adapter);
+  const device = await adapter.requestDevice({ ...all, requiredLimits: { ...all.requiredLimits, ...limits } });
   const close = async (): Promise<void> => {
     device.destroy();
     await device.lost;

@@ -3,23 +3,12 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectTests, type Outcome } from "../runtime.js";
 import { HERE, runDeno } from "./deno.js";
 
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "deldot-deno-"))));
 afterAll(() => rm(folder, { recursive: true }));
-
-interface Report {
-  readonly testResults: readonly {
-    readonly name: string;
-    readonly message: string;
-    readonly assertionResults: readonly {
-      readonly fullName: string;
-      readonly status: string;
-      readonly failureMessages: readonly string[];
-    }[];
-  }[];
-}
 
 /** Fewer random networks than on Node: a driver compiles other texts here. */
 const environment = { DELDOT_RUNS: "5" };
@@ -48,28 +37,10 @@ const runs = [
   },
 ];
 
-test.for(runs)("on Deno: $what", { timeout: 300_000 }, async ({ files, names, least }, { task }) => {
-  const outputFile = join(folder, `${task.id}.json`);
-  const parameters = ["--reporter=json", `--outputFile=${outputFile}`, ...(names ? ["--testNamePattern", names.join("|")] : [])];
-  const paths = files.map((name) => `test/${name}.test.ts`);
-  const { status, stdout, stderr } = await runDeno(
-    ["run", "--allow-all", ...HERE, "node_modules/vitest/vitest.mjs", "run", ...parameters, ...paths],
-    environment,
-    280_000,
-  );
-  const said = `${stdout}${stderr}`;
-  const report = (await readFile(outputFile, "utf8").then(JSON.parse, () => expect.fail(said))) as Report;
-  const all = report.testResults.flatMap(({ assertionResults }) => assertionResults);
-  const failed = all.filter(({ status: ended }) => ended === "failed");
-  expect(failed.map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages.join("\n")}`)).toEqual([]);
-  expect(status, said).toBe(0);
-  for (const { name, message, assertionResults } of report.testResults)
-    expect(
-      assertionResults.some(({ status: ended }) => ended === "passed"),
-      `${name}: ${message}`,
-    ).toBe(true);
-  expect(report.testResults).toHaveLength(files.length);
-  expect(all.filter(({ status: ended }) => ended === "passed").length).toBeGreaterThan(least);
+test.for(runs)("on Deno: $what", { timeout: 300_000 }, async (tests, { task }) => {
+  const start = (parameters: readonly string[]): Promise<Outcome> =>
+    runDeno(["run", "--allow-all", ...HERE, ...parameters], environment, 280_000);
+  await expectTests(tests, start, join(folder, `${task.id}.json`));
 });
 
 const page = await readFile("docs/platforms.md", "utf8");
