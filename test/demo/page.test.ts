@@ -865,6 +865,44 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   }, 120_000);
 
+  test("the headline keeps to its line, on a phone to two, whatever is shown", async () => {
+    const { page, faults } = await open("two-moons/t=1/layers=density", { engine: "onnxruntime" });
+    const headlines = Object.values(shelf).map(({ headline }) =>
+      headline
+        .map((phrase) => (typeof phrase === "string" ? phrase : `<button data-sign="${phrase.sign}">${phrase.text}</button>`))
+        .join(""),
+    );
+    const note = async (said: RegExp): Promise<void> => {
+      await page.locator("#headline", { hasText: said }).waitFor();
+      headlines.push(await page.$eval("#headline", (line) => line.innerHTML));
+    };
+    await note(/density/);
+    await page.fill("#formula", "x*x + 0*sin(y)*cos(y)*exp(-y*y)*sin(x)*cos(x)*exp(-x*x), sin(y)*cos(x)*exp(-y*y/2)*sin(x*y)*cos(x*y)");
+    await page.press("#formula", "Enter");
+    await note(/^f = .*squeezes\.$/);
+    for (const [width, height] of [
+      [1280, 28],
+      [900, 28],
+      [780, 28],
+      [420, 44],
+    ] as const) {
+      await page.setViewportSize({ width, height: 800 });
+      const misfits = await page.evaluate(
+        ([all, height]) => {
+          const line = document.querySelector<HTMLElement>("#headline")!;
+          return all.filter((html) => {
+            line.innerHTML = html;
+            return line.clientHeight !== height || line.scrollHeight > height || line.scrollWidth > line.clientWidth;
+          });
+        },
+        [headlines, height] as const,
+      );
+      expect(misfits, `${width} wide`).toEqual([]);
+    }
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("does not move about while it loads", async () => {
     // A headline of two lines comes with its field.
     for (const [field, most] of [

@@ -13,11 +13,13 @@ export function showHeadline(stage: Stage): void {
   element("headline", HTMLElement).replaceChildren(
     ...phrases.map((phrase) => {
       if (typeof phrase === "string") return document.createTextNode(phrase);
+      if (phrase.sign === 0) return Object.assign(document.createElement("span"), { textContent: phrase.text, className: "cut" });
       const word = document.createElement("button");
       word.type = "button";
       word.textContent = phrase.text;
       word.dataset["sign"] = String(phrase.sign);
-      const emphasise = (on: boolean) => () => stage.emphasise(on ? phrase.sign : 0);
+      const { sign } = phrase;
+      const emphasise = (on: boolean) => () => stage.emphasise(on ? sign : 0);
       for (const [event, on] of [
         ["pointerenter", true],
         ["focus", true],
@@ -32,7 +34,7 @@ export function showHeadline(stage: Stage): void {
 
 function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (ground?.kind === "density")
-    return [`The density of the samples at t = ${state.context[0]!.toFixed(2)}, from the exact divergence along the way of each point.`];
+    return [`The exact density at t = ${state.context[0]!.toFixed(2)}, by ∇·f along each path.`];
   const known = shelfField(state.field);
   // What is orange or purple is so of ∇·f alone.
   const isColoured = ground?.kind === "error" || (ground?.kind === "quantity" && ground.quantity === "divergence");
@@ -48,5 +50,5 @@ function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
       : state.field === "random"
         ? "A random network. "
         : `${loaded ? fileOf(loaded.source) : "Your field"}. `;
-  return [what, ...MEANING];
+  return [{ text: what, sign: 0 }, ...MEANING];
 }

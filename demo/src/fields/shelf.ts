@@ -12,13 +12,13 @@ import type { Layer, PlaneChoice, RandomNetwork } from "../base/state.js";
 
 export const groups = ["Basics", "Flows", "Physics"] as const;
 
-/** A piece of a headline; those that grow or shrink show, when pointed at, where. */
-export type Phrase = string | { readonly text: string; readonly sign: 1 | -1 };
+/** A piece of a headline; those that grow or shrink show, when pointed at, where; that of sign 0 is cut where the line is too short. */
+export type Phrase = string | { readonly text: string; readonly sign: 1 | -1 | 0 };
 
 export interface ShelfField {
   readonly title: string;
   readonly group: (typeof groups)[number];
-  /** What is to be seen, in a line. */
+  /** What is to be seen, in a line: of at most 92 letters, which a window of 900 pixels has room for beside the shelf. */
   readonly headline: readonly Phrase[];
   readonly about: string;
   /** A trained network's file, or a formula. */
@@ -83,13 +83,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   checkerboard: {
     title: "Checkerboard",
     group: "Flows",
-    headline: [
-      "This network sorts noise into a checkerboard: ",
-      grows("orange opens gaps"),
-      " between its squares, ",
-      shrinks("purple presses"),
-      " samples together.",
-    ],
+    headline: ["This network turns noise into a checkerboard: ", grows("orange opens gaps"), ", ", shrinks("purple fills squares"), "."],
     about: "Flow matching towards a checkerboard, by three hidden layers of 128 with GELU.",
     source: { kind: "file", url: checkerboard, file: "checkerboard-flow.safetensors" },
     truth: null,
@@ -101,7 +95,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   digits: {
     title: "Digits, 64-d",
     group: "Flows",
-    headline: ["This network draws digits from noise in 64 dimensions; here is a plane through three of them. ", ...MEANING],
+    headline: ["Digits drawn from noise: a plane in 64 dimensions. ", ...MEANING],
     about:
       "Flow matching towards images of 8 x 8 handwritten digits (UCI). The plane goes through three digits that the flow itself draws; every point on it is an image.",
     source: { kind: "file", url: digits, file: "digits-flow.safetensors" },
@@ -115,10 +109,10 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
     title: "Lorenz",
     group: "Physics",
     headline: [
-      "The Lorenz system squeezes alike everywhere, -13.667; this network, which learned it, errs: ",
-      grows("orange too little"),
+      "∇·f of the Lorenz system is -13.667; this network's is off: ",
+      grows("orange too high"),
       ", ",
-      shrinks("purple too much"),
+      shrinks("purple too low"),
       ".",
     ],
     about:
@@ -152,13 +146,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   "taylor-green": {
     title: "Taylor-Green",
     group: "Physics",
-    headline: [
-      "Vortices of a fluid that cannot be compressed: ∇·f should be 0, so all colour is the network's error, ",
-      grows("too much"),
-      " or ",
-      shrinks("too little"),
-      ".",
-    ],
+    headline: ["Vortices that keep volume: ∇·f should be 0, so all colour is error, ", grows("too high"), " or ", shrinks("too low"), "."],
     about: "Regression of the Taylor-Green vortex with sine activations, by three hidden layers of 64. The true divergence is 0.",
     source: { kind: "file", url: taylorGreen, file: "taylor-green.safetensors" },
     truth: "sin(x)*cos(y), -cos(x)*sin(y)",
