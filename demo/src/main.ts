@@ -42,7 +42,6 @@ let seen: Network | undefined;
 let canvas = element("canvas", HTMLCanvasElement);
 const overlay = element("overlay", HTMLCanvasElement);
 const problem = element("problem", HTMLElement);
-const notice = element("notice", HTMLElement);
 const root = document.documentElement;
 const shelfRoot = element("shelf", HTMLElement);
 
@@ -99,6 +98,12 @@ function report(error: unknown): void {
 function attempt(work: Promise<unknown>): void {
   problem.hidden = true;
   work.catch(report);
+}
+
+/** Says what happened, until it is closed. */
+function tell(text: string): void {
+  element("notice", HTMLElement).textContent = text;
+  element("news", HTMLElement).hidden = false;
 }
 
 /** How to switch WebGPU on, in the browsers that have a switch. */
@@ -165,13 +170,15 @@ async function start(): Promise<void> {
   try {
     const engine = await openGpu(canvas, wanted === "webgpu", (reason) => void recover(reason).catch(report));
     isOpen = true;
-    if (losses > 0) notice.textContent = "The GPU was lost and has been found again; the picture is as it was.";
+    if (losses > 0) tell("The GPU was lost and has been found again; the picture is as it was.");
     await stage.start(engine);
   } catch (error) {
     if (error instanceof DeviceLostError) return;
     if (isOpen) return report(error);
-    notice.hidden = false;
-    notice.textContent = `Without a GPU (${(error as Error).message}) this page computes on the CPU: the same pictures, more slowly. ${adviceFor(navigator.userAgent)}`;
+    if (stored.get("deldot cpu") === null)
+      tell(
+        `Without a GPU (${(error as Error).message}) this page computes on the CPU: the same pictures, more slowly. ${adviceFor(navigator.userAgent)}`,
+      );
     await startCpu();
   }
 }
@@ -184,11 +191,10 @@ async function startCpu(): Promise<void> {
 async function recover(reason: string): Promise<void> {
   losses++;
   stage.engine?.destroy();
-  notice.hidden = false;
-  notice.textContent = `The GPU was lost (${reason}); starting it again.`;
+  tell(`The GPU was lost (${reason}); starting it again.`);
   stage.engine = null;
   if (losses <= MOST_LOSSES) return start();
-  notice.textContent = "The GPU was lost again and again; the page now computes on the CPU.";
+  tell("The GPU was lost again and again; the page now computes on the CPU.");
   await startCpu();
 }
 
@@ -272,6 +278,11 @@ bindStory(
 onClick("compare", () => attempt(runComparison()));
 onClick("lens-toggle", toggleLens);
 onClick("unpin", () => stage.setPin(null));
+onClick("close-notice", () => {
+  element("news", HTMLElement).hidden = true;
+  // That there is no GPU is no news at the next visit.
+  if (losses === 0) stored.set("deldot cpu", "told");
+});
 onClick("share-toggle", showCode);
 for (const each of places)
   onClick(`code-${each}`, () => {
