@@ -602,10 +602,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, "onnxruntime");
     await page.click("#draw-toggle");
     expect(await page.isDisabled("#train")).toBe(true);
-    // A stroke from left to right.
-    await page.mouse.move(300, 350);
+    // A stroke from left to right, under the panel.
+    await page.mouse.move(300, 450);
     await page.mouse.down();
-    await page.mouse.move(560, 350, { steps: 40 });
+    await page.mouse.move(560, 450, { steps: 40 });
     await page.mouse.up();
     const points = Number(await page.getAttribute("#draw-status", "data-points"));
     expect(points).toBeGreaterThan(100);
@@ -633,8 +633,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const network = parseSafetensors(await readFile(await file.path()));
     // Its density is where the stroke was.
     const step = 6 / SIZE.width;
-    const on = Float32Array.from([-130, -60, 0, 60].flatMap((x) => [(x - 20) * step, 0]));
-    const off = on.map((x, i) => (i % 2 === 0 ? x : 1));
+    const on = Float32Array.from([-130, -60, 0, 60].flatMap((x) => [(x - 20) * step, -100 * step]));
+    const off = on.map((x, i) => (i % 2 === 0 ? x : x + 1));
     const mean = (at: Float32Array): number => logProbReference(network, at).logProb.reduce((sum, log) => sum + log / 4, 0);
     expect(mean(on)).toBeGreaterThan(mean(off) + 1);
     await page.waitForFunction(() => location.hash.startsWith("#drawn/n=a."), null, { timeout: 10_000 });
@@ -898,6 +898,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
         [headlines, height] as const,
       );
       expect(misfits, `${width} wide`).toEqual([]);
+      // The layers are at the top right, and the tools at the left of them or over them.
+      const [tools, layers] = [await page.locator('[aria-label="Tools"]').boundingBox(), await page.locator("#layers").boundingBox()];
+      if (width > 760) expect(layers!.x + layers!.width).toBeCloseTo(width - 14, 0);
+      expect(tools!.x + tools!.width <= layers!.x || tools!.y + tools!.height <= layers!.y).toBe(true);
     }
     expect(faults).toEqual([]);
     await page.context().close();
