@@ -13,7 +13,7 @@ import { createInk } from "./tools/ink.js";
 import { createLens } from "./tools/lens.js";
 import { compare, type Compared } from "./tools/methods.js";
 import { milliseconds, short } from "./base/numbers.js";
-import type { Margins } from "./layers/overlay.js";
+import { EDGE, type Margins } from "./layers/overlay.js";
 import { createDraw } from "./tools/draw.js";
 import { element, save, stored } from "./base/page.js";
 import { createOwn } from "./controls/own.js";
@@ -51,7 +51,7 @@ function margins(): Margins {
   const bounds = (id: string): DOMRect => element(id, HTMLElement).getBoundingClientRect();
   const [top, shelf, bottom] = [bounds("top"), bounds("shelf"), bounds("bottom")];
   const isBeside = shelf.width > 0 && shelf.height > height / 2;
-  return { left: (isBeside ? shelf.right : 0) + 12, top: top.bottom + 8, right: Math.min(14, width), bottom: height - bottom.top + 8 };
+  return { left: (isBeside ? shelf.right : 0) + EDGE, top: top.bottom + 8, right: Math.min(14, width), bottom: height - bottom.top + 8 };
 }
 
 const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motion", HTMLCanvasElement), overlay, margins, {

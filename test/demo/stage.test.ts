@@ -5,6 +5,7 @@ import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/layers/cloud
 import { colourOf } from "../../demo/src/base/colour.js";
 import { quadrature } from "../../demo/src/tools/disc.js";
 import { nextLevel, type Engine } from "../../demo/src/engines/engine.js";
+import { drawOverlay } from "../../demo/src/layers/overlay.js";
 import { shelf, viewOf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { traceDrop } from "../../demo/src/tools/ink.js";
@@ -253,6 +254,64 @@ test("what a point costs is told by large pictures, and by small ones where they
   expect(pace.has(workOf({ kind: "error" }, []))).toBe(false);
 });
 
+test("numbers of the axes and of the bar keep apart from one another and from the ticks, in any window", () => {
+  for (const [width, height, left, bottom] of [
+    [1280, 800, 144, 90],
+    [900, 700, 144, 90],
+    [420, 850, 12, 190],
+    [360, 640, 12, 190],
+  ] as const)
+    for (const across of [0.013, 6, 7.4, 9, 260]) {
+      const words: { text: string; x: number; y: number; width: number }[] = [];
+      const ticks: (readonly [x: number, y: number])[] = [];
+      const widthOf = (text: string): number => 7 * text.length;
+      const context = {
+        textAlign: "",
+        textBaseline: "",
+        measureText: (text: string) => ({ width: widthOf(text) }),
+        fillText(text: string, x: number, y: number) {
+          const [shift, rise] = [
+            { left: 0, center: 0.5, right: 1 }[this.textAlign]!,
+            { top: 0, middle: 0.5, bottom: 1 }[this.textBaseline]!,
+          ];
+          words.push({ text, x: x - shift * widthOf(text), y: y - rise * 13, width: widthOf(text) });
+        },
+        lineTo: (x: number, y: number) => ticks.push([x, y]),
+      };
+      const ignored = (): void => undefined;
+      drawOverlay(
+        new Proxy(context, {
+          get: (target, name) => (Reflect.get(target, name) as unknown) ?? ignored,
+        }) as unknown as CanvasRenderingContext2D,
+        {
+          size: { width, height },
+          margins: { left, top: 120, right: 14, bottom },
+          plane: PLANE,
+          view: { a: 0.3 * across, b: -0.2 * across, width: across },
+          bar: { domain: { low: -0.08, high: 0.08, palette: "diverging" }, name: "density at t = 0.95" },
+          arrows: [],
+          pin: null,
+          ink: "#000",
+          paper: "#fff",
+        },
+      );
+      const where = `${width} x ${height}, ${across} across`;
+      for (const [index, { text, x, y, width: wide }] of words.entries()) {
+        expect(x + wide, `${text}, ${where}`).toBeLessThanOrEqual(width);
+        for (const other of words.slice(index + 1))
+          expect(
+            x + wide <= other.x || other.x + other.width <= x || y + 13 <= other.y || other.y + 13 <= y,
+            `${text} and ${other.text}, ${where}`,
+          ).toBe(true);
+        // A dash before a number would be its sign.
+        for (const [tick, line] of ticks) if (line > y && line < y + 13) expect(tick + 6, `${text}, ${where}`).toBeLessThanOrEqual(x);
+      }
+      const numbers = words.filter(({ text }) => /^[−\d]/.test(text));
+      expect(numbers.filter(({ y }) => y > height - bottom - 22).length, where).toBeGreaterThanOrEqual(width > 800 ? 5 : 2);
+      expect(numbers.filter(({ x }) => x < left + 4).length, where).toBeGreaterThanOrEqual(3);
+    }
+});
+
 test("the mean over a disc of polynomials is exact", () => {
   const disc = quadrature(6, 20);
   const mean = (of: (x: number, y: number) => number): number => disc.reduce((sum, { x, y, weight }) => sum + weight * of(x, y), 0);
@@ -289,6 +348,26 @@ test("the lens: what flows out through the rim is what is made inside, and over 
   const { flux, made, area } = await balanceOf(referenceEngine(parseFormula("x, y")), turned, [], [0.3, 1], 0.7);
   expect(flux).toBeCloseTo(2 * area, 5);
   expect(made).toBeCloseTo(2 * area, 5);
+});
+
+test("the lens' numbers stand in what is free, and beside the circle where there is room", () => {
+  const [size, margins] = [
+    { width: 900, height: 700 },
+    { left: 144, top: 120, right: 14, bottom: 90 },
+  ];
+  for (const radius of [8, 70, 240])
+    for (let x = 0; x <= size.width; x += 30)
+      for (let y = 0; y <= size.height; y += 30) {
+        const [left, top] = boxBeside([x, y], radius, margins, size);
+        expect(left).toBeGreaterThanOrEqual(margins.left);
+        expect(top).toBeGreaterThanOrEqual(margins.top);
+        expect(left + 270).toBeLessThanOrEqual(size.width - margins.right);
+        expect(top + 88).toBeLessThanOrEqual(size.height - margins.bottom);
+        if (radius < 200 && y > margins.top && y < size.height - margins.bottom)
+          expect(top + 88 <= y - radius || top >= y + radius).toBe(true);
+      }
+  // What is too wide begins where what is free does.
+  expect(withinFree(margins, { width: 300, height: 700 }, [-50, 900], { width: 400, height: 28 })).toEqual([144, 582]);
 });
 
 test("ink: its area grows by the mean of exp ∫∇·f", async () => {

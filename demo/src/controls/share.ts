@@ -1,7 +1,7 @@
 /** What is taken away from the stage: pictures, a film, numbers, a link. */
 import { weightsOf } from "../fields/code.js";
 import { csv, npy } from "../base/numbers.js";
-import { drawOverlay } from "../layers/overlay.js";
+import { drawOverlay, EDGE } from "../layers/overlay.js";
 import { gridPoints } from "../base/plane.js";
 import type { Stage } from "../stage.js";
 
@@ -71,7 +71,7 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
   context.drawImage(engine!.snapshot(), 0, Math.round(title * ratio));
   layer((over) => {
     over.setTransform(ratio, 0, 0, ratio, 0, 0);
-    drawOverlay(over, { ...options, margins: { left: 12, top: 12, right: 12, bottom: 12 } });
+    drawOverlay(over, { ...options, margins: { left: EDGE, top: EDGE, right: EDGE, bottom: EDGE } });
   });
   layer((over) => stage.drawMoving(over));
   if (title > 0) {

@@ -30,6 +30,10 @@ export interface OverlayOptions {
 
 const FONT = "12px system-ui, sans-serif";
 const BAR = { width: 168, height: 9 } as const;
+/** What is narrower has no room for the bar beside the numbers of the axis: it stands over them. */
+const NARROW = 560;
+/** From what is free to the edge that it ends at, on which the ticks stand. */
+export const EDGE = 12;
 
 /** @param context scaled so that its units are CSS pixels. */
 export function drawOverlay(context: CanvasRenderingContext2D, options: OverlayOptions): void {
@@ -57,8 +61,7 @@ function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): v
   const { view, plane, ink, size, margins } = options;
   const [left, bottom] = [margins.left, size.height - margins.bottom];
   const [right, top] = [size.width - margins.right, margins.top];
-  // The bar stands in the corner.
-  const end = options.bar ? right - BAR.width - 40 : right;
+  const end = options.bar && right - left > NARROW ? right - BAR.width - 40 : right;
   const [a0, b0] = atPixel(view, size, left, bottom);
   const [a1] = atPixel(view, size, end, top);
   const [, b1] = atPixel(view, size, end, top);
@@ -81,16 +84,18 @@ function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): v
   for (const tick of up.ticks(rows)) {
     const y = Math.round(up(tick)) + 0.5;
     if (y > bottom - 60) continue;
-    line(context, left, y, left + 5, y);
-    write(context, options, up.tickFormat(rows)(tick), left + 8, y);
+    // Apart from the number, whose sign it is not.
+    line(context, left - EDGE, y, left - EDGE + 6, y);
+    write(context, options, up.tickFormat(rows)(tick), left + 2, y);
   }
-  write(context, options, `↑ ${plane.names[1]}`, left + 8, bottom - 46);
+  write(context, options, `↑ ${plane.names[1]}`, left + 2, bottom - 46);
 }
 
 function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { domain, name }: NonNullable<OverlayOptions["bar"]>): void {
   const { size, margins } = options;
   const left = size.width - margins.right - BAR.width;
-  const top = size.height - margins.bottom - BAR.height - 18;
+  const isNarrow = size.width - margins.right - margins.left <= NARROW;
+  const top = size.height - margins.bottom - BAR.height - (isNarrow ? 50 : 18);
   for (let column = 0; column < BAR.width; column++) {
     const value = domain.low + ((column + 0.5) / BAR.width) * (domain.high - domain.low);
     context.fillStyle = `rgb(${colourOf(value, domain).join(" ")})`;
@@ -103,7 +108,11 @@ function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { d
   context.textBaseline = "top";
   context.textAlign = "center";
   const format = scale.tickFormat(4);
-  for (const tick of scale.ticks(4)) write(context, options, format(tick), scale(tick), top + BAR.height + 4);
+  for (const tick of scale.ticks(4)) {
+    const text = format(tick);
+    // The last one ends where the picture does.
+    write(context, options, text, Math.min(scale(tick), size.width - 4 - context.measureText(text).width / 2), top + BAR.height + 4);
+  }
   context.textAlign = "right";
   context.textBaseline = "bottom";
   write(context, options, name, left + BAR.width, top - 5);
