@@ -33,8 +33,7 @@ export function showHeadline(stage: Stage): void {
 }
 
 function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
-  if (ground?.kind === "density")
-    return [`The exact density at t = ${state.context[0]!.toFixed(2)}, by ∇·f along each path.`];
+  if (ground?.kind === "density") return [`The exact density at t = ${state.context[0]!.toFixed(2)}, by ∇·f along each path.`];
   const known = shelfField(state.field);
   // What is orange or purple is so of ∇·f alone.
   const isColoured = ground?.kind === "error" || (ground?.kind === "quantity" && ground.quantity === "divergence");
