@@ -461,6 +461,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const said = Number(await page.getAttribute("#along-text", "data-log-prob"));
     const { logProb } = logProbReference(await load("two-moons"), Float32Array.of(0.8, 0.3));
     expect(Math.abs(said - logProb[0]!)).toBeLessThan(0.02);
+    // The ledger leaves the pin, and the numbers of the axis, to be seen; what is one term stays on one line.
+    const beside = async (): Promise<number> => (await page.locator("#ledger").boundingBox())!.x;
+    expect(await beside()).toBe(132 + 62);
+    const lines = await page.$eval('[data-probe="error"]', ({ firstChild }) => {
+      const term = document.createRange();
+      term.setStart(firstChild!, firstChild!.textContent!.indexOf("Σ"));
+      term.setEndAfter(firstChild!);
+      return new Set([...term.getClientRects()].map(({ top }) => top)).size;
+    });
+    expect(lines).toBe(1);
+    await page.click("#settings-toggle");
+    expect(await beside()).toBe(SIZE.width - 14 - 320);
     await page.context().close();
   });
 

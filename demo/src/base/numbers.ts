@@ -1,5 +1,8 @@
 /** Numbers as a reader wants them. */
 
+/** What errors are relative to, in one piece: lines break at a bar or a slash, but not beside a word joiner. */
+export const SCALE = "Σ|\u2060∂fᵢ/\u2060∂xᵢ|";
+
 /** Five significant digits, and no more of them than a float32 has right. */
 export function short(value: number, digits = 5): string {
   if (!Number.isFinite(value)) return String(value);

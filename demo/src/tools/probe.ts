@@ -1,7 +1,7 @@
 /** One point in numbers. */
 import { evaluateReference, type Network } from "deldot";
 import type { Numbers } from "../engines/engine.js";
-import { short } from "../base/numbers.js";
+import { SCALE, short } from "../base/numbers.js";
 import { subscript } from "../base/plane.js";
 import { withContext } from "../base/quantity.js";
 
@@ -37,7 +37,7 @@ export function showProbe(
   add("∇·f", short(numbers.divergence![0]!, 7), "divergence");
   const error = Math.abs(numbers.divergence![0]! - exact.divergence![0]!);
   add("∇·f in float64", short(exact.divergence![0]!, 10), "exact");
-  add("error", `${short(error, 2)}, ${short(error / scale, 2)} of Σ|∂fᵢ/∂xᵢ|`, "error");
+  add("error", `${short(error, 2)}, ${short(error / scale, 2)} of ${SCALE}`, "error");
   add("∂fᵢ/∂xᵢ", vector(numbers.diagonal!), "diagonal");
   const d = network.stateSize;
   if (numbers.jacobian)

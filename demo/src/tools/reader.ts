@@ -6,7 +6,7 @@ import { drawDigit } from "../layers/digits.js";
 import { latest } from "./latest.js";
 import { short } from "../base/numbers.js";
 import { element, sharp } from "../base/page.js";
-import { pointOn } from "../base/plane.js";
+import { pointOn, toPixel } from "../base/plane.js";
 import { outputsFor, showProbe, vector } from "./probe.js";
 import { withContext } from "../base/quantity.js";
 import type { Stage } from "../stage.js";
@@ -42,12 +42,21 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
     onError,
   );
 
+  /** The pin that the ledger's place is for. */
+  let placed: readonly [number, number] | null = null;
+  /** To the side of the picture that the pin is not on. */
+  const putAside = ([a, b]: readonly [number, number]): void => {
+    const { size, state } = stage;
+    const { left, right } = stage.margins();
+    ledger.dataset["side"] = toPixel(state.view, size, a, b)[0] > (left + size.width - right) / 2 ? "left" : "right";
+  };
   const fill = latest(
     stage,
     async () => {
       const { loaded, engine, plane, state } = stage;
       ledger.hidden = state.pin === null;
       if (!loaded || !engine || !state.pin) return;
+      if (state.pin !== placed) putAside((placed = state.pin));
       const { network } = loaded;
       const { pin, context } = state;
       const x = Float32Array.from(pointOn(plane, pin[0], pin[1]));

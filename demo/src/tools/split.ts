@@ -4,7 +4,7 @@ import { paintPixels } from "../engines/cpuEngine.js";
 import { isSameLook, type Look } from "../engines/engine.js";
 import { onesAnswer } from "./methods.js";
 import { latest } from "./latest.js";
-import { short } from "../base/numbers.js";
+import { SCALE, short } from "../base/numbers.js";
 import { gridPoints, toPixel, type View } from "../base/plane.js";
 import { withContext } from "../base/quantity.js";
 import type { Stage } from "../stage.js";
@@ -79,7 +79,7 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
         `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
       prices = [
         `exact: ${price({})}`,
-        `${estimator === "hutchinson" ? `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}: ${price(options)}` : estimator === "difference" ? `differences: ${price(options)}` : "the “ones” mistake: 1 backward pass"}; ${errors.length === 0 ? "nothing here is finite" : `off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of Σ|∂fᵢ/∂xᵢ|, median`}`,
+        `${names[estimator]}: ${price(priced)}; ${errors.length === 0 ? "nothing here is finite" : `off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of ${SCALE}, median`}`,
       ];
       shown = {
         values,
