@@ -5,12 +5,12 @@ import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/layers/cloud
 import { colourOf } from "../../demo/src/base/colour.js";
 import { quadrature } from "../../demo/src/tools/disc.js";
 import { nextLevel, type Engine } from "../../demo/src/engines/engine.js";
-import { drawOverlay } from "../../demo/src/layers/overlay.js";
+import { drawOverlay, withinFree } from "../../demo/src/layers/overlay.js";
 import { shelf, viewOf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { traceDrop } from "../../demo/src/tools/ink.js";
 import { workOf } from "../../demo/src/engines/ground.js";
-import { balanceOf } from "../../demo/src/tools/lens.js";
+import { balanceOf, boxBeside } from "../../demo/src/tools/lens.js";
 import { Pace } from "../../demo/src/engines/painter.js";
 import { axesPlane, randomPlane, toPixel } from "../../demo/src/base/plane.js";
 import { domainOf, isResolved } from "../../demo/src/stage.js";

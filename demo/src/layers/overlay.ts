@@ -35,6 +35,17 @@ const NARROW = 560;
 /** From what is free to the edge that it ends at, on which the ticks stand. */
 export const EDGE = 12;
 
+/** A place of (x, y) for a box of a size that wants to be there, within what is free. */
+export function withinFree(
+  { left, top, right, bottom }: Margins,
+  size: Size,
+  [x, y]: readonly [number, number],
+  box: Size,
+): [number, number] {
+  const between = (low: number, at: number, high: number): number => Math.max(low, Math.min(at, high));
+  return [between(left, x, size.width - right - box.width), between(top, y, size.height - bottom - box.height)];
+}
+
 /** @param context scaled so that its units are CSS pixels. */
 export function drawOverlay(context: CanvasRenderingContext2D, options: OverlayOptions): void {
   const { size } = options;

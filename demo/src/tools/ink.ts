@@ -5,6 +5,7 @@ import { marksOf } from "../base/colour.js";
 import { quadrature } from "./disc.js";
 import type { Engine } from "../engines/engine.js";
 import { short } from "../base/numbers.js";
+import { withinFree } from "../layers/overlay.js";
 import { onPlane, pointOn, toPixel, type Plane } from "../base/plane.js";
 import type { Stage } from "../stage.js";
 
@@ -120,15 +121,15 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
       const text = `area ${Number.isFinite(area) ? `× ${short(area, 3)}` : "too fine to measure"}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
       context.font = "14px system-ui, sans-serif";
       const width = context.measureText(text).width + 20;
-      const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
+      const [left, top] = withinFree(stage.margins(), size, [x - width / 2, y + 58], { width, height: 28 });
       context.fillStyle = glass;
       context.beginPath();
-      context.roundRect(left, y + 58, width, 28, 8);
+      context.roundRect(left, top, width, 28, 8);
       context.fill();
       context.fillStyle = ink;
       context.textBaseline = "middle";
       context.textAlign = "left";
-      context.fillText(text, left + 10, y + 72);
+      context.fillText(text, left + 10, top + 14);
     },
   };
 }

@@ -7,7 +7,8 @@ import { marksOf } from "../base/colour.js";
 import { quadrature } from "./disc.js";
 import { latest } from "./latest.js";
 import { short } from "../base/numbers.js";
-import { pointOn, toPixel, type Plane } from "../base/plane.js";
+import { withinFree, type Margins } from "../layers/overlay.js";
+import { pointOn, toPixel, type Plane, type Size } from "../base/plane.js";
 import { withContext } from "../base/quantity.js";
 import type { Stage } from "../stage.js";
 
@@ -16,6 +17,8 @@ const RIM = 192;
 const [RADII, ANGLES] = [12, 40];
 const SMALLEST = 8;
 const LARGEST = 240;
+/** Of its numbers, in CSS pixels. */
+const BOX = { width: 270, height: 88 } as const;
 
 export interface Balance {
   /** ∮ f·n over the rim. */
@@ -48,6 +51,12 @@ export async function balanceOf(
     made: disc.reduce((all, { weight }, i) => all + weight * divergence![RIM + i]!, 0) * area,
     area,
   };
+}
+
+/** Where its numbers stand: over the circle of a radius around (x, y), or where that is not free, under it. */
+export function boxBeside([x, y]: readonly [number, number], radius: number, margins: Margins, size: Size): [number, number] {
+  const over = y - radius - BOX.height - 14;
+  return withinFree(margins, size, [x - BOX.width / 2, over >= margins.top ? over : y + radius + 14], BOX);
 }
 
 export interface Lens {
@@ -106,9 +115,8 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.stroke();
-      const [width, height] = [270, 88];
-      const left = Math.min(Math.max(8, x - width / 2), size.width - width - 8);
-      const top = y - radius - height - 14 > 90 ? y - radius - height - 14 : y + radius + 14;
+      const { width, height } = BOX;
+      const [left, top] = boxBeside([x, y], radius, stage.margins(), size);
       context.fillStyle = glass;
       context.beginPath();
       context.roundRect(left, top, width, height, 8);
