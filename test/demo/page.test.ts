@@ -542,15 +542,25 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("mistake"));
     expect(await off()).toBeGreaterThan(20);
     expect(await page.textContent("#exact-price")).toMatch(/^exact: [\d.]+ f$/);
+    // Each price stands on its side.
+    expect(await page.textContent("#estimate-price")).toMatch(/^the “ones” mistake: [\d.]+ f; /);
+    const at = async (id: string) => (await page.locator(id).boundingBox())!;
+    const apart = async (): Promise<void> => {
+      const [divider, left, right] = [await at("#divider"), await at("#exact-price"), await at("#estimate-price")];
+      expect(left.x + left.width).toBeLessThan(divider.x + divider.width / 2);
+      expect(right.x).toBeGreaterThan(divider.x + divider.width / 2);
+    };
+    await apart();
     const exact = await pixelOf(page, 300, 300);
     await page.selectOption("#estimator", "difference");
     await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("differences"));
     expect(await off()).toBeLessThan(1);
     expect(await pixelOf(page, 300, 300)).toEqual(exact);
     await page.focus("#divider");
-    const before = (await page.locator("#divider").boundingBox())!.x;
+    const before = (await at("#divider")).x;
     await page.keyboard.press("ArrowLeft");
-    expect((await page.locator("#divider").boundingBox())!.x).toBeLessThan(before);
+    expect((await at("#divider")).x).toBeLessThan(before);
+    await apart();
     expect(faults).toEqual([]);
     await page.context().close();
   });

@@ -77,6 +77,13 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
         .toSorted((x, y) => x - y);
       const price = (given: Parameters<typeof explainPlan>[1]): string =>
         `${short(explainPlan(network, { ...given, outputs: ["divergence"] }).candidates.find(({ chosen }) => chosen)!.ratio, 3)} f`;
+      const names = {
+        hutchinson: `Hutchinson, ${probes} ${probes === 1 ? "probe" : "probes"}`,
+        difference: "differences",
+        ones: "the “ones” mistake",
+      };
+      // A backward pass multiplies by the same matrices, transposed, as one probe's tangent does.
+      const priced = estimator === "ones" ? ({ method: "hutchinson", probes: 1 } as const) : options;
       prices = [
         `exact: ${price({})}`,
         `${names[estimator]}: ${price(priced)}; ${errors.length === 0 ? "nothing here is finite" : `off by ${short(100 * errors[Math.floor(errors.length / 2)]!, 2)} % of ${SCALE}, median`}`,

@@ -15,6 +15,8 @@ export function bindSplit(stage: Stage, split: Split): void {
     split.isOn = !split.isOn;
     showSplit(stage, split);
     split.update();
+    // The axes give way to the prices.
+    stage.drawOver();
     stage.drawMoving();
   });
   divider.addEventListener("pointerdown", (event) => divider.setPointerCapture(event.pointerId));
@@ -39,6 +41,7 @@ export function showSplit(stage: Stage, split: Split): void {
   const divider = element("divider", HTMLElement);
   divider.hidden = element("split", HTMLElement).hidden = !isShown;
   divider.style.left = `${100 * split.place}%`;
+  element("split", HTMLElement).style.setProperty("--divider", `${100 * split.place}vw`);
   divider.setAttribute("aria-valuenow", String(Math.round(100 * split.place)));
   element("probes", HTMLElement).hidden = split.estimator !== "hutchinson";
   element("exact-price", HTMLElement).textContent = split.prices[0];
