@@ -331,6 +331,7 @@ listen(overlay, {
   get view() {
     return stage.state.view;
   },
+  isEmbedded: query.has("embed"),
   onView: (view, moving) => void stage.moveTo(view, moving).catch(report),
   onPoint: (a, b, x, y) => {
     reader.point(a, b, x, y);

@@ -402,6 +402,39 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("in a frame of another page wheel and swipes scroll that page, and a wheel with Ctrl zooms", async () => {
+    const context = await browser.newContext({ viewport: SIZE, hasTouch: true });
+    const page = await context.newPage();
+    const frame = `<iframe src="./?embed&engine=onnxruntime#${plain("van-der-pol")}" style="width: 860px; height: 500px"></iframe>`;
+    await page.route("**/frame.html", (route) =>
+      route.fulfill({ contentType: "text/html", body: `<!doctype html><body style="height: 3000px">${frame}` }),
+    );
+    await page.goto(`${address}frame.html`);
+    const canvas = page.frameLocator("iframe").locator("#canvas");
+    await page.frameLocator("iframe").locator('#canvas[data-state="done"]').waitFor({ state: "attached", timeout: 30_000 });
+    expect(await page.frameLocator("iframe").locator("#shelf").isVisible()).toBe(false);
+    const view = async (): Promise<{ width: number }> => JSON.parse((await canvas.getAttribute("data-view"))!) as { width: number };
+    const before = await view();
+    await page.mouse.move(450, 300);
+    await page.mouse.wheel(0, 90);
+    await page.waitForFunction(() => scrollY >= 90);
+    const session = await context.newCDPSession(page);
+    const touch = async (type: "touchStart" | "touchMove" | "touchEnd", ...ys: number[]): Promise<void> =>
+      void (await session.send("Input.dispatchTouchEvent", { type, touchPoints: ys.map((y) => ({ x: 450, y })) }));
+    await touch("touchStart", 300);
+    for (const y of [280, 260, 240, 220, 200]) await touch("touchMove", y);
+    await touch("touchEnd");
+    await page.waitForFunction(() => scrollY > 120);
+    await page.evaluate(() => scrollTo(0, 0));
+    expect(await view()).toEqual(before);
+    await page.keyboard.down("Control");
+    await page.mouse.wheel(0, -300);
+    await page.keyboard.up("Control");
+    await expect.poll(async () => (await view()).width / before.width, { timeout: 10_000 }).toBeCloseTo(Math.exp(-0.48), 3);
+    expect(await page.evaluate(() => scrollY)).toBe(0);
+    await context.close();
+  });
+
   test("two fingers zoom in around what is between them", async () => {
     const { page, faults } = await open(plain("van-der-pol"));
     await painted(page);

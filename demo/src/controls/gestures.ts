@@ -4,6 +4,8 @@ import { atPixel, type Size, type View } from "../base/plane.js";
 export interface GestureTarget {
   readonly size: Size;
   readonly view: View;
+  /** Whether it stands in a page that scrolls: then a wheel zooms with Ctrl alone. */
+  readonly isEmbedded: boolean;
   /** A view on the way to another, or where one has come to rest. */
   onView(view: View, moving: boolean): void;
   onPoint(a: number, b: number, x: number, y: number): void;
@@ -18,6 +20,8 @@ export interface GestureTarget {
 }
 
 const ZOOM_PER_PIXEL = 0.0016;
+/** A step of a wheel is at least so many pixels. */
+const LEAST_WHEEL = 48;
 const REST_MILLISECONDS = 160;
 /** A press that moves less is a click, or, held for so long, ink. */
 const CLICK_PIXELS = 4;
@@ -26,6 +30,8 @@ const HOLD_MILLISECONDS = 320;
 export function listen(element: HTMLElement, target: GestureTarget): void {
   const fingers = new Map<number, { x: number; y: number }>();
   let moved = 0;
+  /** What was in view when the first finger came. */
+  let begun = target.view;
   let isHeld = false;
   let holding: ReturnType<typeof setTimeout> | undefined;
   let resting: ReturnType<typeof setTimeout> | undefined;
@@ -63,6 +69,7 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
     endHold();
     fingers.set(event.pointerId, { x, y });
     moved = fingers.size > 1 ? Infinity : 0;
+    if (fingers.size === 1) begun = target.view;
     element.setPointerCapture(event.pointerId);
     if (fingers.size > 1) return;
     holding = setTimeout(() => {
@@ -97,17 +104,24 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
     if (wasDown && event.type === "pointerup" && moved < CLICK_PIXELS) target.onPin(...at(x, y));
   };
   element.addEventListener("pointerup", release);
-  element.addEventListener("pointercancel", release);
+  element.addEventListener("pointercancel", (event) => {
+    const wasDown = fingers.has(event.pointerId);
+    release(event);
+    // The page around it scrolls: what the finger has done until then was no pan.
+    if (wasDown) move(begun);
+  });
   element.addEventListener("lostpointercapture", ({ pointerId }) => fingers.delete(pointerId));
   element.addEventListener("contextmenu", (event) => isHeld && event.preventDefault());
   element.addEventListener(
     "wheel",
     (event) => {
+      if (target.isEmbedded && !event.ctrlKey && !event.metaKey) return;
       const { x, y } = place(event);
       event.preventDefault();
       const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 * event.deltaY : event.deltaY;
       // What browsers send for a pinch on a touchpad is a wheel with Ctrl and small steps.
-      zoomAt(x, y, Math.exp((event.ctrlKey ? 8 : 1) * ZOOM_PER_PIXEL * pixels));
+      const isPinch = event.ctrlKey && Math.abs(pixels) < LEAST_WHEEL;
+      zoomAt(x, y, Math.exp((isPinch ? 8 : 1) * ZOOM_PER_PIXEL * pixels));
     },
     { passive: false },
   );
