@@ -63,6 +63,7 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
     updateTools();
   },
   onPainted: ({ columns, rows, milliseconds: time, done }, mass) => {
+    showCards();
     const parts = [
       columns > 0 && `${stage.groundName} at ${columns} × ${rows} points in ${milliseconds(time)} on ${stage.engine!.name}`,
       mass !== null &&
@@ -87,6 +88,13 @@ const lens = createLens(stage, report);
 const ink = createInk(stage, report);
 const draw = createDraw(stage, overlay, attempt, (name, title) => own.keep(name, title));
 const split = createSplit(stage, report, () => showSplit(stage, split));
+
+let hasCards = false;
+/** The shelf's pictures, once: what is on the stage comes first, and they need not wait for its finest. */
+function showCards(): void {
+  if (!hasCards) void drawCards(shelfRoot, stage.isDark);
+  hasCards = true;
+}
 
 /** Shows what went wrong; a lost device mends itself. */
 function report(error: unknown): void {
@@ -416,4 +424,5 @@ async function begin(): Promise<void> {
     await stage.choose(START);
   }
 }
-attempt(Promise.all([begin(), start()]).then(() => drawCards(shelfRoot, stage.isDark)));
+// Also where nothing came to be painted.
+attempt(Promise.all([begin(), start()]).finally(showCards));

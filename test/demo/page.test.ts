@@ -168,6 +168,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       timeout: 30_000,
     });
     expect(Math.abs(Number(await page.getAttribute("#status", "data-mass")) - 1)).toBeLessThan(0.01);
+    // The shelf's pictures did not wait for that.
+    const drawn = (): Promise<string[]> =>
+      page.$$eval("[data-field] canvas", (all) =>
+        (all as HTMLCanvasElement[])
+          .filter((canvas) => canvas.getContext("2d")!.getImageData(24, 15, 1, 1).data[3] === 255)
+          .map((canvas) => canvas.closest<HTMLElement>("[data-field]")!.dataset["field"]!),
+      );
+    expect((await drawn()).slice(0, 6)).toEqual(Object.keys(shelf).slice(0, 6));
+    await expect.poll(drawn, { timeout: 20_000 }).toEqual(Object.keys(shelf));
     expect(faults).toEqual([]);
     await page.context().close();
   });

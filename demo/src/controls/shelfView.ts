@@ -1,14 +1,18 @@
 /** The shelf: a card with a live picture for each field, and the place for one's own. */
 import { evaluateReference, type Network } from "deldot";
-import { pixelsOf } from "../base/colour.js";
+import { paintPixels } from "../engines/cpuEngine.js";
 import { groups, loadShelf, shelf, viewOf, type ShelfField } from "../fields/shelf.js";
 import { axesPlane, gridPoints, toPixel, type Plane, type View } from "../base/plane.js";
 import { withContext } from "../base/quantity.js";
-import type { Stage } from "../stage.js";
+import { domainOf, type Stage } from "../stage.js";
 
 const SIZE = { width: 48, height: 30 } as const;
+/** Of the numbers of a picture: between them it goes from colour to colour. */
+const GRID = { columns: 24, rows: 15 } as const;
 /** A picture of a flow is of a time when it has a shape. */
 const FLOW_TIME = 0.9;
+/** Less than a frame lasts. */
+const SLICE_MILLISECONDS = 8;
 
 /** @param onFormula hears of one that was typed and is on the stage. */
 export function bindShelf(
@@ -86,39 +90,64 @@ export function showShelf(root: HTMLElement, { state }: Stage): void {
 /** Which drawing is the last one asked for. */
 let drawn = 0;
 
-/** Draws the cards' pictures in float64, when the browser has nothing else to do: a row of pixels at a time. */
+/** What a card shows: the numbers of its picture, row by row from the top. */
+interface Pictured {
+  readonly network: Network;
+  readonly plane: Plane;
+  readonly view: View;
+  readonly values: readonly number[];
+}
+const pictured = new Map<string, Pictured>();
+
+/** Draws the cards' pictures in float64, when the browser has nothing else to do, and for a short while at a time. */
 export async function drawCards(root: HTMLElement, isDark: boolean): Promise<void> {
   const mine = ++drawn;
   for (const [name, field] of Object.entries(shelf)) {
-    if (mine !== drawn) return;
     const canvas = root.querySelector<HTMLCanvasElement>(`[data-field="${name}"] canvas`)!;
-    await drawCard(canvas, field, isDark).catch(() => undefined);
+    const known = pictured.get(name) ?? (await picture(field).catch(() => null));
+    if (known) pictured.set(name, known);
+    if (mine !== drawn) return;
+    if (known) drawCard(canvas, field, known, isDark);
   }
 }
 
-async function drawCard(canvas: HTMLCanvasElement, field: ShelfField, isDark: boolean): Promise<void> {
+async function picture(field: ShelfField): Promise<Pictured> {
   const network = await loadShelf(field);
   const d = network.stateSize;
   const { plane: choice, extent } = field;
   const plane = choice.kind === "axes" ? axesPlane(d, choice.i, choice.j, choice.rest) : axesPlane(d, 27, 28, []);
   const view = viewOf(extent, SIZE, { left: 0, top: 0, right: 0, bottom: 0 });
   const at = network.contextSize > 0 ? [FLOW_TIME, ...field.context.slice(1)] : [];
-  const points = gridPoints(plane, view, { columns: SIZE.width, rows: SIZE.height }, SIZE.height / SIZE.width);
+  const points = gridPoints(plane, view, GRID, SIZE.height / SIZE.width);
   const values: number[] = [];
-  const step = SIZE.width * d;
-  for (let row = 0; row < SIZE.height; row++) {
-    await idle();
+  const step = GRID.columns * d;
+  let begun = -Infinity;
+  for (let row = 0; row < GRID.rows; row++) {
+    if (performance.now() - begun > SLICE_MILLISECONDS) {
+      await idle();
+      begun = performance.now();
+    }
     values.push(
       ...evaluateReference(network, points.subarray(row * step, (row + 1) * step), { ...withContext(at), outputs: ["divergence"] })
         .divergence!,
     );
   }
+  return { network, plane, view, values };
+}
+
+function drawCard(canvas: HTMLCanvasElement, field: ShelfField, { network, plane, view, values }: Pictured, isDark: boolean): void {
+  const palette = isDark ? "diverging-dark" : "diverging";
+  // Where an error is shown, around the mean, which is near the truth.
   const mean = field.layers.includes("error") ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
-  const sizes = values.map((value) => Math.abs(value - mean)).toSorted((x, y) => x - y);
-  const half = 1.1 * sizes[Math.floor(0.96 * sizes.length)]! || 1;
-  const pixels = pixelsOf(values, { low: mean - half, high: mean + half, palette: isDark ? "diverging-dark" : "diverging" });
+  const { low, high, ...rest } = domainOf(
+    values.map((value) => value - mean),
+    null,
+    null,
+    palette,
+  );
+  const pixels = paintPixels(values, { width: GRID.columns, height: GRID.rows }, { low: low + mean, high: high + mean, ...rest });
   const context = canvas.getContext("2d")!;
-  context.putImageData(new ImageData(pixels, SIZE.width, SIZE.height), 0, 0);
+  context.drawImage(pixels, 0, 0, SIZE.width, SIZE.height);
   if (field.group === "Basics") drawStrokes(context, network, plane, view, isDark);
 }
 
