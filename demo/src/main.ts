@@ -77,6 +77,7 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
   onCloud: () => drawTrack(stage),
   draw: (context) => {
     draw.draw(context);
+    reader.draw(context);
     lens.draw(context);
     ink.draw(context);
   },

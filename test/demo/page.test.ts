@@ -11,7 +11,7 @@ import { shelf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { fromHash } from "../../demo/src/base/state.js";
 import { steps } from "../../demo/src/controls/story.js";
-import { evaluateReference, logProbReference, parseSafetensors, type Network } from "../../src/index.js";
+import { evaluateReference, logProbReference, parseSafetensors, transportReference, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
 import { divergenceOf, expectPixels, FREE, type NumbersAt } from "./pixels.js";
 import { addressOf, forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
@@ -498,11 +498,27 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   });
 
   test("a pinned point of a flow has its density by the path there", async () => {
-    const { page } = await open("two-moons/t=1/layers=div/pin=0.8,0.3");
+    const { page } = await open("two-moons/t=1/layers=div/contour=off/pin=0.8,0.3", { engine: "onnxruntime" });
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#along-text")!.dataset["logProb"] !== undefined);
     const said = Number(await page.getAttribute("#along-text", "data-log-prob"));
-    const { logProb } = logProbReference(await load("two-moons"), Float32Array.of(0.8, 0.3));
+    const network = await load("two-moons");
+    const { logProb } = logProbReference(network, Float32Array.of(0.8, 0.3));
     expect(Math.abs(said - logProb[0]!)).toBeLessThan(0.02);
+    // Its path is drawn on the stage, white on the dark.
+    await painted(page, "onnxruntime");
+    const { view } = await readPainted(page);
+    const { data, channels } = decode(await page.screenshot());
+    let seen = 0;
+    for (const to of [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]) {
+      const [a, b] = transportReference(network, [0.8, 0.3], { from: 1, to }).points;
+      const x = Math.round(SIZE.width / 2 + ((a! - view.a) * SIZE.width) / view.width);
+      const y = Math.round(SIZE.height / 2 - ((b! - view.b) * SIZE.width) / view.width);
+      if ((await page.evaluate(([x, y]) => document.elementFromPoint(x!, y!)!.id, [x, y])) !== "overlay") continue;
+      const near = [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => channels * ((y + dy) * SIZE.width + x + dx)));
+      expect(Math.max(...near.map((at) => Math.min(data[at]!, data[at + 1]!, data[at + 2]!))), `at ${to}`).toBeGreaterThan(220);
+      seen++;
+    }
+    expect(seen).toBeGreaterThanOrEqual(5);
     // The ledger leaves the pin, and the numbers of the axis, to be seen; what is one term stays on one line.
     const beside = async (): Promise<number> => (await page.locator("#ledger").boundingBox())!.x;
     expect(await beside()).toBe(132 + 62);

@@ -6,10 +6,11 @@ import { drawDigit } from "../layers/digits.js";
 import { latest } from "./latest.js";
 import { short } from "../base/numbers.js";
 import { element, sharp } from "../base/page.js";
-import { pointOn, toPixel } from "../base/plane.js";
+import { onPlane, pointOn, toPixel, type Plane } from "../base/plane.js";
 import { outputsFor, showProbe, vector } from "./probe.js";
 import { withContext } from "../base/quantity.js";
 import type { Stage } from "../stage.js";
+import type { State } from "../base/state.js";
 
 const STOPS = 41;
 
@@ -20,6 +21,8 @@ export interface Reader {
   update(): void;
   /** Fills the ledger with the pinned point's numbers, or empties it. */
   showPin(): void;
+  /** The pinned point's path from noise. */
+  draw(context: CanvasRenderingContext2D): void;
 }
 
 export function createReader(stage: Stage, onError: (error: unknown) => void): Reader {
@@ -42,6 +45,12 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
     onError,
   );
 
+  /** Of the pinned point, on the plane, from the point back to the noise. */
+  let path: { readonly places: readonly (readonly [number, number])[]; readonly pin: State["pin"]; readonly plane: Plane } | null = null;
+  const showPath = (given: typeof path): void => {
+    path = given;
+    stage.drawMoving();
+  };
   /** The pin that the ledger's place is for. */
   let placed: readonly [number, number] | null = null;
   /** To the side of the picture that the pin is not on. */
@@ -69,9 +78,13 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
       const isPath = stage.isFlow && context[0]! > 0.01;
       const [along, text] = [element("along", HTMLCanvasElement), element("along-text", HTMLElement)];
       along.hidden = text.hidden = !isPath;
-      if (!isPath) return;
+      if (!isPath) {
+        if (path) showPath(null);
+        return;
+      }
       const way = await follow(engine, network, x, { from: context[0]!, to: 0, stops: STOPS, context });
       if (stage.loaded !== loaded || stage.state.pin !== pin) return;
+      showPath({ places: way.points.map((at) => onPlane(plane, Array.from(at))), pin, plane });
       // From the noise to the point: the way there, backwards.
       const area = -way.growth.at(-1)![0]!;
       const noise = normalBase(network.stateSize, 1).logProb(way.points.at(-1)!)[0]!;
@@ -100,6 +113,27 @@ export function createReader(stage: Stage, onError: (error: unknown) => void): R
       reader.hidden = true;
     },
     showPin: () => fill(undefined),
+    draw(context) {
+      const { size, state, plane } = stage;
+      if (!path || path.pin !== state.pin || path.plane !== plane) return;
+      const line = new Path2D();
+      const places = path.places.map(([a, b]) => toPixel(state.view, size, a, b));
+      for (const place of places) line.lineTo(...place);
+      const { ink, glass } = marksOf(stage.isDark);
+      context.lineJoin = "round";
+      for (const [style, width] of [
+        [glass, 5],
+        [ink, 2],
+      ] as const) {
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.stroke(line);
+      }
+      context.fillStyle = ink;
+      context.beginPath();
+      context.arc(...places.at(-1)!, 4, 0, 2 * Math.PI);
+      context.fill();
+    },
   };
 }
 
