@@ -114,6 +114,26 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test.for(["two-moons", "digits"])("%s plays from the noise on", async (field) => {
+    const { page, faults } = await open(field, {
+      engine: "onnxruntime",
+      init: () => {
+        const look = (): void => {
+          const slider = document.querySelector<HTMLInputElement>("#t");
+          // The first time of a picture that is there.
+          if (document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] === undefined) requestAnimationFrame(look);
+          else (globalThis as unknown as { first: number }).first = Number(slider!.value);
+        };
+        look();
+      },
+    });
+    await page.waitForFunction(() => (globalThis as unknown as { first?: number }).first !== undefined);
+    expect(await page.evaluate(() => (globalThis as unknown as { first: number }).first)).toBeLessThan(0.2);
+    await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-pressed") === "true");
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("with reduced motion nothing moves: samples on the density", async () => {
     const context = await browser.newContext({ viewport: SIZE, reducedMotion: "reduce" });
     const page = await context.newPage();

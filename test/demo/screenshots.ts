@@ -1,6 +1,7 @@
 /**
  * Photographs and films the page for the README: `npm run screenshots`, or `-- film` or `-- photographs` for one of them;
- * `-- matrix FOLDER` puts the page in all sizes, themes, layers and states into a folder, to look at.
+ * `-- matrix FOLDER` puts the page in all sizes, themes, layers and states into a folder, to look at; `-- matrix FOLDER "900 dark"`
+ * a part of them.
  */
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -46,6 +47,8 @@ const states: Readonly<Record<string, { readonly hash: string; readonly press?: 
   share: { hash: "two-moons/t=0.8/layers=div", press: ["#share-toggle"] },
 };
 
+const [only, folderOfAll, part = ""] = process.argv.slice(2);
+if (only === "matrix" && !folderOfAll) throw new Error("expected a folder: npm run screenshots -- matrix FOLDER");
 const images = fileURLToPath(new URL("../../demo/images/", import.meta.url));
 const folder = await mkdtemp(join(tmpdir(), "deldot-site-"));
 const { server, address } = await serveSite(folder);

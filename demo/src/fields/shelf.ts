@@ -100,7 +100,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
       "Flow matching towards images of 8 x 8 handwritten digits (UCI). The plane goes through three digits that the flow itself draws; every point on it is an image.",
     source: { kind: "file", url: digits, file: "digits-flow.safetensors" },
     truth: null,
-    context: [0.9],
+    context: [0],
     plane: { kind: "digits", seed: 4 },
     extent: around(6, 5, 2, 2),
     layers: ["div", "samples"],
