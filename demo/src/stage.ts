@@ -9,7 +9,7 @@ import { loadShelf, randomNetwork, shelfField, viewOf } from "./fields/shelf.js"
 import { parseFormula } from "./fields/formula.js";
 import { drawImages, traceImages, type Image } from "./layers/images.js";
 import { drawMotion } from "./layers/motion.js";
-import { drawOverlay, type Arrows, type Margins, type OverlayOptions } from "./layers/overlay.js";
+import { drawOverlay, withinAxes, type Arrows, type Margins, type OverlayOptions } from "./layers/overlay.js";
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./base/plane.js";
 import { nameOf, quantitiesOf, withContext } from "./base/quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
@@ -588,7 +588,14 @@ export class Stage {
       return;
     }
     const { plane, loaded } = this;
-    const images = await traceImages(this.engine!, plane, this.state.view, this.size, this.margins(), this.state.context[0]!);
+    const images = await traceImages(
+      this.engine!,
+      plane,
+      this.state.view,
+      this.size,
+      withinAxes(this.overlayOptions()),
+      this.state.context[0]!,
+    );
     if (loaded === this.loaded && plane === this.plane) this.images = images;
   }
 

@@ -30,10 +30,19 @@ export interface OverlayOptions {
 
 const FONT = "12px system-ui, sans-serif";
 const BAR = { width: 168, height: 9 } as const;
-/** What is narrower has no room for the bar beside the numbers of the axis: it stands over them. */
-const NARROW = 560;
 /** From what is free to the edge that it ends at, on which the ticks stand. */
 export const EDGE = 12;
+
+/** Whether there is no room for the bar beside the numbers of the axis: then it stands over them. */
+function isNarrow({ size, margins }: Pick<OverlayOptions, "size" | "margins">): boolean {
+  return size.width - margins.left - margins.right <= 560;
+}
+
+/** What axes and bar leave of what is free. */
+export function withinAxes({ size, margins }: Pick<OverlayOptions, "size" | "margins">): Margins {
+  const { left, bottom, ...others } = margins;
+  return { ...others, left: left + 40, bottom: bottom + (isNarrow({ size, margins }) ? 92 : 64) };
+}
 
 /** A place of (x, y) for a box of a size that wants to be there, within what is free. */
 export function withinFree(
@@ -72,7 +81,7 @@ function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): v
   const { view, plane, ink, size, margins } = options;
   const [left, bottom] = [margins.left, size.height - margins.bottom];
   const [right, top] = [size.width - margins.right, margins.top];
-  const end = options.bar && right - left > NARROW ? right - BAR.width - 40 : right;
+  const end = options.bar && !isNarrow(options) ? right - BAR.width - 40 : right;
   const [a0, b0] = atPixel(view, size, left, bottom);
   const [a1] = atPixel(view, size, end, top);
   const [, b1] = atPixel(view, size, end, top);
@@ -105,8 +114,7 @@ function drawAxes(context: CanvasRenderingContext2D, options: OverlayOptions): v
 function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { domain, name }: NonNullable<OverlayOptions["bar"]>): void {
   const { size, margins } = options;
   const left = size.width - margins.right - BAR.width;
-  const isNarrow = size.width - margins.right - margins.left <= NARROW;
-  const top = size.height - margins.bottom - BAR.height - (isNarrow ? 50 : 18);
+  const top = size.height - margins.bottom - BAR.height - (isNarrow({ size, margins }) ? 50 : 18);
   for (let column = 0; column < BAR.width; column++) {
     const value = domain.low + ((column + 0.5) / BAR.width) * (domain.high - domain.low);
     context.fillStyle = `rgb(${colourOf(value, domain).join(" ")})`;
@@ -129,11 +137,14 @@ function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { d
   write(context, options, name, left + BAR.width, top - 5);
 }
 
-/** Those under the page's elements would make these hard to read. */
-function drawArrows(context: CanvasRenderingContext2D, { view, size, margins, arrows: all, ink, paper }: OverlayOptions): void {
+/** Those under the page's elements, or the axes' numbers and the bar, would make these hard to read. */
+function drawArrows(context: CanvasRenderingContext2D, { view, size, margins, arrows: all, bar, ink, paper }: OverlayOptions): void {
+  const [right, bottom] = [size.width - margins.right, size.height - margins.bottom];
   const arrows = all.filter(([a, b, along, up]) => {
     const [x, y] = toPixel(view, size, a, b);
-    const isFree = x > margins.left && y > margins.top && x < size.width - margins.right && y < size.height - margins.bottom;
+    const inner = withinAxes({ size, margins });
+    const isAtBar = bar !== null && x > right - BAR.width - 24 && y > size.height - inner.bottom;
+    const isFree = x > inner.left && y > margins.top && x < right && y < bottom - 40 && !isAtBar;
     return isFree && Number.isFinite(along) && Number.isFinite(up);
   });
   if (arrows.length === 0) return;
