@@ -1217,9 +1217,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#play");
     expect(await page.getAttribute("#play", "aria-pressed")).toBe("true");
     await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) > 0.5, null, { timeout: 30_000 });
-    // Not those of the beginning: what is drawn in the midst of the film is of its time.
+    // Not those of the beginning: what is drawn in the midst of the film, and not at its end, is of its time.
     await page.waitForFunction(
-      () => Number(JSON.parse(document.querySelector<HTMLElement>("#overlay")!.dataset["arrows"]!)[0]) > 0.3,
+      () => {
+        const [t] = JSON.parse(document.querySelector<HTMLElement>("#overlay")!.dataset["arrows"]!) as [number];
+        return document.querySelector("#play")!.getAttribute("aria-pressed") === "true" && t > 0.3 && t < 1;
+      },
       null,
       { timeout: 20_000 },
     );
