@@ -56,6 +56,13 @@ const MASS_COLUMNS = [96, 125] as const;
 /** Points at once: between two of them pictures have their turn. */
 const MASS_BATCH = 512;
 const HASH_MILLISECONDS = 300;
+/** Of a cloud, in two or three dimensions and in many. */
+const [POINTS, FEW_POINTS] = [1600, 200];
+/** So many come at first, when nothing is known of what they cost: they may move. The others come after them, some at a time. */
+const FIRST_POINTS = 64;
+const FIRST_MILLISECONDS = 300;
+const BATCH_MILLISECONDS = 100;
+const LEAST_BATCH = 16;
 
 export class Stage {
   state: State;
@@ -83,6 +90,10 @@ export class Stage {
   private arrowsAt: readonly number[] = [];
   private images: readonly Image[] = [];
   private cloudFor = "";
+  /** What a point of a cloud takes of this field, in milliseconds; null: not known yet. */
+  private cloudPace: number | null = null;
+  /** Which cloud is traced. */
+  private tracing = 0;
   /** What was painted last. */
   private last: Painted | null = null;
   /** A network that changes is in no address. */
@@ -153,6 +164,7 @@ export class Stage {
     while (this.loaded && network !== this.loaded.network) await engine.setNetwork((network = this.loaded.network), this.loaded.truth);
     this.engine = engine;
     this.cloudFor = "";
+    this.cloudPace = null;
     await this.refresh();
   }
 
@@ -192,6 +204,7 @@ export class Stage {
     this.loaded = loaded;
     this.fieldCount++;
     this.measured++;
+    this.cloudPace = null;
     this.resize();
     const extent = known?.extent ?? { a: 0, b: 0, across: 3, up: 3 };
     this.state = {
@@ -217,7 +230,7 @@ export class Stage {
         context: [1, ...this.state.context.slice(1)],
         layers: layersOf(this.can("density") ? ["density", "samples"] : this.state.layers),
       };
-    this.cloud = null;
+    this.dropCloud();
     this.images = [];
     await this.refresh();
   }
@@ -234,7 +247,8 @@ export class Stage {
       const { view } = this.state;
       const layers: readonly Layer[] = isFlow(network) ? ["div", "samples"] : ["div", "samples", "arrows"];
       this.state = { ...initialState, field: "drawn", context: isFlow(network) ? [1] : [], layers, view, contour: false };
-      this.cloud = null;
+      this.dropCloud();
+      this.cloudPace = null;
     }
     this.mend();
     this.cloudFor = "";
@@ -326,7 +340,7 @@ export class Stage {
     if (JSON.stringify(plane) !== JSON.stringify(this.plane)) {
       // What is of another plane would stand in wrong places.
       this.plane = plane;
-      this.cloud = null;
+      this.dropCloud();
       this.images = [];
       this.arrows = [];
     }
@@ -567,16 +581,40 @@ export class Stage {
     await this.traceImages();
     const wants = isFlow(network) || layers.includes("samples") || layers.includes("paths");
     const setting = isFlow(network) ? [context.slice(1)] : [view, this.size];
-    const key = JSON.stringify([this.chosen, this.engine!.cloudSize, this.plane, setting]);
+    const key = JSON.stringify([this.chosen, this.plane, setting]);
     if (!wants || (key === this.cloudFor && this.cloud)) return;
-    const { plane, size } = this;
-    const count = Math.min(this.engine!.cloudSize, network.stateSize > 8 ? 200 : Infinity);
-    const { chosen } = this;
-    const cloud = await traceCloud(this.engine!, network, { plane, view, size, context }, count);
-    if (chosen !== this.chosen || plane !== this.plane) return;
-    this.cloud = cloud;
-    this.cloudFor = key;
-    this.hooks.onCloud();
+    const { plane, size, chosen, engine } = this;
+    const tracing = ++this.tracing;
+    const most = network.stateSize > 8 ? FEW_POINTS : POINTS;
+    /** null where another cloud is wanted. */
+    const grow = async (known: Cloud | null, more: number): Promise<Cloud | null> => {
+      const begun = performance.now();
+      const cloud = await traceCloud(engine!, network, { plane, view, size, context }, Math.min(most, (known?.count ?? 0) + more), known);
+      if (tracing !== this.tracing || chosen !== this.chosen || plane !== this.plane || engine !== this.engine) return null;
+      this.cloudPace = (performance.now() - begun) / (cloud.count - (known?.count ?? 0));
+      this.cloud = cloud;
+      this.cloudFor = key;
+      // For whoever cannot read pixels.
+      this.motion.dataset["points"] = String(cloud.count);
+      this.hooks.onCloud();
+      return cloud;
+    };
+    const first = await grow(null, Math.max(FIRST_POINTS, Math.floor(FIRST_MILLISECONDS / (this.cloudPace ?? Infinity))));
+    const growOn = async (): Promise<void> => {
+      for (let cloud = first; cloud && cloud.count < most; ) {
+        cloud = await grow(cloud, Math.max(LEAST_BATCH, Math.floor(BATCH_MILLISECONDS / this.cloudPace!)));
+        if (cloud) this.drawMoving();
+      }
+    };
+    void growOn().catch((error: unknown) => {
+      // What failed for a field or a device that is gone is nobody's error.
+      if (chosen === this.chosen && engine === this.engine) this.hooks.onError(error);
+    });
+  }
+
+  private dropCloud(): void {
+    this.cloud = null;
+    delete this.motion.dataset["points"];
   }
 
   /** In 64 dimensions a sample is an image. */

@@ -96,6 +96,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const { page, faults } = await open("");
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["columns"] !== undefined);
     expect(await page.textContent("#headline")).toBe("This network turns noise into two moons. Orange makes room, purple squeezes.");
+    const points = await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["points"]);
+    expect(Number(await points.jsonValue())).toBeLessThan(1000);
     const time = (): Promise<number> => page.$eval("#t", (input) => Number((input as HTMLInputElement).value));
     await page.waitForFunction(() => Number(document.querySelector<HTMLInputElement>("#t")!.value) > 0.2, null, { timeout: 30_000 });
     // From noise to data, and again.
@@ -107,6 +109,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       last = now;
     }
     expect(turned).toBe(true);
+    // Few points begin, and all of them come.
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["points"] === "1600", null, {
+      timeout: 30_000,
+    });
     await page.click("#play");
     await painted(page);
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);

@@ -1,7 +1,7 @@
 /** The stage's numbers, without a browser: by the float64 reference in place of an engine. */
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { follow, isFlow, placeAt, traceCloud } from "../../demo/src/layers/cloud.js";
+import { follow, isFlow, placeAt, traceCloud, type Cloud } from "../../demo/src/layers/cloud.js";
 import { colourOf } from "../../demo/src/base/colour.js";
 import { quadrature } from "../../demo/src/tools/disc.js";
 import { nextLevel, type Engine } from "../../demo/src/engines/engine.js";
@@ -418,9 +418,15 @@ test("the cloud goes where the flow goes, and grows as it says", async () => {
     expect(placeAt(cloud, i, 0).slice(0, 2)).toEqual([starts[2 * i], starts[2 * i + 1]]);
   }
   expect(cloud.mean.every((mean) => Number.isFinite(mean))).toBe(true);
+  // Those that come later stand beside the first as if all had come at once.
+  const first = await traceCloud(engine, network, setting, 16);
+  expect(await traceCloud(engine, network, setting, 40, first)).toEqual(cloud);
 
   const rotation = parseFormula("-y, x");
-  const turning = await traceCloud(referenceEngine(rotation), rotation, { ...setting, context: [] }, 30);
+  const steady = (count: number, known?: Cloud) =>
+    traceCloud(referenceEngine(rotation), rotation, { ...setting, context: [] }, count, known);
+  const turning = await steady(30);
+  expect(await steady(30, await steady(7))).toEqual(turning);
   for (let i = 0; i < 30; i++) {
     const [a0, b0] = placeAt(turning, i, 0);
     const [a1, b1, growth] = placeAt(turning, i, 1);

@@ -77,10 +77,6 @@ export class CpuEngine extends Painter implements Engine {
     return `the CPU, by onnxruntime-web on ${this.threads === 1 ? "one thread" : `${this.threads} threads`}`;
   }
 
-  get cloudSize(): number {
-    return this.kind === "reference" ? 220 : 1100;
-  }
-
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
     const id = ++this.asked;
     const truthId = truth ? ++this.asked : id;

@@ -58,8 +58,6 @@ export interface Engine {
   readonly kind: "webgpu" | "onnxruntime" | "reference";
   /** Which adapter, or what on the CPU, in words. */
   readonly name: string;
-  /** How many points of a cloud it follows within a second or so. */
-  readonly cloudSize: number;
   /** @param truth the field as it should be, for pictures of the error. */
   setNetwork(network: Network, truth: Network | null): Promise<void>;
   /** At points [B, d]. */

@@ -121,10 +121,6 @@ export class GpuEngine extends Painter implements Engine {
     this.planeBuffer = buffer("plane", 12, STORAGE);
   }
 
-  get cloudSize(): number {
-    return this.isHardware ? 1600 : 500;
-  }
-
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
     const asked = ++this.asked;
     const made = await Promise.allSettled([

@@ -23,6 +23,8 @@ export interface Cloud {
   readonly places: Float32Array;
   /** ∫∇·f dt from the start, [stops, count]. */
   readonly growth: Float32Array;
+  /** ∇·f, [stops, count]. */
+  readonly divergence: Float32Array;
   /** The mean of ∇·f over the cloud, [stops]. */
   readonly mean: Float64Array;
   /** When in its loop a steady point starts, [count], from 0 to 1. */
@@ -86,29 +88,52 @@ export async function follow(
   return { times, points, divergence, growth };
 }
 
-/** @throws what the engine throws. */
-export async function traceCloud(engine: Engine, network: Network, setting: CloudSetting, count: number): Promise<Cloud> {
+/**
+ * A cloud of `count` points.
+ * @param known the first of them, of the same field and setting, which are not followed again.
+ * @throws what the engine throws.
+ */
+export async function traceCloud(
+  engine: Engine,
+  network: Network,
+  setting: CloudSetting,
+  count: number,
+  known: Cloud | null = null,
+): Promise<Cloud> {
   const d = network.stateSize;
-  const start = isFlow(network) ? normalBase(d, 1).sample(count, SEED) : strewn(setting, count, d);
-  const to = isFlow(network) ? 1 : await crossingTime(engine, start, setting, d);
+  const all = isFlow(network) ? normalBase(d, 1).sample(count, SEED) : strewn(setting, count, d);
+  const start = all.subarray((known?.count ?? 0) * d);
+  const to = known?.times.at(-1) ?? (isFlow(network) ? 1 : await crossingTime(engine, setting, d));
   const way = await follow(engine, network, start, { from: 0, to, stops: STOPS, context: setting.context });
+  const places = way.points.flatMap((rows) =>
+    Array.from({ length: rows.length / d }, (_, i) => onPlane(setting.plane, Array.from(rows.subarray(i * d, (i + 1) * d)))).flat(),
+  );
+  const divergence = joined(known?.divergence, way.divergence.map((numbers) => Array.from(numbers)).flat());
   const next = uniforms(3);
   return {
     kind: isFlow(network) ? "flow" : "steady",
     count,
     times: way.times,
-    places: Float32Array.from(
-      way.points.flatMap((rows) =>
-        Array.from({ length: count }, (_, i) => onPlane(setting.plane, Array.from(rows.subarray(i * d, (i + 1) * d)))).flat(),
-      ),
-    ),
-    growth: Float32Array.from(way.growth.flatMap((numbers) => Array.from(numbers))),
-    mean: Float64Array.from(way.divergence, (numbers) => {
-      const finite = Array.from(numbers).filter((x) => Number.isFinite(x));
+    places: joined(known?.places, places),
+    growth: joined(known?.growth, way.growth.map((numbers) => Array.from(numbers)).flat()),
+    divergence,
+    mean: Float64Array.from({ length: STOPS }, (_, stop) => {
+      const finite = divergence.subarray(stop * count, (stop + 1) * count).filter((x) => Number.isFinite(x));
       return finite.reduce((sum, x) => sum + x, 0) / finite.length;
     }),
     phases: Float32Array.from({ length: count }, () => next()),
   };
+}
+
+/** At each stop, the numbers that are known, then those that came. */
+function joined(known: Float32Array = new Float32Array(), came: readonly number[]): Float32Array {
+  const [before, after] = [known.length / STOPS, came.length / STOPS];
+  const all = new Float32Array(known.length + came.length);
+  for (let stop = 0; stop < STOPS; stop++) {
+    all.set(known.subarray(stop * before, (stop + 1) * before), stop * (before + after));
+    all.set(came.slice(stop * after, (stop + 1) * after), stop * (before + after) + before);
+  }
+  return all;
 }
 
 /** All over the picture and some way beyond, [count, d]. */
@@ -122,8 +147,9 @@ function strewn({ plane, view, size }: CloudSetting, count: number, d: number): 
 }
 
 /** How long a point of typical speed is on its way. */
-async function crossingTime(engine: Engine, points: Float32Array, { view }: CloudSetting, d: number): Promise<number> {
-  const { value } = await engine.evaluate(points.subarray(0, 200 * d), { outputs: ["value"], context: null });
+async function crossingTime(engine: Engine, setting: CloudSetting, d: number): Promise<number> {
+  const { view } = setting;
+  const { value } = await engine.evaluate(strewn(setting, 200, d), { outputs: ["value"], context: null });
   const speeds = Array.from({ length: value!.length / d }, (_, i) => Math.hypot(...value!.subarray(i * d, (i + 1) * d)));
   const typical = speeds.filter((speed) => speed > 0).toSorted((a, b) => a - b);
   const median = typical[Math.floor(typical.length / 2)];
