@@ -783,12 +783,14 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(new URL(page.url()).hash).toBe("");
     await bare(page, engine);
     await expectColours(page, divergenceOf(await load("van-der-pol")));
+    await page.click("#share-toggle");
+    const [numbers] = await Promise.all([page.waitForEvent("download"), page.click("#save-npy")]);
+    expect(numbers.suggestedFilename()).toBe("mine divergence.npy");
 
     // Weights in another file, which has to come along.
     const apart = new URL("../cases/external/", import.meta.url);
     const [model, weights] = await Promise.all(["model.onnx", "model.onnx.data"].map((name) => readFile(new URL(name, apart))));
     await drop("apart.onnx", model!);
-    await page.click("#share-toggle");
     await page.waitForFunction(() =>
       document.querySelector("#problem")!.textContent.endsWith('"model.onnx.data"; expected it dropped together with the model'),
     );
@@ -949,6 +951,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       const from = picture.channels * (2 * (y + 44) * picture.width + 2 * x);
       return Array.from(picture.data.subarray(from, from + 3));
     };
+    // Both lines are written: the name, and the link.
+    const paper = at(SIZE.width - 4, -40);
+    for (const line of [15, 33]) {
+      const inked = Array.from({ length: 200 }, (_, column) => at(14 + column, line - 44).some((c, k) => Math.abs(c - paper[k]!) > 60));
+      expect(inked.filter(Boolean).length, `line ${line}`).toBeGreaterThan(20);
+    }
     const [x, y] = [300, 300];
     const step = view.width / SIZE.width;
     const there = [view.a + (x + 0.25 - SIZE.width / 2) * step, view.b - (y + 0.25 - SIZE.height / 2) * step];

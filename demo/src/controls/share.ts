@@ -1,5 +1,6 @@
 /** What is taken away from the stage: pictures, a film, numbers, a link. */
-import { weightsOf } from "../fields/code.js";
+import { fileOf, weightsOf } from "../fields/code.js";
+import { shelfField } from "../fields/shelf.js";
 import { csv, npy } from "../base/numbers.js";
 import { drawOverlay, EDGE } from "../layers/overlay.js";
 import { gridPoints } from "../base/plane.js";
@@ -15,10 +16,20 @@ function whatOf({ ground, state }: Stage): string {
   return ground && ground.kind !== "quantity" ? ground.kind : state.quantity;
 }
 
-/** Such as "two-moons divergence t=0.90". */
-export function nameFor(stage: Stage): string {
-  const { state } = stage;
-  return [state.field, whatOf(stage), ...(state.context.length > 0 ? [`t=${state.context[0]!.toFixed(2)}`] : [])].join(" ");
+/** Such as "two-moons divergence t=0.90"; a field that is not on the shelf has the name of its file. */
+export function nameFor(stage: Stage, field = fieldName(stage)): string {
+  const { context } = stage.state;
+  return [field, whatOf(stage), ...(context.length > 0 ? [`t=${context[0]!.toFixed(2)}`] : [])].join(" ");
+}
+
+function fieldName({ state, loaded }: Stage): string {
+  return loaded && !shelfField(state.field) ? fileOf(loaded.source).replace(/\.[^.]+$/, "") : state.field;
+}
+
+/** The name, but a formula that was typed for itself. */
+function titleFor(stage: Stage): string {
+  const { field, formula } = stage.state;
+  return `${nameFor(stage, field === "formula" ? `(${formula})` : undefined)}, ${stage.groundName}`;
 }
 
 /** Points and numbers of the view. */
@@ -79,7 +90,7 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
     context.textBaseline = "middle";
     context.fillStyle = options.ink;
     context.font = "600 15px system-ui, sans-serif";
-    context.fillText(`${nameFor(stage)}, ${stage.groundName}`, 14, title / 2 - 7);
+    context.fillText(titleFor(stage), 14, title / 2 - 7, size.width - 28);
     context.font = "11px system-ui, sans-serif";
     context.globalAlpha = 0.7;
     // A file's link is of use to nobody, and one with weights is too long.
