@@ -819,7 +819,7 @@ export function domainOf(
   }
   const [low, high] = [finite[Math.floor(0.02 * finite.length)] ?? -1, finite[Math.floor(0.98 * (finite.length - 1))] ?? 1];
   const largest = Math.max(Math.abs(low), Math.abs(high));
-  const isOneSigned = finite.length > 0 && finite[0]! * finite.at(-1)! > 0 && high - low > 0.02 * largest && high - low < 0.75 * largest;
+  const isOneSigned = finite.length > 0 && finite[0]! * finite.at(-1)! > 0 && high - low > 0.02 * largest;
   const night = diverging.endsWith("dark") ? "-dark" : "";
   if (isOneSigned && scale === null) return { low, high, palette: `${low > 0 ? "grows" : "shrinks"}${night}` };
   // A flat field keeps away from the end of the scale.

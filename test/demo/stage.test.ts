@@ -188,6 +188,16 @@ test("scales: around the truth, from one end to the other of one sign, around 0"
     ).palette,
   ).toBe("shrinks-dark");
   expect(oneSigned.low).toBeCloseTo(5.1, 1);
+  // However far the largest is from the least.
+  const wide = domainOf(
+    spread.map((x) => 1 + 9 * x),
+    null,
+    null,
+    "diverging",
+  );
+  expect(wide.palette).toBe("grows");
+  expect(wide.low).toBeCloseTo(1.2, 1);
+  expect(wide.high).toBeCloseTo(9.8, 1);
   expect(
     domainOf(
       spread.map((x) => x - 0.5),
