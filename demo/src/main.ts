@@ -354,6 +354,7 @@ listen(overlay, {
   },
   onUnpin: () => (stage.state.pin ? stage.setPin(null) : openPanel(null)),
   onReset: () => attempt(resetView(stage)),
+  onMiddle: (a, b) => lens.point(a, b),
   onHold: (a, b) => ink.hold(a, b),
   onRelease: () => ink.release(),
 });

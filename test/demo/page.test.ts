@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { colourOf } from "../../demo/src/base/colour.js";
 import { shelf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
-import { fromHash } from "../../demo/src/base/state.js";
+import { fromHash, layers } from "../../demo/src/base/state.js";
 import { steps } from "../../demo/src/controls/story.js";
 import { evaluateReference, logProbReference, parseSafetensors, transportReference, type Network } from "../../src/index.js";
 import { hasBrowser, openBrowser } from "../browser.js";
@@ -1331,8 +1331,36 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.close();
   });
 
+  test("the lens goes along with keys, which drop ink and paint as well", async () => {
+    const { page, faults } = await open("van-der-pol/x=0,0/w=6/layers=div", { engine: "onnxruntime" });
+    await painted(page, "onnxruntime");
+    await page.focus("#overlay");
+    await page.keyboard.press("l");
+    const lensAt = (a: number) =>
+      page.waitForFunction((expected) => {
+        const { lens } = document.querySelector<HTMLElement>("#motion")!.dataset;
+        return lens !== undefined && Math.abs((JSON.parse(lens) as { at: number[] }).at[0]! - expected) < 1e-6;
+      }, a);
+    await lensAt(0);
+    await page.keyboard.press("ArrowRight");
+    await lensAt(0.5);
+    const ink = (): Promise<string | null> => page.getAttribute("#motion", "data-ink");
+    await page.keyboard.down("i");
+    await expect.poll(ink, { timeout: 10_000 }).not.toBeNull();
+    await page.keyboard.up("i");
+    expect(await ink()).toBeNull();
+    await page.click("#draw-toggle");
+    await page.focus("#overlay");
+    for (const key of ["Enter", "Enter", "ArrowLeft", "Enter"]) await page.keyboard.press(key);
+    expect(await page.getAttribute("#draw-status", "data-points")).toBe("60");
+    expect(await page.isVisible("#ledger")).toBe(false);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("can be used by keys alone, and has no serious fault for those who cannot see it, by day and night, wide and narrow", async () => {
-    const { page } = await open(plain("two-moons"));
+    // Of a field that has all layers.
+    const { page } = await open(plain("two-moons", `truth=${encodeURIComponent("0, 0")}/${PLAIN}`));
     await painted(page);
     for (let press = 0; press < 4 && (await page.evaluate(() => document.activeElement?.id)) !== "overlay"; press++)
       await page.keyboard.press("Tab");
@@ -1349,16 +1377,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.waitForSelector('[data-probe="exact"]');
     await page.keyboard.press("Escape");
     await page.locator("#ledger").waitFor({ state: "hidden" });
-    for (const [key, layer] of [
-      ["3", "samples"],
-      ["5", "arrows"],
-      ["2", "density"],
-    ] as const) {
-      await page.keyboard.press(key);
-      await page.waitForFunction((name) => document.querySelector(`#layer-${name}`)!.getAttribute("aria-pressed") === "true", layer);
+    // The first is on until its key; of the grounds there is one at a time.
+    for (const [index, layer] of layers.entries()) {
+      await page.keyboard.press(String(index + 1));
+      await page.waitForFunction(
+        ([name, on]) => document.querySelector(`#layer-${name}`)!.getAttribute("aria-pressed") === on,
+        [layer, String(layer !== "div")],
+      );
     }
-    // One ground at a time.
-    expect(await page.getAttribute("#layer-div", "aria-pressed")).toBe("false");
+    expect(await page.getAttribute("#layer-density", "aria-pressed")).toBe("false");
     for (const size of [SIZE, { width: 420, height: 850 }])
       for (const panel of ["#settings-toggle", "#share-toggle", "#compare-toggle"]) {
         await page.setViewportSize(size);

@@ -14,7 +14,9 @@ export interface GestureTarget {
   onPin(a: number, b: number): void;
   onUnpin(): void;
   onReset(): void;
-  /** A press that stays where it is, and its end. */
+  /** Keys have moved the view: where its middle is now. */
+  onMiddle(a: number, b: number): void;
+  /** A press that stays where it is, or a key, and its end. */
   onHold(a: number, b: number): void;
   onRelease(): void;
 }
@@ -128,7 +130,8 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
   element.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { width, height } = target.size;
-    const actions: Record<string, () => void> = {
+    const middle = (): [number, number] => at(width / 2, height / 2);
+    const views: Record<string, () => void> = {
       ArrowLeft: () => panBy(width / 12, 0),
       ArrowRight: () => panBy(-width / 12, 0),
       ArrowUp: () => panBy(0, height / 12),
@@ -137,12 +140,22 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
       "=": () => zoomAt(width / 2, height / 2, 0.8),
       "-": () => zoomAt(width / 2, height / 2, 1.25),
       "0": () => target.onReset(),
-      Enter: () => target.onPin(...at(width / 2, height / 2)),
-      Escape: () => target.onUnpin(),
     };
-    const action = actions[event.key];
+    const others: Record<string, () => void> = {
+      Enter: () => target.onPin(...middle()),
+      Escape: () => target.onUnpin(),
+      i: () => {
+        if (event.repeat || isHeld) return;
+        isHeld = true;
+        target.onHold(...middle());
+      },
+    };
+    const action = views[event.key] ?? others[event.key];
     if (!action) return;
     event.preventDefault();
     action();
+    if (event.key in views) target.onMiddle(...middle());
   });
+  element.addEventListener("keyup", ({ key }) => key === "i" && endHold());
+  element.addEventListener("blur", endHold);
 }

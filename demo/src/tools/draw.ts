@@ -13,6 +13,8 @@ type Attempt = (work: Promise<unknown>) => void;
 
 /** Of a brush: points a move, and how far they stray, in pixels. */
 const [SPRAY, STRAY] = [5, 9];
+/** By a key as much as by so many moves. */
+const STROKE = 4;
 const FEWEST = 50;
 const MOST = 20_000;
 /** Between two looks at what has been learned. */
@@ -124,13 +126,16 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     return placed;
   }
 
-  const paint = ({ clientX, clientY }: PointerEvent): void => {
-    const { left, top } = overlay.getBoundingClientRect();
-    for (let i = 0; i < SPRAY && points.length < 2 * MOST; i++)
-      points.push(...atPixel(stage.state.view, stage.size, clientX - left + STRAY * normal(), clientY - top + STRAY * normal()));
+  const paintAt = (x: number, y: number, count = SPRAY): void => {
+    for (let i = 0; i < count && points.length < 2 * MOST; i++)
+      points.push(...atPixel(stage.state.view, stage.size, x + STRAY * normal(), y + STRAY * normal()));
     show();
   };
-  // Before the gestures hear of it: a pointer paints as long as nothing is learned.
+  const paint = ({ clientX, clientY }: PointerEvent): void => {
+    const { left, top } = overlay.getBoundingClientRect();
+    paintAt(clientX - left, clientY - top);
+  };
+  // Before the gestures hear of it: a pointer paints as long as nothing is learned, and Enter in the middle.
   const isPainting = (event: PointerEvent): boolean => draw.isOn && !trainer && event.isPrimary && event.button <= 0;
   overlay.addEventListener("pointerdown", (event) => {
     if (!isPainting(event)) return;
@@ -144,6 +149,11 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     paint(event);
   });
   overlay.addEventListener("pointerup", (event) => isPainting(event) && event.stopImmediatePropagation());
+  overlay.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !draw.isOn || trainer) return;
+    event.stopImmediatePropagation();
+    paintAt(stage.size.width / 2, stage.size.height / 2, STROKE * SPRAY);
+  });
 
   button("train").addEventListener("click", () => (run ? pause() : attempt(start())));
   button("clear").addEventListener("click", () => setPoints([]));

@@ -105,7 +105,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
       delete context.canvas.dataset["lens"];
       if (!lens.isOn || !balance || balance.of !== stage.loaded) return;
       // For whoever cannot read pixels.
-      context.canvas.dataset["lens"] = JSON.stringify({ flux: balance.flux, made: balance.made, area: balance.area });
+      context.canvas.dataset["lens"] = JSON.stringify({ flux: balance.flux, made: balance.made, area: balance.area, at: balance.at });
       const { size, state } = stage;
       const { ink, glass, grows, shrinks } = marksOf(stage.isDark);
       const [x, y] = toPixel(state.view, size, ...balance.at);
