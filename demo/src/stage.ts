@@ -11,7 +11,7 @@ import { drawImages, traceImages, type Image } from "./layers/images.js";
 import { drawMotion } from "./layers/motion.js";
 import { drawOverlay, withinAxes, type Arrows, type Margins, type OverlayOptions } from "./layers/overlay.js";
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./base/plane.js";
-import { nameOf, quantitiesOf, withContext } from "./base/quantity.js";
+import { contextOf, nameOf, quantitiesOf, withContext } from "./base/quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
 import { initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./base/state.js";
 
@@ -289,10 +289,10 @@ export class Stage {
               : unknown(field);
     const text = truth ?? known?.truth ?? null;
     const parsed = text === null ? null : parseFormula(text);
-    const { stateSize } = loaded.network;
+    const { stateSize, contextSize } = loaded.network;
     if (parsed && parsed.stateSize !== stateSize)
       throw new Error(`the truth has ${parsed.stateSize} components; expected ${stateSize}, as many as the field has`);
-    if (parsed && parsed.contextSize > 0) throw new Error("the truth depends on t, which an error cannot be shown against yet");
+    if (parsed && parsed.contextSize > contextSize) throw new Error("the truth depends on t; expected none, as the field has no time");
     return { ...loaded, truth: parsed };
   }
 
@@ -540,7 +540,7 @@ export class Stage {
     } else if (ground.quantity === "magnitude") this.domain = { low: 0, high: scale ?? roundAbove(values), palette: "sequential" };
     else {
       const isDivergence = ground.quantity === "divergence";
-      const truths = isDivergence && truth ? evaluateReference(truth, points, { outputs: ["divergence"] }).divergence! : null;
+      const truths = isDivergence && truth ? times.flatMap((at) => Array.from(divergenceAt(truth, points, at))) : null;
       this.domain = domainOf(values, truths, scale, diverging);
     }
   }
@@ -791,6 +791,11 @@ function surfaceOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
 
 function unknown(field: string): never {
   throw new Error(field === "file" ? "a file stays with whoever dropped it: drop it again" : `there is no field "${field}"`);
+}
+
+/** Of a truth, at points [B, d]. */
+function divergenceAt(truth: Network, points: Float32Array, context: readonly number[]): Float64Array {
+  return evaluateReference(truth, points, { ...contextOf(truth, context), outputs: ["divergence"] }).divergence!;
 }
 
 /** The page's background, in which what has no numbers is painted. */

@@ -678,6 +678,32 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test.for(engines)("the error by %s is against the truth that was typed, which may change with t", async (engine) => {
+    const { page, faults } = await open(plain("two-moons"), { engine });
+    await painted(page, engine);
+    await page.click("#settings-toggle");
+    await page.fill("#truth", "x*t, t*y^2");
+    await page.press("#truth", "Enter");
+    await page.waitForFunction(() => !document.querySelector<HTMLButtonElement>("#layer-error")!.disabled);
+    await page.click("#settings-toggle");
+    await forget(page);
+    await page.click("#layer-error");
+    await painted(page, engine);
+    const divergence = divergenceOf(await load("two-moons"), [0.9]);
+    await expectColours(page, (points) => Float64Array.from(divergence(points), (value, i) => value - 0.9 * (1 + 2 * points[2 * i + 1]!)));
+    expect(await page.isVisible("#problem")).toBe(false);
+    // A field without time has no t.
+    await page.click('[data-field="source"]');
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.startsWith("A source"));
+    await page.click("#settings-toggle");
+    await page.fill("#truth", "x*t, y");
+    await page.press("#truth", "Enter");
+    await page.locator("#problem").waitFor({ state: "visible" });
+    expect(await page.textContent("#problem")).toMatch(/^the truth depends on t/);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("the story goes through its steps, with its tools", async () => {
     const { page, faults } = await open("shear/layers=div", { engine: "onnxruntime" });
     await painted(page, "onnxruntime");

@@ -1,5 +1,5 @@
 /** What a picture shows of a field at a point. */
-import type { Output } from "deldot";
+import type { Network, Output } from "deldot";
 import { subscript } from "./plane.js";
 
 /** ∇·f; |f|; f_i; ∂f_i/∂x_i. */
@@ -39,6 +39,11 @@ export function pick(numbers: ArrayLike<number>, { stride, component }: Source, 
   let sum = 0;
   for (let k = 0; k < stride; k++) sum += numbers[index * stride + k]! ** 2;
   return Math.sqrt(sum);
+}
+
+/** Of a field's context, what a truth has of it: t or nothing. */
+export function contextOf({ contextSize }: Network, context: readonly number[]): { context: readonly number[] | null } {
+  return withContext(context.slice(0, contextSize));
 }
 
 export function withContext(context: readonly number[]): { context: readonly number[] | null } {

@@ -6,6 +6,7 @@ import { isSameLook, type Engine, type Ground, type Look, type Moved, type Paint
 import { numbersOf, workOf } from "./ground.js";
 import { Painter } from "./painter.js";
 import { gridPoints, toPixel, type Size } from "../base/plane.js";
+import { contextOf } from "../base/quantity.js";
 
 const MOVING_MILLISECONDS = 60;
 const RESTING_MILLISECONDS = 3000;
@@ -32,6 +33,7 @@ export class CpuEngine extends Painter implements Engine {
   private readonly waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
   private readonly surface: CanvasRenderingContext2D;
   private network: Network | null = null;
+  private truth: Network | null = null;
   private shown: Shown | null = null;
   /** The numbers as an image, by the look they have in it. */
   private image: { readonly of: Shown; readonly look: Look; readonly pixels: HTMLCanvasElement } | null = null;
@@ -86,6 +88,7 @@ export class CpuEngine extends Painter implements Engine {
     if (id !== this.newest) return;
     this.token++;
     this.network = network;
+    this.truth = truth;
     this.shown = null;
     this.used = { field: id, truth: truthId };
     this.pace.clear();
@@ -162,7 +165,7 @@ export class CpuEngine extends Painter implements Engine {
   numbersAt(ground: Ground, points: Float32Array, context: readonly number[]): Promise<Float64Array> {
     return numbersOf(ground, points, context, this.network!.stateSize, {
       evaluate: (rows, options) => this.evaluate(rows, options),
-      evaluateTruth: (rows, options) => this.evaluateOf(this.used.truth, rows, options),
+      evaluateTruth: (rows, options) => this.evaluateOf(this.used.truth, rows, { ...options, ...contextOf(this.truth!, context) }),
       transport: (rows, options) => this.transport(rows, options),
     });
   }

@@ -7,7 +7,7 @@ import { type Engine, type Ground, type Moved, type Numbers, type Painted, type 
 import { backFrom, numbersOf, workOf } from "./ground.js";
 import { stored } from "../base/page.js";
 import { Painter } from "./painter.js";
-import { sourceOf, type Source } from "../base/quantity.js";
+import { contextOf, sourceOf, type Source } from "../base/quantity.js";
 
 /** While things move, a picture may take this long; at rest, its finest level. */
 const MOVING_MILLISECONDS = 30;
@@ -175,7 +175,7 @@ export class GpuEngine extends Painter implements Engine {
   numbersAt(ground: Ground, points: Float32Array, context: readonly number[]): Promise<Float64Array> {
     return numbersOf(ground, points, context, this.held!.network.stateSize, {
       evaluate: (rows, options) => this.evaluate(rows, options),
-      evaluateTruth: (rows, options) => this.truth!.evaluate(rows, options),
+      evaluateTruth: (rows, options) => this.truth!.evaluate(rows, { ...options, ...contextOf(this.truth!.network, context) }),
       transport: (rows, options) => this.transport(rows, options),
     });
   }
@@ -274,15 +274,20 @@ export class GpuEngine extends Painter implements Engine {
             divergenceIntegral: { buffer: numbers, offset: 4 * first },
           });
         } else {
-          const context = network.contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined;
-          const divergenceOf = (to: GPUBuffer) => ({ points: { buffer: points }, count, divergence: { buffer: to, offset: 4 * first } });
+          const contextFor = ({ contextSize }: Network) => (contextSize > 0 ? { buffer: this.context, stride: 0 } : undefined);
           field.encode(encoder, {
             points: { buffer: points },
             count,
-            context,
+            context: contextFor(network),
             [output]: { buffer: numbers, offset: 4 * stride * first, stride },
           });
-          if (ground.kind === "error") this.truth!.encode(encoder, divergenceOf(others));
+          if (ground.kind === "error")
+            this.truth!.encode(encoder, {
+              points: { buffer: points },
+              count,
+              context: contextFor(this.truth!.network),
+              divergence: { buffer: others, offset: 4 * first },
+            });
         }
         if (draws && first + count >= total) {
           const buffers = this.next;
