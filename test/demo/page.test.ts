@@ -257,6 +257,39 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
+  test("Lorenz opens on its error; axes and sliders choose the plane, by one slider where there are many", async () => {
+    const { page, faults } = await open("lorenz", { engine: "onnxruntime" });
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")?.dataset["ground"] === "error");
+    await page.click("#play");
+    await painted(page, "onnxruntime");
+    expect((await readPainted(page)).plane).toMatchObject({ u: [1, 0, 0], v: [0, 0, 1] });
+    await page.click("#settings-toggle");
+    const planeAfter = async (act: () => Promise<unknown>) => {
+      await forget(page);
+      await act();
+      await painted(page, "onnxruntime");
+      return (await readPainted(page)).plane;
+    };
+    expect(await planeAfter(() => page.selectOption("#axis-i", "1"))).toMatchObject({ u: [0, 1, 0], v: [0, 0, 1] });
+    expect(await page.locator("#rest input").count()).toBe(1);
+    expect(await planeAfter(() => page.fill("#x-0", "1.5"))).toMatchObject({ origin: [1.5, 0, 0], u: [0, 1, 0], v: [0, 0, 1] });
+    await page.click("#settings-toggle");
+    await bare(page, "onnxruntime");
+    await expectColours(page, divergenceOf(await load("lorenz")));
+    // Of 64 coordinates, one besides the two of the plane.
+    await page.click('[data-field="digits"]');
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("digits"));
+    await page.click("#play");
+    await page.click("#settings-toggle");
+    await page.selectOption("#plane-kind", "axes");
+    await page.locator("#x-2").waitFor();
+    await page.selectOption("#x-which", "9");
+    expect(await page.locator("#rest input").count()).toBe(1);
+    expect((await planeAfter(() => page.fill("#x-9", "-2"))).origin).toEqual(Array.from({ length: 64 }, (_, k) => (k === 9 ? -2 : 0)));
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("another loss goes on learning, and what it begins with is not kept", async () => {
     const { page, faults } = await open("source/x=0,0/w=6/layers=div", { engine: "onnxruntime" });
     await painted(page, "onnxruntime");

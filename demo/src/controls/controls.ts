@@ -11,7 +11,8 @@ import { layers } from "../base/state.js";
 
 type Attempt = (work: Promise<unknown>) => void;
 
-const MOST_SLIDERS = 64;
+/** Of more numbers than these, there is one slider for that which is chosen. */
+const MOST_SLIDERS = 6;
 const panels = {
   settings: "settings-toggle",
   "comparison-panel": "compare-toggle",
@@ -181,15 +182,14 @@ function buildPlane(stage: Stage, attempt: Attempt): void {
   const rest = element("rest", HTMLElement);
   rest.replaceChildren();
   if (plane.kind !== "axes" || d === 2) return;
-  for (let k = 0; k < Math.min(d, MOST_SLIDERS); k++) {
-    if (k === plane.i || k === plane.j) continue;
-    slider(rest, { id: `x-${k}`, name: `x${subscript(k)}`, value: plane.rest[k] ?? 0, low: -5, high: 5 }, (value) => {
-      const now = stage.state.plane;
-      if (now.kind !== "axes") return;
-      const numbers = Array.from({ length: d }, (_, index) => (index === k ? value : (now.rest[index] ?? 0)));
-      attempt(stage.change({ plane: { ...now, rest: numbers } }));
-    });
-  }
+  const others = Array.from({ length: d }, (_, k) => k).filter((k) => k !== plane.i && k !== plane.j);
+  const numberOf = (k: number): number => (stage.state.plane.kind === "axes" ? (stage.state.plane.rest[k] ?? 0) : 0);
+  addSliders(rest, others, { letter: "x", end: 5, numberOf }, (k, value) => {
+    const now = stage.state.plane;
+    if (now.kind !== "axes") return;
+    const numbers = Array.from({ length: d }, (_, index) => (index === k ? value : (now.rest[index] ?? 0)));
+    attempt(stage.change({ plane: { ...now, rest: numbers } }));
+  });
 }
 
 /** Sliders for what a context has beyond its first number, which is the clock's. */
@@ -197,8 +197,37 @@ function buildContexts(stage: Stage, attempt: Attempt): void {
   const contexts = element("contexts", HTMLElement);
   contexts.replaceChildren();
   const { contextSize } = stage.loaded!.network;
-  for (let k = 1; k < Math.min(contextSize, MOST_SLIDERS); k++)
-    slider(contexts, { id: `c-${k}`, name: `c${subscript(k)}`, value: stage.state.context[k]!, low: -2, high: 2 }, (value) => {
-      attempt(stage.change({ context: stage.state.context.map((number, index) => (index === k ? value : number)) }));
-    });
+  const others = Array.from({ length: contextSize }, (_, k) => k).slice(1);
+  addSliders(contexts, others, { letter: "c", end: 2, numberOf: (k) => stage.state.context[k]! }, (k, value) =>
+    attempt(stage.change({ context: stage.state.context.map((number, index) => (index === k ? value : number)) })),
+  );
+}
+
+/** A slider from -end to end for each number, or one for the number that is chosen among many. */
+function addSliders(
+  parent: HTMLElement,
+  numbers: readonly number[],
+  { letter, end, numberOf }: { letter: string; end: number; numberOf: (k: number) => number },
+  onInput: (k: number, value: number) => void,
+): void {
+  const add = (k: number): void =>
+    slider(parent, { id: `${letter}-${k}`, name: `${letter}${subscript(k)}`, value: numberOf(k), low: -end, high: end }, (value) =>
+      onInput(k, value),
+    );
+  if (numbers.length <= MOST_SLIDERS) return numbers.forEach(add);
+  const label = document.createElement("label");
+  const which = document.createElement("select");
+  label.htmlFor = which.id = `${letter}-which`;
+  label.textContent = "Of";
+  which.style.gridColumn = "span 2";
+  which.append(...numbers.map((k) => option(String(k), `${letter}${subscript(k)}`)));
+  const show = (): void => {
+    parent.replaceChildren(label, which);
+    add(Number(which.value));
+  };
+  which.addEventListener("change", () => {
+    show();
+    which.focus();
+  });
+  show();
 }
