@@ -58,11 +58,10 @@ const MASS_BATCH = 512;
 const HASH_MILLISECONDS = 300;
 /** Of a cloud, in two or three dimensions and in many. */
 const [POINTS, FEW_POINTS] = [1600, 200];
-/** So many come at first, when nothing is known of what they cost: they may move. The others come after them, some at a time. */
+/** So many come at first, when nothing is known of what they cost: they may move. The others come after them, each time so many times more. */
 const FIRST_POINTS = 64;
 const FIRST_MILLISECONDS = 300;
-const BATCH_MILLISECONDS = 100;
-const LEAST_BATCH = 16;
+const MORE = 4;
 
 export class Stage {
   state: State;
@@ -587,9 +586,9 @@ export class Stage {
     const tracing = ++this.tracing;
     const most = network.stateSize > 8 ? FEW_POINTS : POINTS;
     /** null where another cloud is wanted. */
-    const grow = async (known: Cloud | null, more: number): Promise<Cloud | null> => {
+    const grow = async (known: Cloud | null, wanted: number): Promise<Cloud | null> => {
       const begun = performance.now();
-      const cloud = await traceCloud(engine!, network, { plane, view, size, context }, Math.min(most, (known?.count ?? 0) + more), known);
+      const cloud = await traceCloud(engine!, network, { plane, view, size, context }, Math.min(most, wanted), known);
       if (tracing !== this.tracing || chosen !== this.chosen || plane !== this.plane || engine !== this.engine) return null;
       this.cloudPace = (performance.now() - begun) / (cloud.count - (known?.count ?? 0));
       this.cloud = cloud;
@@ -601,8 +600,8 @@ export class Stage {
     };
     const first = await grow(null, Math.max(FIRST_POINTS, Math.floor(FIRST_MILLISECONDS / (this.cloudPace ?? Infinity))));
     const growOn = async (): Promise<void> => {
-      for (let cloud = first; cloud && cloud.count < most; ) {
-        cloud = await grow(cloud, Math.max(LEAST_BATCH, Math.floor(BATCH_MILLISECONDS / this.cloudPace!)));
+      for (let cloud = first; cloud && cloud.count < most;) {
+        cloud = await grow(cloud, MORE * cloud.count);
         if (cloud) this.drawMoving();
       }
     };

@@ -109,12 +109,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       last = now;
     }
     expect(turned).toBe(true);
-    // Few points begin, and all of them come.
+    await page.click("#play");
+    await painted(page);
+    // Few points began, and all of them come.
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["points"] === "1600", null, {
       timeout: 30_000,
     });
-    await page.click("#play");
-    await painted(page);
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
     expect(faults).toEqual([]);
     await page.context().close();

@@ -76,11 +76,15 @@ export async function follow(
     if (stop === 0) return start;
     return Float32Array.from(stop === stops - 1 ? end : path!.subarray((stop - 1) * count * d, stop * count * d));
   });
-  const divergence: ArrayLike<number>[] = [];
+  // At once: pictures that are asked for meanwhile come between two requests.
+  const divergence = await Promise.all(
+    points.map(async (rows, stop) => {
+      const at = contextSize > 0 ? [times[stop]!, ...context.slice(1)] : [];
+      return (await engine.evaluate(rows, { outputs: ["divergence"], ...withContext(at) })).divergence!;
+    }),
+  );
   const growth: Float64Array[] = [];
   for (let stop = 0; stop < stops; stop++) {
-    const at = contextSize > 0 ? [times[stop]!, ...context.slice(1)] : [];
-    divergence.push((await engine.evaluate(points[stop]!, { outputs: ["divergence"], ...withContext(at) })).divergence!);
     const [before, now, last] = [divergence[stop - 1], divergence[stop]!, growth[stop - 1]];
     const step = stop > 0 ? times[stop]! - times[stop - 1]! : 0;
     growth.push(Float64Array.from({ length: count }, (_, i) => (stop === 0 ? 0 : last![i]! + ((before![i]! + now[i]!) / 2) * step)));

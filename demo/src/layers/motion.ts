@@ -2,9 +2,9 @@
 import { placeAt, shareOf, type Cloud } from "./cloud.js";
 import { toPixel, type Size, type View } from "../base/plane.js";
 
-/** Of a way, what is drawn behind a point, and in how many pieces. */
+/** Of a way, what is drawn behind a point, and in how many pieces: it has a bend or two. */
 const TRAIL = 0.07;
-const PIECES = 4;
+const PIECES = 2;
 const PATHS = 140;
 const RADIUS = 1.5;
 const GROWS = "rgb(255 165 70)";
@@ -33,7 +33,7 @@ export function drawMotion(context: CanvasRenderingContext2D, motion: Motion): v
 /** Dots: larger where the volume around one has grown, smaller where it shrank. */
 function drawSamples(context: CanvasRenderingContext2D, { cloud, time, view, size, isDark }: Motion): void {
   const ink = isDark ? "255 255 255" : "20 18 30";
-  const dots = [new Path2D(), new Path2D()];
+  const dots: [number, number, number][][] = [[], []];
   const trails = new Path2D();
   for (let i = 0; i < cloud.count; i++) {
     const share = shareOf(cloud, i, time);
@@ -50,18 +50,21 @@ function drawSamples(context: CanvasRenderingContext2D, { cloud, time, view, siz
     const radius = RADIUS * Math.min(1.8, Math.max(0.7, 2 ** (0.25 * growth)));
     // A steady point comes and goes by degrees.
     const isFaint = cloud.kind === "steady" && (share < 0.08 || share > 0.92);
-    const dot = dots[isFaint ? 1 : 0]!;
-    dot.moveTo(x + radius, y);
-    dot.arc(x, y, radius, 0, 2 * Math.PI);
+    dots[isFaint ? 1 : 0]!.push([x, y, radius]);
   }
   context.lineCap = "round";
   context.lineWidth = 1;
   context.strokeStyle = `rgb(${ink} / 0.28)`;
   context.stroke(trails);
-  context.fillStyle = `rgb(${ink} / 0.9)`;
-  context.fill(dots[0]!);
-  context.fillStyle = `rgb(${ink} / 0.35)`;
-  context.fill(dots[1]!);
+  for (const [index, some] of dots.entries()) {
+    context.fillStyle = `rgb(${ink} / ${index === 0 ? 0.9 : 0.35})`;
+    // One by one: a path of all of them takes a browser half as long again.
+    for (const [x, y, radius] of some) {
+      context.beginPath();
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+      context.fill();
+    }
+  }
 }
 
 /** Whole ways, orange where the volume grows, purple where it shrinks. */
