@@ -77,6 +77,8 @@ export class Stage {
   /** Device pixels of the canvases for each CSS pixel where they are others than the screen's. */
   exportRatio: number | null = null;
   emphasis: -1 | 0 | 1 = 0;
+  /** Whether the view or the time of a flow changes from frame to frame. */
+  private isOnItsWay = false;
   /** Of a steady cloud, in loops. */
   private loopTime = 0;
   private lastFrame: number | null = null;
@@ -137,6 +139,11 @@ export class Stage {
   /** Device pixels of the canvases for each CSS pixel. */
   get ratio(): number {
     return this.exportRatio ?? devicePixelRatio;
+  }
+
+  /** Device pixels of the picture for each CSS pixel. */
+  private get pictureRatio(): number {
+    return this.ratio * (this.isOnItsWay && this.exportRatio === null ? (this.engine?.movingScale ?? 1) : 1);
   }
 
   get isFlow(): boolean {
@@ -343,6 +350,7 @@ export class Stage {
       this.images = [];
       this.arrows = [];
     }
+    this.isOnItsWay = this.isMoving;
     this.resize();
     this.hooks.onChange();
     this.noteHash();
@@ -382,6 +390,7 @@ export class Stage {
   /** A view on its way: what there is under it at once, new numbers as they come, all else when it rests. */
   async moveTo(view: View, moving: boolean): Promise<void> {
     this.state = { ...this.state, view };
+    this.setOff(moving);
     this.engine?.show(view);
     this.drawOver();
     this.drawMoving();
@@ -393,9 +402,16 @@ export class Stage {
   async setTime(t: number, moving: boolean): Promise<void> {
     this.state = { ...this.state, context: [t, ...this.state.context.slice(1)] };
     this.hooks.onTime();
+    this.setOff(moving);
     if (!moving) return this.refresh();
     this.drawMoving();
     await this.chase();
+  }
+
+  private setOff(moving: boolean): void {
+    if (!moving || this.isOnItsWay) return;
+    this.isOnItsWay = true;
+    this.resize();
   }
 
   /** One picture at a time: moves come faster than slow adapters paint. */
@@ -511,11 +527,16 @@ export class Stage {
     const { clientWidth: width, clientHeight: height } = this.overlay;
     if (width === 0 || height === 0) return;
     this.size = { width, height };
-    const [w, h] = [Math.round(width * this.ratio), Math.round(height * this.ratio)];
-    if (this.canvas.width === w && this.canvas.height === h && this.motion.width === w && this.motion.height === h) return;
-    for (const canvas of [this.canvas, this.motion, this.overlay]) [canvas.width, canvas.height] = [w, h];
+    const fit = (canvas: HTMLCanvasElement, ratio: number): boolean => {
+      const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+      if (canvas.width === w && canvas.height === h) return false;
+      [canvas.width, canvas.height] = [w, h];
+      return true;
+    };
+    fit(this.motion, this.ratio);
+    fit(this.overlay, this.ratio);
     // A canvas of another size is empty.
-    this.engine?.show({ ...this.state.view });
+    if (fit(this.canvas, this.pictureRatio)) this.engine?.show({ ...this.state.view });
   }
 
   /** The colours' scale, the same at all times of a flow, and the arrows. */
@@ -688,7 +709,7 @@ export class Stage {
       domain: this.domain,
       paper,
       emphasis: this.emphasis,
-      ratio: this.ratio,
+      ratio: this.pictureRatio,
     };
   }
 

@@ -421,6 +421,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const under = await pixelOf(page, x, y);
     // From now on no numbers come.
     await page.evaluate(() => {
+      const canvas = document.querySelector<HTMLCanvasElement>("#canvas")!;
+      const widths = ((globalThis as unknown as { widths: number[] }).widths = []) as number[];
+      new MutationObserver(() => widths.push(canvas.width)).observe(canvas, { attributeFilter: ["width"] });
       GPUQueue.prototype.onSubmittedWorkDone = () => new Promise(() => undefined);
       Worker.prototype.postMessage = () => undefined;
     });
@@ -431,8 +434,13 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.waitForTimeout(100);
     const moved = await pixelOf(page, x + 180, y);
     const elsewhere = await pixelOf(page, x, y);
-    under.forEach((channel, index) => expect(Math.abs(channel - moved[index]!)).toBeLessThanOrEqual(4));
+    under.forEach((channel, index) => expect(Math.abs(channel - moved[index]!)).toBeLessThanOrEqual(8));
     expect(Math.max(...under.map((channel, index) => Math.abs(channel - elsewhere[index]!)))).toBeGreaterThan(12);
+    // An adapter in software paints fewer pixels meanwhile.
+    await page.mouse.up();
+    const widths = (): Promise<number[]> => page.evaluate(() => (globalThis as unknown as { widths: number[] }).widths);
+    if (engine === "webgpu") await expect.poll(widths).toEqual([SIZE.width / 4, SIZE.width]);
+    else expect(await widths()).toEqual([]);
     await page.context().close();
   });
 

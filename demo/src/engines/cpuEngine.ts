@@ -26,6 +26,7 @@ interface Shown {
 export class CpuEngine extends Painter implements Engine {
   /** What the last picture was computed by. */
   kind: "onnxruntime" | "reference" = "reference";
+  readonly movingScale = 1;
   private threads = 1;
   /** Why nothing is answered any more. */
   private failure: Error | null = null;

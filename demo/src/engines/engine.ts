@@ -58,6 +58,8 @@ export interface Engine {
   readonly kind: "webgpu" | "onnxruntime" | "reference";
   /** Which adapter, or what on the CPU, in words. */
   readonly name: string;
+  /** How wide and how tall the picture's canvas is while things move, in shares of what it is at rest. */
+  readonly movingScale: number;
   /** @param truth the field as it should be, for pictures of the error. */
   setNetwork(network: Network, truth: Network | null): Promise<void>;
   /** At points [B, d]. */

@@ -121,6 +121,11 @@ export class GpuEngine extends Painter implements Engine {
     this.planeBuffer = buffer("plane", 12, STORAGE);
   }
 
+  /** In software, browsers take as long for a frame as it has pixels. */
+  get movingScale(): number {
+    return this.isHardware ? 1 : 0.25;
+  }
+
   async setNetwork(network: Network, truth: Network | null): Promise<void> {
     const asked = ++this.asked;
     const made = await Promise.allSettled([
