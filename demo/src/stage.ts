@@ -805,7 +805,7 @@ export function isResolved(masses: readonly number[], share: number, count: numb
 }
 
 /** Drawn by the CPU: where there is no GPU, a browser that draws lines by one in software falls ever further behind. */
-function surfaceOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
+export function surfaceOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   return canvas.getContext("2d", { willReadFrequently: true })!;
 }
 

@@ -4,11 +4,15 @@ import { shelfField } from "../fields/shelf.js";
 import { csv, npy } from "../base/numbers.js";
 import { drawOverlay, EDGE } from "../layers/overlay.js";
 import { gridPoints } from "../base/plane.js";
-import type { Stage } from "../stage.js";
+import { surfaceOf, type Stage } from "../stage.js";
 
 /** Exports have this many cells across; each of a density takes 64 evaluations. */
 const EXPORT_COLUMNS = { reference: 128, density: 256, other: 512 } as const;
 const FILM_MILLISECONDS = 4000;
+/** A recorder tells of what it has so often, and has a picture once it has so many bytes; it is not waited for any longer than so. */
+const PART_MILLISECONDS = 100;
+const LEAST_BYTES = 64;
+const STARTING_MILLISECONDS = 5000;
 const TITLE_PIXELS = 44;
 
 /** What is coloured; the quantity where nothing is. */
@@ -68,18 +72,18 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
   const { engine, size, ratio } = stage;
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [Math.round(size.width * ratio), Math.round((size.height + title) * ratio)];
-  const context = canvas.getContext("2d")!;
+  const context = surfaceOf(canvas);
   const options = stage.overlayOptions();
   context.fillStyle = options.paper;
   context.fillRect(0, 0, canvas.width, canvas.height);
   const layer = (draw: (on: CanvasRenderingContext2D) => void): void => {
     const over = document.createElement("canvas");
     [over.width, over.height] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
-    draw(over.getContext("2d")!);
+    draw(surfaceOf(over));
     context.drawImage(over, 0, Math.round(title * ratio));
   };
   // A WebGPU canvas holds its picture until the browser shows the next frame, so it is painted once more for this.
-  context.drawImage(engine!.snapshot(), 0, Math.round(title * ratio));
+  context.drawImage(engine!.snapshot(), 0, Math.round(title * ratio), canvas.width, Math.round(size.height * ratio));
   layer((over) => {
     over.setTransform(ratio, 0, 0, ratio, 0, 0);
     drawOverlay(over, { ...options, margins: { left: EDGE, top: EDGE, right: EDGE, bottom: EDGE } });
@@ -126,7 +130,7 @@ export async function toWebm(stage: Stage): Promise<Blob> {
   const canvas = document.createElement("canvas");
   const first = compose(stage, 0);
   [canvas.width, canvas.height] = [first.width, first.height];
-  const context = canvas.getContext("2d")!;
+  const context = surfaceOf(canvas);
   const recorder = new MediaRecorder(canvas.captureStream(30), { mimeType: type, videoBitsPerSecond: 6e6 });
   const parts: Blob[] = [];
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
@@ -138,17 +142,24 @@ export async function toWebm(stage: Stage): Promise<Blob> {
     state: { context: before },
   } = stage;
   stage.play(false);
-  recorder.start();
-  const begun = performance.now();
+  recorder.start(PART_MILLISECONDS);
+  const started = performance.now();
+  // A recorder may take a second to begin: what was shown before is not in its film.
+  let begun: number | null = null;
   try {
-    for (let passed = 0; passed < FILM_MILLISECONDS; passed = performance.now() - begun) {
+    // All of its pixels, also where fewer are painted while things move.
+    stage.exportRatio = devicePixelRatio;
+    for (let passed = 0; passed < FILM_MILLISECONDS; passed = begun === null ? 0 : performance.now() - begun) {
       if (stage.loaded !== loaded || stage.engine !== engine) throw new Error("the field changed while it was filmed");
       if (stage.isFlow) await stage.setTime(Math.min(1, passed / (FILM_MILLISECONDS - 700)), true);
       else stage.stepLoop(passed / FILM_MILLISECONDS);
       context.drawImage(compose(stage, 0), 0, 0);
       await new Promise((resolve) => requestAnimationFrame(resolve));
+      const hasBegun = parts.reduce((sum, { size }) => sum + size, 0) > LEAST_BYTES || performance.now() - started > STARTING_MILLISECONDS;
+      if (hasBegun) begun ??= performance.now();
     }
   } finally {
+    stage.exportRatio = null;
     recorder.stop();
   }
   await ended;
