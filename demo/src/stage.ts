@@ -408,6 +408,7 @@ export class Stage {
     await this.chase();
   }
 
+  /** What was at rest and moves from now on may have fewer pixels. */
   private setOff(moving: boolean): void {
     if (!moving || this.isOnItsWay) return;
     this.isOnItsWay = true;

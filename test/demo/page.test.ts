@@ -464,6 +464,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.isVisible("#t")).toBe(false);
     await page.click("#play");
     await painted(page, "onnxruntime");
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#motion")!.dataset["points"] === "1600");
     // Not the shelf, whose pictures come when there is time.
     const clip = { x: FREE.left, y: FREE.top, width: SIZE.width - FREE.left - FREE.right, height: SIZE.height - FREE.top - FREE.bottom };
     const still = await page.screenshot({ clip });
