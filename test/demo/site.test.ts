@@ -34,7 +34,14 @@ test("whatever a page names is there, an icon among it", async () => {
   }
 });
 
-test("the published site alone leads to the API reference, which it alone has", async () => {
+test("the published site alone leads to the API reference, which it alone has: whoever starts the page does not wait for that", async () => {
+  const { scripts } = JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")) as {
+    scripts: Record<string, string>;
+  };
+  expect(scripts["build:demo"]).toMatch(/--mode site && npm run docs /);
+  expect(scripts["start"]).toMatch(/^vite build [^&]*&& vite preview [^&]*$/);
+  expect(scripts["start"]).not.toMatch(/docs|site/);
+  expect(scripts["prestart"]).toBeUndefined();
   const configFile = fileURLToPath(new URL("../../demo/vite.config.ts", import.meta.url));
   const site = join(folder, "site");
   await build({ configFile, mode: "site", logLevel: "error", build: { outDir: site } });
