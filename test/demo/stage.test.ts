@@ -1,10 +1,10 @@
 /** The stage's numbers, without a browser: by the float64 reference in place of an engine. */
 import { readFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import { follow, isFlow, placeAt, traceCloud, type Cloud } from "../../demo/src/layers/cloud.js";
+import { follow, placeAt, traceCloud, type Cloud } from "../../demo/src/layers/cloud.js";
 import { colourOf } from "../../demo/src/base/colour.js";
 import { quadrature } from "../../demo/src/tools/disc.js";
-import { nextLevel, type Engine } from "../../demo/src/engines/engine.js";
+import { nextLevel } from "../../demo/src/engines/engine.js";
 import { drawOverlay, withinFree } from "../../demo/src/layers/overlay.js";
 import { shelf, viewOf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
@@ -15,28 +15,11 @@ import { Pace } from "../../demo/src/engines/painter.js";
 import { axesPlane, randomPlane, toPixel } from "../../demo/src/base/plane.js";
 import { domainOf, isResolved } from "../../demo/src/stage.js";
 import { fromHash, initialState, layersOf, toHash, type Link } from "../../demo/src/base/state.js";
-import {
-  evaluateReference,
-  FieldFlow,
-  logProbReference,
-  parseSafetensors,
-  ReferenceField,
-  transportReference,
-  type Network,
-} from "../../src/index.js";
+import { evaluateReference, logProbReference, parseSafetensors, transportReference, type Network } from "../../src/index.js";
+import { referenceEngine } from "./referenceEngine.js";
 
 const load = async (name: string): Promise<Network> =>
   parseSafetensors(await readFile(new URL(`../../demo/models/${name}.safetensors`, import.meta.url)));
-
-/** What the stage asks of an engine, in float64. */
-function referenceEngine(network: Network): Engine {
-  const field = new ReferenceField(network);
-  const flow = new FieldFlow(field, { timeColumn: isFlow(network) ? 0 : null });
-  return {
-    evaluate: (points: Float32Array, options: Parameters<Engine["evaluate"]>[1]) => field.evaluate(points, options),
-    transport: (points: Float32Array, options: Parameters<Engine["transport"]>[1]) => flow.transport(points, options),
-  } as unknown as Engine;
-}
 
 const PLANE = axesPlane(2, 0, 1, []);
 
@@ -427,10 +410,16 @@ test("the cloud goes where the flow goes, and grows as it says", async () => {
     expect(Math.abs(growth - truth.divergenceIntegral[i]!)).toBeLessThan(0.05);
     expect(placeAt(cloud, i, 0).slice(0, 2)).toEqual([starts[2 * i], starts[2 * i + 1]]);
   }
-  expect(cloud.mean.every((mean) => Number.isFinite(mean))).toBe(true);
   // Those that come later stand beside the first as if all had come at once.
   const first = await traceCloud(engine, network, setting, 16);
   expect(await traceCloud(engine, network, setting, 40, first)).toEqual(cloud);
+  // The height of the clock's track.
+  for (const stop of [0, 10, 24]) {
+    const t = cloud.times[stop]!;
+    const points = t > 0 ? transportReference(network, starts, { from: 0, to: t }).points : starts;
+    const divergence = evaluateReference(network, points, { context: t, outputs: ["divergence"] }).divergence!;
+    expect(cloud.mean[stop], `at ${t}`).toBeCloseTo(divergence.reduce((sum, each) => sum + each, 0) / 40, 2);
+  }
 
   const rotation = parseFormula("-y, x");
   const steady = (count: number, known?: Cloud) =>
