@@ -15,6 +15,7 @@ import { axesPlane, gridPoints, randomPlane, type Plane } from "../../demo/src/b
 import { pick, sourceOf } from "../../demo/src/base/quantity.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { initialState, type State } from "../../demo/src/base/state.js";
+import { firstNetwork } from "../../demo/src/training/trainer.js";
 import {
   activationNames,
   evaluateReference,
@@ -92,6 +93,16 @@ add("|f| on two of three coordinates", ...lorenz, { ...xz, quantity: "magnitude"
   const source: FieldSource = { kind: "formula", text: "sin(x)*y, x - exp(-y*y)" };
   const network = parseFormula(source.text);
   add("a formula", source, network, { [fileOf(source)]: weightsOf(source, network) }, { view: { a: 0.5, b: 0, width: 3 } });
+}
+{
+  const source: FieldSource = { kind: "formula", text: "x*t - y, sin(t*y)*x" };
+  const network = parseFormula(source.text);
+  add("a formula of time", source, network, { [fileOf(source)]: weightsOf(source, network) }, { context: [0.3] });
+}
+{
+  const source: FieldSource = { kind: "drawn", points: 60 };
+  const network = firstNetwork("flow", 2);
+  add("a network that was drawn", source, network, { [fileOf(source)]: weightsOf(source, network) }, { context: [0.75], scale: 0.3 });
 }
 {
   const options = { activation: "softplus", contextColumns: "first" } as const;
