@@ -6,14 +6,20 @@ import { AxeBuilder } from "@axe-core/playwright";
 import { decode } from "fast-png";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { colourOf } from "../../demo/src/base/colour.js";
+import { colourOf, FADED } from "../../demo/src/base/colour.js";
+import { atPixel, axesPlane, gridPoints, pointOn, toPixel } from "../../demo/src/base/plane.js";
 import { shelf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { fromHash, layers } from "../../demo/src/base/state.js";
 import { steps } from "../../demo/src/controls/story.js";
+import { traceCloud } from "../../demo/src/layers/cloud.js";
+import type { Margins } from "../../demo/src/layers/overlay.js";
+import { balanceOf } from "../../demo/src/tools/lens.js";
 import { evaluateReference, logProbReference, parseSafetensors, transportReference, type Network } from "../../src/index.js";
+import { writeNpy } from "../../src/node/files/npy.js";
 import { hasBrowser, openBrowser } from "../browser.js";
 import { divergenceOf, expectPixels, FREE, type NumbersAt } from "./pixels.js";
+import { referenceEngine } from "./referenceEngine.js";
 import { addressOf, forget, painted, readPainted, serveSite, watch, type EngineName } from "./site.js";
 
 const models = new URL("../../demo/models/", import.meta.url);
@@ -49,13 +55,15 @@ interface Options {
   /** What the page is told to compute by; null: nothing, so that it chooses. */
   readonly engine?: EngineName | null;
   readonly site?: string;
+  /** What else stands in the address before the #. */
+  readonly query?: string;
   readonly init?: () => void;
   /** Before the page is gone to. */
   readonly prepare?: (page: Page) => Promise<void>;
 }
 
 async function open(hash: string, options: Options = {}): Promise<{ page: Page; faults: string[]; requests: string[] }> {
-  const { engine = "webgpu", site = address } = options;
+  const { engine = "webgpu", site = address, query = "" } = options;
   const context = await browser.newContext({ viewport: SIZE, acceptDownloads: true });
   const page = await context.newPage();
   const faults = watch(page, site);
@@ -63,8 +71,13 @@ async function open(hash: string, options: Options = {}): Promise<{ page: Page; 
   page.on("request", (request) => requests.push(request.url()));
   if (options.init) await page.addInitScript(options.init);
   await options.prepare?.(page);
-  await page.goto(addressOf(site, engine, hash));
+  await page.goto(addressOf(`${site}${query}`, engine, hash));
   return { page, faults, requests };
+}
+
+/** Has the adapter say that it is no software. */
+function beHardware(): void {
+  Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "gpu", description: "" }) });
 }
 
 /** A field of the shelf as a link, at rest and plain. */
@@ -85,10 +98,61 @@ async function expectColours(page: Page, numbersAt: NumbersAt, count = 120): Pro
   expectPixels(await page.screenshot(), shown, page.viewportSize()!, numbersAt, count);
 }
 
-/** The colour of a pixel of the picture alone, and not of what is drawn over it. */
+/** The colour of a pixel of the page. */
 async function pixelOf(page: Page, x: number, y: number): Promise<readonly number[]> {
   const png = decode(await page.screenshot({ clip: { x, y, width: 1, height: 1 } }));
   return Array.from(png.data.subarray(0, 3));
+}
+
+/** The colours of all pixels of the page at one moment, each by the place of its middle or one near it. */
+async function pixelsOf(page: Page): Promise<(x: number, y: number) => readonly number[]> {
+  const { data, width, channels } = decode(await page.screenshot());
+  return (x, y) => {
+    const at = channels * (Math.floor(y) * width + Math.floor(x));
+    return Array.from(data.subarray(at, at + 3));
+  };
+}
+
+function distance(one: readonly number[], other: readonly number[]): number {
+  return Math.max(...one.map((channel, index) => Math.abs(channel - other[index]!)));
+}
+
+/** Whether nothing covers it. */
+function isFree(x: number, y: number): boolean {
+  return x > FREE.left && y > FREE.top && x < SIZE.width - FREE.right && y < SIZE.height - FREE.bottom;
+}
+
+/** What the page's elements leave of the stage. */
+function marginsOf(page: Page): Promise<Margins> {
+  return page.evaluate(() => {
+    const bounds = (id: string): DOMRect => document.querySelector(id)!.getBoundingClientRect();
+    const bottom = innerHeight - bounds("#bottom").top;
+    return { left: bounds("#shelf").right + 12, top: bounds("#top").bottom + 8, right: 14, bottom: bottom + 8 };
+  });
+}
+
+/** How often the page, left alone for a while, asks for a frame, the GPU or a worker. */
+async function workOf(page: Page): Promise<{ frames: number; submissions: number; messages: number }> {
+  return page.evaluate(async () => {
+    const asked = { frames: 0, submissions: 0, messages: 0 };
+    const restores = (
+      [
+        ["frames", globalThis, "requestAnimationFrame"],
+        ["submissions", GPUQueue.prototype, "submit"],
+        ["messages", Worker.prototype, "postMessage"],
+      ] as const
+    ).map(([name, owner, method]) => {
+      const real = Reflect.get(owner, method) as (...given: unknown[]) => unknown;
+      Reflect.set(owner, method, function (this: unknown, ...given: unknown[]) {
+        asked[name]++;
+        return real.apply(this, given);
+      });
+      return () => Reflect.set(owner, method, real);
+    });
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    for (const restore of restores) restore();
+    return asked;
+  });
 }
 
 describe.skipIf(!hasBrowser)("in a browser", () => {
@@ -147,15 +211,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     expect((await readPainted(page)).ground).toBe("density");
     expect(await page.getAttribute("#layer-samples", "aria-pressed")).toBe("true");
-    const frames = await page.evaluate(async () => {
-      let asked = 0;
-      const real = requestAnimationFrame;
-      globalThis.requestAnimationFrame = (callback) => (asked++, real(callback));
-      await new Promise((resolve) => setTimeout(resolve, 600));
-      return asked;
-    });
     // Idle costs nothing.
-    expect(frames).toBe(0);
+    expect((await workOf(page)).frames).toBe(0);
     await context.close();
   });
 
@@ -1178,8 +1235,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   test("takes an adapter in hardware, and then nothing of onnxruntime-web is asked for", async () => {
     const { page, faults, requests } = await open(plain("two-moons"), {
       engine: null,
-      init: () =>
-        Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "gpu", description: "" }) }),
+      init: beHardware,
     });
     await painted(page, "webgpu");
     expect(await page.textContent("#status")).toMatch(/ on acme gpu$/);
@@ -1336,9 +1392,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       null,
       { timeout: 20_000 },
     );
+    expect((await workOf(page)).frames).toBeGreaterThan(0);
     await page.waitForFunction(() => document.querySelector("#play")!.getAttribute("aria-pressed") === "false", null, { timeout: 60_000 });
     await painted(page, engine);
     expect((await readPainted(page)).context).toEqual([1]);
+    // What rests costs nothing.
+    expect(await workOf(page)).toEqual({ frames: 0, submissions: 0, messages: 0 });
     await page.keyboard.press("5");
     await bare(page, engine);
     await expectColours(page, divergenceOf(await load("two-moons"), [1]));
