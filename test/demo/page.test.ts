@@ -685,6 +685,30 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     // A source makes 2 in each unit of area.
     expect(flux! / area!).toBeCloseTo(2, 3);
     expect(made! / area!).toBeCloseTo(2, 3);
+    const lens = async (): Promise<Record<string, number>> => JSON.parse((await page.getAttribute("#motion", "data-lens"))!);
+    for (const [key, factor] of [
+      ["]", 1.25],
+      ["[", 1],
+    ] as const) {
+      await page.keyboard.press(key);
+      await expect.poll(async () => Math.sqrt((await lens())["area"]! / area!)).toBeCloseTo(factor, 6);
+    }
+    // Of a flow, whose field is not linear, both are those of float64.
+    await page.evaluate(() => void (location.hash = "two-moons/t=0.9/x=0,0/w=6/layers=div"));
+    await expect
+      .poll(async () => (await page.getAttribute("#motion", "data-lens")) && Math.abs((await lens())["made"]! / area! - 2))
+      .toBeGreaterThan(0.1);
+    const [moons, found] = [await load("two-moons"), await lens()];
+    const radius = Math.sqrt(found["area"]! / Math.PI);
+    const exact = await balanceOf(
+      referenceEngine(moons),
+      axesPlane(2, 0, 1, []),
+      [0.9],
+      atPixel({ a: 0, b: 0, width: 6 }, SIZE, 500, 380),
+      radius,
+    );
+    expect(Math.abs(exact.made)).toBeGreaterThan(0.2 * exact.area);
+    for (const bar of ["flux", "made"] as const) expect(Math.abs(found[bar]! / exact[bar] - 1), bar).toBeLessThan(0.01);
     // Of another field, which is chosen by its card, it says nothing that is the first one's.
     await page.click('[data-field="sink"]');
     await page.waitForFunction(() => {
