@@ -408,8 +408,9 @@ function watchRatio(): void {
 watchRatio();
 const topElement = element("top", HTMLElement);
 new ResizeObserver(() => root.style.setProperty("--top", `${topElement.getBoundingClientRect().bottom}px`)).observe(topElement);
-addEventListener("hashchange", () => {
-  const link = fromHash(location.hash);
+addEventListener("hashchange", ({ newURL }) => {
+  // By now the page may have noted in the address what it showed before.
+  const link = fromHash(new URL(newURL).hash);
   if (link) attempt(stage.choose(link));
 });
 

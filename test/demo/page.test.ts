@@ -311,6 +311,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.waitForFunction(() => location.hash.includes("plane=random"));
     await page.selectOption("#plane-kind", "axes");
     await page.waitForFunction(() => location.hash.includes("axes=0,1"));
+    // A link is followed even where the page notes at this moment what it showed before.
+    await page.evaluate(() => {
+      location.hash = "sink/layers=div";
+      history.replaceState(null, "", "#lorenz");
+    });
+    await page.waitForFunction(() => document.querySelector('[data-field="sink"]')!.getAttribute("aria-pressed") === "true");
     await page.context().close();
   });
 
