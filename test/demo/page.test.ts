@@ -1114,9 +1114,17 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const { page, faults } = await open(link, { engine: "onnxruntime" });
     await painted(page, "onnxruntime");
     await page.click("#share-toggle");
-    await page.click("#copy-link");
+    await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    const copied = async (id: string): Promise<string> => {
+      await page.click(id);
+      await page.waitForFunction((button) => document.querySelector(button)!.textContent === "Copied", id);
+      return page.evaluate(() => navigator.clipboard.readText());
+    };
+    const shared = new URL(await copied("#copy-link"));
     await page.waitForFunction(() => location.hash.length > 1);
-    expect(fromHash(new URL(page.url()).hash)).toMatchObject(fromHash(link)!);
+    expect(shared.hash).toBe(new URL(page.url()).hash);
+    expect(shared.href).toBe(address + shared.hash);
+    expect(fromHash(shared.hash)).toMatchObject(fromHash(link)!);
     const download = async (id: string): Promise<{ bytes: Buffer; name: string }> => {
       const [file] = await Promise.all([page.waitForEvent("download", { timeout: 60_000 }), page.click(id)]);
       return { bytes: await readFile(await file.path()), name: file.suggestedFilename() };
@@ -1204,6 +1212,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       await page.click(`#code-${place}`);
       expect((await page.textContent("#code"))!.startsWith(start)).toBe(true);
     }
+    // What was chosen last.
+    expect(await copied("#copy-code")).toBe(await page.textContent("#code"));
     expect(faults).toEqual([]);
     await page.context().close();
   }, 120_000);
