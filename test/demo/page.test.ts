@@ -1293,6 +1293,28 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     }
   });
 
+  test("by day, in a frame of another page, and with a hint until something is touched", async () => {
+    const { page, faults } = await open(plain("van-der-pol"), { engine: null, query: "?engine=onnxruntime&embed&theme=light" });
+    await painted(page, "onnxruntime");
+    for (const part of ["#shelf", "#status", "#hint"]) expect(await page.isVisible(part), part).toBe(false);
+    // The stage has all the room.
+    expect((await page.locator("#top").boundingBox())!.x).toBe(0);
+    expect((await readPainted(page)).domain.palette).toBe("diverging");
+    await expectColours(page, divergenceOf(await load("van-der-pol")));
+    expect(await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor)).toBe("rgb(253, 252, 250)");
+    await page.goto(addressOf(address, "onnxruntime", plain("sink")));
+    await painted(page, "onnxruntime");
+    // What a link asked for is not kept.
+    expect(await page.getAttribute("html", "data-theme")).toBe("dark");
+    expect(await page.isVisible("#shelf")).toBe(true);
+    expect(await page.textContent("#hint")).toMatch(/^Drag to move, /);
+    expect(await page.isVisible("#hint")).toBe(true);
+    await page.mouse.click(500, 350);
+    expect(await page.isVisible("#hint")).toBe(false);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
   test("without WebGPU, onnxruntime-web computes, and the page says so", async () => {
     const { page, faults, requests } = await open(plain("two-moons"), {
       engine: null,
