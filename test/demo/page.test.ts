@@ -223,6 +223,99 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, engine);
     const network = await networkOf(field);
     await expectColours(page, divergenceOf(network, network.contextSize > 0 ? [0.9] : []));
+    if (field === "digits") {
+      await forget(page);
+      await page.keyboard.press("3");
+      await painted(page, engine);
+      await expectImages(page, network);
+    }
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("paths go where float64 goes, in the colours of what grows and shrinks, and arrows along f", async () => {
+    const { page, faults } = await open("van-der-pol/layers=paths");
+    await painted(page);
+    await page.waitForTimeout(100);
+    const network = await load("van-der-pol");
+    const { view } = await readPainted(page);
+    const plane = axesPlane(2, 0, 1, []);
+    const cloud = await traceCloud(referenceEngine(network), network, { plane, view, size: SIZE, context: [] }, 200);
+    const [drawn, stops] = [140, cloud.times.length];
+    const place = (stop: number, i: number): [number, number] => {
+      const at = 2 * (stop * cloud.count + i);
+      return toPixel(view, SIZE, cloud.places[at]!, cloud.places[at + 1]!);
+    };
+    let pixels = await pixelsOf(page);
+    const paper = pixels(300, 230.5);
+    const seen = { grows: [] as boolean[], shrinks: [] as boolean[] };
+    for (let i = 0; i < drawn; i++)
+      for (let stop = 1; stop + 1 < stops; stop++) {
+        const [x, y] = place(stop, i);
+        const a = cloud.places[2 * (stop * cloud.count + i)]!;
+        // Away from where ∇·f changes its sign, so that what crosses has the same colour.
+        if (!isFree(x, y) || (Math.abs(a) > 0.5 && Math.abs(a) < 1.6)) continue;
+        const [red, green, blue] = pixels(x, y) as [number, number, number];
+        if (Math.abs(a) < 1) seen.grows.push(red > blue + 40 && red > green + 20);
+        else seen.shrinks.push(blue > red + 20 && blue > green + 40);
+      }
+    for (const [name, all] of Object.entries(seen)) {
+      expect(all.length, name).toBeGreaterThan(40);
+      expect(all.filter(Boolean).length / all.length, name).toBeGreaterThan(0.95);
+    }
+    // Nothing elsewhere.
+    const near = (x: number, y: number): boolean =>
+      Array.from({ length: drawn }, (_, i) => i).some((i) =>
+        Array.from({ length: stops - 1 }, (_, stop) => stop).some((stop) => toSegment([x, y], place(stop, i), place(stop + 1, i)) < 4),
+      );
+    const elsewhere = Array.from(
+      { length: 60 },
+      (_, k) => [FREE.left + ((k * 97) % 480) + 0.5, FREE.top + ((k * 61) % 290) + 0.5] as const,
+    ).filter(([x, y]) => !near(x, y));
+    expect(elsewhere.length).toBeGreaterThan(10);
+    for (const [x, y] of elsewhere) expect(pixels(x, y), `${x} ${y}`).toEqual(paper);
+
+    // Of a field that is as fast in the middle as at the edges.
+    await forget(page);
+    await page.evaluate(() => void (location.hash = "taylor-green/layers=arrows"));
+    await painted(page);
+    const vortices = await load("taylor-green");
+    const here = (await readPainted(page)).view;
+    pixels = await pixelsOf(page);
+    // As many as there is room for, from edge to edge.
+    const points = gridPoints(plane, here, { columns: 20, rows: 15 }, SIZE.height / SIZE.width);
+    const value = evaluateReference(vortices, points, { outputs: ["value"] }).value!;
+    const speeds = Array.from({ length: 300 }, (_, i) => Math.hypot(value[2 * i]!, value[2 * i + 1]!));
+    let count = 0;
+    const margins = await marginsOf(page);
+    const shown = speeds.map((_, i) => toPixel(here, SIZE, points[2 * i]!, points[2 * i + 1]!));
+    const most = Math.max(
+      ...speeds.filter((_, i) => {
+        const [x, y] = shown[i]!;
+        return x > margins.left && y > margins.top && x < SIZE.width - margins.right && y < SIZE.height - margins.bottom;
+      }),
+    );
+    for (const [i, [x, y]] of shown.entries()) {
+      const length = 34 * Math.sqrt(speeds[i]! / most);
+      if (!isFree(x, y) || length < 20) continue;
+      count++;
+      const [dx, dy] = [value[2 * i]! / speeds[i]!, -value[2 * i + 1]! / speeds[i]!];
+      const light = (along: number, across: number): number =>
+        Math.max(
+          ...[-0.5, 0, 0.5].map((more) =>
+            Math.min(...pixels(x + along * dx - (across + more) * dy, y + along * dy + (across + more) * dx)),
+          ),
+        );
+      // Its shaft, the barbs at its head, nothing beside it, and none at its tail.
+      for (const along of [-0.35, 0, 0.3]) expect(light(along * length, 0), `${i} ${along}`).toBeGreaterThan(90);
+      for (const across of [-1, 1]) {
+        const [back, side] = [0.27 * length * Math.cos(2.6), 0.27 * length * Math.sin(2.6) * across];
+        expect(light(0.5 * length + back, side), `the head of ${i}`).toBeGreaterThan(60);
+        expect(light(-0.5 * length - back, side), `the tail of ${i}`).toBeLessThan(60);
+        expect(distance(pixels(x - 9 * across * dy, y + 9 * across * dx), paper), `beside ${i}`).toBeLessThan(4);
+      }
+    }
+    expect(count).toBeGreaterThan(20);
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -1777,6 +1870,34 @@ async function bare(page: Page, engine: EngineName = "webgpu"): Promise<void> {
   });
   await painted(page, engine);
   await page.waitForTimeout(100);
+}
+
+/** The images over the plane of the digits are what the flow makes of its points. */
+async function expectImages(page: Page, network: Network): Promise<void> {
+  const { plane, view, context } = await readPainted(page);
+  const { left, top, right, bottom } = await marginsOf(page);
+  const [width, height] = [SIZE.width - left - right, SIZE.height - top - bottom];
+  // As many as there is room for, 92 pixels apart or more.
+  const [columns, rows] = [Math.floor(width / 92), Math.floor(height / 92)];
+  const places = [0, Math.floor((columns * rows) / 2), columns * rows - 1].map(
+    (index) => [left + (((index % columns) + 0.5) / columns) * width, top + ((Math.floor(index / columns) + 0.5) / rows) * height] as const,
+  );
+  const starts = places.flatMap(([x, y]) => pointOn({ ...plane, names: ["", ""] }, ...atPixel(view, SIZE, x, y)));
+  const { points } = transportReference(network, starts, { solver: "rk4", steps: 12, from: context[0]!, to: 1 });
+  const pixels = await pixelsOf(page);
+  for (const [image, [x, y]] of places.entries())
+    for (let pixel = 0; pixel < 64; pixel++) {
+      const shade = 255 * (0.5 - 0.5 * Math.min(1, Math.max(-1, points[64 * image + pixel]!)));
+      const found = pixels(x - 28 + 7 * ((pixel % 8) + 0.5), y - 28 + 7 * (Math.floor(pixel / 8) + 0.5));
+      expect(distance(found, [shade, shade, shade]), `pixel ${pixel} of the image at ${x}, ${y}`).toBeLessThanOrEqual(3);
+    }
+}
+
+/** From a point to the nearest of a segment. */
+function toSegment([x, y]: readonly [number, number], [x0, y0]: readonly [number, number], [x1, y1]: readonly [number, number]): number {
+  const [dx, dy] = [x1 - x0, y1 - y0];
+  const share = Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy || 1)));
+  return Math.hypot(x - x0 - share * dx, y - y0 - share * dy);
 }
 
 /** A safetensors file of small made-up weights. */
