@@ -180,6 +180,24 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       timeout: 30_000,
     });
     expect(await page.textContent("#status")).toMatch(/^∇·f at \d+ × \d+ points in .* on /);
+    // The track is as high as the samples' mean ∇·f: a column at each of the cloud's stops, in the colour of its sign.
+    const network = await load("two-moons");
+    const setting = { plane: axesPlane(2, 0, 1, []), view: (await readPainted(page)).view, size: SIZE, context: [0] };
+    const mean = Array.from((await traceCloud(referenceEngine(network), network, setting, 500)).mean);
+    const track = await page.$eval("#track", (canvas) => {
+      const { width, height } = canvas as HTMLCanvasElement;
+      const { data } = (canvas as HTMLCanvasElement).getContext("2d")!.getImageData(0, 0, width, height);
+      return { width, height, data: Array.from(data) };
+    });
+    const [low, high] = [Math.min(0, ...mean), Math.max(0, ...mean)];
+    expect(high - low).toBeGreaterThan(0.1);
+    for (let stop = 1; stop < 24; stop++) {
+      const x = Math.round((stop / 24) * track.width);
+      const inked = Array.from({ length: track.height }, (_, y) => 4 * (y * track.width + x)).filter((at) => track.data[at + 3]! > 90);
+      const expected = (Math.abs(mean[stop]!) / (high - low)) * (track.height - 8);
+      expect(Math.abs(inked.length - expected), `at stop ${stop}`).toBeLessThanOrEqual(2);
+      for (const at of inked) expect(track.data[at]! > track.data[at + 2]!).toBe(mean[stop]! > 0);
+    }
     expect(faults).toEqual([]);
     await page.context().close();
   });
