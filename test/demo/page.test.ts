@@ -762,6 +762,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       (expected) => Math.abs(Number(document.querySelector<HTMLElement>("#reader")!.dataset["divergence"]) - expected) < 1e-3,
       there,
     );
+    // In two lines: ∇·f, then x and f.
+    const [, said, x, f] = /^∇·f {2}(\S+)\nx (\(.*\)) {3}f (\(.*\))$/.exec((await page.textContent("#reader"))!)!;
+    expect(Number(said)).toBeCloseTo(there, 2);
+    numbers(x!).forEach((number, k) => expect(number).toBeCloseTo(at[k]!, 3));
+    const velocity = evaluateReference(network, at, { outputs: ["value"] }).value!;
+    numbers(f!).forEach((number, k) => expect(number).toBeCloseTo(velocity[k]!, 2));
+    // A click pins what is under it.
+    await page.mouse.click(420, 330);
+    await page.locator("#ledger").waitFor();
+    await page.waitForFunction(() => document.querySelector('[data-probe="x"]')!.textContent !== "(0.5, 0, 1.5)");
+    numbers(await read("x")).forEach((number, k) => expect(number).toBeCloseTo(at[k]!, 3));
+    expect(Number(await read("exact"))).toBeCloseTo(there, 4);
     await page.context().close();
   });
 
