@@ -814,18 +814,27 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("words of the headline show where: the rest of the picture fades", async () => {
-    const { page } = await open("van-der-pol/layers=div/contour=off");
-    await painted(page);
+  test.for(engines)("words of the headline show by %s where: the rest of the picture fades", async (engine) => {
+    const { page } = await open("van-der-pol/layers=div/contour=off", { engine });
+    await painted(page, engine);
     const { domain, view } = await readPainted(page);
-    const middle = Math.round(SIZE.width / 2 - (view.a * SIZE.width) / view.width);
-    const [grown, shrunk] = [await pixelOf(page, middle + 3, 330), await pixelOf(page, middle - 200, 330)];
-    await page.hover('#headline [data-sign="1"]');
-    await page.waitForTimeout(100);
-    expect(await pixelOf(page, middle + 3, 330)).toEqual(grown);
-    const faded = await pixelOf(page, middle - 200, 330);
-    expect(Math.max(...faded)).toBeLessThan(0.7 * Math.max(...shrunk));
     expect(domain.palette).toBe("diverging-dark");
+    const middle = Math.round(toPixel(view, SIZE, 0, 0)[0]);
+    const places = { "1": [middle + 3, 330], "-1": [middle - 200, 330] } as const;
+    const before = await pixelsOf(page);
+    const paper = [15, 14, 20];
+    for (const [sign, other] of [
+      ["1", "-1"],
+      ["-1", "1"],
+    ] as const) {
+      await page.hover(`#headline [data-sign="${sign}"]`);
+      await page.waitForTimeout(100);
+      const now = await pixelsOf(page);
+      expect(now(...places[sign])).toEqual(before(...places[sign]));
+      const faded = before(...places[other]).map((channel, index) => paper[index]! + FADED * (channel - paper[index]!));
+      expect(distance(now(...places[other]), faded)).toBeLessThanOrEqual(2);
+      expect(distance(now(...places[other]), before(...places[other]))).toBeGreaterThan(12);
+    }
     await page.context().close();
   });
 
