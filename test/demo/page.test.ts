@@ -1175,6 +1175,31 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#share-toggle");
     const { context } = await readPainted(page);
     await expectColours(page, divergenceOf(parseSafetensors(timed, { contextColumns: "first" }), context));
+
+    // Points are no field: they are drawn on the stage, to be learned; as they are, or as large as the stage is.
+    const ring = Array.from({ length: 60 }, (_, i) => [2 * Math.cos(i / 9.55), Math.sin(i / 9.55)] as const);
+    const dots = async (name: string, bytes: Uint8Array, scale: readonly [number, number]): Promise<void> => {
+      await drop(name, bytes);
+      await page.waitForFunction(() => document.querySelector<HTMLElement>("#draw-status")!.dataset["points"] === "60");
+      expect(await page.isVisible("#draw")).toBe(true);
+      expect(await page.isDisabled("#train")).toBe(false);
+      await page.waitForTimeout(100);
+      const [pixels, { view }] = [await pixelsOf(page), await readPainted(page)];
+      for (const [a, b] of ring) {
+        const [x, y] = toPixel(view, SIZE, a * scale[0], b * scale[1]);
+        // The panel is to the right of these.
+        if (isFree(x, y) && x < 550) expect(Math.min(...pixels(x, y).slice(1)), `${name} at ${x}, ${y}`).toBeGreaterThan(150);
+      }
+    };
+    await dots("ring.npy", Buffer.concat(writeNpy({ data: Float32Array.from(ring.flat()), shape: [60, 2] })), [1, 1]);
+    expect(await page.textContent("#draw-status")).toBe("60 points");
+    const deviation = Math.sqrt(ring.reduce((sum, [a, b]) => sum + a * a + b * b, 0) / 120);
+    await page.click("#clear");
+    await dots("ring.csv", new TextEncoder().encode(`left,right\n${ring.map(([a, b]) => `${40 * a},${40 * b}`).join("\n")}\n`), [
+      1 / deviation,
+      1 / deviation,
+    ]);
+    expect(await page.textContent("#draw-status")).toMatch(/^60 points, less \(.+, .+\) and over [\d.]+: so is what is learned and saved$/);
     expect(faults).toEqual([]);
     await page.context().close();
   }, 120_000);
