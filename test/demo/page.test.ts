@@ -1061,8 +1061,25 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       );
       return (await handle.jsonValue())!;
     };
+    const picture = (): Promise<string> => page.$eval("#canvas", (canvas) => (canvas as HTMLCanvasElement).toDataURL());
+    const ink = (): Promise<number> =>
+      page.$eval("#curve", (curve) => {
+        const { width, height } = curve as HTMLCanvasElement;
+        const { data } = (curve as HTMLCanvasElement).getContext("2d")!.getImageData(0, 0, width, height);
+        return data.filter((alpha, index) => index % 4 === 3 && alpha > 0).length;
+      });
+    const before = await picture();
+    expect(await ink()).toBe(0);
     const first = await lossAt(1);
+    expect(await page.textContent("#draw-status")).toMatch(/^step \d+, [\d.]+ a second, loss [\d.]+$/);
+    const early = await picture();
     expect(await lossAt(250)).toBeLessThan(first);
+    // While it learns, the stage shows what it has learned, and the curve how.
+    expect(await page.textContent("#train")).toBe("Pause");
+    expect(await ink()).toBeGreaterThan(100);
+    const late = await picture();
+    expect(late).not.toBe(before);
+    expect(late).not.toBe(early);
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
     expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
