@@ -486,11 +486,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#train")).toBe("Pause");
     expect(await page.locator("#own .card").count()).toBe(0);
     await page.click("#train");
-    await page.locator("#own .card", { hasText: "Learned from 1500 points" }).waitFor({ timeout: 90_000 });
+    await page.locator("#own .card", { hasText: "Learned from 1500 points" }).waitFor();
     expect((await readPainted(page)).context).toEqual([]);
     expect(faults).toEqual([]);
     await page.context().close();
-  }, 180_000);
+  }, 120_000);
 
   test("a contour is there where the divergence jumps across its middle", async () => {
     for (const formula of ["0.1*relu(x) + 2*relu(-x), 0", "0, 0.1*relu(y) + 2*relu(-y)"]) {
@@ -1090,7 +1090,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
     expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
-    await page.locator("#own .card", { hasText: `Learned from ${points} points` }).waitFor({ timeout: 60_000 });
+    await page.locator("#own .card", { hasText: `Learned from ${points} points` }).waitFor();
     await page.waitForTimeout(500);
     const [file] = await Promise.all([page.waitForEvent("download"), page.click("#save-trained")]);
     const network = parseSafetensors(await readFile(await file.path()));

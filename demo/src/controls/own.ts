@@ -2,7 +2,7 @@
 import type { Network } from "deldot";
 import { createStore, delMany, entries, get, set } from "idb-keyval";
 import type { FieldSource } from "../fields/code.js";
-import type { Stage } from "../stage.js";
+import { surfaceOf, type Stage } from "../stage.js";
 import { fromHash, toHash } from "../base/state.js";
 
 /** The oldest beyond these are forgotten. */
@@ -113,6 +113,6 @@ function pictureOf(canvas: HTMLCanvasElement): string {
   const width = Math.min(canvas.width, (canvas.height * PICTURE.width) / PICTURE.height);
   const height = (width * PICTURE.height) / PICTURE.width;
   const [left, top] = [(canvas.width - width) / 2, (canvas.height - height) / 2];
-  small.getContext("2d")!.drawImage(canvas, left, top, width, height, 0, 0, PICTURE.width, PICTURE.height);
+  surfaceOf(small).drawImage(canvas, left, top, width, height, 0, 0, PICTURE.width, PICTURE.height);
   return small.toDataURL();
 }

@@ -233,7 +233,8 @@ export function paintPixels(
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  canvas.getContext("2d")!.putImageData(new ImageData(pixelsOf(values, domain, look), width, height), 0, 0);
+  // Else what it is drawn on would wait for all frames that a GPU in software still owes.
+  canvas.getContext("2d", { willReadFrequently: true })!.putImageData(new ImageData(pixelsOf(values, domain, look), width, height), 0, 0);
   return canvas;
 }
 

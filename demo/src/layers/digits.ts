@@ -17,7 +17,7 @@ export function drawSamples(network: Network, count: number, seed: number): numb
 export function drawDigit(canvas: HTMLCanvasElement, pixels: readonly number[]): void {
   canvas.width = 8;
   canvas.height = 8;
-  const context = canvas.getContext("2d")!;
+  const context = canvas.getContext("2d", { willReadFrequently: true })!;
   const image = context.createImageData(8, 8);
   pixels.forEach((value, index) => {
     const shade = 255 * (0.5 - 0.5 * Math.min(1, Math.max(-1, value)));
