@@ -80,7 +80,15 @@ const command = new Command("bench")
   .addOption(
     option("--methods <regexp>", "methods whose name matches; auto is what auto takes, f alone runs anyway", expression, /(?:)/, "all"),
   )
-  .addOption(option("--sections <list>", `out of ${sections.join(",")}`, sectionsOf, sections, "all"))
+  .addOption(
+    option(
+      "--sections <list>",
+      `out of ${sections.join(",")}`,
+      sectionsOf,
+      sections.slice(0, -1),
+      "all but processor, which needs onnxruntime-node",
+    ),
+  )
   .addOption(option("--points <n>", "at most this many points, in a case and elsewhere", positive, Infinity, "no bound"))
   .option("--repeats <n>", "samples of each, taken in turns", positive, 7)
   .option("--kernels <name>", 'the variant to run, such as "layers 8x16"; auto: what tuning chooses', "auto")

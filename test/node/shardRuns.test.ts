@@ -1,4 +1,5 @@
 /** What ends, starts and crosses while a shard is computed, with a device that is none. */
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -235,6 +236,9 @@ test("journals and manifests are not trusted, whatever their checksums", async (
     { merged: { format: "safetensors", metadata: {}, tensors: [{ name: "copy", shape: [7], array: "copy", offset: 0 }] } },
     { merged: { format: "safetensors", metadata: {}, tensors: [{ name: "total", shape: [9], array: "sum", offset: 0 }] } },
   ];
+  const text = "{oops";
+  await writeFile(`${stem}.json`, `${text},\n  "sha256": "${createHash("sha256").update(text).digest("hex")}"\n}\n`);
+  expect((await listShards(join(folder, "r.safetensors"))).shards).toMatchObject([{ state: "broken" }]);
   for (const change of changes) {
     const label = JSON.stringify(change, (_, value: unknown) => value ?? null);
     await writeFile(`${stem}.json`, writeManifest({ ...manifest, ...change }));

@@ -140,9 +140,9 @@ function drawBar(context: CanvasRenderingContext2D, options: OverlayOptions, { d
 /** Those under the page's elements, or the axes' numbers and the bar, would make these hard to read. */
 function drawArrows(context: CanvasRenderingContext2D, { view, size, margins, arrows: all, bar, ink, paper }: OverlayOptions): void {
   const [right, bottom] = [size.width - margins.right, size.height - margins.bottom];
+  const inner = withinAxes({ size, margins });
   const arrows = all.filter(([a, b, along, up]) => {
     const [x, y] = toPixel(view, size, a, b);
-    const inner = withinAxes({ size, margins });
     const isAtBar = bar !== null && x > right - BAR.width - 24 && y > size.height - inner.bottom;
     const isFree = x > inner.left && y > margins.top && x < right && y < bottom - 40 && !isAtBar;
     return isFree && Number.isFinite(along) && Number.isFinite(up);

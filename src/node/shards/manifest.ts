@@ -156,9 +156,18 @@ export async function readManifest(path: string): Promise<Manifest> {
   const text = await readText(path);
   // Its last key is a checksum of all before it.
   const match = /^(.*),\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/s.exec(text);
-  const manifest = match && sha256(match[1]!) === match[2] ? (JSON.parse(text) as Manifest) : null;
+  const manifest = match && sha256(match[1]!) === match[2] ? (parsed(text) as Manifest | null) : null;
   if (!manifest || !isManifest(manifest)) throw new InputError(`${path}: it is not as a shard left it; expected one that was not changed`);
   return manifest;
+}
+
+/** Null for what is no JSON. */
+export function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 /** @throws InputError where there is no ordinary file, which would have an end, or it cannot be read. */

@@ -17,6 +17,7 @@ import {
   findFault,
   keyOf,
   manifestPath,
+  parsed,
   readManifest,
   readText,
   stemOf,
@@ -393,15 +394,6 @@ export async function readJournal(path: string): Promise<Journal> {
   if (!isHead(first)) return { path, head: null, blocks: [] };
   const end = lines.findIndex((line) => !isBlock(line));
   return { path, head: first, blocks: (end < 0 ? lines : lines.slice(0, end)) as JournalBlock[] };
-}
-
-/** Null for what is no JSON. */
-function parsed(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return null;
-  }
 }
 
 function isHead(line: unknown): line is JournalHead {
