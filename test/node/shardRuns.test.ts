@@ -253,6 +253,13 @@ test("journals and manifests are not trusted, whatever their checksums", async (
   await expectRight();
 });
 
+test("a folder in the place of the manifest is refused before anything is computed", async () => {
+  await mkdir(join(folder, "r.safetensors.shard-0-of-1.json"));
+  let blocks = 0;
+  await expect(run({ before: () => void blocks++ })).rejects.toThrow("it is not an ordinary file");
+  expect(blocks).toBe(0);
+});
+
 test("inputs are found from the folder that the result lies in, by a link too", async () => {
   await mkdir(join(folder, "far/results"), { recursive: true });
   await rename(join(folder, "points.npy"), join(folder, "far/points.npy"));

@@ -138,8 +138,9 @@ export async function runShard<Device extends ShardDevice>(job: ShardJob<Device>
 /** The shard of this key, where all its files are as they were written. */
 async function findWhole(stem: string, key: string, signal: AbortSignal): Promise<Manifest | null> {
   const manifest = await readManifest(manifestPath(stem)).catch((error: unknown) => {
-    const { code = "ENOENT" } = ((error as InputError).cause ?? {}) as NodeJS.ErrnoException;
-    if (code !== "ENOENT") throw error;
+    const cause = (error as InputError).cause as NodeJS.ErrnoException | undefined;
+    // One that is damaged is made anew.
+    if (cause && cause.code !== "ENOENT") throw error;
     return null;
   });
   return manifest?.key === key && (await findFault(stem, manifest, signal)) === null ? manifest : null;
