@@ -41,11 +41,12 @@ export async function measureProcessor(
   return results;
 }
 
-async function measure(name: string, inputs: Inputs, rounds: number, { device, store }: Bench): Promise<ProcessorResult> {
+async function measure(name: string, inputs: Inputs, rounds: number, { device, store, kernels: asked }: Bench): Promise<ProcessorResult> {
   const { network } = inputs;
   const options = { outputs: ["value", "divergence"], contextPer: isPerPoint(inputs.context) ? "point" : "batch" } as const;
   const tuned = await VectorField.create(device, network, { label: "processor", store });
-  const names = (await tuned.tune(LEAST_POINTS, options)).map(({ kernels }) => kernels);
+  const tried = (await tuned.tune(LEAST_POINTS, options)).filter(({ milliseconds, differs }) => milliseconds < Infinity && !differs);
+  const names = asked === "auto" ? tried.map(({ kernels }) => kernels) : [asked];
   tuned.destroy();
   const fields = await Promise.all(names.map((kernels) => VectorField.create(device, network, { label: "processor", kernels, store })));
   const onProcessor = await createField(network, { device: "cpu" });
