@@ -561,7 +561,9 @@ export class Stage {
     } else if (ground.quantity === "magnitude") this.domain = { low: 0, high: scale ?? roundAbove(values), palette: "sequential" };
     else {
       const isDivergence = ground.quantity === "divergence";
-      const truths = isDivergence && truth ? times.flatMap((at) => Array.from(divergenceAt(truth, points, at))) : null;
+      // A truth without time is the same at all of them.
+      const ofTruth = truth && truth.contextSize > 0 ? times : [context];
+      const truths = isDivergence && truth ? ofTruth.flatMap((at) => Array.from(divergenceAt(truth, points, at))) : null;
       this.domain = domainOf(values, truths, scale, diverging);
     }
   }
