@@ -11,3 +11,20 @@ export class Turns {
     return end;
   }
 }
+
+/** How long the thread may be kept from all else, in milliseconds. */
+export const SLICE_MILLISECONDS = 20;
+
+/** Lets timers, signals and painting in between pieces of work that never wait for any of them. */
+export class Breaks {
+  private since = -Infinity;
+  private turned: Promise<void> = Promise.resolve();
+
+  /** Resolves when the event loop has turned, which it may have by itself, where the last break is longer ago than a slice. */
+  async take(): Promise<void> {
+    if (performance.now() - this.since < SLICE_MILLISECONDS) return;
+    await this.turned;
+    this.turned = new Promise((resolve) => setTimeout(() => resolve(), 0));
+    this.since = performance.now();
+  }
+}

@@ -340,6 +340,21 @@ describe("a call", () => {
     await expect(field.divergence(points, { context: 0.5 })).rejects.toThrow(DeldotError);
   });
 
+  test("lets timers in between two chunks, though onnxruntime-web waits for none, and in between two calls", async () => {
+    const field = await OnnxField.create(runtime, network);
+    const work = (): void => {
+      const end = performance.now() + 25;
+      while (performance.now() < end);
+    };
+    const options = { context: 0.5, signal: AbortSignal.timeout(1) };
+    await expect(field.evaluate(points, { ...options, onProgress: work })).rejects.toHaveProperty("name", "TimeoutError");
+    let hasTurned = false;
+    setTimeout(() => (hasTurned = true), 0);
+    for (let call = 0; call < 3; call++) await field.divergence(points.subarray(0, 3), { context: 0.5, onProgress: work });
+    expect(hasTurned).toBe(true);
+    field.destroy();
+  });
+
   test("of no points gives nothing, and a shape is kept", async () => {
     const field = await OnnxField.create(runtime, network);
     expect((await field.evaluate([], { context: 0.5 })).divergence).toHaveLength(0);

@@ -1,7 +1,5 @@
 import { startRun, type RunOptions } from "../inputs.js";
-
-/** How long the thread is kept from all else. */
-const SLICE_MILLISECONDS = 20;
+import { SLICE_MILLISECONDS } from "../turns.js";
 
 /** Work that is done point by point. */
 export interface PointwiseWork {

@@ -35,7 +35,7 @@ import type { DifferencePlan, GradientPlan, Plan, TracePlan, ValuePlan } from ".
 import { Recent } from "../recent.js";
 import { Results } from "../results.js";
 import { allocate } from "../rows.js";
-import { Turns } from "../turns.js";
+import { Breaks, Turns } from "../turns.js";
 import { evaluationModel, gradientModel, jvpModel, sumPort, widestOf } from "./models.js";
 import type { Floats } from "../typedArrays.js";
 
@@ -115,6 +115,8 @@ export class OnnxField implements Field<Float32Array> {
   readonly precision = "float32";
   private destroyed = false;
   private readonly turns = new Turns();
+  /** onnxruntime-web and onnxruntime-node 1.17 work within the call: awaiting them turns no event loop. */
+  private readonly breaks = new Breaks();
   /** By what changes a plan: not the seed, nor the step. */
   private readonly jobs = new Recent<string, Job<Plan>>(MOST_SESSIONS, forget);
 
@@ -359,6 +361,7 @@ export class OnnxField implements Field<Float32Array> {
     for (let first = 0; first < total;) {
       while (nextRun < starts.length && starts[nextRun]! <= first) nextRun++;
       const count = Math.min(atOnce, (starts[nextRun] ?? total) - first);
+      await this.breaks.take();
       const endTurn = await this.turns.take();
       try {
         options.signal?.throwIfAborted();
