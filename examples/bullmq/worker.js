@@ -7,7 +7,6 @@ import { connection, patience, queueName } from "./queue.js";
 
 /** The command's script: this repository's, or what DELDOT names, such as node_modules/deldot/dist/cli.js. */
 const deldot = process.env["DELDOT"] ?? fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
-const leash = new URL("leash.js", import.meta.url).href;
 
 /**
  * The command computes in a process of its own: this one has only to renew the job's lock, and is always in time.
@@ -15,9 +14,8 @@ const leash = new URL("leash.js", import.meta.url).href;
  */
 async function work(job, token, signal) {
   console.log(`${job.name}: started`);
-  const child = spawn(process.execPath, ["--import", leash, deldot, ...job.data.parameters], {
-    stdio: ["ignore", "ignore", "pipe", "ipc"],
-  });
+  // By the channel it does not outlive this process, whatever ends that.
+  const child = spawn(process.execPath, [deldot, ...job.data.parameters], { stdio: ["ignore", "ignore", "pipe", "ipc"] });
   const stop = () => child.kill("SIGTERM");
   if (signal.aborted) stop();
   else signal.addEventListener("abort", stop);

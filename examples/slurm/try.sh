@@ -77,7 +77,7 @@ node -e '
   require("node:fs").writeFileSync("points.npy", Buffer.concat([magic, Buffer.from(header), Buffer.from(numbers.buffer)]));
 '
 # Kernels that are fixed, so that two runs have the same bits.
-work=(logprob "$model" --points points.npy --solver midpoint --steps 4 --kernels "layers 4x4")
+work=(logprob "$model" --points points.npy --solver midpoint --steps 4 --adapter software --kernels "layers 4x4")
 
 array() {
   local out=$1

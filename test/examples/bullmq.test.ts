@@ -11,6 +11,7 @@ import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { writeNpy } from "../../src/node/files/npy.js";
 import { runDeldot } from "../node/command.js";
+import { childrenOf, gone } from "../processes.js";
 import { leaveOut } from "../leaveOut.js";
 import { random } from "../random.js";
 import { missing, startServer } from "./redisServer.js";
@@ -32,7 +33,7 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
   let database = 0;
   beforeEach(() => {
     starts = 0;
-    environment = { ...process.env, REDIS_URL: `${server.url}/${database++}`, PATIENCE_MS: "2000" };
+    environment = { ...process.env, REDIS_URL: `${server.url}/${database++}`, PATIENCE_MS: "10000" };
   });
   afterAll(async () => {
     await server.stop();
@@ -103,6 +104,8 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
 
   test("three workers, some of which are killed, make the bits of one run", async () => {
     const shards = 4;
+    // How soon another has the job of one that was killed.
+    environment["PATIENCE_MS"] = "2000";
     // Two blocks of rows for each shard.
     const [stateSize, rows] = [64, shards * 2 * 4096];
     const next = random(Number(process.env["DELDOT_SEED"] ?? 1));
@@ -176,25 +179,3 @@ describe.skipIf(missing !== null)("examples/bullmq", () => {
     expect(other.jobs).toEqual(["shard 0", "merge"]);
   });
 });
-
-async function childrenOf(parent: number): Promise<number[]> {
-  const { stdout } = await run("ps", ["-A", "-o", "pid=,ppid="]);
-  return stdout
-    .trim()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number))
-    .filter(([, of]) => of === parent)
-    .map(([pid]) => pid!);
-}
-
-/** Resolves when a process has ended. */
-async function gone(pid: number): Promise<void> {
-  for (;;) {
-    try {
-      process.kill(pid, 0);
-    } catch {
-      return;
-    }
-    await sleep(50);
-  }
-}

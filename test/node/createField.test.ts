@@ -288,6 +288,18 @@ describe("the command", () => {
     else expect(doctor.stdout).toContain("gpu: taken");
   });
 
+  test.each(["cpu", "reference"])("refuses kernels, which fix a result's bits, where %s computes", async (adapter) => {
+    const how = ["--kernels", "layers 4x4", "--adapter", adapter];
+    for (const parameters of [
+      ["verify", moons],
+      ["sample", moons, "--count", "4"],
+    ]) {
+      const { status, stderr } = await run(folder, ...parameters, ...how);
+      expect(stderr).toMatch(new RegExp(`^deldot: --kernels is "layers 4x4", but ${adapter} computes here, which has none; expected`));
+      expect(status).toBe(2);
+    }
+  });
+
   test("says what onnxruntime would bring where it is not installed", async () => {
     const doctor = await run(empty, "doctor");
     expect(doctor.stdout).toMatch(

@@ -1,5 +1,6 @@
 /** Results by shards: the bits of one run, whatever their number and whatever ends their processes. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { copyFile, cp, mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -12,6 +13,7 @@ import { readManifest, writeManifest } from "../../src/node/shards/manifest.js";
 import { blockRowsOf, rangeOf, readShard } from "../../src/node/shards/range.js";
 import { divergenceScale, expectClose } from "../close.js";
 import { randomMlp } from "../fields.js";
+import { childrenOf, gone } from "../processes.js";
 import { runDeldot, type CommandParameters, type Outcome } from "./command.js";
 
 const lorenz = resolve("demo/models/lorenz.safetensors");
@@ -306,6 +308,32 @@ describe("a shard that is cut off", () => {
     for (const array of ["", ".value"]) await expectSame(`kill${array}.npy`, `cut-whole${array}.npy`);
   });
 
+  test("ends with whoever started it through a channel, also where a process of its own hands on what it writes", async () => {
+    // Of a command whose stderr is a socket there are two processes.
+    await writeFile(
+      join(folder, "starter.mjs"),
+      `import { spawn } from "node:child_process";
+      const child = spawn(process.execPath, process.argv.slice(2), { stdio: ["ignore", "ignore", "pipe", "ipc"] });
+      process.stdout.write(String(child.pid));`,
+    );
+    const parameters = [resolve("dist/cli.js"), ...how, "--shard", "0/1", "--out", "left.npy"];
+    const starter = spawn(process.execPath, ["starter.mjs", ...parameters], { cwd: folder, stdio: ["ignore", "pipe", "ignore"] });
+    const [text] = (await once(starter.stdout, "data")) as [Buffer];
+    const pid = Number(String(text));
+    await begun("left", 1);
+    const inner = await childrenOf(pid);
+    expect(inner).toHaveLength(1);
+    starter.kill("SIGKILL");
+    await Promise.all([pid, ...inner].map(gone));
+    // The inner one ends with the outer one alone, too.
+    const outer = spawn(process.execPath, parameters, { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
+    await begun("left", (await blocksOf("left")) + 1);
+    const others = await childrenOf(outer.pid!);
+    expect(others).toHaveLength(1);
+    outer.kill("SIGKILL");
+    await Promise.all(others.map(gone));
+  });
+
   test("is made by three processes at once, of which none disturbs another", async () => {
     const parameters = [...how, "--shard", "0/1", "--out", "two.npy"];
     const first = await startWorker("two.log", parameters);
@@ -422,7 +450,8 @@ describe("what is not one work", () => {
     await spoil();
     const { status, stderr } = await inOwn(["merge", "r.npy"]);
     expect(stderr).toMatch(message);
-    expect(status).toBe(2);
+    // What is missing may yet come; nothing else is mended by a retry.
+    expect(status).toBe(/missing|no shards/.test(stderr) ? 2 : 42);
     expect(await readdir(own)).not.toContain("r.npy");
     expect((await readdir(own)).filter((file) => file.startsWith("."))).toEqual([]);
   });
@@ -478,7 +507,7 @@ describe("what is not one work", () => {
     await copyFile(join(own, "few.npy"), join(own, "s.value.npy"));
     const { status, stderr } = await inOwn(["merge", "s.npy", "--points", "s.value.npy"]);
     expect(stderr).toMatch(/s\.value\.npy: it is the same file as s\.value\.npy, which is read/);
-    expect(status).toBe(2);
+    expect(status).toBe(42);
     expect((await readFile(join(own, "s.value.npy"))).equals(Buffer.concat(small))).toBe(true);
   });
 

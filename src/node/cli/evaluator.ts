@@ -3,6 +3,7 @@ import {
   type AnyFlow,
   FieldFlow,
   Flow,
+  InputError,
   type Evaluation,
   type Field,
   type FlowTimes,
@@ -11,6 +12,7 @@ import {
   type Output,
   type Samples,
 } from "../../index.js";
+import { quote } from "../../errors.js";
 import { createField, fieldOn } from "../createField.js";
 import { openEngine, type Engine, type OpenEngine } from "../engines.js";
 import { fileStore } from "../fileStore.js";
@@ -44,6 +46,12 @@ export interface Evaluator {
 
 export async function createEvaluator(network: Network, { adapter, threads, kernels }: EngineOptions): Promise<Evaluator> {
   const field = await withQuietStderr(() => createField(network, { device: adapter, threads, gpu: { kernels } }));
+  try {
+    checkKernels(kernels, field.engine);
+  } catch (error) {
+    await field.close();
+    throw error;
+  }
   return { description: field.description, field, dispose: () => field.close() };
 }
 
@@ -63,12 +71,19 @@ export async function createFlow(network: Network, times: FlowTimes, { adapter, 
       const flow = await Flow.create(opened.device, network, { ...times, store: fileStore(), kernels });
       return { description, flow, dispose: () => ending(flow, opened) };
     }
+    checkKernels(kernels, opened.engine);
     const field = await fieldOn(opened, network);
     return { description, flow: new FieldFlow(field, times), dispose: () => ending(field, opened) };
   } catch (error) {
     await opened.dispose();
     throw error;
   }
+}
+
+/** Kernels fix a result's bits, so that what has none must not compute in their place. @throws InputError. */
+function checkKernels(kernels: string | undefined, engine: Engine): void {
+  if (kernels !== undefined && (engine === "cpu" || engine === "reference"))
+    throw new InputError(`--kernels is ${quote(kernels)}, but ${engine} computes here, which has none; expected it with a GPU (--adapter)`);
 }
 
 async function ending(made: { destroy(): void }, opened: OpenEngine): Promise<void> {

@@ -56,7 +56,16 @@ process.once("beforeExit", () => {
   process.exitCode = 2;
 });
 
-const isShard = process.argv.some((argument) => /^--shard(=|$)/.test(argument));
+// A process that opened a channel to this one, and is gone, wants no more of it.
+if (process.send) {
+  const stop = (): boolean => process.kill(process.pid, "SIGTERM");
+  if (process.connected) process.once("disconnect", stop);
+  else stop();
+  process.channel?.unref();
+}
+
+/** What runs again by itself, such as a queue's jobs, and has to know whether that may help. */
+const isOfShards = process.argv[2] === "merge" || process.argv.some((argument) => /^--shard(=|$)/.test(argument));
 const status = await filterSocket();
 if (status !== null) process.exitCode = status;
 else
@@ -78,14 +87,14 @@ function isFinal(error: DeldotError): boolean {
 
 function report(error: unknown): number {
   // Commander has printed its own message, or the help that was asked for.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : isShard ? 42 : 2;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : isOfShards ? 42 : 2;
   if (error instanceof Interruption) {
     process.stderr.write(`deldot: ${error.message}\n`);
     return error.exitStatus;
   }
   if (error instanceof DeldotError) {
     process.stderr.write(`deldot: ${error.message.replaceAll(/\s*\n\s*/g, " ")}\n`);
-    return isShard && isFinal(error) ? 42 : 2;
+    return isOfShards && isFinal(error) ? 42 : 2;
   }
   process.stderr.write(`deldot: an unexpected error, please report it: ${error instanceof Error ? error.stack : String(error)}\n`);
   return 2;

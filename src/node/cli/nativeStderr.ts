@@ -85,17 +85,18 @@ const INNER = "DELDOT_STDERR_IS_FILTERED";
 
 /**
  * A socket, which is what Node's child_process makes of a piped stderr, cannot be opened anew. There the command runs in a
- * process of its own, whose stderr this one hands on line by line. Gives its exit status; null where there is no need.
+ * process of its own, whose stderr this one hands on line by line, and which ends with this one by its channel to it. Gives its exit
+ * status; null where there is no need.
  */
 export async function filterSocket(): Promise<number | null> {
   if (process.platform !== "linux" || process.env[INNER] || !isSocket(STDERR)) return null;
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-    stdio: ["inherit", "inherit", "pipe"],
+    stdio: ["inherit", "inherit", "pipe", "ipc"],
     env: { ...process.env, [INNER]: "1" },
   });
   for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => child.kill(name));
   const keep = makeFilter();
-  const lines = createInterface({ input: child.stderr });
+  const lines = createInterface({ input: child.stderr! });
   lines.on("line", (line) => keep(line) && process.stderr.write(`${line}\n`));
   const [[status, signal]] = (await Promise.all([once(child, "close"), once(lines, "close")])) as [
     [number | null, NodeJS.Signals | null],

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
-import { InputError, quote } from "../../errors.js";
+import { DeldotError, InputError, quote } from "../../errors.js";
 import { describeSystemError } from "../files/points.js";
 import { digestOf, sha256 } from "./digest.js";
 import { mostShards, type Range, type Shard } from "./range.js";
@@ -132,7 +132,7 @@ async function findShards(out: string): Promise<Map<number, Map<number, { whole:
 
 /**
  * The shards of the one number that has whole ones; of none whole, of the one that is begun.
- * @throws InputError where there are none, or those of several numbers.
+ * @throws DeldotError where there are none, which may yet come; InputError where there are those of several numbers.
  */
 export async function findShardsOfOne(
   out: string,
@@ -143,7 +143,8 @@ export async function findShardsOfOne(
   if (candidates.length === 1) return { count: candidates[0]![0], present: candidates[0]![1] };
   const what = candidates.length === 0 ? "no shards" : `shards of ${candidates.map(([count]) => count).join(", and of ")}`;
   const example = basename(manifestPath(stemOf(out, { index: 0, count: 8 })));
-  throw new InputError(`${out}: there are ${what} beside it; expected those of one number, ${example} or the like`);
+  const Fault = candidates.length === 0 ? DeldotError : InputError;
+  throw new Fault(`${out}: there are ${what} beside it; expected those of one number, ${example} or the like`);
 }
 
 /** What merging writes. */

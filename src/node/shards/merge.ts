@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { open, realpath, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { InputError } from "../../errors.js";
+import { DeldotError, InputError } from "../../errors.js";
 import { layOutTensors } from "../../tensorFile.js";
 import { npyHeader, readNpyHeader } from "../files/npy.js";
 import { NpyRows } from "../files/npyRows.js";
@@ -27,8 +27,8 @@ export interface MergeOptions {
 /**
  * Writes NAME.npy and what belongs to it, or NAME.safetensors, of all shards of it: whole or not at all. The shards stay.
  * @returns the files, and the shards in their order.
- * @throws InputError, which names the file, where a shard is missing, is of other work, or is not as it was written; or where rows of
- * an input are no longer those that a shard was computed from.
+ * @throws DeldotError where a shard is missing, which may yet come; InputError, which names the file, where one is of other work, or is
+ * not as it was written; or where rows of an input are no longer those that a shard was computed from.
  */
 export async function mergeShards(out: string, options: MergeOptions): Promise<{ paths: string[]; shards: Manifest[] }> {
   const { stems, shards } = await readShards(out);
@@ -61,7 +61,7 @@ async function readShards(out: string): Promise<{ stems: string[]; shards: Manif
   const stems = Array.from({ length: count }, (_, index) => stemOf(out, { index, count }));
   const missing = stems.filter((_, index) => !present.get(index)?.whole);
   if (missing.length > 0)
-    throw new InputError(`${out}: ${listed(missing.map((stem) => basename(stem)))} missing; expected all ${count} shards`);
+    throw new DeldotError(`${out}: ${listed(missing.map((stem) => basename(stem)))} missing; expected all ${count} shards`);
   const shards: Manifest[] = [];
   for (const stem of stems) shards.push(await readManifest(manifestPath(stem)));
   // One with rows, which tells of their type.
