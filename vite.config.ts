@@ -94,7 +94,9 @@ export default defineConfig({
     // One process per file and one file at a time: each owns a GPU device, and the software drivers use every core.
     pool: "forks",
     fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Several times what the longest takes alone: a busy machine is no fault.
+    testTimeout: 240_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000 } },
   },
 });

@@ -47,7 +47,8 @@ export async function openBrowser(): Promise<{ browser: Browser; close: () => Pr
       browser,
       close: async () => {
         await browser.close();
-        await rm(folder, { recursive: true, force: true });
+        // Its processes may still write there.
+        await rm(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
       },
     };
   } catch (error) {

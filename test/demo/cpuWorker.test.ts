@@ -32,10 +32,13 @@ beforeAll(async () => {
 });
 afterAll(() => void vi.unstubAllGlobals());
 
+const patience = { timeout: 60_000 };
+
 test("sessions of fields that are gone are released, however many there have been", async () => {
   const answer = (kind: Answer["kind"], id?: number): Promise<void> =>
-    vi.waitFor(() =>
-      expect(answers.some((each) => each.kind === kind && (id === undefined || ("id" in each && each.id === id)))).toBe(true),
+    vi.waitFor(
+      () => expect(answers.some((each) => each.kind === kind && (id === undefined || ("id" in each && each.id === id)))).toBe(true),
+      patience,
     );
   post({ kind: "load" });
   await answer("loaded");
@@ -63,7 +66,7 @@ test("sessions of fields that are gone are released, however many there have bee
   expect(few).toBeGreaterThan(0);
   await change(20);
   expect(sessions.made).toBeGreaterThan(20);
-  await vi.waitFor(() => expect(sessions.made - sessions.released).toBe(few));
+  await vi.waitFor(() => expect(sessions.made - sessions.released).toBe(few), patience);
   expect(answers.filter(({ kind }) => kind === "error")).toEqual([]);
   expect(answers.some((each) => each.kind === "moved" && each.by === "reference")).toBe(false);
 });

@@ -53,7 +53,7 @@ export async function painted(page: Page, engine: EngineName = "webgpu"): Promis
     const data = document.querySelector<HTMLElement>("#canvas")?.dataset;
     return data?.["engine"] === engine && data["state"] === "done";
   };
-  await page.waitForFunction(isDone, engine, { timeout: 60_000 });
+  await page.waitForFunction(isDone, engine, { timeout: 120_000 });
 }
 
 /** Has the next painted() wait for a picture that is not the one there is now. */
