@@ -5,6 +5,7 @@ import { codeFor, fileOf, type Code } from "./fields/code.js";
 import { addRow, plotComparison } from "./tools/comparisonView.js";
 import { bindChips, bindControls, openPanel, resetView, showControls } from "./controls/controls.js";
 import { CpuEngine } from "./engines/cpuEngine.js";
+import type { Engine } from "./engines/engine.js";
 import { bindFiles } from "./controls/files.js";
 import { listen } from "./controls/gestures.js";
 import { openGpu } from "./engines/gpuEngine.js";
@@ -180,7 +181,7 @@ async function start(): Promise<void> {
     const engine = await openGpu(canvas, wanted === "webgpu", (reason) => void recover(reason).catch(report));
     isOpen = true;
     if (losses > 0) tell("The GPU was lost and has been found again; the picture is as it was.");
-    await stage.start(engine);
+    await startWith(engine);
   } catch (error) {
     if (error instanceof DeviceLostError) return;
     if (isOpen) return report(error);
@@ -194,14 +195,25 @@ async function start(): Promise<void> {
 
 async function startCpu(): Promise<void> {
   stage.useCanvas(freshCanvas());
-  await stage.start(new CpuEngine(canvas, wanted !== "reference", () => void stage.refresh().catch(report)));
+  await startWith(new CpuEngine(canvas, wanted !== "reference", () => void stage.refresh().catch(report)));
+}
+
+/** Has the stage compute by an engine; in place of a field that this refuses it shows the page's own beginning. */
+async function startWith(engine: Engine): Promise<void> {
+  try {
+    await stage.start(engine);
+  } catch (error) {
+    if (error instanceof DeviceLostError || stage.engine === engine) throw error;
+    report(error);
+    [stage.loaded, stage.engine] = [null, engine];
+    await stage.choose(START);
+  }
 }
 
 async function recover(reason: string): Promise<void> {
   losses++;
-  stage.engine?.destroy();
+  stage.stop();
   tell(`The GPU was lost (${reason}); starting it again.`);
-  stage.engine = null;
   if (losses <= MOST_LOSSES) return start();
   tell("The GPU was lost again and again; the page now computes on the CPU.");
   await startCpu();
@@ -303,19 +315,27 @@ onClick("theme", () => {
   stored.set("deldot theme", theme);
   setTheme(theme);
 });
-const saved: Readonly<Record<string, () => Promise<readonly [Blob, string | null]>>> = {
-  "save-png": async () => [await toPng(stage), "png"],
-  "save-webm": async () => [await toWebm(stage), "webm"],
-  "save-csv": async () => [await toCsv(stage), "csv"],
-  "save-npy": async () => [await toNpy(stage), "npy"],
-  "save-weights": async () => [toWeights(stage), null],
-};
-for (const [id, make] of Object.entries(saved))
-  onClick(id, () => {
-    // Of what is shown now, and not of what is once it is made.
-    const [name, file] = [nameFor(stage), stage.loaded && fileOf(stage.loaded.source)];
-    attempt(make().then(([blob, ending]) => save(blob, ending === null ? file! : `${name}.${ending}`)));
-  });
+const formats = { png: toPng, webm: toWebm, csv: toCsv, npy: toNpy };
+/** One at a time, since pictures and films have the stage's size and time to themselves; its button says meanwhile that it is made. */
+async function saveAs(ending: string, make: (stage: Stage) => Promise<Blob>): Promise<void> {
+  // Of what is shown now, and not of what is once it is made.
+  const name = `${nameFor(stage)}.${ending}`;
+  const buttons = Object.keys(formats).map((each) => element(`save-${each}`, HTMLButtonElement));
+  const pressed = element(`save-${ending}`, HTMLButtonElement);
+  const [label, hadFocus] = [pressed.textContent, document.activeElement === pressed];
+  for (const button of buttons) button.disabled = true;
+  pressed.textContent = ending === "webm" ? "Recording…" : "Saving…";
+  try {
+    save(await make(stage), name);
+  } finally {
+    pressed.textContent = label;
+    for (const button of buttons) button.disabled = false;
+    // Browsers take it from what is disabled.
+    if (hadFocus && document.activeElement === document.body) pressed.focus();
+  }
+}
+for (const [ending, make] of Object.entries(formats)) onClick(`save-${ending}`, () => attempt(saveAs(ending, make)));
+onClick("save-weights", () => attempt((async () => save(toWeights(stage), fileOf(stage.loaded!.source)))()));
 for (const [id, text] of [
   ["copy-link", () => stage.href()],
   ["copy-code", () => element("code", HTMLElement).textContent],

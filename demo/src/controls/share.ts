@@ -117,8 +117,9 @@ export async function toPng(stage: Stage): Promise<Blob> {
     );
   } finally {
     stage.exportRatio = null;
-    await stage.refresh();
-    stage.play(wasPlaying);
+    stage.isPlaying = wasPlaying;
+    // Its own picture again, which the file does not wait for.
+    void stage.refresh().catch(stage.hooks.onError);
   }
 }
 
@@ -163,7 +164,7 @@ export async function toWebm(stage: Stage): Promise<Blob> {
     recorder.stop();
   }
   await ended;
-  if (stage.isFlow) await stage.setTime(before[0]!, false);
-  stage.play(wasPlaying);
+  stage.isPlaying = wasPlaying;
+  void (stage.isFlow ? stage.setTime(before[0]!, false) : stage.refresh()).catch(stage.hooks.onError);
   return new Blob(parts, { type: "video/webm" });
 }
