@@ -13,7 +13,7 @@ import { drawOverlay, withinAxes, type Arrows, type Margins, type OverlayOptions
 import { axesPlane, gridPoints, onPlane, planeThrough, randomPlane, type Plane, type Size, type View } from "./base/plane.js";
 import { contextOf, nameOf, quantitiesOf, withContext } from "./base/quantity.js";
 import { fromFragment, toFragment } from "./training/weights.js";
-import { initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./base/state.js";
+import { grounds, initialState, layersOf, toHash, type Layer, type Link, type PlaneChoice, type State } from "./base/state.js";
 
 /** A field that is on the stage. */
 export interface Loaded {
@@ -107,7 +107,6 @@ export class Stage {
   fieldCount = 0;
   private chasing: { again: boolean } | null = null;
   private hashTimer: ReturnType<typeof setTimeout> | undefined;
-  private fileLoaded: Loaded | null = null;
 
   constructor(
     link: Link,
@@ -164,20 +163,27 @@ export class Stage {
     this.canvas = canvas;
   }
 
+  /** @throws what the engine throws; one that refuses the field does not become the stage's. */
   async start(engine: Engine): Promise<void> {
     // Asked for its first picture only once it has the field; meanwhile another may have been chosen.
-    let network: Network | undefined;
-    while (this.loaded && network !== this.loaded.network) await engine.setNetwork((network = this.loaded.network), this.loaded.truth);
+    let loaded: Loaded | null = null;
+    while (this.loaded && loaded !== this.loaded) await engine.setNetwork((loaded = this.loaded).network, loaded.truth);
     this.engine = engine;
     this.cloudFor = "";
     this.cloudPace = null;
     await this.refresh();
   }
 
+  /** Ends its engine, and with it what is under way. */
+  stop(): void {
+    this.measured++;
+    this.engine?.destroy();
+    this.engine = null;
+  }
+
   /** Takes a field that was dropped. */
   async useFile(loaded: Loaded): Promise<void> {
-    this.fileLoaded = loaded;
-    await this.choose({ field: "file" });
+    await this.choose({ field: "file" }, undefined, loaded);
   }
 
   /** Another number as soon as another field is asked for. */
@@ -188,8 +194,9 @@ export class Stage {
   /**
    * Loads a field and goes to the view that suits it, or to what a link says of it.
    * @param own the name that it is kept under.
+   * @param given the field itself, where there is no need to make it of the link, or no way.
    */
-  async choose(link: Link, own?: string): Promise<void> {
+  async choose(link: Link, own?: string, given: Loaded | null = null): Promise<void> {
     const chosen = ++this.chosen;
     // A link's weights are the field, and no part of the state.
     const { weights: _, ...said } = link;
@@ -197,7 +204,7 @@ export class Stage {
     const known = shelfField(field);
     let loaded: Loaded;
     try {
-      loaded = await this.load(link);
+      loaded = await this.load(link, given);
       if (own !== undefined) loaded.own = own;
       if (chosen !== this.chosen || !(await this.handOver(loaded, chosen))) return;
     } catch (error) {
@@ -234,7 +241,7 @@ export class Stage {
       this.state = {
         ...this.state,
         context: [1, ...this.state.context.slice(1)],
-        layers: layersOf(this.can("density") ? ["density", "samples"] : this.state.layers),
+        layers: !link.layers && this.can("density") ? ["density", "samples"] : this.state.layers,
       };
     this.dropCloud();
     this.images = [];
@@ -277,22 +284,25 @@ export class Stage {
     }
   }
 
-  private async load({ field, random = this.state.random, formula = this.state.formula, truth, weights }: Link): Promise<Loaded> {
+  private async load(
+    { field, random = this.state.random, formula = this.state.formula, truth, weights }: Link,
+    given: Loaded | null,
+  ): Promise<Loaded> {
     const known = shelfField(field);
-    const loaded = known
-      ? {
-          network: await loadShelf(known),
-          source: known.source.kind === "file" ? ({ ...known.source, kind: "safetensors", options: {} } as const) : known.source,
-        }
-      : field === "file" && this.fileLoaded
-        ? this.fileLoaded
+    const loaded =
+      given ??
+      (known
+        ? {
+            network: await loadShelf(known),
+            source: known.source.kind === "file" ? ({ ...known.source, kind: "safetensors", options: {} } as const) : known.source,
+          }
         : field === "formula"
           ? { network: parseFormula(formula), source: { kind: field, text: formula } as const }
           : field === "drawn" && weights
             ? { network: fromFragment(weights), source: { kind: field, points: null } as const }
             : field === "random"
               ? { network: randomNetwork(random), source: { kind: field, random } as const }
-              : unknown(field);
+              : unknown(field));
     const text = truth ?? known?.truth ?? null;
     const parsed = text === null ? null : parseFormula(text);
     const { stateSize, contextSize } = loaded.network;
@@ -327,7 +337,9 @@ export class Stage {
 
   /** Changes part of the state and all that follows from it. */
   async change(part: Partial<State>): Promise<void> {
-    if ((part.random && this.state.field === "random") || part.truth !== undefined) return this.choose({ ...this.link(), ...part });
+    if (part.random && this.state.field === "random") return this.choose({ ...this.link(), ...part });
+    // The same field beside another truth.
+    if (part.truth !== undefined) return this.choose({ ...this.link(), ...part }, undefined, this.loaded);
     this.state = { ...this.state, ...part };
     if (this.loaded) this.mend();
     await this.refresh();
@@ -336,7 +348,9 @@ export class Stage {
   async toggle(layer: Layer): Promise<void> {
     const { layers } = this.state;
     const without = layers.filter((each) => each !== layer);
-    await this.change({ layers: layers.includes(layer) ? without : layersOf([layer, ...without]), scale: null });
+    // What lies over the colours leaves their scale.
+    const scale = grounds.includes(layer) ? null : this.state.scale;
+    await this.change({ layers: layers.includes(layer) ? without : layersOf([layer, ...without]), scale });
   }
 
   /** The plane, the scale, then the picture and what moves over it. */
@@ -472,12 +486,12 @@ export class Stage {
   private advance(milliseconds: number): void {
     if (this.isPlaying && this.isFlow && this.engine) {
       const t = this.state.context[0]!;
-      if (t < 1) {
-        this.pausedFor = 0;
-        void this.setTime(Math.min(1, t + milliseconds / PLAY_MILLISECONDS), true).catch(this.hooks.onError);
-      } else if ((this.pausedFor += milliseconds) > PAUSE_MILLISECONDS) {
-        if (!this.loops) return this.play(false);
-        void this.setTime(0, true).catch(this.hooks.onError);
+      this.pausedFor = t < 1 ? 0 : this.pausedFor + milliseconds;
+      if (this.pausedFor > PAUSE_MILLISECONDS && !this.loops) return this.play(false);
+      if (t < 1 || this.pausedFor > PAUSE_MILLISECONDS) {
+        // Which draws what moves.
+        void this.setTime(t < 1 ? Math.min(1, t + milliseconds / PLAY_MILLISECONDS) : 0, true).catch(this.hooks.onError);
+        return;
       }
     } else if (this.isPlaying) this.loopTime = (this.loopTime + milliseconds / LOOP_MILLISECONDS) % 1;
     this.drawMoving();
@@ -673,9 +687,11 @@ export class Stage {
     if (this.ground?.kind !== "density") return;
     const { view, context } = this.state;
     const aspect = this.size.height / this.size.width;
+    // What plays or is dragged from now on is another density, or seen elsewhere.
+    const isThere = (): boolean => measured === this.measured && view === this.state.view && context === this.state.context;
     const masses: number[] = [];
     for (const columns of MASS_COLUMNS) {
-      const mass = await this.sumOver({ columns, rows: Math.round(columns * aspect) }, measured);
+      const mass = await this.sumOver({ columns, rows: Math.round(columns * aspect) }, isThere);
       if (mass === null) return;
       masses.push(mass);
     }
@@ -684,8 +700,8 @@ export class Stage {
     this.hooks.onPainted(this.last, isResolved(masses, share, this.cloud.count) ? masses[0]! : NaN);
   }
 
-  /** The integral over the view by one number in the middle of each cell, some at a time; null where something else is measured by now. */
-  private async sumOver(grid: { readonly columns: number; readonly rows: number }, measured: number): Promise<number | null> {
+  /** The integral over the view by one number in the middle of each cell, some at a time; null where that is not there any more. */
+  private async sumOver(grid: { readonly columns: number; readonly rows: number }, isThere: () => boolean): Promise<number | null> {
     const { view } = this.state;
     const aspect = this.size.height / this.size.width;
     const points = gridPoints(this.plane, view, grid, aspect);
@@ -693,7 +709,7 @@ export class Stage {
     let sum = 0;
     for (let first = 0; first < grid.columns * grid.rows; first += MASS_BATCH) {
       const numbers = await this.numbersAt(points.slice(first * d, (first + MASS_BATCH) * d));
-      if (measured !== this.measured) return null;
+      if (!isThere()) return null;
       sum = numbers.reduce((all, number) => all + number, sum);
     }
     return sum * (view.width / grid.columns) * ((view.width * aspect) / grid.rows);
@@ -790,7 +806,8 @@ export class Stage {
 
   private noteHash(): void {
     clearTimeout(this.hashTimer);
-    const isNone = this.state.field === "file" || this.isTraining;
+    const { field } = this.state;
+    const isNone = field === "file" || (field === "drawn" && this.isTraining);
     const note = (): void =>
       history.replaceState(null, "", `${location.pathname}${location.search}${isNone ? "" : `#${toHash(this.link())}`}`);
     // A file stays with whoever dropped it: the address names no other field meanwhile.

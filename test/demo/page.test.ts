@@ -84,6 +84,28 @@ function beHardware(): void {
   Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "gpu", description: "" }) });
 }
 
+/** Lets a test lose the page's device, by loseDevice. */
+function beLosable(): void {
+  const request: (this: GPUAdapter, given?: GPUDeviceDescriptor) => Promise<GPUDevice> = Reflect.get(GPUAdapter.prototype, "requestDevice");
+  GPUAdapter.prototype.requestDevice = async function (given) {
+    const device = await request.call(this, given);
+    // A loss that the page did not ask for: destroy() alone would be its own doing.
+    let lose: (info: GPUDeviceLostInfo) => void;
+    const lost = new Promise<GPUDeviceLostInfo>((resolve) => (lose = resolve));
+    Object.defineProperty(device, "lost", { value: lost });
+    (globalThis as unknown as { loseDevice: () => void }).loseDevice = () => {
+      device.destroy();
+      lose({ reason: "unknown", message: "a test took it" } as GPUDeviceLostInfo);
+    };
+    return device;
+  };
+}
+
+/** Loses it. */
+function lose(page: Page): Promise<void> {
+  return page.evaluate(() => (globalThis as unknown as { loseDevice: () => void }).loseDevice());
+}
+
 /** A field of the shelf as a link, at rest and plain. */
 function plain(field: string, more = PLAIN): string {
   const time = field === "two-moons" || field === "checkerboard" || field === "digits" ? "/t=0.9" : "";
@@ -249,6 +271,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.getAttribute("#layer-samples", "aria-pressed")).toBe("true");
     // Idle costs nothing.
     expect((await workOf(page)).frames).toBe(0);
+    // What a link asks for is shown.
+    await forget(page);
+    await page.evaluate(() => void (location.hash = "two-moons/layers=div"));
+    await painted(page);
+    expect(await readPainted(page)).toMatchObject({ ground: "quantity", context: [1] });
+    expect(await page.getAttribute("#layer-samples", "aria-pressed")).toBe("false");
     await context.close();
   });
 
@@ -538,6 +566,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click('[data-field="sink"]');
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
     expect(await page.textContent("#headline")).toMatch(/^A sink/);
+    await page.waitForFunction(() => location.hash.startsWith("#sink/"));
     await page.click("#draw-toggle");
     await page.mouse.move(500, 380);
     await page.mouse.down();
@@ -1099,6 +1128,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const late = await picture();
     expect(late).not.toBe(before);
     expect(late).not.toBe(early);
+    await page.click("#play");
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
     expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
@@ -1112,9 +1142,34 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const off = on.map((x, i) => (i % 2 === 0 ? x : x + 1));
     const mean = (at: Float32Array): number => logProbReference(network, at).logProb.reduce((sum, log) => sum + log / 4, 0);
     expect(mean(on)).toBeGreaterThan(mean(off) + 1);
+    // What is on the stage is that file's density, at the end of the flow.
+    await page.click("#draw-toggle");
+    await page.click("#layer-samples");
+    await page.fill("#t", "1");
+    await page.click("#layer-density");
+    await page.waitForFunction(() => {
+      const { state, ground } = document.querySelector<HTMLElement>("#canvas")!.dataset;
+      return state === "done" && ground === "density";
+    });
+    await expectColours(page, (points) => logProbReference(network, points).logProb.map((log) => Math.exp(log)), 20);
     await page.waitForFunction(() => location.hash.startsWith("#drawn/n=a."));
     const link = new URL(page.url()).hash.slice(1);
     expect(link.length).toBeLessThan(13_000);
+    // On the shelf it is what it was, also beside a truth, and not what a link rounds it to.
+    await page.click('[data-field="sink"]');
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.startsWith("A sink"));
+    const card = page.locator("#own .card", { hasText: `Learned from ${points} points` });
+    await card.click();
+    await page.locator("#headline", { hasText: `your ${points} points` }).waitFor();
+    await page.click("#settings-toggle");
+    await page.fill("#truth", "-x, -y");
+    await page.press("#truth", "Enter");
+    await page.locator("#layer-error:enabled").waitFor();
+    expect(await card.getAttribute("aria-pressed")).toBe("true");
+    expect(await page.textContent("#headline")).toContain(`your ${points} points`);
+    await page.click("#draw-toggle");
+    const [again] = await Promise.all([page.waitForEvent("download"), page.click("#save-trained")]);
+    expect((await readFile(await again.path())).equals(await readFile(await file.path()))).toBe(true);
     await page.context().close();
     const shared = await open(`${link.replace(/layers=[^/]*/, "layers=div")}/t=1`, { engine: "onnxruntime" });
     await painted(shared.page, "onnxruntime");
@@ -1368,8 +1423,18 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const expected = colourOf(divergenceOf(await load("van-der-pol"))(Float32Array.from(there))[0]!, domain);
     at(x, y).forEach((channel, index) => expect(Math.abs(channel - expected[index]!)).toBeLessThanOrEqual(4));
     const asked = performance.now();
-    const film = await download("#save-webm");
+    const [film] = await Promise.all([
+      download("#save-webm"),
+      // Nothing else is made meanwhile, and the button says why.
+      page.waitForFunction(() => {
+        const names = ["png", "webm", "csv", "npy"];
+        const buttons = names.map((name) => document.querySelector<HTMLButtonElement>(`#save-${name}`)!);
+        return buttons[1]!.textContent === "Recording…" && buttons.every(({ disabled }) => disabled);
+      }),
+    ]);
     const took = (performance.now() - asked) / 1000;
+    expect(await page.textContent("#save-webm")).toBe("WebM, 4 s");
+    for (const name of ["png", "webm", "csv", "npy"]) expect(await page.isEnabled(`#save-${name}`), name).toBe(true);
     expect(film.name).toBe("van-der-pol divergence.webm");
     const played = await page.evaluate(async (base64) => {
       const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -1590,10 +1655,21 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.context().close();
   });
 
-  test("says so where a field is too large for the device", async () => {
-    const { page } = await open(plain("two-moons"), {
-      // A device whose buffers are so small that the largest matrix of the digits does not fit.
+  test("says so where a field is too large for the device, or its kernels do not compile there, and goes on", async () => {
+    // A field that is there before the device is.
+    const { page } = await open("random/net=1,2,8,1,tanh,2", {
+      // A device that compiles none of its kernels, and whose buffers are so small that the largest matrix of the digits does not fit.
       init: () => {
+        let refuses = true;
+        const create: (this: GPUDevice, given: GPUShaderModuleDescriptor) => GPUShaderModule = Reflect.get(
+          GPUDevice.prototype,
+          "createShaderModule",
+        );
+        GPUDevice.prototype.createShaderModule = function (given) {
+          refuses &&= document.querySelector("#problem")!.matches("[hidden]");
+          if (refuses && given.label?.startsWith("deldot ")) throw new Error("a test refused it");
+          return create.call(this, given);
+        };
         const limits = Object.getOwnPropertyDescriptor(GPUDevice.prototype, "limits")!;
         Object.defineProperty(GPUDevice.prototype, "limits", {
           get(this: GPUDevice) {
@@ -1605,7 +1681,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
         });
       },
     });
+    await page.locator("#problem", { hasText: "a test refused it" }).waitFor();
+    // The page begins as it does without a link.
+    await page.waitForFunction(() => document.querySelector("#headline")!.textContent.includes("two moons"));
+    await page.click('[data-field="sink"]');
     await painted(page);
+    expect(await page.isVisible("#problem")).toBe(false);
     await page.click('[data-field="digits"]');
     await page.locator("#problem").waitFor({ state: "visible" });
     expect(await page.textContent("#problem")).toMatch(/the device allows 65536|bytes/);
@@ -1613,29 +1694,10 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   });
 
   test("finds the GPU again after it was lost", async () => {
-    const { page, faults } = await open(plain("two-moons"), {
-      init: () => {
-        const request: (this: GPUAdapter, given?: GPUDeviceDescriptor) => Promise<GPUDevice> = Reflect.get(
-          GPUAdapter.prototype,
-          "requestDevice",
-        );
-        GPUAdapter.prototype.requestDevice = async function (given) {
-          const device = await request.call(this, given);
-          // A loss that the page did not ask for: destroy() alone would be its own doing.
-          let lose: (info: GPUDeviceLostInfo) => void;
-          const lost = new Promise<GPUDeviceLostInfo>((resolve) => (lose = resolve));
-          Object.defineProperty(device, "lost", { value: lost });
-          (globalThis as unknown as { loseDevice: () => void }).loseDevice = () => {
-            device.destroy();
-            lose({ reason: "unknown", message: "a test took it" } as GPUDeviceLostInfo);
-          };
-          return device;
-        };
-      },
-    });
+    const { page, faults } = await open(plain("two-moons"), { init: beLosable });
     await painted(page);
     await forget(page);
-    await page.evaluate(() => (globalThis as unknown as { loseDevice: () => void }).loseDevice());
+    await lose(page);
     await painted(page);
     expect(await page.textContent("#notice")).toMatch(/found again/);
     await expectColours(page, divergenceOf(await load("two-moons"), [0.9]));
@@ -1678,6 +1740,17 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     const { domain } = await readPainted(page);
     expect((domain.low + domain.high) / 2).toBeCloseTo(-13.667, 2);
+    // A scale is kept as long as its colours are, whatever lies over them.
+    await page.check("#lock");
+    await page.focus("#overlay");
+    for (const [key, layer, isKept] of [
+      ["3", "samples", true],
+      ["6", "error", false],
+    ] as const) {
+      await page.keyboard.press(key);
+      await page.waitForFunction((name) => document.querySelector(`#layer-${name}`)!.getAttribute("aria-pressed") === "true", layer);
+      expect(await page.isChecked("#lock"), layer).toBe(isKept);
+    }
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -1925,7 +1998,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   test("beside a GPU it is the GPU that learns, in front of the visitor", async () => {
     // What plays has no finest picture, after which kernels would be tried for minutes; the last of these tests, since a GPU in software ends
     // late what it has begun.
-    const { page, faults } = await open("source/x=0,0/w=6/layers=samples", { engine: null, init: beHardware });
+    const { page, faults } = await open("source/x=0,0/w=6/layers=samples", {
+      engine: null,
+      init: beHardware,
+      prepare: async (page) => void (await page.addInitScript(beLosable)),
+    });
     await page.waitForFunction(() => document.querySelector<HTMLElement>("#canvas")!.dataset["engine"] === "webgpu");
     await page.click("#draw-toggle");
     await page.click("#example");
@@ -1936,6 +2013,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.waitForFunction(() => document.querySelector("#headline")!.textContent.startsWith("This network learned your 1500 points"));
     expect(page.workers()).toEqual([]);
     expect(faults).toEqual([]);
+    await lose(page);
+    await page.locator("#draw-status", { hasText: "Learning ended with the GPU, which was lost" }).waitFor();
+    expect(await page.textContent("#train")).toBe("Train");
     await page.context().close();
   });
 });

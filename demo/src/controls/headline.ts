@@ -10,6 +10,8 @@ export function showHeadline(stage: Stage): void {
   const phrases = phrasesOf(stage);
   if (JSON.stringify(phrases) === JSON.stringify(shown)) return;
   shown = phrases;
+  // Words that go while they are pointed at do not say that they are left.
+  stage.emphasise(0);
   element("headline", HTMLElement).replaceChildren(
     ...phrases.map((phrase) => {
       if (typeof phrase === "string") return document.createTextNode(phrase);

@@ -1,4 +1,4 @@
-/** What people brought themselves stays in their browser, and goes nowhere else: files as networks, formulas and what was learned as links. */
+/** What people brought themselves stays in their browser, and goes nowhere else: files and what was learned as networks, formulas as links. */
 import type { Network } from "deldot";
 import { createStore, delMany, entries, get, set } from "idb-keyval";
 import type { FieldSource } from "../fields/code.js";
@@ -19,7 +19,8 @@ interface Card {
 
 type Kept =
   | { readonly kind: "link"; readonly hash: string }
-  | { readonly kind: "file"; readonly network: Network; readonly source: FieldSource };
+  /** `hash` is how what was learned was shown, without its weights, which a link would round. */
+  | { readonly kind: "file"; readonly network: Network; readonly source: FieldSource; readonly hash?: string };
 
 export interface Own {
   /** Keeps what is on the stage, in place of what was kept under the same name. */
@@ -74,10 +75,9 @@ export function createOwn(root: HTMLElement, stage: Stage, attempt: (work: Promi
     const { choice } = stage;
     const kept = await get<Kept>(name, fields);
     if (choice !== stage.choice) return;
-    const link = kept?.kind === "link" ? fromHash(kept.hash) : null;
-    if (kept?.kind === "file") await stage.useFile({ network: kept.network, truth: null, source: kept.source, own: name });
-    else if (link) await stage.choose(link, name);
-    else throw new Error(`${title} is not kept any more`);
+    const link = kept?.hash === undefined ? { field: "file" } : fromHash(kept.hash);
+    if (!kept || !link) throw new Error(`${title} is not kept any more`);
+    await stage.choose(link, name, kept.kind === "file" ? { network: kept.network, truth: null, source: kept.source } : null);
   }
 
   const own: Own = {
@@ -85,9 +85,14 @@ export function createOwn(root: HTMLElement, stage: Stage, attempt: (work: Promi
       const { loaded, engine, state } = stage;
       if (!loaded) return;
       // What plays starts anew.
-      const { context: _, ...said } = stage.link();
+      const { context: _, ...said } = state;
+      const { network, source } = loaded;
       const kept: Kept =
-        state.field === "file" ? { kind: "file", network: loaded.network, source: loaded.source } : { kind: "link", hash: toHash(said) };
+        state.field === "file"
+          ? { kind: "file", network, source }
+          : state.field === "drawn"
+            ? { kind: "file", network, source, hash: toHash(said) }
+            : { kind: "link", hash: toHash(said) };
       const card: Card = { title, picture: engine ? pictureOf(engine.snapshot()) : "", at: Date.now() };
       loaded.own = name;
       const put = async (): Promise<void> => {

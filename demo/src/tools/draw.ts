@@ -1,5 +1,5 @@
 /** Points that are painted or dropped, and a network that learns them on the stage. */
-import { toSafetensors, type Network } from "deldot";
+import { DeviceLostError, toSafetensors, type Network } from "deldot";
 import { GpuEngine } from "../engines/gpuEngine.js";
 import { short } from "../base/numbers.js";
 import { element, save, sharp } from "../base/page.js";
@@ -67,9 +67,9 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     show();
   };
   const end = (): void => {
-    pause();
     trainer?.destroy();
     trainer = null;
+    pause();
   };
 
   async function start(): Promise<void> {
@@ -93,6 +93,8 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     } catch (error) {
       if (run !== mine) return;
       end();
+      // The stage mends itself, and learning does not.
+      if (error instanceof DeviceLostError) return say("Learning ended with the GPU, which was lost");
       throw error;
     }
   }
