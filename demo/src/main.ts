@@ -38,11 +38,14 @@ const wanted = query.get("engine");
 
 let losses = 0;
 let comparing: AbortController | null = null;
+/** What the comparison has plotted. */
+let plotted: readonly Compared[] = [];
 /** The network that the comparison and the explanation are of. */
 let seen: Network | undefined;
 let canvas = element("canvas", HTMLCanvasElement);
 const overlay = element("overlay", HTMLCanvasElement);
-const problem = element("problem", HTMLElement);
+const [problem, trouble] = [element("problem", HTMLElement), element("trouble", HTMLElement)];
+const [comparison, comparisonPlot] = [element("comparison", HTMLTableElement), element("comparison-plot", HTMLCanvasElement)];
 const root = document.documentElement;
 const shelfRoot = element("shelf", HTMLElement);
 
@@ -73,6 +76,8 @@ const stage = new Stage(fromHash(location.hash) ?? START, canvas, element("motio
     // Not read out picture by picture as a film goes on.
     element("status", HTMLElement).setAttribute("aria-live", done && !stage.isPlaying ? "polite" : "off");
     element("status", HTMLElement).textContent = parts.filter(Boolean).join("; ");
+    // Only now is its middle known.
+    if (done && stage.state.scale !== null) showCode();
     if (mass !== null) element("status", HTMLElement).dataset["mass"] = String(mass);
   },
   onCloud: () => drawTrack(stage),
@@ -102,11 +107,11 @@ function showCards(): void {
 function report(error: unknown): void {
   if (error instanceof DeviceLostError) return;
   problem.textContent = (error as Error).message;
-  problem.hidden = false;
+  trouble.hidden = false;
 }
 
 function attempt(work: Promise<unknown>): void {
-  problem.hidden = true;
+  trouble.hidden = true;
   work.catch(report);
 }
 
@@ -142,10 +147,11 @@ function showAll(): void {
   showHeadline(stage);
   showCode();
   showSplit(stage, split);
+  showLens();
   updateTools();
   if (stage.loaded?.network === seen) return;
   seen = stage.loaded?.network;
-  comparing?.abort();
+  endComparison();
   explain();
 }
 
@@ -164,7 +170,9 @@ function showCode(): void {
   const { loaded, state, plane } = stage;
   for (const each of places) element(`code-${each}`, HTMLButtonElement).setAttribute("aria-pressed", String(each === place));
   if (!loaded || element("share", HTMLElement).hidden) return;
-  element("code", HTMLElement).textContent = codeFor(loaded.source, state, plane)[place];
+  // On the command line a scale is around 0.
+  const limit = isDivergence(stage) && stage.domain.low === -stage.domain.high ? state.scale : null;
+  element("code", HTMLElement).textContent = codeFor(loaded.source, state, plane, limit)[place];
   element("save-weights", HTMLButtonElement).textContent = fileOf(loaded.source);
 }
 
@@ -221,17 +229,15 @@ async function recover(reason: string): Promise<void> {
 
 async function runComparison(): Promise<void> {
   if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
-  comparing?.abort();
+  endComparison();
   comparing = new AbortController();
   const { signal } = comparing;
-  const [table, plot] = [element("comparison", HTMLTableElement), element("comparison-plot", HTMLCanvasElement)];
   const all: Compared[] = [];
   /** The stage's, or where that shows something else, the first picture's. */
   let domain = isDivergence(stage) ? stage.domain : null;
-  table.hidden = false;
-  plot.hidden = true;
-  table.tBodies[0]!.replaceChildren();
-  table.dataset["state"] = "running";
+  comparison.hidden = false;
+  comparison.tBodies[0]!.replaceChildren();
+  comparison.dataset["state"] = "running";
   const { network } = stage.loaded;
   // Nothing else is computed meanwhile.
   stage.isPlaying = false;
@@ -242,16 +248,30 @@ async function runComparison(): Promise<void> {
     await compare(stage.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
       all.push(compared);
       if (compared.picture) domain ??= domainOf(Array.from(compared.picture), null, null, stage.isDark ? "diverging-dark" : "diverging");
-      addRow(table.tBodies[0]!, compared, COMPARED_COLUMNS, domain ?? stage.domain);
+      addRow(comparison.tBodies[0]!, compared, COMPARED_COLUMNS, domain ?? stage.domain);
     });
   } catch (error) {
     if (signal.aborted) return;
-    table.dataset["state"] = "failed";
+    comparison.dataset["state"] = "failed";
     throw error;
   }
-  plot.hidden = false;
-  plotComparison(plot, all, getComputedStyle(root).getPropertyValue("--ink"));
-  table.dataset["state"] = "done";
+  plotted = all;
+  showPlot();
+  comparison.dataset["state"] = "done";
+}
+
+/** What is of another field, or of none to its end, is not shown. */
+function endComparison(): void {
+  comparing?.abort();
+  plotted = [];
+  comparison.hidden = true;
+  delete comparison.dataset["state"];
+  showPlot();
+}
+
+function showPlot(): void {
+  comparisonPlot.hidden = plotted.length === 0;
+  if (comparisonPlot.clientWidth > 0) plotComparison(comparisonPlot, plotted, getComputedStyle(root).getPropertyValue("--ink"));
 }
 
 function setTheme(theme: "dark" | "light"): void {
@@ -259,15 +279,34 @@ function setTheme(theme: "dark" | "light"): void {
   stage.isDark = theme === "dark";
   void drawCards(shelfRoot, stage.isDark);
   drawTrack(stage);
+  draw.show();
+  showPlot();
   void stage.refresh().catch(report);
 }
 
 function toggleLens(): void {
   lens.isOn = !lens.isOn;
-  element("lens-toggle", HTMLButtonElement).setAttribute("aria-pressed", String(lens.isOn));
-  // For keys alone: in the middle of the stage.
-  if (lens.isOn) lens.point(stage.state.view.a, stage.state.view.b);
+  showLens();
+  // For keys alone.
+  if (lens.isOn) lens.centre();
   stage.drawMoving();
+}
+
+/** Of a field in more dimensions it says nothing until there is another. */
+function showLens(): void {
+  const button = element("lens-toggle", HTMLButtonElement);
+  const isFlat = stage.loaded?.network.stateSize === 2;
+  button.disabled = !isFlat;
+  button.setAttribute("aria-pressed", String(lens.isOn && isFlat));
+  button.title = isFlat
+    ? "What flows out of a circle is made inside it (L; sized by [ and ], the wheel with Shift, or a pinch around it)"
+    : "For fields in two dimensions";
+}
+
+/** The stage hears keys after what is closed. */
+function unpin(): void {
+  stage.setPin(null);
+  overlay.focus();
 }
 
 const onClick = (id: string, listener: () => void): void => element(id, HTMLButtonElement).addEventListener("click", listener);
@@ -298,13 +337,28 @@ bindStory(
 );
 onClick("compare", () => attempt(runComparison()));
 onClick("lens-toggle", toggleLens);
-onClick("unpin", () => stage.setPin(null));
+onClick("unpin", unpin);
+onClick("close-problem", () => {
+  trouble.hidden = true;
+  overlay.focus();
+});
 onClick("close-notice", () => {
   element("news", HTMLElement).hidden = true;
+  overlay.focus();
   // That there is no GPU is no news at the next visit.
   if (losses === 0) stored.set("deldot cpu", "told");
 });
-onClick("share-toggle", showCode);
+// What is not shown is not kept up, and has no size to be drawn in.
+addEventListener(
+  "toggle",
+  () => {
+    showCode();
+    showPlot();
+    explain();
+    reader.showPin();
+  },
+  true,
+);
 for (const each of places)
   onClick(`code-${each}`, () => {
     place = each;
@@ -351,7 +405,6 @@ for (const [id, text] of [
     );
     setTimeout(() => (button.textContent = label), 2000);
   });
-element("explain", HTMLElement).closest("details")!.addEventListener("toggle", explain);
 
 listen(overlay, {
   get size() {
@@ -362,6 +415,8 @@ listen(overlay, {
   },
   isEmbedded: query.has("embed"),
   onView: (view, moving) => void stage.moveTo(view, moving).catch(report),
+  isSized: (x, y) => lens.isAt(x, y),
+  onSize: (factor) => lens.resize(factor),
   onPoint: (a, b, x, y) => {
     reader.point(a, b, x, y);
     lens.point(a, b);
@@ -380,7 +435,10 @@ listen(overlay, {
 });
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !(event.target instanceof HTMLElement)) return;
+  // On many keyboards [ and ] take Option, or AltGr, which may come as Ctrl with Alt.
+  const isOther = event.metaKey || ((event.ctrlKey || event.altKey) && !(event.altKey && /^[[\]]$/.test(event.key)));
+  // What asks something has the keys for itself.
+  if (event.defaultPrevented || isOther || !(event.target instanceof HTMLElement) || document.querySelector("dialog[open]")) return;
   if (event.target.closest("input:not([type=range]), select") && event.key !== "Escape") return;
   // A button's own.
   if (event.key === " " && event.target.closest("button, summary, pre, .scroll")) return;
@@ -392,7 +450,7 @@ addEventListener("keydown", (event) => {
     s: () => element("split-toggle", HTMLButtonElement).click(),
     "[": () => lens.resize(0.8),
     "]": () => lens.resize(1.25),
-    Escape: () => openPanel(null),
+    Escape: () => (element("ledger", HTMLElement).contains(document.activeElement) ? unpin() : openPanel(null)),
   };
   const action = actions[event.key.toLowerCase()] ?? actions[event.key];
   if (!action) return;
@@ -426,8 +484,13 @@ function watchRatio(): void {
   );
 }
 watchRatio();
-const topElement = element("top", HTMLElement);
-new ResizeObserver(() => root.style.setProperty("--top", `${topElement.getBoundingClientRect().bottom}px`)).observe(topElement);
+/** Between the bar, with what is said there, and the clock panels have their room. */
+const [said, bottom] = [element("said", HTMLElement), element("bottom", HTMLElement)];
+const watchRoom = new ResizeObserver(() => {
+  root.style.setProperty("--top", `${said.getBoundingClientRect().bottom}px`);
+  root.style.setProperty("--bottom", `${innerHeight - bottom.getBoundingClientRect().top}px`);
+});
+for (const part of [element("top", HTMLElement), said, bottom]) watchRoom.observe(part);
 addEventListener("hashchange", ({ newURL }) => {
   // By now the page may have noted in the address what it showed before.
   const link = fromHash(new URL(newURL).hash);

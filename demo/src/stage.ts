@@ -752,7 +752,7 @@ export class Stage {
     const { view } = shot;
     this.overlay.setAttribute(
       "aria-label",
-      `Picture of ${this.groundName} from ${this.domain.low} to ${this.domain.high}, ${this.plane.names[0]} around ${view.a.toPrecision(3)}, ${this.plane.names[1]} around ${view.b.toPrecision(3)}, ${view.width.toPrecision(3)} wide`,
+      `Picture${this.ground ? ` of ${this.groundName} from ${this.domain.low} to ${this.domain.high}` : ""}, ${this.plane.names[0]} around ${view.a.toPrecision(3)}, ${this.plane.names[1]} around ${view.b.toPrecision(3)}, ${view.width.toPrecision(3)} wide`,
     );
   }
 

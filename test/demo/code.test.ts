@@ -19,6 +19,7 @@ import { firstNetwork } from "../../demo/src/training/trainer.js";
 import {
   activationNames,
   evaluateReference,
+  logProbReference,
   parametersOf,
   parseOnnx,
   parseSafetensors,
@@ -79,6 +80,13 @@ const shipped = async (name: string): Promise<readonly [FieldSource, Network, Ca
 };
 
 add("a flow at a time", ...(await shipped("two-moons-flow")), { context: [0.9], view: { a: 0.1 + 0.2, b: -0.5, width: 4 } });
+{
+  const [options, file] = [{ activation: "tanh", contextColumns: "last" } as const, "timed.safetensors"];
+  const source: FieldSource = { kind: "safetensors", file, options };
+  // Soon after the noise: its paths are short.
+  const part = { context: [0.125], layers: ["density"] as const, view: { a: 0.5, b: 0, width: 5 } };
+  add("the density of a flow at a time", source, parseSafetensors(quiet, options), { [file]: quiet }, part);
+}
 const rest = [0, -0.5, 0];
 const [lorenz, xz] = [await shipped("lorenz"), { plane: { kind: "axes", i: 0, j: 2, rest }, view: { a: 0, b: 2.5, width: 5 } } as const];
 const lorenzPlane = axesPlane(3, 0, 2, rest);
@@ -159,6 +167,11 @@ function expected({ network, state, plane }: Case): { numbers: number[]; scale: 
   const d = network.stateSize;
   const points = gridPoints(plane, state.view, { columns: GRID, rows: GRID }, 1);
   const some = Float32Array.from(sampled.flatMap((index) => Array.from(points.subarray(index * d, (index + 1) * d))));
+  if (isDensity({ state })) {
+    const logs = Array.from(logProbReference(network, some, { dataAt: state.context[0]! }).logProb);
+    // Paths are followed with a tolerance of 1e-5.
+    return { numbers: logs, scale: logs.map((log) => 10 + 10 * Math.abs(log)) };
+  }
   const source = sourceOf(state.quantity, d);
   const outputs: Output[] = ["value", "divergence", "diagonal"];
   const results = evaluateReference(network, some, { context: state.context.length > 0 ? state.context : null, outputs });
@@ -180,7 +193,7 @@ function expectPicture(printed: ArrayLike<number>, one: Case): void {
 }
 
 let folder: string;
-const codes: Code[] = cases.map(({ source, state, plane }) => codeFor(source, state, plane));
+const codes: Code[] = cases.map(({ source, state, plane }) => codeFor(source, state, plane, state.scale));
 const folderOf = (one: Case): string => join(folder, String(cases.indexOf(one)));
 
 beforeAll(async () => {
@@ -249,6 +262,10 @@ test.for(cases)("in Node: $name", async (one) => {
   expectPicture(JSON.parse(stdout) as number[], one);
 });
 
+function isDensity({ state }: Pick<Case, "state">): boolean {
+  return state.layers.includes("density");
+}
+
 const isDrawn = ({ state }: Case): boolean => state.quantity === "divergence" && state.plane.kind === "axes";
 
 /** Runs the shell's code. */
@@ -267,7 +284,9 @@ test.for(cases.filter(isDrawn))("drawn on the command line: $name", async (one) 
   expect(maximum).toBeGreaterThan(Math.max(...numbers) - 1e-3);
   const { data, width, channels } = decode(await readFile(join(folderOf(one), "heatmap.png")));
   const axis = (middle: number) => ({ name: "x", from: middle - view.width / 2, to: middle + view.width / 2 });
-  const colours = { kind: "diverging", limit: scale! } as const;
+  const colours = isDensity(one)
+    ? ({ kind: "sequential", from: maximum! - 10, to: maximum! } as const)
+    : ({ kind: "diverging", limit: scale! } as const);
   const subtitle = one.network.contextSize > 0 || one.network.stateSize > 2 ? "context and others" : undefined;
   const { left, top } = heatmapLayout({
     size: GRID,

@@ -9,7 +9,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { colourOf, FADED } from "../../demo/src/base/colour.js";
 import { atPixel, axesPlane, gridPoints, pointOn, toPixel } from "../../demo/src/base/plane.js";
-import { shelf } from "../../demo/src/fields/shelf.js";
+import { MEANING_OF_ERROR, shelf } from "../../demo/src/fields/shelf.js";
 import { parseFormula } from "../../demo/src/fields/formula.js";
 import { fromHash, layers } from "../../demo/src/base/state.js";
 import { steps } from "../../demo/src/controls/story.js";
@@ -479,6 +479,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#play");
     await painted(page, "onnxruntime");
     expect((await readPainted(page)).plane).toMatchObject({ u: [1, 0, 0], v: [0, 0, 1] });
+    // What is of two dimensions says so.
+    expect(await page.getAttribute("#lens-toggle", "title")).toBe("For fields in two dimensions");
     await page.click("#settings-toggle");
     const planeAfter = async (act: () => Promise<unknown>) => {
       await forget(page);
@@ -910,6 +912,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       await page.keyboard.press(key);
       await expect.poll(async () => Math.sqrt((await lens())["area"]! / area!)).toBeCloseTo(factor, 6);
     }
+    await page.keyboard.down("Shift");
+    for (const [turn, factor] of [
+      [-100, Math.exp(0.16)],
+      [100, 1],
+    ] as const) {
+      await page.mouse.wheel(0, turn);
+      await expect.poll(async () => Math.sqrt((await lens())["area"]! / area!)).toBeCloseTo(factor, 6);
+    }
+    await page.keyboard.up("Shift");
     // Of a flow, whose field is not linear, both are those of float64.
     await page.evaluate(() => void (location.hash = "two-moons/t=0.9/x=0,0/w=6/layers=div"));
     await expect
@@ -944,15 +955,22 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     const { measured, said } = JSON.parse((await page.getAttribute("#motion", "data-ink"))!) as Record<string, number>;
     expect(measured).toBeGreaterThan(1.02);
     expect(measured! / said!).toBeCloseTo(1, 2);
+    expect(await page.getAttribute("#play", "aria-pressed")).toBe("false");
     await page.mouse.up();
+    // It played before.
+    expect(await page.getAttribute("#play", "aria-pressed")).toBe("true");
     expect(faults).toEqual([]);
     await page.context().close();
   });
 
   test.for(engines)("the split by %s is exact on one side and an estimate on the other", async (engine) => {
-    const { page, faults } = await open("van-der-pol/layers=div/contour=off", { engine });
+    const { page, faults } = await open("van-der-pol/layers=error/contour=off", { engine });
     await painted(page, engine);
+    await forget(page);
     await page.click("#split-toggle");
+    // An estimate is of ∇·f.
+    await painted(page, engine);
+    expect((await readPainted(page)).ground).toBe("quantity");
     await page.waitForFunction(() => document.querySelector("#estimate-price")!.textContent.includes("1 probe"));
     const off = async (): Promise<number> => Number(/off by ([\d.e+-]+) %/.exec((await page.textContent("#estimate-price"))!)![1]);
     const one = await off();
@@ -1047,6 +1065,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await forget(page);
     await page.click("#layer-error");
     await painted(page, engine);
+    expect(await page.textContent("#headline")).toBe("∇·f less the truth: orange too high, purple too low.");
     const divergence = divergenceOf(await load("two-moons"), [0.9]);
     await expectColours(page, (points) => Float64Array.from(divergence(points), (value, i) => value - 0.9 * (1 + 2 * points[2 * i + 1]!)));
     expect(await page.isVisible("#problem")).toBe(false);
@@ -1083,6 +1102,13 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     }
     expect(seen).toEqual(steps.map(({ text }) => text));
     expect(await page.isDisabled("#story-next")).toBe(true);
+    // Whoever leaves it is not left with its tools.
+    const isSplit = (): Promise<string | null> => page.getAttribute("#split-toggle", "aria-pressed");
+    await page.click("#story-back");
+    expect(await isSplit()).toBe("true");
+    await page.keyboard.press("Escape");
+    expect(await isSplit()).toBe("false");
+    expect(await page.evaluate(() => document.activeElement!.id)).toBe("story-toggle");
     expect(faults).toEqual([]);
     await page.context().close();
   });
@@ -1092,6 +1118,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, "onnxruntime");
     await page.click("#draw-toggle");
     expect(await page.isDisabled("#train")).toBe(true);
+    expect(await page.isDisabled("#save-trained")).toBe(true);
     // A stroke from left to right, under the panel.
     await page.mouse.move(300, 450);
     await page.mouse.down();
@@ -1124,6 +1151,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await lossAt(250)).toBeLessThan(first);
     // While it learns, the stage shows what it has learned, and the curve how.
     expect(await page.textContent("#train")).toBe("Pause");
+    expect(await page.getAttribute("#draw-status", "aria-live")).toBe("off");
     expect(await ink()).toBeGreaterThan(100);
     const late = await picture();
     expect(late).not.toBe(before);
@@ -1131,6 +1159,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await page.click("#play");
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
+    // As it was left.
+    await page.click("#draw-toggle");
+    await page.click("#theme");
+    await page.click("#draw-toggle");
+    expect(await ink()).toBeGreaterThan(100);
     expect(await page.textContent("#headline")).toMatch(new RegExp(`^This network learned your ${points} points`));
     await page.locator("#own .card", { hasText: `Learned from ${points} points` }).waitFor();
     await page.waitForTimeout(500);
@@ -1229,6 +1262,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await drop("cut.onnx", good.subarray(0, 400));
     await problem.waitFor({ state: "visible" });
     expect(await problem.textContent()).toMatch(/^cut\.onnx: /);
+    await page.click("#close-problem");
+    expect(await problem.isVisible()).toBe(false);
     await drop("notes.pdf", new TextEncoder().encode("hello"));
     await page.waitForFunction(() => /notes\.pdf is neither a field/.test(document.querySelector("#problem")!.textContent));
     await drop("text.safetensors", new TextEncoder().encode("hello, this is no safetensors file"));
@@ -1237,7 +1272,12 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await drop("tall.safetensors", tensors({ "0.weight": [4, 2], "2.weight": [3, 4] }, { activation: "tanh" }));
     await page.waitForFunction(() => document.querySelector("#problem")!.textContent.startsWith("tall.safetensors: "));
 
-    await drop("quiet.safetensors", tensors({ "0.weight": [8, 2], "2.weight": [2, 8] }, {}));
+    const quiet = tensors({ "0.weight": [8, 2], "2.weight": [2, 8] }, {});
+    await drop("quiet.safetensors", quiet);
+    await page.locator("#question").waitFor({ state: "visible" });
+    await page.keyboard.press("Escape");
+    await page.locator("#question").waitFor({ state: "hidden" });
+    await drop("quiet.safetensors", quiet);
     await page.locator("#question").waitFor({ state: "visible" });
     await page.selectOption("#file-activation", "softplus");
     await forget(page);
@@ -1345,7 +1385,11 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page, engine);
     await page.click("#compare-toggle");
     await page.click("#compare");
-    await page.locator("#comparison[data-state=done]").waitFor();
+    // It goes on behind a closed panel.
+    await page.click("#compare-toggle");
+    await page.locator("#comparison[data-state=done]").waitFor({ state: "attached" });
+    await page.click("#compare-toggle");
+    expect(await page.$eval("#comparison-plot", (plot) => (plot as HTMLCanvasElement).width)).toBeGreaterThan(300);
     const rows = await page.$$eval("#comparison tbody tr", (all) =>
       all.map((row) => ({
         method: (row as HTMLElement).dataset["method"]!,
@@ -1357,6 +1401,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(worst["difference"]).toBeLessThan(0.05);
     expect(worst["hutchinson, 64 probes"]).toBeLessThan(worst["hutchinson, 1 probe"]!);
     expect(worst["ones"]).toBeGreaterThan(0.5);
+    // Nothing of it stands under another field.
+    await page.click('[data-field="sink"]');
+    for (const part of ["#comparison", "#comparison-plot"]) await page.locator(part).waitFor({ state: "hidden" });
     await page.context().close();
   });
 
@@ -1483,7 +1530,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
 
   test("the headline keeps to its line, on a phone to two, whatever is shown", async () => {
     const { page, faults } = await open("two-moons/t=1/layers=density", { engine: "onnxruntime" });
-    const headlines = Object.values(shelf).map(({ headline }) =>
+    const headlines = [...Object.values(shelf).map(({ headline }) => headline), MEANING_OF_ERROR].map((headline) =>
       headline
         .map((phrase) => (typeof phrase === "string" ? phrase : `<button data-sign="${phrase.sign}">${phrase.text}</button>`))
         .join(""),
@@ -1726,6 +1773,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     expect(await page.getAttribute("#overlay", "aria-label")).toMatch(/^Picture of \|f\|/);
     expect(await page.textContent("#layer-div span")).toBe("|f|");
+    // No word of colours that are not there.
+    expect(await page.textContent("#headline")).toBe("∇·f of the Lorenz system is -13.667; this network's is off.");
     expect((await readPainted(page)).domain.palette).toBe("sequential");
     await page.click("#settings-toggle");
     await forget(page);
@@ -1740,8 +1789,16 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     await painted(page);
     const { domain } = await readPainted(page);
     expect((domain.low + domain.high) / 2).toBeCloseTo(-13.667, 2);
-    // A scale is kept as long as its colours are, whatever lies over them.
+    expect(await page.textContent("#headline")).toMatch(/is off: orange too high, purple too low\.$/);
+    // A scale that is kept is around that, and none of the command line's.
+    await forget(page);
     await page.check("#lock");
+    await painted(page);
+    await page.click("#share-toggle");
+    await page.click("#code-shell");
+    expect(await page.textContent("#code")).toMatch(/^npx deldot heatmap lorenz\.safetensors (?!.*--limit)/s);
+    // A scale is kept as long as its colours are, whatever lies over them.
+    await page.click("#settings-toggle");
     await page.focus("#overlay");
     for (const [key, layer, isKept] of [
       ["3", "samples", true],
@@ -1946,7 +2003,9 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
   });
 
   test("no panel has a serious fault for those who cannot see it or lies over another part, by day and night, wide and narrow", async () => {
-    const { page, faults } = await open("van-der-pol/layers=div/contour=off", { engine: "onnxruntime" });
+    // Which says that it computes on the CPU; what plays would take all of that.
+    const prepare = (page: Page): Promise<void> => page.emulateMedia({ reducedMotion: "reduce" });
+    const { page, faults } = await open("van-der-pol/layers=div/contour=off", { engine: null, prepare });
     await painted(page, "onnxruntime");
     const toggled = (panel: string, toggle: string) => ({ panel, open: () => page.click(toggle), close: () => page.click(toggle) });
     const states = [
@@ -1956,7 +2015,6 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
       toggled("#draw", "#draw-toggle"),
       toggled("#split", "#split-toggle"),
       { panel: "#ledger", open: () => page.locator("#overlay").press("Enter"), close: () => page.click("#unpin") },
-      toggled("#story", "#story-toggle"),
       {
         panel: "#question",
         open: () =>
@@ -1965,14 +2023,15 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
             mimeType: "application/octet-stream",
             buffer: Buffer.from(tensors({ "0.weight": [8, 3], "2.weight": [2, 8] }, {})),
           }),
-        close: () => Promise.resolve(),
+        close: () => page.click("#file-cancel"),
       },
+      // The last, as it changes the field.
+      toggled("#story", "#story-toggle"),
     ];
     for (const size of [{ width: 420, height: 850 }, SIZE]) {
       await page.setViewportSize(size);
       await painted(page, "onnxruntime");
-      // What changes the field is seen once, at the end.
-      for (const { panel, open, close } of size === SIZE ? states : states.slice(0, -2)) {
+      for (const { panel, open, close } of states) {
         await page.click("#theme");
         await open();
         await page.locator(panel).waitFor();
@@ -1986,6 +2045,14 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
           `${size.width} ${panel}`,
         ).toEqual([]);
         expect(await crowded(page), `${size.width} ${panel}`).toEqual([]);
+        // While Draw is open Enter paints, and a question has the keys for itself.
+        if (!["#ledger", "#draw", "#question"].includes(panel)) {
+          await page.locator("#overlay").press("Enter");
+          await page.waitForFunction(() => !document.querySelector<HTMLElement>("#ledger")!.hidden);
+          expect(await crowded(page), `${size.width} ${panel} and a pin`).toEqual([]);
+          await page.locator("#overlay").press("Escape");
+          await page.waitForFunction(() => document.querySelector<HTMLElement>("#ledger")!.hidden);
+        }
         await close();
       }
       // Each panel by night once, and once by day.
@@ -2023,7 +2090,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
 /** Which parts of the page lie over one another, or reach out of the window. */
 function crowded(page: Page): Promise<string[]> {
   return page.evaluate(() => {
-    const parts = [...document.querySelectorAll("#headline, .bar .chips, #problem, #shelf, .panel, #split, #clock, .status")]
+    const parts = [...document.querySelectorAll("#headline, .bar .chips, .notice, #shelf, .panel, #split, #clock, #hint, .status")]
       .map((part) => ({ name: part.id || part.getAttribute("aria-label") || part.className, box: part.getBoundingClientRect() }))
       .filter(({ box }) => box.width > 0 && box.height > 0);
     const out = parts.filter(({ box }) => box.left < -1 || box.top < -1 || box.right > innerWidth + 1 || box.bottom > innerHeight + 1);

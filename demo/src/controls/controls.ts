@@ -30,11 +30,18 @@ export function bindChips(stage: Stage, attempt: Attempt): void {
     element(toggle, HTMLButtonElement).addEventListener("click", () => openPanel(element(panel, HTMLElement).hidden ? panel : null));
 }
 
-/** One panel at a time. */
+/** One panel at a time; those that open or close hear of it by the event "toggle". */
 export function openPanel(id: string | null): void {
-  for (const [panel, toggle] of Object.entries(panels)) {
-    element(panel, HTMLElement).hidden = panel !== id;
-    element(toggle, HTMLButtonElement).setAttribute("aria-expanded", String(panel === id));
+  for (const [name, toggle] of Object.entries(panels)) {
+    const [panel, button] = [element(name, HTMLElement), element(toggle, HTMLButtonElement)];
+    const isOpen = name === id;
+    if (panel.hidden !== isOpen) continue;
+    const hadFocus = panel.contains(document.activeElement);
+    panel.hidden = !isOpen;
+    button.setAttribute("aria-expanded", String(isOpen));
+    // Whoever uses keys goes on from there.
+    if (hadFocus) button.focus();
+    panel.dispatchEvent(new Event("toggle"));
   }
 }
 
@@ -146,7 +153,8 @@ export function showControls(stage: Stage, attempt: Attempt): void {
   if (document.activeElement !== input("truth")) input("truth").value = state.truth ?? known?.truth ?? "";
   element("copy-link", HTMLButtonElement).disabled = state.field === "file";
   element("save-weights", HTMLButtonElement).disabled = state.field === "file";
-  element("lens-toggle", HTMLButtonElement).disabled = d !== 2;
+  // Until something was learned, or where another field is chosen, there is nothing of it on the stage.
+  element("save-trained", HTMLButtonElement).disabled = state.field !== "drawn";
 }
 
 /** Its name, and how it was read; the reader's options are questions here. */

@@ -17,7 +17,7 @@ export function bindFiles(
   activations: readonly Activation["name"][],
   onUsed: (name: string) => void,
 ): void {
-  const question = element("question", HTMLElement);
+  const question = element("question", HTMLDialogElement);
   const activation = element("file-activation", HTMLSelectElement);
   const columns = element("file-columns", HTMLSelectElement);
   const input = element("file", HTMLInputElement);
@@ -25,14 +25,14 @@ export function bindFiles(
   let waiting: { bytes: Uint8Array; name: string; asksActivation: boolean; asksColumns: boolean } | null = null;
 
   const use = async (network: Network, source: Extract<FieldSource, { readonly file: string }>): Promise<void> => {
-    question.hidden = true;
+    question.close();
     waiting = null;
     await stage.useFile({ network, truth: null, source });
     if (stage.loaded?.network === network) onUsed(source.file);
   };
   /** A model, and whatever lies beside it: an .onnx file may have its weights in others. */
   const read = async (files: readonly File[]): Promise<void> => {
-    question.hidden = true;
+    question.close();
     const file = files.find((each) => isModel(each.name)) ?? files[0]!;
     const { name } = file;
     if (!isModel(name) && takesPoints(name, new Uint8Array(await file.arrayBuffer()))) return;
@@ -56,7 +56,8 @@ export function bindFiles(
     columns.value = "last";
     element("file-activation-row", HTMLElement).hidden = !asksActivation;
     element("file-columns-row", HTMLElement).hidden = !asksColumns;
-    question.hidden = false;
+    element("question-of", HTMLElement).textContent = name;
+    question.showModal();
     (asksActivation ? activation : columns).focus();
   };
 
@@ -65,6 +66,7 @@ export function bindFiles(
     if (files.length > 0) attempt(read(files));
     input.value = "";
   });
+  element("file-cancel", HTMLButtonElement).addEventListener("click", () => question.close());
   element("file-use", HTMLButtonElement).addEventListener("click", () => {
     if (!waiting) return;
     const { bytes, name, asksActivation, asksColumns } = waiting;

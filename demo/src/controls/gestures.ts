@@ -8,6 +8,9 @@ export interface GestureTarget {
   readonly isEmbedded: boolean;
   /** A view on the way to another, or where one has come to rest. */
   onView(view: View, moving: boolean): void;
+  /** Whether a pinch around a pixel, or a wheel with Shift there, sizes what is there; else it zooms. */
+  isSized(x: number, y: number): boolean;
+  onSize(factor: number): void;
   onPoint(a: number, b: number, x: number, y: number): void;
   /** The pointer left the picture. */
   onLeave(): void;
@@ -35,6 +38,8 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
   /** What was in view when the first finger came. */
   let begun = target.view;
   let isHeld = false;
+  /** Whether two fingers size what is between them. */
+  let isSizing = false;
   let holding: ReturnType<typeof setTimeout> | undefined;
   let resting: ReturnType<typeof setTimeout> | undefined;
 
@@ -59,6 +64,7 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
     const { view } = target;
     move({ a: a + (view.a - a) * factor, b: b + (view.b - b) * factor, width: view.width * factor });
   };
+  const otherThan = (finger: number): { x: number; y: number } => [...fingers].find(([id]) => id !== finger)![1];
   const endHold = (): void => {
     clearTimeout(holding);
     if (isHeld) target.onRelease();
@@ -73,7 +79,11 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
     moved = fingers.size > 1 ? Infinity : 0;
     if (fingers.size === 1) begun = target.view;
     element.setPointerCapture(event.pointerId);
-    if (fingers.size > 1) return;
+    if (fingers.size > 1) {
+      const { x: otherX, y: otherY } = otherThan(event.pointerId);
+      isSizing = target.isSized((x + otherX) / 2, (y + otherY) / 2);
+      return;
+    }
     holding = setTimeout(() => {
       isHeld = true;
       moved = Infinity;
@@ -92,9 +102,11 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
         panBy(x - before.x, y - before.y);
       }
     } else {
-      const other = [...fingers].find(([id]) => id !== event.pointerId)![1];
-      const distance = (finger: { x: number; y: number }): number => Math.hypot(finger.x - other.x, finger.y - other.y);
-      zoomAt((x + other.x) / 2, (y + other.y) / 2, distance(before) / Math.max(1, distance({ x, y })));
+      const other = otherThan(event.pointerId);
+      const distance = (finger: { x: number; y: number }): number => Math.max(1, Math.hypot(finger.x - other.x, finger.y - other.y));
+      const factor = distance(before) / distance({ x, y });
+      if (isSizing) target.onSize(1 / factor);
+      else zoomAt((x + other.x) / 2, (y + other.y) / 2, factor);
     }
     fingers.set(event.pointerId, { x, y });
   });
@@ -117,10 +129,14 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
   element.addEventListener(
     "wheel",
     (event) => {
-      if (target.isEmbedded && !event.ctrlKey && !event.metaKey) return;
       const { x, y } = place(event);
+      const sizes = event.shiftKey && target.isSized(x, y);
+      if (target.isEmbedded && !event.ctrlKey && !event.metaKey && !sizes) return;
       event.preventDefault();
-      const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 * event.deltaY : event.deltaY;
+      // With Shift some browsers turn a wheel to the side.
+      const delta = sizes ? event.deltaY || event.deltaX : event.deltaY;
+      const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 * delta : delta;
+      if (sizes) return target.onSize(Math.exp(-ZOOM_PER_PIXEL * pixels));
       // What browsers send for a pinch on a touchpad is a wheel with Ctrl and small steps.
       const isPinch = event.ctrlKey && Math.abs(pixels) < LEAST_WHEEL;
       zoomAt(x, y, Math.exp((isPinch ? 8 : 1) * ZOOM_PER_PIXEL * pixels));

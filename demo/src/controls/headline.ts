@@ -1,8 +1,9 @@
 /** What is to be seen, in a line, some of whose words show where when they are pointed at. */
 import { fileOf } from "../fields/code.js";
-import { MEANING, shelfField, type Phrase } from "../fields/shelf.js";
+import { MEANING, MEANING_OF_ERROR, shelfField, type Phrase } from "../fields/shelf.js";
 import { element } from "../base/page.js";
 import type { Stage } from "../stage.js";
+import type { State } from "../base/state.js";
 
 let shown: readonly Phrase[] | null = null;
 
@@ -37,12 +38,27 @@ export function showHeadline(stage: Stage): void {
 function phrasesOf({ state, loaded, ground }: Stage): readonly Phrase[] {
   if (ground?.kind === "density") return [`The exact density at t = ${state.context[0]!.toFixed(2)}, by ∇·f along each path.`];
   const known = shelfField(state.field);
+  // But for a field whose headline is of its error against its own truth.
+  if (ground?.kind === "error" && (state.truth !== null || !known?.layers.includes("error"))) return MEANING_OF_ERROR;
+  const phrases = known?.headline ?? phrasesOfOwn(state, loaded);
   // What is orange or purple is so of ∇·f alone.
   const isColoured = ground?.kind === "error" || (ground?.kind === "quantity" && ground.quantity === "divergence");
-  if (!isColoured && known) return [known.headline.map((phrase) => (typeof phrase === "string" ? phrase : phrase.text)).join("")];
-  if (known) return known.headline;
+  return isColoured ? phrases : withoutColours(phrases);
+}
+
+/** What stands before the first colour that is named; its words show nothing where they are pointed at. */
+function withoutColours(phrases: readonly Phrase[]): readonly Phrase[] {
+  const first = phrases.findIndex((phrase) => typeof phrase !== "string" && /^(orange|purple)/i.test(phrase.text));
+  return phrases.slice(0, first < 0 ? phrases.length : first).map((phrase, index) => {
+    if (typeof phrase !== "string") return phrase.sign === 0 ? phrase : phrase.text;
+    return index === first - 1 ? phrase.replace(/[,:] $/, ".") : phrase;
+  });
+}
+
+/** Of a field that is not on the shelf. */
+function phrasesOfOwn(state: State, loaded: Stage["loaded"]): readonly Phrase[] {
   if (loaded?.source.kind === "drawn" && loaded.network.contextSize === 0)
-    return ["The score ∇ log p of your points: arrows lead to them, and ", { text: "purple gathers", sign: -1 }, " where they are."];
+    return ["The score ∇ log p of your points: arrows lead to them, ", { text: "purple gathers", sign: -1 }, " where they are."];
   if (loaded?.source.kind === "drawn")
     return [`This network learned ${loaded.source.points === null ? "somebody's" : `your ${loaded.source.points}`} points. `, ...MEANING];
   const what =

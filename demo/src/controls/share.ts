@@ -33,7 +33,7 @@ function fieldName({ state, loaded }: Stage): string {
 /** The name, but a formula that was typed for itself. */
 function titleFor(stage: Stage): string {
   const { field, formula } = stage.state;
-  return `${nameFor(stage, field === "formula" ? `(${formula})` : undefined)}, ${stage.groundName}`;
+  return `${nameFor(stage, field === "formula" ? `(${formula})` : undefined)}${stage.ground ? `, ${stage.groundName}` : ""}`;
 }
 
 /** Points and numbers of the view. */

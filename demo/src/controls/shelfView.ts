@@ -1,4 +1,4 @@
-/** The shelf: a card with a live picture for each field, and the place for one's own. */
+/** The shelf: a card with a picture for each field, and the place for one's own. */
 import { evaluateReference, type Network } from "deldot";
 import { paintPixels } from "../engines/cpuEngine.js";
 import { groups, loadShelf, shelf, viewOf, type ShelfField } from "../fields/shelf.js";
@@ -43,14 +43,9 @@ export function bindShelf(
       <label class="unseen" for="formula">A field as a formula</label>
       <input id="formula" type="text" spellcheck="false" autocomplete="off" />
     </form>
-    <label class="file" for="file">Drop a .onnx or .safetensors, or pick one; nothing is uploaded
+    <label class="file" for="file"><span class="roomy">Drop a .onnx or .safetensors, or pick one; nothing</span
+      ><span class="narrow">Pick a file; nothing</span> is uploaded
       <input id="file" type="file" accept=".onnx,.safetensors,.data,.npy,.csv,.tsv,.txt" multiple /></label>
-    <div id="question" role="group" aria-label="About the file" hidden>
-      <div id="file-activation-row"><label for="file-activation">Its hidden layers end with</label><select id="file-activation"></select></div>
-      <div id="file-columns-row"><label for="file-columns">Of its inputs, those beyond the outputs (time, say) stand</label>
-        <select id="file-columns"><option value="last">after the state</option><option value="first">before the state</option></select></div>
-      <button id="file-use" type="button">Use</button>
-    </div>
     <div id="own" class="group large"></div>`;
   own.append(cardOf("random", "A random network", () => attempt(stage.choose({ field: "random" }))));
   root.append(title, own);

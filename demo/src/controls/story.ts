@@ -23,7 +23,7 @@ export const steps: readonly Step[] = [
   },
   {
     title: "What flows out is made inside",
-    text: "Move the lens. Its first bar is what flows out through the rim, the second the sum of ∇·f inside: always the same. The smaller the lens is ([ and ]), the nearer both, over its area, come to ∇·f at its middle.",
+    text: "Move the lens. Its first bar is what flows out through the rim, the second the sum of ∇·f inside: always the same. The smaller the lens is ([ and ], or a pinch), the nearer both, over its area, come to ∇·f at its middle.",
     link: { field: "wells", context: [], layers: ["div", "arrows"] },
     tool: "lens",
   },
@@ -39,7 +39,7 @@ export const steps: readonly Step[] = [
   },
   {
     title: "Exact beside an estimate",
-    text: "To the right of the divider is what is often taken instead: Hutchinson's estimate, by one random direction. Draw the slider for more of them. Beneath stands what each side costs, in evaluations of f: exact is no dearer.",
+    text: "To the right of the divider is what is often taken instead: Hutchinson's estimate, by one random direction. Drag the slider for more of them. Beneath stands what each side costs, in evaluations of f: exact is no dearer.",
     link: { field: "two-moons", context: [0.8], layers: ["div"] },
     tool: "split",
   },
@@ -61,14 +61,11 @@ export function bindStory(stage: Stage, use: (tool: Step["tool"]) => void, attem
     element("story-text", HTMLElement).textContent = text;
     back.disabled = at === 0;
     next.disabled = at === steps.length - 1;
-    const mine = at;
-    // Whoever goes on quickly is not given the tools of what was passed.
-    attempt(stage.choose(link).then(() => (mine === at ? use(tool) : undefined)));
+    attempt(stage.choose(link));
+    use(tool);
   };
   back.addEventListener("click", () => show(at - 1));
   next.addEventListener("click", () => show(at + 1));
-  element("story-toggle", HTMLButtonElement).addEventListener("click", () => {
-    if (element("story", HTMLElement).hidden) use(undefined);
-    else show(at);
-  });
+  const panel = element("story", HTMLElement);
+  panel.addEventListener("toggle", () => (panel.hidden ? use(undefined) : show(at)));
 }

@@ -1,6 +1,7 @@
 /** What computes the picture on the page: for a browser, for Node, and on the command line. */
 import { toSafetensors, type Network } from "deldot";
 import { toOnnx } from "deldot/onnx";
+import { backFrom } from "../engines/ground.js";
 import type { Plane } from "../base/plane.js";
 import { nameOf, sourceOf } from "../base/quantity.js";
 import type { RandomNetwork, State } from "../base/state.js";
@@ -43,12 +44,13 @@ export function weightsOf(source: FieldSource, network: Network): Uint8Array {
   return source.kind === "formula" ? toOnnx(network, { outputs: ["value"] }) : toSafetensors(network);
 }
 
-export function codeFor(source: FieldSource, state: State, plane: Plane): Code {
+/** @param limit the end of the colours' scale around 0, where one is kept for the divergence. */
+export function codeFor(source: FieldSource, state: State, plane: Plane, limit: number | null): Code {
   const reading = readingOf(source);
   return {
     browser: browserCode(reading, state, plane),
     node: nodeCode(reading, state, plane),
-    shell: shellCode(reading, state, plane),
+    shell: shellCode(reading, state, plane, limit),
   };
 }
 
@@ -100,13 +102,22 @@ function readingOf(source: FieldSource): Reading {
   }
 }
 
+/** Of a picture of the density, whose logarithm the code gives: its time, what else the context has, and a flow's last argument. */
+function densityOf({ layers, context }: State) {
+  if (!layers.includes("density")) return null;
+  const [time, condition] = [number(backFrom(context).from), context.slice(1).map(number)];
+  const options = [...(time === "1" ? [] : [`dataAt: ${time}`]), ...(condition.length > 0 ? ["timeColumn: 0"] : [])];
+  return { time, condition, options: options.length > 0 ? `, { ${options.join(", ")} }` : "" };
+}
+
 function browserCode({ reader, network }: Reading, state: State, plane: Plane): string {
-  return `import { ${reader}, VectorField } from "deldot";
+  const density = densityOf(state);
+  return `import { ${density ? `Flow, ${reader}` : `${reader}, VectorField`} } from "deldot";
 
 const network = ${network((file) => `new Uint8Array(await (await fetch(${JSON.stringify(encodeURIComponent(file))})).arrayBuffer())`)};
 const adapter = await navigator.gpu.requestAdapter();
 if (!adapter) throw new Error("WebGPU found no adapter");
-const field = await VectorField.create(await adapter.requestDevice(), network);
+const ${density ? "flow = await Flow" : "field = await VectorField"}.create(await adapter.requestDevice(), network${density?.options ?? ""});
 
 ${pointsCode(state, plane)}
 
@@ -115,13 +126,14 @@ ${evaluationCode(state, plane)}
 }
 
 function nodeCode({ reader, network }: Reading, state: State, plane: Plane): string {
+  const density = densityOf(state);
   return `import { readFile } from "node:fs/promises";
-import { ${reader} } from "deldot";
+import { ${density ? "FieldFlow, " : ""}${reader} } from "deldot";
 import { createField } from "deldot/node";
 
 const network = ${network((file) => `await readFile(${JSON.stringify(file)})`)};
 const field = await createField(network); // on a GPU, else on what there is
-
+${density ? `const flow = new FieldFlow(field${density.options});\n` : ""}
 ${pointsCode(state, plane)}
 
 ${evaluationCode(state, plane)}
@@ -147,7 +159,14 @@ for (let index = 0; index < ${GRID} * ${GRID}; index++) {
 }
 
 /** Lines that print the picture, [GRID * GRID]. */
-function evaluationCode({ quantity, context }: State, { origin: { length: d } }: Plane): string {
+function evaluationCode(state: State, { origin: { length: d } }: Plane): string {
+  const { quantity, context } = state;
+  const density = densityOf(state);
+  if (density) {
+    const given = density.condition.length > 0 ? `, { condition: [${density.condition.join(", ")}] }` : "";
+    return `const { logProb } = await flow.logProb(points${given});
+console.log(logProb); // the density's logarithm at t = ${density.time}, [${GRID} * ${GRID}]`;
+  }
   const { output, component } = sourceOf(quantity, d);
   const given = context.length > 0 ? `context: [${context.map(number).join(", ")}], ` : "";
   const evaluation = `const { ${output} } = await field.evaluate(points, { ${given}outputs: ["${output}"] });`;
@@ -161,11 +180,18 @@ function evaluationCode({ quantity, context }: State, { origin: { length: d } }:
 }
 
 /** `deldot heatmap` where it draws the same; else numbers by `deldot eval`, at the same points. */
-function shellCode({ words }: Reading, state: State, plane: Plane): string {
-  const { context, quantity } = state;
+function shellCode({ words }: Reading, state: State, plane: Plane, limit: number | null): string {
+  const { context, quantity, layers, contour } = state;
+  const density = densityOf(state);
+  if (density) {
+    const time = density.time === "1" ? "" : ` --data-at ${density.time}`;
+    const others = density.condition.length > 0 ? ` --time-column 0 --condition ${density.condition.join(",")}` : "";
+    return heatmapCode(`${words.join(" ")} --quantity logprob${time}${others}`, "", state, plane);
+  }
   const model = [...words, ...(context.length > 0 ? ["--context", context.map(number).join(",")] : [])].join(" ");
   const d = plane.origin.length;
-  if (state.plane.kind === "axes" && quantity === "divergence" && d > 1) return heatmapCode(model, state, plane);
+  const looks = `${limit === null ? "" : ` --limit ${number(limit)}`}${layers.includes("arrows") ? " --arrows" : ""}${contour ? " --contour" : ""}`;
+  if (state.plane.kind === "axes" && quantity === "divergence" && d > 1) return heatmapCode(model, looks, state, plane);
   const { output, component } = sourceOf(quantity, d);
   const file = output === "divergence" ? "picture.npy" : `picture.${output}.npy`;
   const numbers = `numpy.load("${file}")`;
@@ -181,11 +207,10 @@ npx deldot eval ${model} --points points.json${output === "diagonal" ? " --diago
 `;
 }
 
-function heatmapCode(model: string, { view, plane, scale, layers, contour }: State, { origin }: Plane): string {
+function heatmapCode(model: string, looks: string, { view, plane }: State, { origin }: Plane): string {
   const { i, j } = plane as Extract<State["plane"], { kind: "axes" }>;
   const range = (middle: number): string => `${number(middle - view.width / 2)}:${number(middle + view.width / 2)}`;
   const place = origin.length > 2 ? ` --axes ${i},${j} --at ${origin.map(number).join(",")}` : ` --axes ${i},${j}`;
-  const looks = `${scale === null ? "" : ` --limit ${number(scale)}`}${layers.includes("arrows") ? " --arrows" : ""}${contour ? " --contour" : ""}`;
   return `npx deldot heatmap ${model}${place} \\
   --x ${range(view.a)} --y ${range(view.b)} --size ${GRID}${looks} --out heatmap.png
 `;

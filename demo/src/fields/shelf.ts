@@ -38,6 +38,14 @@ const axes = (i: number, j: number, rest: readonly number[] = []): PlaneChoice =
 const around = (across: number, up: number, a = 0, b = 0): ShelfField["extent"] => ({ a, b, across, up });
 /** What the colours mean, for fields of which no more is known. */
 export const MEANING: readonly Phrase[] = [{ text: "Orange makes room", sign: 1 }, ", ", { text: "purple squeezes", sign: -1 }, "."];
+/** The same where a field is beside what it should be. */
+export const MEANING_OF_ERROR: readonly Phrase[] = [
+  "∇·f less the truth: ",
+  { text: "orange too high", sign: 1 },
+  ", ",
+  { text: "purple too low", sign: -1 },
+  ".",
+];
 const grows = (text: string): Phrase => ({ text, sign: 1 });
 const shrinks = (text: string): Phrase => ({ text, sign: -1 });
 
@@ -146,7 +154,7 @@ export const shelf: Readonly<Record<string, ShelfField>> = {
   "taylor-green": {
     title: "Taylor-Green",
     group: "Physics",
-    headline: ["Vortices that keep volume: ∇·f should be 0, so all colour is error, ", grows("too high"), " or ", shrinks("too low"), "."],
+    headline: ["Vortices keep volume: ∇·f should be 0, and is off: ", grows("orange too high"), ", ", shrinks("purple too low"), "."],
     about: "Regression of the Taylor-Green vortex with sine activations, by three hidden layers of 64. The true divergence is 0.",
     source: { kind: "file", url: taylorGreen, file: "taylor-green.safetensors" },
     truth: "sin(x)*cos(y), -cos(x)*sin(y)",

@@ -27,12 +27,16 @@ export interface Draw {
   readonly isOn: boolean;
   /** Takes a file of points; false where it is none. */
   take(name: string, bytes: Uint8Array): boolean;
+  /** Brings the panel in line with what is painted and learned, and with the page's colours. */
+  show(): void;
   draw(context: CanvasRenderingContext2D): void;
 }
 
 /** @param onLearned hears of what rests on the stage when learning pauses, by the name of the training and what it is. */
 export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt, onLearned: (name: string, title: string) => void): Draw {
   let points: number[] = [];
+  /** What a file's points are of what it has. */
+  let about = "";
   let trainer: LiveTrainer | null = null;
   let trainerName = "";
   /** The stage's, when learning began or showed what it has learned. */
@@ -45,21 +49,28 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
   const show = (): void => {
     button("train").textContent = run ? "Pause" : trainer ? "Go on" : "Train";
     button("train").disabled = points.length < 2 * FEWEST;
-    element("draw-status", HTMLElement).dataset["points"] = String(points.length / 2);
-    if (!trainer) say(points.length < 2 * FEWEST ? `${points.length / 2} points; paint at least ${FEWEST}` : `${points.length / 2} points`);
+    element("draw-hint", HTMLElement).textContent = trainer
+      ? "The network has these points; Clear, to paint others."
+      : "Paint points on the stage, or drop a .npy or .csv of them, and let a network learn them.";
+    const status = element("draw-status", HTMLElement);
+    status.dataset["points"] = String(points.length / 2);
+    // Not read out look by look.
+    status.setAttribute("aria-live", run ? "off" : "polite");
+    if (draw.isOn) drawCurve(element("curve", HTMLCanvasElement), trainer?.losses ?? []);
+    if (!trainer) say(`${points.length / 2} points${about}${points.length < 2 * FEWEST ? `; paint at least ${FEWEST}` : ""}`);
     stage.drawMoving();
   };
-  const setPoints = (given: ArrayLike<number>): void => {
+  const setPoints = (given: ArrayLike<number>, place = ""): void => {
     end();
     // Evenly out of more than there may be: a file may be sorted.
     const count = given.length / 2;
+    about = `${count > MOST ? ` of ${count}` : ""}${place}`;
     const every = Math.max(1, count / MOST);
     points = Array.from({ length: Math.min(count, MOST) }, (_, i) => 2 * Math.floor(i * every)).flatMap((at) => [
       given[at]!,
       given[at + 1]!,
     ]);
     show();
-    if (count > MOST) say(`${MOST} of its ${count} points`);
   };
   const pause = (): void => {
     run = null;
@@ -85,6 +96,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
         const made = engine instanceof GpuEngine && engine.isHardware ? await trainOnGpu(engine.device, given) : await trainInWorker(given);
         if (run !== mine) return made.destroy();
         trainer = made;
+        show();
         trainerName = `drawn ${Date.now()}`;
         const loss = element("loss", HTMLSelectElement).value as LiveLoss;
         if (loss !== trainer.loss) await trainer.setLoss(loss);
@@ -105,7 +117,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
       if (run !== mine) break;
       say(`step ${step}, ${short(stepsPerSecond, 3)} a second, loss ${short(loss, 4)}`);
       element("draw-status", HTMLElement).dataset["loss"] = String(loss);
-      drawCurve(element("curve", HTMLCanvasElement), learner.losses);
+      if (draw.isOn) drawCurve(element("curve", HTMLCanvasElement), learner.losses);
       if (look % LOOKS > 0) continue;
       const network = await learner.network();
       if (run !== mine) break;
@@ -179,7 +191,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     const network: Network | undefined = stage.state.field === "drawn" ? stage.loaded?.network : undefined;
     if (network) save(new Blob([toSafetensors(network) as Uint8Array<ArrayBuffer>]), "drawn.safetensors");
   });
-  button("draw-toggle").addEventListener("click", show);
+  element("draw", HTMLElement).addEventListener("toggle", show);
 
   const draw: Draw = {
     get isOn() {
@@ -188,13 +200,15 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     take(name, bytes) {
       if (!/\.(npy|csv|tsv|txt)$/i.test(name)) return false;
       const { points: given, centre, scale } = standardise(readPoints(name, bytes));
-      setPoints(given);
-      if (scale !== 1)
-        say(
-          `${points.length / 2} points, less (${centre.map((x) => short(x, 4)).join(", ")}) and over ${short(scale, 4)}: so is what is learned and saved`,
-        );
+      setPoints(
+        given,
+        scale !== 1
+          ? `, less (${centre.map((x) => short(x, 4)).join(", ")}) and over ${short(scale, 4)}: so is what is learned and saved`
+          : "",
+      );
       return true;
     },
+    show,
     draw(context) {
       if (!draw.isOn) return;
       const { view } = stage.state;

@@ -71,13 +71,37 @@ export interface Ink {
 
 export function createInk(stage: Stage, onError: (error: unknown) => void): Ink {
   let held = 0;
+  /** Where a field was pressed that has no room for ink. */
+  let refused: readonly [number, number] | null = null;
+  /** What played until it was pressed. */
+  let paused: Stage["loaded"] = null;
   let drop: (Drop & { readonly begun: number; readonly of: Stage["loaded"] }) | null = null;
+  /** Words under a pixel. */
+  const label = (context: CanvasRenderingContext2D, [x, y]: readonly [number, number], text: string): void => {
+    const { ink, glass } = marksOf(stage.isDark);
+    context.font = "14px system-ui, sans-serif";
+    const width = context.measureText(text).width + 20;
+    const [left, top] = withinFree(stage.margins(), stage.size, [x - width / 2, y + 58], { width, height: 28 });
+    context.fillStyle = glass;
+    context.beginPath();
+    context.roundRect(left, top, width, 28, 8);
+    context.fill();
+    context.fillStyle = ink;
+    context.textBaseline = "middle";
+    context.textAlign = "left";
+    context.fillText(text, left + 10, top + 14);
+  };
   const stopAt = (): number => Math.min(STOPS - 1, Math.floor(((performance.now() - drop!.begun) / MILLISECONDS) * (STOPS - 1)));
   return {
     hold(a, b) {
       const { engine, loaded, plane, state, size, cloud } = stage;
-      if (!engine || loaded?.network.stateSize !== 2) return;
+      if (!engine || !loaded) return;
       const id = ++held;
+      if (loaded.network.stateSize !== 2) {
+        refused = [a, b];
+        return stage.drawMoving();
+      }
+      if (stage.isPlaying) paused = loaded;
       stage.play(false);
       const radius = (RADIUS_PIXELS * state.view.width) / size.width;
       const t = state.context[0] ?? 0;
@@ -96,40 +120,31 @@ export function createInk(stage: Stage, onError: (error: unknown) => void): Ink 
     },
     release() {
       held++;
-      drop = null;
+      drop = refused = null;
       stage.carried = false;
       stage.drawMoving();
+      if (paused && paused === stage.loaded) stage.play(true);
+      paused = null;
       stage.hooks.onChange();
     },
     draw(context) {
       delete context.canvas.dataset["ink"];
-      if (!drop || drop.of !== stage.loaded) return;
       const { view } = stage.state;
+      if (refused) label(context, toPixel(view, stage.size, ...refused), "ink is for fields in two dimensions");
+      if (!drop || drop.of !== stage.loaded) return;
       const { size, isDark } = stage;
       const stop = stopAt();
       context.canvas.dataset["ink"] = JSON.stringify({ measured: drop.measured[stop], said: drop.said[stop] });
       const shape = outlineOf(drop.rims[stop]!.map(([a, b]) => toPixel(view, size, a, b)));
       context.fillStyle = isDark ? "rgb(255 255 255 / 0.55)" : "rgb(20 18 30 / 0.5)";
       context.fill(shape);
-      const { ink, glass } = marksOf(isDark);
-      context.strokeStyle = ink;
+      context.strokeStyle = marksOf(isDark).ink;
       context.lineWidth = 1.5;
       context.stroke(shape);
       const middle = drop.rims[stop]!.reduce(([a, b], [c, d]) => [a + c / RIM, b + d / RIM] as const, [0, 0] as const);
-      const [x, y] = toPixel(view, size, ...middle);
       const area = drop.measured[stop]!;
       const text = `area ${Number.isFinite(area) ? `× ${short(area, 3)}` : "too fine to measure"}    exp ∫∇·f says × ${short(drop.said[stop]!, 3)}`;
-      context.font = "14px system-ui, sans-serif";
-      const width = context.measureText(text).width + 20;
-      const [left, top] = withinFree(stage.margins(), size, [x - width / 2, y + 58], { width, height: 28 });
-      context.fillStyle = glass;
-      context.beginPath();
-      context.roundRect(left, top, width, 28, 8);
-      context.fill();
-      context.fillStyle = ink;
-      context.textBaseline = "middle";
-      context.textAlign = "left";
-      context.fillText(text, left + 10, top + 14);
+      label(context, toPixel(view, size, ...middle), text);
     },
   };
 }

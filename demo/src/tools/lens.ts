@@ -17,6 +17,8 @@ const RIM = 192;
 const [RADII, ANGLES] = [12, 40];
 const SMALLEST = 8;
 const LARGEST = 240;
+/** Of a small lens, as much as two fingers can be put around. */
+const REACH = 60;
 /** Of its numbers, in CSS pixels. */
 const BOX = { width: 270, height: 88 } as const;
 
@@ -64,6 +66,10 @@ export interface Lens {
   /** In CSS pixels. */
   radius: number;
   point(a: number, b: number): void;
+  /** Stays in the middle of the view until something points. */
+  centre(): void;
+  /** Whether it is on, and at a pixel of the stage. */
+  isAt(x: number, y: number): boolean;
   resize(factor: number): void;
   /** Measures what is under it now. */
   update(): void;
@@ -72,14 +78,15 @@ export interface Lens {
 
 export function createLens(stage: Stage, onError: (error: unknown) => void): Lens {
   let at: readonly [number, number] | null = null;
+  const place = (): readonly [number, number] => at ?? [stage.state.view.a, stage.state.view.b];
   let balance: (Balance & { readonly at: readonly [number, number]; readonly radius: number; readonly of: Stage["loaded"] }) | null = null;
   const measure = latest(
     stage,
     async () => {
       const { engine, loaded, plane, state, size } = stage;
-      if (!at || !engine || loaded?.network.stateSize !== 2) return;
+      if (!engine || loaded?.network.stateSize !== 2) return;
       const radius = (lens.radius * state.view.width) / size.width;
-      const here = at;
+      const here = place();
       const found = await balanceOf(engine, plane, state.context, here, radius);
       if (stage.loaded !== loaded) return;
       balance = { ...found, at: here, radius, of: loaded };
@@ -93,6 +100,14 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
     point(a, b) {
       at = [a, b];
       if (lens.isOn) measure(undefined);
+    },
+    centre() {
+      at = null;
+      if (lens.isOn) measure(undefined);
+    },
+    isAt(x, y) {
+      const [left, top] = toPixel(stage.state.view, stage.size, ...place());
+      return lens.isOn && Math.hypot(x - left, y - top) <= Math.max(REACH, lens.radius);
     },
     update() {
       if (lens.isOn) measure(undefined);

@@ -49,7 +49,7 @@ export function createSplit(stage: Stage, onError: (error: unknown) => void, onU
     stage,
     async () => {
       const { engine, loaded, plane, state, size } = stage;
-      if (!split.isOn || !engine || !loaded) return;
+      if (!split.isOn || !isDivergence(stage) || !engine || !loaded) return;
       const { network } = loaded;
       const d = network.stateSize;
       const { view, context } = state;

@@ -1,6 +1,7 @@
 /** The divider on the stage, and what stands under its sides. */
 import { element } from "../base/page.js";
 import { isDivergence, type Estimator, type Split } from "./split.js";
+import { layersOf } from "../base/state.js";
 import type { Stage } from "../stage.js";
 
 export function bindSplit(stage: Stage, split: Split): void {
@@ -13,6 +14,9 @@ export function bindSplit(stage: Stage, split: Split): void {
   };
   element("split-toggle", HTMLButtonElement).addEventListener("click", () => {
     split.isOn = !split.isOn;
+    // Many fields open on something else.
+    if (split.isOn && !isDivergence(stage))
+      stage.change({ layers: layersOf(["div", ...stage.state.layers]), quantity: "divergence", scale: null }).catch(stage.hooks.onError);
     showSplit(stage, split);
     split.update();
     // The axes give way to the prices.
