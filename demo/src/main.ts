@@ -208,13 +208,15 @@ async function startCpu(): Promise<void> {
 
 /** Has the stage compute by an engine; in place of a field that this refuses it shows the page's own beginning. */
 async function startWith(engine: Engine): Promise<void> {
+  const { choice } = stage;
   try {
     await stage.start(engine);
   } catch (error) {
     if (error instanceof DeviceLostError || stage.engine === engine) throw error;
     report(error);
     [stage.loaded, stage.engine] = [null, engine];
-    await stage.choose(START);
+    // Where another is on its way, that is what it shows.
+    if (stage.choice === choice) await stage.choose(START);
   }
 }
 
@@ -238,14 +240,16 @@ async function runComparison(): Promise<void> {
   comparison.hidden = false;
   comparison.tBodies[0]!.replaceChildren();
   comparison.dataset["state"] = "running";
+  const { engine } = stage;
   const { network } = stage.loaded;
   // Nothing else is computed meanwhile.
   stage.isPlaying = false;
-  await stage.refresh();
-  if (signal.aborted) return;
-  const shot = { plane: stage.plane, view: stage.state.view, context: stage.state.context };
   try {
-    await compare(stage.engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
+    await stage.refresh();
+    if (signal.aborted) return;
+    if (stage.engine !== engine) throw new Error("the GPU was lost meanwhile; try again");
+    const shot = { plane: stage.plane, view: stage.state.view, context: stage.state.context };
+    await compare(engine, network, shot, COMPARED_COLUMNS, signal, (compared) => {
       all.push(compared);
       if (compared.picture) domain ??= domainOf(Array.from(compared.picture), null, null, stage.isDark ? "diverging-dark" : "diverging");
       addRow(comparison.tBodies[0]!, compared, COMPARED_COLUMNS, domain ?? stage.domain);

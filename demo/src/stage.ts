@@ -167,7 +167,12 @@ export class Stage {
   async start(engine: Engine): Promise<void> {
     // Asked for its first picture only once it has the field; meanwhile another may have been chosen.
     let loaded: Loaded | null = null;
-    while (this.loaded && loaded !== this.loaded) await engine.setNetwork((loaded = this.loaded).network, loaded.truth);
+    while (this.loaded && loaded !== this.loaded) {
+      loaded = this.loaded;
+      await engine.setNetwork(loaded.network, loaded.truth).catch((error: unknown) => {
+        if (loaded === this.loaded) throw error;
+      });
+    }
     this.engine = engine;
     this.cloudFor = "";
     this.cloudPace = null;

@@ -1713,7 +1713,7 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
           "createShaderModule",
         );
         GPUDevice.prototype.createShaderModule = function (given) {
-          refuses &&= document.querySelector("#problem")!.matches("[hidden]");
+          refuses &&= document.querySelector("#trouble")!.matches("[hidden]");
           if (refuses && given.label?.startsWith("deldot ")) throw new Error("a test refused it");
           return create.call(this, given);
         };

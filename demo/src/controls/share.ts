@@ -106,11 +106,13 @@ function compose(stage: Stage, title: number): HTMLCanvasElement {
 /** The picture with its axes and bar at two pixels for each of the page's, under its name and link. */
 export async function toPng(stage: Stage): Promise<Blob> {
   if (!stage.loaded || !stage.engine) throw new Error("the field is still loading");
+  const { engine } = stage;
   const wasPlaying = stage.isPlaying;
   stage.play(false);
   try {
     stage.exportRatio = Math.max(2, devicePixelRatio);
     await stage.refresh();
+    if (stage.engine !== engine) throw new Error("the GPU was lost meanwhile; try again");
     const canvas = compose(stage, TITLE_PIXELS);
     return await new Promise((resolve, reject) =>
       canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser made no PNG"))), "image/png"),

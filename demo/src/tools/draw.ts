@@ -57,7 +57,7 @@ export function createDraw(stage: Stage, overlay: HTMLElement, attempt: Attempt,
     // Not read out look by look.
     status.setAttribute("aria-live", run ? "off" : "polite");
     if (draw.isOn) drawCurve(element("curve", HTMLCanvasElement), trainer?.losses ?? []);
-    if (!trainer) say(`${points.length / 2} points${about}${points.length < 2 * FEWEST ? `; paint at least ${FEWEST}` : ""}`);
+    if (!trainer && !run) say(`${points.length / 2} points${about}${points.length < 2 * FEWEST ? `; paint at least ${FEWEST}` : ""}`);
     stage.drawMoving();
   };
   const setPoints = (given: ArrayLike<number>, place = ""): void => {

@@ -107,7 +107,7 @@ export function createLens(stage: Stage, onError: (error: unknown) => void): Len
     },
     isAt(x, y) {
       const [left, top] = toPixel(stage.state.view, stage.size, ...place());
-      return lens.isOn && Math.hypot(x - left, y - top) <= Math.max(REACH, lens.radius);
+      return lens.isOn && stage.loaded?.network.stateSize === 2 && Math.hypot(x - left, y - top) <= Math.max(REACH, lens.radius);
     },
     update() {
       if (lens.isOn) measure(undefined);

@@ -94,7 +94,7 @@ export async function filterSocket(): Promise<number | null> {
     stdio: ["inherit", "inherit", "pipe", "ipc"],
     env: { ...process.env, [INNER]: "1" },
   });
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => child.kill(name));
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => (process.removeAllListeners("disconnect"), child.kill(name)));
   const keep = makeFilter();
   const lines = createInterface({ input: child.stderr! });
   lines.on("line", (line) => keep(line) && process.stderr.write(`${line}\n`));

@@ -52,6 +52,8 @@ export function interruptSignal(): AbortSignal {
   const controller = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const)
     process.on(name, () => {
+      // Who has told it to end may itself be gone before it has: no second interrupt.
+      process.removeAllListeners("disconnect");
       const interruption = new Interruption(name);
       if (!controller.signal.aborted) return controller.abort(interruption);
       discardAtOnce();
