@@ -1,23 +1,8 @@
 /** The numbers that colour a picture, by whatever computes them. */
 import { normalBase, type EvaluateOptions } from "deldot";
 import type { Engine, Ground, Numbers, Shot } from "./engine.js";
+import { backFrom } from "../base/density.js";
 import { pick, sourceOf, withContext, type Source } from "../base/quantity.js";
-
-/** Earlier than this a flow's density is the noise's. */
-const LEAST_TIME = 1e-3;
-const MOST_STEPS = 16;
-
-/** From time t back to the noise, by rk4: 16 steps from the data err by some 1e-4 in log p. */
-export function backFrom(context: readonly number[]) {
-  const t = context[0] ?? 1;
-  return {
-    solver: "rk4",
-    steps: Math.min(MOST_STEPS, Math.max(2, Math.ceil(MOST_STEPS * Math.abs(t)))),
-    from: Math.max(LEAST_TIME, t),
-    to: 0,
-    condition: context.length > 1 ? context.slice(1) : undefined,
-  } as const;
-}
 
 /** What is timed under one name, and how much of it a point is. */
 export interface Work {

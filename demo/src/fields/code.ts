@@ -1,7 +1,7 @@
 /** What computes the picture on the page: for a browser, for Node, and on the command line. */
 import { toSafetensors, type Network } from "deldot";
 import { toOnnx } from "deldot/onnx";
-import { backFrom } from "../engines/ground.js";
+import { backFrom } from "../base/density.js";
 import type { Plane } from "../base/plane.js";
 import { nameOf, sourceOf } from "../base/quantity.js";
 import type { RandomNetwork, State } from "../base/state.js";
