@@ -1153,9 +1153,8 @@ describe.skipIf(!hasBrowser)("in a browser", () => {
     expect(await page.textContent("#train")).toBe("Pause");
     expect(await page.getAttribute("#draw-status", "aria-live")).toBe("off");
     expect(await ink()).toBeGreaterThan(100);
-    const late = await picture();
-    expect(late).not.toBe(before);
-    expect(late).not.toBe(early);
+    await expect.poll(picture).not.toBe(early);
+    expect(await picture()).not.toBe(before);
     await page.click("#play");
     await page.click("#train");
     await page.waitForFunction(() => document.querySelector("#train")!.textContent === "Go on");
