@@ -13,7 +13,7 @@ import {
   type Samples,
 } from "../../index.js";
 import { quote } from "../../errors.js";
-import { createField, fieldOn } from "../createField.js";
+import { fieldOn } from "../createField.js";
 import { openEngine, type Engine, type OpenEngine } from "../engines.js";
 import { fileStore } from "../fileStore.js";
 import { withQuietStderr } from "./nativeStderr.js";
@@ -44,15 +44,16 @@ export interface Evaluator {
   dispose(): Promise<void>;
 }
 
-export async function createEvaluator(network: Network, { adapter, threads, kernels }: EngineOptions): Promise<Evaluator> {
-  const field = await withQuietStderr(() => createField(network, { device: adapter, threads, gpu: { kernels } }));
+export async function createEvaluator(network: Network, options: EngineOptions): Promise<Evaluator> {
+  const opened = await open(options);
+  const { description } = opened;
   try {
-    checkKernels(kernels, field.engine);
+    const field = await withQuietStderr(async () => fieldOn(opened, network, { kernels: options.kernels }));
+    return { description, field, dispose: () => ending(field, opened) };
   } catch (error) {
-    await field.close();
+    await opened.dispose();
     throw error;
   }
-  return { description: field.description, field, dispose: () => field.close() };
 }
 
 export interface FlowRunner {
@@ -63,15 +64,14 @@ export interface FlowRunner {
 }
 
 /** What integrates paths: on a GPU there, elsewhere step by step on the host. */
-export async function createFlow(network: Network, times: FlowTimes, { adapter, threads, kernels }: EngineOptions): Promise<FlowRunner> {
-  const opened = await withQuietStderr(() => openEngine(adapter, threads));
+export async function createFlow(network: Network, times: FlowTimes, options: EngineOptions): Promise<FlowRunner> {
+  const opened = await open(options);
   const { description } = opened;
   try {
     if ("device" in opened) {
-      const flow = await Flow.create(opened.device, network, { ...times, store: fileStore(), kernels });
+      const flow = await Flow.create(opened.device, network, { ...times, store: fileStore(), kernels: options.kernels });
       return { description, flow, dispose: () => ending(flow, opened) };
     }
-    checkKernels(kernels, opened.engine);
     const field = await fieldOn(opened, network);
     return { description, flow: new FieldFlow(field, times), dispose: () => ending(field, opened) };
   } catch (error) {
@@ -81,9 +81,13 @@ export async function createFlow(network: Network, times: FlowTimes, { adapter, 
 }
 
 /** Kernels fix a result's bits, so that what has none must not compute in their place. @throws InputError. */
-function checkKernels(kernels: string | undefined, engine: Engine): void {
-  if (kernels !== undefined && (engine === "cpu" || engine === "reference"))
-    throw new InputError(`--kernels is ${quote(kernels)}, but ${engine} computes here, which has none; expected it with a GPU (--adapter)`);
+async function open({ adapter, threads, kernels }: EngineOptions): Promise<OpenEngine> {
+  const opened = await withQuietStderr(() => openEngine(adapter, threads));
+  if (kernels === undefined || "device" in opened) return opened;
+  await opened.dispose();
+  throw new InputError(
+    `--kernels is ${quote(kernels)}, but ${opened.engine} computes here, which has none; expected it with a GPU (--adapter)`,
+  );
 }
 
 async function ending(made: { destroy(): void }, opened: OpenEngine): Promise<void> {
