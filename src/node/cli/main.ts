@@ -59,7 +59,9 @@ process.once("beforeExit", () => {
 // A process that opened a channel to this one, and is gone, wants no more of it.
 if (process.send) {
   const stop = (): boolean => process.kill(process.pid, "SIGTERM");
-  if (process.connected) process.once("disconnect", stop);
+  // An interrupt takes the listener away: one that came with the end of the channel, and is heard after it, is not to be a second.
+  const stopUnlessTold = (): boolean => process.listenerCount("disconnect") > 0 && stop();
+  if (process.connected) process.on("disconnect", () => void setTimeout(stopUnlessTold, 100).unref());
   else stop();
   process.channel?.unref();
 }
